@@ -1,0 +1,237 @@
+//! Aggregation: rows of a batch, and what they add up to.
+//!
+//! Pure. Users and tracks become dense codes once, when their row is read ([`Dictionary`]); everything after works on
+//! codes: the fold here and the dictionary columns in [`crate::columnar`]. The fold gives one [`Delta`] for each report
+//! item that a row touched.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use crate::catalogue::Catalogue;
+use crate::report::{Attributes, Delta, Figures, Key, Member, Report, UNKNOWN};
+use crate::row::{Row, day_of};
+
+/// A track that occurred in the batch.
+#[derive(Debug)]
+pub struct Track {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Its song in the catalogue.
+    pub song: Option<u32>,
+    member: Member,
+}
+
+/// A listener that occurred in the batch.
+#[derive(Debug)]
+pub struct User {
+    /// Its id.
+    pub id: i64,
+    /// Its country in the catalogue.
+    pub country: Option<u16>,
+    member: Member,
+}
+
+/// Tracks, listeners and source files of a batch, numbered from 0 in the order of their first occurrence.
+#[derive(Debug, Default)]
+pub struct Dictionary {
+    tracks: Vec<Track>,
+    track_codes: HashMap<Arc<str>, u32, RandomState>,
+    users: Vec<User>,
+    user_codes: HashMap<i64, u32, RandomState>,
+    sources: Vec<String>,
+}
+
+impl Dictionary {
+    /// A track by code.
+    pub fn track(&self, code: u32) -> &Track {
+        &self.tracks[code as usize]
+    }
+
+    /// A listener by code.
+    pub fn user(&self, code: u32) -> &User {
+        &self.users[code as usize]
+    }
+
+    /// A source file's key by code.
+    pub fn source(&self, code: u32) -> &str {
+        &self.sources[code as usize]
+    }
+
+    /// Registers a source file.
+    pub fn add_source(&mut self, key: &str) -> u32 {
+        self.sources.push(key.to_owned());
+        (self.sources.len() - 1) as u32
+    }
+
+    fn track_code(&mut self, id: &str, catalogue: &Catalogue) -> u32 {
+        if let Some(&code) = self.track_codes.get(id) {
+            return code;
+        }
+        let (code, id) = (self.tracks.len() as u32, Arc::<str>::from(id));
+        self.tracks.push(Track { id: id.clone(), song: catalogue.find_song(&id), member: Member::of_track(&id) });
+        self.track_codes.insert(id, code);
+        code
+    }
+
+    fn user_code(&mut self, id: i64, catalogue: &Catalogue) -> u32 {
+        if let Some(&code) = self.user_codes.get(&id) {
+            return code;
+        }
+        let code = self.users.len() as u32;
+        self.users.push(User { id, country: catalogue.find_country(id), member: Member::of_user(id) });
+        self.user_codes.insert(id, code);
+        code
+    }
+}
+
+/// Good rows, by column, in codes of a [`Dictionary`].
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// Codes of the tracks.
+    pub tracks: Vec<u32>,
+    /// Codes of the listeners.
+    pub users: Vec<u32>,
+    /// Microseconds since the Unix epoch.
+    pub times: Vec<i64>,
+    /// Codes of the files they came from.
+    pub sources: Vec<u32>,
+}
+
+impl Rows {
+    /// Adds a row.
+    pub fn push(&mut self, row: Row<'_>, source: u32, dictionary: &mut Dictionary, catalogue: &Catalogue) {
+        self.tracks.push(dictionary.track_code(row.track_id, catalogue));
+        self.users.push(dictionary.user_code(row.user_id, catalogue));
+        self.times.push(row.listen_time);
+        self.sources.push(source);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.times.is_empty()
+    }
+
+    /// Forgets all rows from position `length` on.
+    pub fn truncate(&mut self, length: usize) {
+        self.tracks.truncate(length);
+        self.users.truncate(length);
+        self.times.truncate(length);
+        self.sources.truncate(length);
+    }
+
+    /// Takes the rows from position `start` on.
+    pub fn split_off(&mut self, start: usize) -> Rows {
+        Rows {
+            tracks: self.tracks.split_off(start),
+            users: self.users.split_off(start),
+            times: self.times.split_off(start),
+            sources: self.sources.split_off(start),
+        }
+    }
+}
+
+/// Deltas of one day, by code.
+#[derive(Debug, Default)]
+struct Day {
+    tracks: HashMap<u32, Figures, RandomState>,
+    genres: HashMap<Option<u16>, Figures, RandomState>,
+    users: HashMap<u32, Figures, RandomState>,
+}
+
+/// What the rows so far add up to.
+#[derive(Debug, Default)]
+pub struct Fold {
+    days: BTreeMap<i32, Day>,
+    items: usize,
+}
+
+impl Fold {
+    /// Adds rows.
+    pub fn add(&mut self, rows: &Rows, dictionary: &Dictionary, catalogue: &Catalogue) {
+        for index in 0..rows.len() {
+            let (track, user) = (dictionary.track(rows.tracks[index]), dictionary.user(rows.users[index]));
+            let song = track.song.map(|song| catalogue.song(song));
+            let listening_ms = song.map_or(0, |song| u64::from(song.duration_ms));
+            let day = self.days.entry(day_of(rows.times[index])).or_default();
+            let items = &mut self.items;
+            let mut count = |figures: &mut Figures, member: Member| {
+                *items += usize::from(figures.listens == 0);
+                figures.listens += 1;
+                figures.listening_ms += listening_ms;
+                figures.distinct.insert(member);
+            };
+            count(day.tracks.entry(rows.tracks[index]).or_default(), user.member);
+            count(day.users.entry(rows.users[index]).or_default(), track.member);
+            match song.map(|song| song.genres.as_slice()) {
+                None | Some([]) => count(day.genres.entry(None).or_default(), user.member),
+                Some(genres) => {
+                    genres.iter().for_each(|&genre| count(day.genres.entry(Some(genre)).or_default(), user.member));
+                }
+            }
+        }
+    }
+
+    /// Report items touched so far: what memory and the delta file grow with.
+    pub fn items(&self) -> usize {
+        self.items
+    }
+
+    /// The deltas, ordered by day and, within a day, by report and id.
+    pub fn into_deltas(self, dictionary: &Dictionary, catalogue: &Catalogue) -> impl Iterator<Item = Delta> {
+        self.days.into_iter().flat_map(move |(day, folded)| {
+            let mut deltas = Vec::with_capacity(folded.tracks.len() + folded.genres.len() + folded.users.len());
+            let delta = |report, id: &str, figures, attributes| Delta {
+                key: Key { report, id: id.to_owned(), day },
+                figures,
+                attributes,
+            };
+            for (code, figures) in folded.tracks {
+                let track = dictionary.track(code);
+                let song = track.song.map(|song| catalogue.song(song));
+                let mut genres: BTreeSet<String> =
+                    song.iter().flat_map(|song| &song.genres).map(|&genre| catalogue.genre(genre).to_owned()).collect();
+                if genres.is_empty() {
+                    genres.insert(UNKNOWN.to_owned());
+                }
+                let attributes = Attributes {
+                    track_name: song.and_then(|song| song.name.clone()),
+                    artists: song.and_then(|song| song.artists.clone()),
+                    genres,
+                    user_country: None,
+                };
+                deltas.push(delta(Report::Track, &track.id, figures, attributes));
+            }
+            for (genre, figures) in folded.genres {
+                let genre = genre.map_or(UNKNOWN, |code| catalogue.genre(code));
+                deltas.push(delta(Report::Genre, genre, figures, Attributes::default()));
+            }
+            for (code, figures) in folded.users {
+                let user = dictionary.user(code);
+                let country = user.country.map_or(UNKNOWN, |country| catalogue.country(country)).to_owned();
+                let attributes = Attributes { user_country: Some(country), ..Attributes::default() };
+                deltas.push(delta(Report::Listener, &user.id.to_string(), figures, attributes));
+            }
+            deltas.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+            merge_neighbours(deltas)
+        })
+    }
+}
+
+/// The catalogue itself may name a genre "unknown": its delta and that of tracks without a genre are one item.
+fn merge_neighbours(sorted: Vec<Delta>) -> Vec<Delta> {
+    let mut merged: Vec<Delta> = Vec::with_capacity(sorted.len());
+    for delta in sorted {
+        match merged.last_mut() {
+            Some(last) if last.key == delta.key => last.figures.merge(&delta.figures),
+            _ => merged.push(delta),
+        }
+    }
+    merged
+}

@@ -1,0 +1,279 @@
+//! AWS clients and AWS errors.
+//!
+//! Every failed call becomes an [`AwsError`] that names the operation and the resource, says what to do about it, and is of
+//! one of a few kinds. What happens next is decided by the kind alone: [`Kind::is_passing`] is the one place that says
+//! what is worth trying again.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use tokio_util::sync::CancellationToken;
+
+/// Tries of one call inside the SDK, with its own backoff, before it counts as failed.
+const CALL_ATTEMPTS: u32 = 4;
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for an answer to one try of a call; longer than the longest poll of a queue (20 s).
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
+/// First and longest pause between tries of what must not be given up.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(20));
+
+/// What kind of failure a call met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The service asks to slow down.
+    Throttled,
+    /// Network, timeout or a fault of the service: the same call may succeed later. It may also have been carried out.
+    Transient,
+    /// The endpoint cannot be reached at all.
+    Unreachable,
+    /// Credentials are missing or do not allow the call.
+    Denied,
+    /// The resource does not exist.
+    NotFound,
+    /// A condition of the write or read does not hold.
+    Condition,
+    /// The service does not offer this (501).
+    NotImplemented,
+    /// The service refuses the request as it is.
+    Refused,
+}
+
+impl Kind {
+    /// Whether trying again can help without anybody's help.
+    pub fn is_passing(self) -> bool {
+        match self {
+            Kind::Throttled | Kind::Transient | Kind::Unreachable => true,
+            Kind::Denied | Kind::NotFound | Kind::Condition | Kind::NotImplemented | Kind::Refused => false,
+        }
+    }
+}
+
+/// A failed call.
+#[derive(Debug, thiserror::Error)]
+pub struct AwsError {
+    /// The IAM name of the operation, such as `s3:GetObject`.
+    pub operation: &'static str,
+    /// What it was done to.
+    pub resource: String,
+    /// What kind of failure.
+    pub kind: Kind,
+    /// What the service or the network said.
+    pub cause: String,
+}
+
+impl fmt::Display for AwsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AwsError { operation, resource, kind, cause } = self;
+        write!(f, "{operation} on {resource} failed: {cause}")?;
+        match kind {
+            Kind::Denied => write!(
+                f,
+                " (give the role of this process {operation} on {resource}, or check its credentials and AWS_REGION)"
+            ),
+            Kind::NotFound => {
+                write!(f, " (check the name, the account and AWS_REGION; deploy/template.yaml creates it)")
+            }
+            Kind::Unreachable => {
+                write!(f, " (nothing answers at the endpoint: check AWS_REGION, AWS_ENDPOINT_URL and the network)")
+            }
+            Kind::Throttled => write!(f, " (the service limits the rate)"),
+            Kind::Transient | Kind::Condition | Kind::NotImplemented | Kind::Refused => Ok(()),
+        }
+    }
+}
+
+/// Turns the SDK's error into ours.
+pub fn explain<E>(
+    operation: &'static str,
+    resource: impl Into<String>,
+) -> impl FnOnce(SdkError<E, HttpResponse>) -> AwsError
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    let resource = resource.into();
+    move |error| {
+        let code = error.code().unwrap_or_default().to_owned();
+        let kind = match &error {
+            SdkError::DispatchFailure(failure) if failure.is_io() => Kind::Unreachable,
+            // No credentials are found, or they cannot be fetched.
+            SdkError::DispatchFailure(failure) if failure.is_other() => Kind::Denied,
+            SdkError::ConstructionFailure(_) => Kind::Refused,
+            SdkError::ServiceError(service) => kind_of(&code, service.raw().status().as_u16()),
+            _ => Kind::Transient,
+        };
+        let cause = match (&error, error.message()) {
+            (SdkError::ServiceError(_), Some(message)) => format!("{code}: {message}"),
+            (SdkError::ServiceError(service), None) => format!("{code} (HTTP {})", service.raw().status().as_u16()),
+            _ => DisplayErrorContext(&error).to_string(),
+        };
+        AwsError { operation, resource, kind, cause }
+    }
+}
+
+fn kind_of(code: &str, status: u16) -> Kind {
+    match code {
+        "ThrottlingException"
+        | "Throttling"
+        | "RequestThrottled"
+        | "SlowDown"
+        | "RequestLimitExceeded"
+        | "ProvisionedThroughputExceededException"
+        | "TooManyRequestsException"
+        | "OverLimit"
+        | "LimitExceededException" => Kind::Throttled,
+        "ConditionalCheckFailedException" | "PreconditionFailed" | "ConditionalRequestConflict" => Kind::Condition,
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "KMS.AccessDeniedException"
+        | "AWS.SimpleQueueService.AccessDenied" => Kind::Denied,
+        "NoSuchKey"
+        | "NoSuchBucket"
+        | "NoSuchUpload"
+        | "NoSuchVersion"
+        | "NotFound"
+        | "ResourceNotFoundException"
+        | "QueueDoesNotExist"
+        | "AWS.SimpleQueueService.NonExistentQueue" => Kind::NotFound,
+        "NotImplemented" => Kind::NotImplemented,
+        _ => match status {
+            401 | 403 => Kind::Denied,
+            404 => Kind::NotFound,
+            409 | 412 => Kind::Condition,
+            429 | 503 => Kind::Throttled,
+            501 => Kind::NotImplemented,
+            500.. => Kind::Transient,
+            _ => Kind::Refused,
+        },
+    }
+}
+
+/// The clients of one process.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// S3.
+    pub s3: aws_sdk_s3::Client,
+    /// SQS.
+    pub sqs: aws_sdk_sqs::Client,
+    /// DynamoDB.
+    pub dynamodb: aws_sdk_dynamodb::Client,
+}
+
+impl Clients {
+    /// Clients as the standard `AWS_*` environment describes them. With an endpoint of one's own, S3 is addressed by path:
+    /// local stacks do not resolve bucket names as hosts.
+    pub async fn from_environment() -> Self {
+        let config: SdkConfig = aws_config::defaults(aws_config::BehaviorVersion::latest())
+            .retry_config(RetryConfig::standard().with_max_attempts(CALL_ATTEMPTS))
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+                    .build(),
+            )
+            // A body that waits for its turn is not stalled; reading has a timeout of its own.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .load()
+            .await;
+        let endpoint_given =
+            ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().any(|name| std::env::var_os(name).is_some());
+        let s3 = aws_sdk_s3::config::Builder::from(&config)
+            .force_path_style(endpoint_given)
+            // Parts of an upload need no checksum beyond the transport's; their completion would have to repeat each.
+            .request_checksum_calculation(aws_sdk_s3::config::RequestChecksumCalculation::WhenRequired)
+            .build();
+        Clients {
+            s3: aws_sdk_s3::Client::from_conf(s3),
+            sqs: aws_sdk_sqs::Client::new(&config),
+            dynamodb: aws_sdk_dynamodb::Client::new(&config),
+        }
+    }
+}
+
+/// Pauses between tries: doubled each time up to a bound, and jittered so that consumers do not move in step.
+#[derive(Debug)]
+pub struct Backoff {
+    next: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Backoff { next: BACKOFF.0 }
+    }
+}
+
+impl Backoff {
+    /// Waits for the next pause. `false` when `cancel` came first.
+    pub async fn pause(&mut self, cancel: &CancellationToken) -> bool {
+        let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0) % 1000;
+        let pause = self.next.mul_f64(0.5 + random as f64 / 2000.0);
+        self.next = (self.next * 2).min(BACKOFF.1);
+        cancel.run_until_cancelled(tokio::time::sleep(pause)).await.is_some()
+    }
+}
+
+/// Tries `call` until it succeeds, fails for good, or `cancel` comes: for what must not be given up, such as a committed
+/// batch. Failures are logged as they grow old, not each.
+pub async fn persist<T>(
+    cancel: &CancellationToken,
+    mut call: impl AsyncFnMut() -> Result<T, AwsError>,
+) -> Result<T, AwsError> {
+    let mut backoff = Backoff::default();
+    let mut failures = 0_u32;
+    loop {
+        match call().await {
+            Err(error) if error.kind.is_passing() => {
+                failures += 1;
+                if failures.is_power_of_two() {
+                    tracing::warn!(failures, "{error}; trying again");
+                }
+                if !backoff.pause(cancel).await {
+                    return Err(error);
+                }
+            }
+            done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_come_before_status() {
+        assert_eq!(kind_of("SlowDown", 503), Kind::Throttled);
+        assert_eq!(kind_of("ProvisionedThroughputExceededException", 400), Kind::Throttled);
+        assert_eq!(kind_of("ResourceNotFoundException", 400), Kind::NotFound);
+        assert_eq!(kind_of("", 412), Kind::Condition);
+        assert_eq!(kind_of("", 500), Kind::Transient);
+        assert_eq!(kind_of("ValidationException", 400), Kind::Refused);
+    }
+
+    #[test]
+    fn an_error_names_operation_resource_and_remedy() {
+        let error = AwsError {
+            operation: "s3:GetObject",
+            resource: "s3://b/k".into(),
+            kind: Kind::Denied,
+            cause: "AccessDenied".into(),
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains("s3:GetObject on s3://b/k failed: AccessDenied") && text.contains("give the role"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,535 @@
+//! The batch: one closed window from its claim to its end, exactly once.
+//!
+//! This file is the protocol carried out, and reads top to bottom: [`Worker::attempt`] opens, claims, prepares and commits;
+//! [`Worker::roll_forward`] upserts, publishes, archives and finishes. Before the commit nothing can be seen and giving up
+//! costs nothing; after it every step may be repeated by anyone, any number of times, and ends in the same state.
+//! [`Worker::recover`] does for a dead consumer's batch what is left to do.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::aws::{AwsError, Backoff, persist};
+use crate::bucket::{Bucket, Moved, Upload};
+use crate::catalogue::CatalogueSource;
+use crate::columnar::{self, ColumnarError};
+use crate::event::{ObjectEvent, ObjectId};
+use crate::layout::{self, Places};
+use crate::ledger::{Claim, Ledger};
+use crate::protocol::{BatchNumber, Entry, State};
+use crate::queue::Custody;
+use crate::transform::{BadObject, Limits, Outcome, Preparation, PrepareError, Prepared};
+use crate::upsert::{Reports, UpsertError};
+use crate::window::{Closed, MessageId};
+
+/// Calls for different objects under way at once: claims, copies, deletes.
+const CONCURRENT_OBJECTS: usize = 32;
+/// Bodies that are opened ahead of their turn; each holds a few hundred kilobytes.
+const OPEN_AHEAD: usize = 8;
+/// Beats within one lease.
+const BEATS_PER_LEASE: u32 = 4;
+/// When messages come back whose batch failed for a reason that may pass.
+const RETRY_DELAY: Duration = Duration::from_secs(10);
+/// When a message comes back that nobody can read: soon, so that it reaches the dead-letter queue soon.
+pub const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
+
+/// What a committed batch is going to do, with everything needed to do it: `batches/batch-…/manifest.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    batch: BatchNumber,
+    objects: Vec<ManifestObject>,
+    uploads: Vec<Upload>,
+    deltas_key: String,
+}
+
+/// One object of a batch.
+#[derive(Debug, Serialize, Deserialize)]
+struct ManifestObject {
+    object: ObjectId,
+    size: u64,
+    #[serde(flatten)]
+    fate: Fate,
+}
+
+/// What a batch does with an object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "fate")]
+enum Fate {
+    /// Counted, and moved to the archive.
+    Archived { to: String, rows: u64, rejected: u64 },
+    /// Not counted, and moved to quarantine with the reason beside it.
+    Quarantined { to: String, reason: String },
+    /// Deleted or replaced before it was read.
+    Gone,
+}
+
+/// The counts of a batch, for the log and for its record.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+struct Counts {
+    objects: u64,
+    bytes: u64,
+    archived: u64,
+    quarantined: u64,
+    gone: u64,
+    rows: u64,
+    rejected: u64,
+}
+
+impl Counts {
+    fn of(manifest: &Manifest) -> Self {
+        let mut counts = Counts::default();
+        for object in &manifest.objects {
+            counts.objects += 1;
+            counts.bytes += object.size;
+            match &object.fate {
+                Fate::Archived { rows, rejected, .. } => {
+                    counts.archived += 1;
+                    counts.rows += rows;
+                    counts.rejected += rejected;
+                }
+                Fate::Quarantined { .. } => counts.quarantined += 1,
+                Fate::Gone => counts.gone += 1,
+            }
+        }
+        counts
+    }
+}
+
+/// What the window knows of one of its objects after a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    /// Archived, quarantined, gone, or finished by another batch: its messages can be deleted.
+    Finished,
+    /// Another consumer has it: its messages come back after a lease.
+    Elsewhere,
+    /// Not done: its messages come back soon.
+    Undone,
+}
+
+/// Why a batch did not come to its end.
+#[derive(Debug, thiserror::Error)]
+enum BatchError {
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error("the batch was taken away from this consumer, which was silent for longer than the lease")]
+    Evicted,
+    #[error("{0}; it stays committed, and whoever lives finishes it")]
+    LeftCommitted(RollForwardError),
+}
+
+impl From<AwsError> for BatchError {
+    fn from(error: AwsError) -> Self {
+        BatchError::Prepare(error.into())
+    }
+}
+
+/// Why a roll forward stopped.
+#[derive(Debug, thiserror::Error)]
+enum RollForwardError {
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    #[error(transparent)]
+    Upsert(#[from] UpsertError),
+    #[error(transparent)]
+    Columnar(#[from] ColumnarError),
+    #[error("the manifest {key} cannot be read: {error}")]
+    Manifest { key: String, error: serde_json::Error },
+}
+
+/// Carries out batches, one at a time.
+pub struct Worker {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// The bucket.
+    pub bucket: Bucket,
+    /// The report tables.
+    pub reports: Reports,
+    /// Custody of the messages.
+    pub custody: Custody,
+    /// The catalogue.
+    pub catalogue: CatalogueSource,
+    /// Bounds of a preparation.
+    pub limits: Limits,
+    /// How long an owner may be silent.
+    pub lease: Duration,
+    /// The process is about to stop: what is not committed is given up.
+    pub stop: CancellationToken,
+    /// The time to stop is up: what is committed is left to the next consumer.
+    pub halt: CancellationToken,
+}
+
+impl Worker {
+    /// Works off a window, and then acknowledges its messages or gives them back.
+    pub async fn run(&mut self, window: Closed) {
+        let mut finishes = vec![Finish::Undone; window.objects.len()];
+        let mut known_unusable = HashMap::new();
+        // Nearly always one batch. More when the objects together touch too many report items for one.
+        let mut pending = vec![(0..window.objects.len()).collect::<Vec<_>>()];
+        while let Some(objects) = pending.pop() {
+            match self.attempt(&window.objects, &objects, &known_unusable, &mut finishes).await {
+                Ok(()) => {}
+                Err(BatchError::Prepare(PrepareError::Spoiled { object, outcome })) => {
+                    known_unusable.insert(object, outcome);
+                    pending.push(objects);
+                }
+                Err(BatchError::Prepare(PrepareError::TooManyItems)) => match objects.as_slice() {
+                    [single] => {
+                        let limit = self.limits.report_items;
+                        known_unusable.insert(*single, Outcome::Bad(BadObject::TooManyItems { limit }));
+                        pending.push(objects);
+                    }
+                    several => {
+                        let (first, second) = several.split_at(several.len() / 2);
+                        pending.extend([second.to_vec(), first.to_vec()]);
+                    }
+                },
+                Err(BatchError::Prepare(PrepareError::Cancelled)) => break,
+                Err(error) => {
+                    tracing::error!(objects = objects.len(), "batch failed: {error}");
+                    break;
+                }
+            }
+        }
+        self.settle_messages(&window, &finishes).await;
+    }
+
+    /// A message is deleted when all its objects are finished, and only then.
+    async fn settle_messages(&self, window: &Closed, finishes: &[Finish]) {
+        let (mut finished, mut unreadable, mut elsewhere, mut undone) = (vec![], vec![], vec![], vec![]);
+        for message in &window.messages {
+            let of_message = |finish| message.objects.iter().any(|&object| finishes[object] == finish);
+            let place: &mut Vec<MessageId> = if of_message(Finish::Undone) {
+                &mut undone
+            } else if of_message(Finish::Elsewhere) {
+                &mut elsewhere
+            } else if message.keep {
+                &mut unreadable
+            } else {
+                &mut finished
+            };
+            place.push(message.id);
+        }
+        let retry_delay = if self.stop.is_cancelled() { Duration::ZERO } else { RETRY_DELAY };
+        self.custody.delete(finished).await;
+        self.custody.release(unreadable, UNREADABLE_DELAY).await;
+        self.custody.release(elsewhere, self.lease).await;
+        self.custody.release(undone, retry_delay).await;
+    }
+
+    /// One batch over the objects at the given positions.
+    async fn attempt(
+        &mut self,
+        events: &[ObjectEvent],
+        positions: &[usize],
+        known_unusable: &HashMap<usize, Outcome>,
+        finishes: &mut [Finish],
+    ) -> Result<(), BatchError> {
+        let started = Instant::now();
+        let stop = self.stop.clone();
+
+        // Open.
+        let batch = persist(&stop, async || self.ledger.open().await).await?;
+        let date = crate::row::date_text(crate::row::day_of(jiff::Timestamp::now().as_microsecond()));
+        let heart = self.beat(batch);
+
+        // Claim and prepare; until the commit, any failure gives the batch up.
+        let prepared = tokio::select! {
+            prepared = self.claim_and_prepare(batch, &date, events, positions, known_unusable, finishes) => prepared,
+            () = heart.evicted.cancelled() => Err(BatchError::Evicted),
+            () = stop.cancelled() => Err(PrepareError::Cancelled.into()),
+        };
+        let (manifest, deltas, report_items) = match prepared {
+            Ok(Some(prepared)) => prepared,
+            // Every object belongs to another batch.
+            Ok(None) => {
+                self.give_up(batch).await;
+                return Ok(());
+            }
+            Err(error) => {
+                self.give_up(batch).await;
+                return Err(error);
+            }
+        };
+        let prepared_in = started.elapsed();
+
+        // Commit. An answer that does not come leaves it open what happened, so it is asked for until the very end.
+        match persist(&self.halt, async || self.ledger.commit(batch).await).await {
+            Ok(true) => {}
+            Ok(false) => {
+                self.give_up(batch).await;
+                return Err(BatchError::Evicted);
+            }
+            Err(error) => return Err(BatchError::LeftCommitted(error.into())),
+        }
+
+        // Roll forward.
+        self.roll_forward_until_done(batch, &manifest, &deltas).await.map_err(BatchError::LeftCommitted)?;
+        let done: HashSet<&ObjectId> = manifest.objects.iter().map(|object| &object.object).collect();
+        for &position in positions.iter().filter(|&&position| done.contains(&events[position].object)) {
+            finishes[position] = Finish::Finished;
+        }
+        let oldest = positions.iter().filter_map(|&position| events[position].created_at).min();
+        let lag = oldest.map_or(0, |oldest| jiff::Timestamp::now().as_second() - oldest.as_second());
+        let counts = Counts::of(&manifest);
+        tracing::info!(
+            batch,
+            objects = counts.objects,
+            bytes = counts.bytes,
+            quarantined = counts.quarantined,
+            gone = counts.gone,
+            rows = counts.rows,
+            rejected = counts.rejected,
+            report_items,
+            files = manifest.uploads.len(),
+            prepare_s = seconds(prepared_in),
+            roll_forward_s = seconds(started.elapsed() - prepared_in),
+            lag_s = lag,
+            "batch done"
+        );
+        Ok(())
+    }
+
+    async fn claim_and_prepare(
+        &mut self,
+        batch: BatchNumber,
+        date: &str,
+        events: &[ObjectEvent],
+        positions: &[usize],
+        known_unusable: &HashMap<usize, Outcome>,
+        finishes: &mut [Finish],
+    ) -> Result<Option<(Manifest, Vec<u8>, usize)>, BatchError> {
+        let claims: Vec<(usize, Claim)> = futures::stream::iter(positions)
+            .map(|&position| {
+                let (ledger, object) = (&self.ledger, &events[position].object);
+                async move { ledger.claim(object, batch).await.map(|claim| (position, claim)) }
+            })
+            .buffered(CONCURRENT_OBJECTS)
+            .try_collect()
+            .await?;
+        let mut won = Vec::new();
+        for (position, claim) in claims {
+            match claim {
+                Claim::Won => won.push(position),
+                Claim::Duplicate => finishes[position] = Finish::Finished,
+                Claim::Left => finishes[position] = Finish::Elsewhere,
+            }
+        }
+        if won.is_empty() {
+            return Ok(None);
+        }
+
+        let catalogue = self.catalogue.latest().await;
+        let (bucket, limits, stop) = (self.bucket.clone(), self.limits.clone(), self.stop.clone());
+        let mut preparation = Preparation::new(bucket, catalogue, batch, date.to_owned(), limits, stop);
+        let mut places = Places::new(date.to_owned(), batch);
+        let mut objects = Vec::with_capacity(won.len());
+        let bucket = self.bucket.clone();
+        let mut bodies = futures::stream::iter(won)
+            .map(|position| {
+                let body = (!known_unusable.contains_key(&position)).then(|| bucket.read(&events[position].object));
+                std::future::ready((position, body))
+            })
+            .buffered(OPEN_AHEAD);
+        while let Some((position, body)) = bodies.next().await {
+            let event = &events[position];
+            let outcome = match body {
+                Some(body) => preparation.add(position, event, body).await?,
+                None => known_unusable[&position].clone(),
+            };
+            let fate = match outcome {
+                Outcome::Counted { rows, rejected } => {
+                    Fate::Archived { to: places.archive(&event.object.key), rows, rejected }
+                }
+                Outcome::Bad(reason) => {
+                    let to = places.quarantine(&event.object.key);
+                    tracing::warn!(batch, object = event.object.key, to, "quarantined: {reason}");
+                    Fate::Quarantined { to, reason: reason.to_string() }
+                }
+                Outcome::Gone => Fate::Gone,
+            };
+            objects.push(ManifestObject { object: event.object.clone(), size: event.size, fate });
+        }
+        drop(bodies);
+
+        let Prepared { uploads, deltas, report_items } = preparation.finish().await?;
+        let manifest = Manifest { batch, objects, uploads, deltas_key: layout::deltas_key(batch) };
+        let (json, manifest_key) = (serde_json::to_vec(&manifest).unwrap_or_default(), layout::manifest_key(batch));
+        tokio::try_join!(
+            self.bucket.put(&manifest.deltas_key, deltas.clone(), "application/vnd.apache.parquet"),
+            self.bucket.put(&manifest_key, json, "application/json"),
+        )?;
+        Ok(Some((manifest, deltas, report_items)))
+    }
+
+    /// Gives up a batch of one's own before its commit. Best effort: what is left over, the next consumer clears away.
+    async fn give_up(&self, batch: BatchNumber) {
+        let abandoned = self.ledger.abandon_own(batch).await;
+        let cleared = match abandoned {
+            Ok(true) => self.clear_away(batch).await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = cleared {
+            tracing::warn!(batch, "{error}; the remains of this batch are cleared away after the lease");
+        }
+    }
+
+    /// Removes what an abandoned batch had prepared, then the batch itself from the registry.
+    async fn clear_away(&self, batch: BatchNumber) -> Result<(), AwsError> {
+        for prefix in [layout::CURATED, layout::QUARANTINED_ROWS] {
+            self.bucket.abort_uploads(prefix, |key| layout::is_of_batch(key, batch)).await?;
+        }
+        self.bucket.delete_prefix(&layout::batch_prefix(batch)).await?;
+        self.ledger.close(batch, State::Abandoned, "{}").await
+    }
+
+    /// Repeats the roll forward until it is done: a committed batch is never given up. Ends early only when the process
+    /// must go.
+    async fn roll_forward_until_done(
+        &self,
+        batch: BatchNumber,
+        manifest: &Manifest,
+        deltas: &[u8],
+    ) -> Result<(), RollForwardError> {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.roll_forward(batch, manifest, deltas).await {
+                Err(error) => {
+                    tracing::error!(batch, "a committed batch waits: {error}");
+                    if !backoff.pause(&self.halt).await {
+                        return Err(error);
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn roll_forward(
+        &self,
+        batch: BatchNumber,
+        manifest: &Manifest,
+        deltas: &[u8],
+    ) -> Result<(), RollForwardError> {
+        let halt = &self.halt;
+
+        // Upsert.
+        let through = persist(halt, async || self.ledger.registry().await).await?.applied_through().min(batch - 1);
+        for group in columnar::decode_deltas(deltas)? {
+            self.reports.apply(batch, through, group?, halt).await?;
+        }
+
+        // Publish.
+        futures::stream::iter(&manifest.uploads)
+            .map(|upload| persist(halt, async || self.bucket.complete_upload(upload).await))
+            .buffer_unordered(CONCURRENT_OBJECTS)
+            .try_collect::<()>()
+            .await?;
+
+        // Archive.
+        futures::stream::iter(&manifest.objects)
+            .map(|object| self.put_away(batch, object))
+            .buffer_unordered(CONCURRENT_OBJECTS)
+            .try_collect::<()>()
+            .await?;
+
+        // Finish.
+        let summary = serde_json::to_string(&Counts::of(manifest)).unwrap_or_default();
+        persist(halt, async || self.ledger.close(batch, State::Done, &summary).await).await?;
+        Ok(())
+    }
+
+    /// Moves one object to the archive or to quarantine.
+    async fn put_away(&self, batch: BatchNumber, object: &ManifestObject) -> Result<(), AwsError> {
+        let ManifestObject { object, size, fate } = object;
+        let to = match fate {
+            Fate::Archived { to, .. } => to,
+            Fate::Quarantined { to, reason } => {
+                let note = serde_json::json!({ "object": object, "size": size, "batch": batch, "reason": reason });
+                let key = format!("{to}{}", layout::REASON_SUFFIX);
+                let note = note.to_string().into_bytes();
+                persist(&self.halt, async || self.bucket.put(&key, note.clone(), "application/json").await).await?;
+                to
+            }
+            Fate::Gone => return Ok(()),
+        };
+        match persist(&self.halt, async || self.bucket.move_object(object, *size, to).await).await? {
+            Moved::There => Ok(()),
+            Moved::Lost => {
+                tracing::warn!(
+                    batch,
+                    object = object.key,
+                    "was replaced or deleted by its owner between reading and moving"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Does what is left to do for a batch whose owner is silent.
+    pub async fn recover(&mut self, batch: BatchNumber, seen: Entry) {
+        let recovered = match seen.state {
+            State::Open => match self.ledger.abandon(batch, &seen).await {
+                Ok(true) => {
+                    tracing::warn!(batch, owner = seen.owner, "abandoned an open batch whose owner is silent");
+                    self.clear_away(batch).await.map_err(RollForwardError::from)
+                }
+                Ok(false) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
+            State::Abandoned => self.clear_away(batch).await.map_err(RollForwardError::from),
+            State::Committed => self.adopt_and_finish(batch, &seen).await,
+            State::Done => Ok(()),
+        };
+        if let Err(error) = recovered {
+            tracing::warn!(batch, "recovery did not succeed: {error}; trying again after the lease");
+        }
+    }
+
+    async fn adopt_and_finish(&self, batch: BatchNumber, seen: &Entry) -> Result<(), RollForwardError> {
+        if !self.ledger.adopt(batch, seen).await? {
+            return Ok(());
+        }
+        tracing::warn!(batch, owner = seen.owner, "took over a committed batch whose owner is silent");
+        let _heart = self.beat(batch);
+        let key = layout::manifest_key(batch);
+        let json = persist(&self.halt, async || self.bucket.read_all(&key).await).await?;
+        let manifest: Manifest =
+            serde_json::from_slice(&json).map_err(|error| RollForwardError::Manifest { key, error })?;
+        let deltas = persist(&self.halt, async || self.bucket.read_all(&manifest.deltas_key).await).await?;
+        self.roll_forward_until_done(batch, &manifest, &deltas).await?;
+        tracing::info!(batch, objects = manifest.objects.len(), "batch done after recovery");
+        Ok(())
+    }
+
+    fn beat(&self, batch: BatchNumber) -> Heart {
+        let evicted = CancellationToken::new();
+        let (ledger, lease, told) = (self.ledger.clone(), self.lease, evicted.clone());
+        let beating = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(lease / BEATS_PER_LEASE).await;
+                match ledger.beat(batch).await {
+                    Ok(true) => {}
+                    Ok(false) => return told.cancel(),
+                    Err(error) => tracing::warn!(batch, "{error}; trying again"),
+                }
+            }
+        });
+        Heart { evicted, _beating: AbortOnDropHandle::new(beating) }
+    }
+}
+
+/// Beats for a batch until it is dropped.
+struct Heart {
+    /// The batch is no longer this consumer's.
+    evicted: CancellationToken,
+    _beating: AbortOnDropHandle<()>,
+}
+
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}

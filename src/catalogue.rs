@@ -1,0 +1,333 @@
+//! The reference catalogue: what is known about tracks and listeners.
+//!
+//! Loaded from `reference/songs.csv` and `reference/users.csv`, kept in memory, and loaded again when an eTag changes. A
+//! batch sees one catalogue from its first row to its last.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use csv_async::{AsyncReaderBuilder, ByteRecord};
+use foldhash::fast::RandomState;
+use tokio::io::AsyncRead;
+
+use crate::aws::AwsError;
+use crate::bucket::Bucket;
+use crate::report::LIST_SEPARATOR;
+
+/// Key of the songs' file.
+pub const SONGS_KEY: &str = "reference/songs.csv";
+/// Key of the listeners' file.
+pub const USERS_KEY: &str = "reference/users.csv";
+
+/// Longest field: far above any name, and far below DynamoDB's 2,048 bytes for a key and 400 KiB for an item.
+const MAX_FIELD_BYTES: usize = 1024;
+
+/// A track of the catalogue. One that is listed under several genres has one line for each of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Song {
+    /// Its name, where the catalogue gives one.
+    pub name: Option<String>,
+    /// Its artists, joined by `;` as in the catalogue.
+    pub artists: Option<String>,
+    /// Its genres, each once, in the catalogue's order; empty when no line names one.
+    pub genres: Vec<u16>,
+    /// How long it plays, in milliseconds. The first line of the track counts.
+    pub duration_ms: u32,
+}
+
+/// The catalogue.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    songs: Vec<Song>,
+    song_of_track: HashMap<String, u32, RandomState>,
+    genres: Vec<String>,
+    countries: Vec<String>,
+    country_of_user: HashMap<i64, u16, RandomState>,
+    /// Lines passed over because a field that is needed was missing or no number.
+    pub skipped_lines: u64,
+}
+
+/// Why a file of the catalogue cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// Fetching failed.
+    #[error("the catalogue cannot be loaded: {0}")]
+    Aws(#[from] AwsError),
+    /// Reading or parsing failed.
+    #[error("{key} cannot be read as CSV: {source}")]
+    Unreadable {
+        /// Which file.
+        key: &'static str,
+        /// What the CSV reader said.
+        source: csv_async::Error,
+    },
+    /// The header is not that of the file.
+    #[error("{key} lacks the column {column}; its header must name {expected}")]
+    MissingColumn {
+        /// Which file.
+        key: &'static str,
+        /// The first column missing.
+        column: &'static str,
+        /// All columns needed.
+        expected: String,
+    },
+    /// More distinct genres or countries than a 16-bit code holds.
+    #[error("{key} has more than 65,535 different values in {column}; this is not the catalogue")]
+    TooManyValues {
+        /// Which file.
+        key: &'static str,
+        /// Which column.
+        column: &'static str,
+    },
+}
+
+impl Catalogue {
+    /// Parses both files. Lines that lack a needed field are counted and passed over.
+    pub async fn parse(
+        songs: impl AsyncRead + Unpin + Send,
+        users: impl AsyncRead + Unpin + Send,
+    ) -> Result<Self, CatalogueError> {
+        let mut catalogue = Catalogue::default();
+        catalogue.parse_songs(songs).await?;
+        catalogue.parse_users(users).await?;
+        Ok(catalogue)
+    }
+
+    /// The song with this track id, as an index for [`Catalogue::song`].
+    pub fn find_song(&self, track_id: &str) -> Option<u32> {
+        self.song_of_track.get(track_id).copied()
+    }
+
+    /// A song by index.
+    pub fn song(&self, index: u32) -> &Song {
+        &self.songs[index as usize]
+    }
+
+    /// How many songs there are.
+    pub fn songs(&self) -> usize {
+        self.songs.len()
+    }
+
+    /// How many listeners there are.
+    pub fn users(&self) -> usize {
+        self.country_of_user.len()
+    }
+
+    /// A genre by code.
+    pub fn genre(&self, code: u16) -> &str {
+        &self.genres[usize::from(code)]
+    }
+
+    /// The country of a listener, as a code for [`Catalogue::country`].
+    pub fn find_country(&self, user_id: i64) -> Option<u16> {
+        self.country_of_user.get(&user_id).copied()
+    }
+
+    /// A country by code.
+    pub fn country(&self, code: u16) -> &str {
+        &self.countries[usize::from(code)]
+    }
+
+    async fn parse_songs(&mut self, file: impl AsyncRead + Unpin + Send) -> Result<(), CatalogueError> {
+        let columns = ["track_id", "track_name", "artists", "track_genre", "duration_ms"];
+        let mut genre_codes = HashMap::new();
+        let mut table = Table::open(SONGS_KEY, columns, file).await?;
+        while table.next().await? {
+            let [track_id, name, artists, genre, duration] = table.fields();
+            let Ok(duration_ms) = duration.parse::<u32>() else {
+                self.skipped_lines += 1;
+                continue;
+            };
+            if track_id.is_empty() || [track_id, name, artists, genre].iter().any(|field| field.len() > MAX_FIELD_BYTES)
+            {
+                self.skipped_lines += 1;
+                continue;
+            }
+            let index = *self.song_of_track.entry(track_id.to_owned()).or_insert_with(|| {
+                self.songs.push(Song { name: some(name), artists: some(artists), genres: Vec::new(), duration_ms });
+                (self.songs.len() - 1) as u32
+            });
+            // The separator is reserved: it joins the genres of a track wherever they are written out.
+            for genre in genre.split(LIST_SEPARATOR).map(str::trim).filter(|genre| !genre.is_empty()) {
+                let code = intern(genre, &mut genre_codes, &mut self.genres)
+                    .ok_or(CatalogueError::TooManyValues { key: SONGS_KEY, column: "track_genre" })?;
+                let genres = &mut self.songs[index as usize].genres;
+                if !genres.contains(&code) {
+                    genres.push(code);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn parse_users(&mut self, file: impl AsyncRead + Unpin + Send) -> Result<(), CatalogueError> {
+        let mut country_codes = HashMap::new();
+        let mut table = Table::open(USERS_KEY, ["user_id", "user_country"], file).await?;
+        while table.next().await? {
+            let [user_id, country] = table.fields();
+            let Some(user_id) = user_id.parse::<i64>().ok().filter(|&id| id > 0) else {
+                self.skipped_lines += 1;
+                continue;
+            };
+            if country.len() > MAX_FIELD_BYTES {
+                self.skipped_lines += 1;
+            } else if !country.is_empty() {
+                let code = intern(country, &mut country_codes, &mut self.countries)
+                    .ok_or(CatalogueError::TooManyValues { key: USERS_KEY, column: "user_country" })?;
+                self.country_of_user.insert(user_id, code);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The catalogue in the bucket, and the last good state of it.
+#[derive(Debug)]
+pub struct CatalogueSource {
+    bucket: Bucket,
+    current: Option<Loaded>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    songs_etag: String,
+    users_etag: String,
+    catalogue: Arc<Catalogue>,
+}
+
+impl CatalogueSource {
+    /// Loads the catalogue for the first time.
+    pub async fn load(bucket: Bucket) -> Result<Self, CatalogueError> {
+        let mut source = CatalogueSource { bucket, current: None };
+        source.refresh().await?;
+        Ok(source)
+    }
+
+    /// The catalogue as it is now: loaded again if one of its files changed. If that fails, the last good one, with a
+    /// warning in the log.
+    pub async fn latest(&mut self) -> Arc<Catalogue> {
+        if let Err(error) = self.refresh().await {
+            tracing::warn!("{error}; going on with the catalogue loaded before");
+        }
+        self.current.as_ref().map(|loaded| Arc::clone(&loaded.catalogue)).unwrap_or_default()
+    }
+
+    async fn refresh(&mut self) -> Result<(), CatalogueError> {
+        if let Some(loaded) = &self.current {
+            let (songs, users) = tokio::try_join!(
+                self.bucket.read_unless(SONGS_KEY, Some(&loaded.songs_etag)),
+                self.bucket.read_unless(USERS_KEY, Some(&loaded.users_etag)),
+            )?;
+            if songs.is_none() && users.is_none() {
+                return Ok(());
+            }
+        }
+        let (songs, users) =
+            tokio::try_join!(self.bucket.read_unless(SONGS_KEY, None), self.bucket.read_unless(USERS_KEY, None))?;
+        let (Some((songs, songs_etag)), Some((users, users_etag))) = (songs, users) else { return Ok(()) };
+        let catalogue = Catalogue::parse(songs.into_async_read(), users.into_async_read()).await?;
+        tracing::info!(
+            songs = catalogue.songs(),
+            users = catalogue.users(),
+            skipped_lines = catalogue.skipped_lines,
+            "catalogue loaded"
+        );
+        self.current = Some(Loaded { songs_etag, users_etag, catalogue: Arc::new(catalogue) });
+        Ok(())
+    }
+}
+
+/// The code of a value, a new one if it is new; `None` when the codes are used up.
+fn intern(value: &str, codes: &mut HashMap<String, u16>, values: &mut Vec<String>) -> Option<u16> {
+    if let Some(&code) = codes.get(value) {
+        return Some(code);
+    }
+    let code = u16::try_from(values.len()).ok()?;
+    codes.insert(value.to_owned(), code);
+    values.push(value.to_owned());
+    Some(code)
+}
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// A CSV file read by column name.
+struct Table<const N: usize, R> {
+    key: &'static str,
+    reader: csv_async::AsyncReader<R>,
+    record: ByteRecord,
+    indices: [usize; N],
+}
+
+impl<'r, const N: usize, R: AsyncRead + Unpin + Send + 'r> Table<N, R> {
+    async fn open(key: &'static str, columns: [&'static str; N], file: R) -> Result<Self, CatalogueError> {
+        let reader =
+            AsyncReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(1 << 20).create_reader(file);
+        let mut table = Table { key, reader, record: ByteRecord::new(), indices: [0; N] };
+        table.next().await?;
+        for (index, column) in table.indices.iter_mut().zip(columns) {
+            let names = table.record.iter().map(|name| name.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(name).trim_ascii());
+            *index = names
+                .into_iter()
+                .position(|name| name.eq_ignore_ascii_case(column.as_bytes()))
+                .ok_or_else(|| CatalogueError::MissingColumn { key, column, expected: columns.join(", ") })?;
+        }
+        Ok(table)
+    }
+
+    async fn next(&mut self) -> Result<bool, CatalogueError> {
+        let key = self.key;
+        self.reader
+            .read_byte_record(&mut self.record)
+            .await
+            .map_err(|source| CatalogueError::Unreadable { key, source })
+    }
+
+    /// The fields of the columns; one that is missing or not UTF-8 is empty.
+    fn fields(&self) -> [&str; N] {
+        self.indices.map(|index| self.record.get(index).and_then(|field| std::str::from_utf8(field).ok()).unwrap_or(""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USERS: &str = "user_id,user_name,user_age,user_country,created_at\n1,A,1,Peru,x\n2,B,2,,x\nx,C,3,Chile,x\n";
+
+    async fn parse(songs: &str) -> Result<Catalogue, CatalogueError> {
+        Catalogue::parse(songs.as_bytes(), USERS.as_bytes()).await
+    }
+
+    #[tokio::test]
+    async fn a_track_of_several_genres_is_one_song() {
+        let songs = "\u{feff},track_id,artists,track_name,duration_ms,track_genre\n\
+                     0,a,\"X;Y\",\"Say \"\"hi\"\", twice\",1000,pop\n1,b,,,5,\n2,a,X,other,9,rock\r\n3,a,X,other,9,pop\n4,c,Z,no duration,,pop\n5,,Z,no id,1,pop\n";
+        let catalogue = parse(songs).await.unwrap();
+        assert_eq!(catalogue.songs(), 2);
+        let song = catalogue.song(catalogue.find_song("a").unwrap());
+        assert_eq!(song.name.as_deref(), Some("Say \"hi\", twice"));
+        assert_eq!(song.artists.as_deref(), Some("X;Y"));
+        assert_eq!(song.duration_ms, 1000);
+        assert_eq!(song.genres.iter().map(|&code| catalogue.genre(code)).collect::<Vec<_>>(), ["pop", "rock"]);
+        assert_eq!(
+            *catalogue.song(catalogue.find_song("b").unwrap()),
+            Song { name: None, artists: None, genres: vec![], duration_ms: 5 }
+        );
+        assert_eq!(catalogue.find_song("c"), None);
+        assert_eq!(catalogue.find_country(1).map(|code| catalogue.country(code)), Some("Peru"));
+        assert_eq!(catalogue.find_country(2), None);
+        assert_eq!(catalogue.skipped_lines, 3);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_not_the_catalogue_is_refused() {
+        let error = parse("track_id,track_name\na,b\n").await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "reference/songs.csv lacks the column artists; its header must name track_id, track_name, artists, track_genre, duration_ms"
+        );
+        assert!(parse("").await.is_err());
+    }
+}

@@ -1,0 +1,141 @@
+//! Where everything lies in the bucket.
+//!
+//! Pure. The date in a key is the batch's own, except for curated files, whose date is that of their rows. Every key that
+//! a batch writes carries the batch's number, so no two batches ever write to the same place, whatever the files are
+//! called.
+
+use std::collections::HashSet;
+
+use sha2::{Digest, Sha256};
+
+use crate::protocol::BatchNumber;
+
+/// Where listening files land; the only prefix that is read.
+pub const INCOMING: &str = "incoming/";
+/// Where curated Parquet is published.
+pub const CURATED: &str = "curated/";
+/// Where raw files are kept after they were counted.
+pub const ARCHIVE: &str = "archive/";
+/// Where rejected rows go.
+pub const QUARANTINED_ROWS: &str = "quarantine/rows/";
+/// Where files that cannot be counted go.
+pub const QUARANTINED_OBJECTS: &str = "quarantine/objects/";
+/// Where batches keep what a roll forward needs.
+pub const BATCHES: &str = "batches/";
+
+/// Longest key, in bytes: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html>.
+pub const MAX_KEY_BYTES: usize = 1024;
+/// What is appended to a quarantined file's key for the reason beside it.
+pub const REASON_SUFFIX: &str = ".reason.json";
+
+/// The name of a batch within keys.
+pub fn batch_name(batch: BatchNumber) -> String {
+    format!("batch-{batch:012}")
+}
+
+/// A curated file: the rows of one day from one batch. `part` is 1 but for batches that span very many days.
+pub fn curated_key(day: &str, batch: BatchNumber, part: usize) -> String {
+    let part = if part == 1 { String::new() } else { format!("-{part}") };
+    format!("{CURATED}report_date={day}/{}{part}.parquet", batch_name(batch))
+}
+
+/// The rejected rows of a batch.
+pub fn rejected_rows_key(date: &str, batch: BatchNumber) -> String {
+    format!("{QUARANTINED_ROWS}{date}/{}.jsonl", batch_name(batch))
+}
+
+/// Whether a key was written by this batch.
+pub fn is_of_batch(key: &str, batch: BatchNumber) -> bool {
+    key.contains(&format!("/{}", batch_name(batch)))
+}
+
+/// The prefix of what a batch keeps for its roll forward.
+pub fn batch_prefix(batch: BatchNumber) -> String {
+    format!("{BATCHES}{}/", batch_name(batch))
+}
+
+/// What a batch decided: objects, uploads, delta file.
+pub fn manifest_key(batch: BatchNumber) -> String {
+    format!("{}manifest.json", batch_prefix(batch))
+}
+
+/// What a batch adds to the reports.
+pub fn deltas_key(batch: BatchNumber) -> String {
+    format!("{}deltas.parquet", batch_prefix(batch))
+}
+
+/// Gives the files of one batch their places in the archive or the quarantine: below the batch's own folder under the name
+/// they came with.
+#[derive(Debug)]
+pub struct Places {
+    date: String,
+    batch: BatchNumber,
+    taken: HashSet<String>,
+}
+
+impl Places {
+    /// Places for a batch of this date.
+    pub fn new(date: String, batch: BatchNumber) -> Self {
+        Places { date, batch, taken: HashSet::new() }
+    }
+
+    /// A place in the archive.
+    pub fn archive(&mut self, key: &str) -> String {
+        self.place(ARCHIVE, key)
+    }
+
+    /// A place in the quarantine.
+    pub fn quarantine(&mut self, key: &str) -> String {
+        self.place(QUARANTINED_OBJECTS, key)
+    }
+
+    fn place(&mut self, prefix: &str, key: &str) -> String {
+        let folder = format!("{prefix}{}/{}", self.date, batch_name(self.batch));
+        let name = key.strip_prefix(INCOMING).unwrap_or(key);
+        let mut place = format!("{folder}/{name}");
+        if place.len() > MAX_KEY_BYTES - REASON_SUFFIX.len() - 8 {
+            // A name that no longer fits is replaced by its hash; the manifest tells which is which.
+            let hash: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
+            place = format!("{folder}/{hash}");
+        }
+        // Two versions of one key in one batch have the same name.
+        let mut free = place.clone();
+        let mut copy = 1;
+        while !self.taken.insert(free.clone()) {
+            copy += 1;
+            free = format!("{place}~{copy}");
+        }
+        free
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_keeps_its_name() {
+        let mut places = Places::new("2026-01-02".into(), 42);
+        assert_eq!(places.archive("incoming/a/ü b.csv"), "archive/2026-01-02/batch-000000000042/a/ü b.csv");
+        assert_eq!(places.archive("incoming/a/ü b.csv"), "archive/2026-01-02/batch-000000000042/a/ü b.csv~2");
+        assert_eq!(places.quarantine("incoming/x"), "quarantine/objects/2026-01-02/batch-000000000042/x");
+    }
+
+    #[test]
+    fn the_longest_keys_fit_and_stay_apart() {
+        let mut places = Places::new("2026-01-02".into(), u64::MAX);
+        let (a, b) = (format!("incoming/{}a", "x".repeat(1014)), format!("incoming/{}b", "x".repeat(1014)));
+        let (a, b) = (places.quarantine(&a), places.quarantine(&b));
+        assert_ne!(a, b);
+        assert!(a.len() + REASON_SUFFIX.len() <= MAX_KEY_BYTES);
+    }
+
+    #[test]
+    fn a_batch_knows_its_keys() {
+        assert!(is_of_batch(&curated_key("2026-01-02", 42, 1), 42));
+        assert!(is_of_batch(&curated_key("2026-01-02", 42, 3), 42));
+        assert!(is_of_batch(&rejected_rows_key("2026-01-02", 42), 42));
+        assert!(!is_of_batch(&curated_key("2026-01-02", 420, 1), 42));
+        assert!(!is_of_batch(&curated_key("2026-01-02", 4, 1), 42));
+    }
+}

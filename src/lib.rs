@@ -1,0 +1,20 @@
+#![allow(missing_docs)]
+pub mod aggregate;
+pub mod aws;
+pub mod batch;
+pub mod bucket;
+pub mod catalogue;
+pub mod columnar;
+pub mod config;
+pub mod event;
+pub mod layout;
+pub mod ledger;
+pub mod pipeline;
+pub mod protocol;
+pub mod query;
+pub mod queue;
+pub mod report;
+pub mod row;
+pub mod transform;
+pub mod upsert;
+pub mod window;

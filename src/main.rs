@@ -1,0 +1,139 @@
+//! The `music-streams` program: command line, logging, exit status.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use comfy_table::{Table, presets};
+use music_streams::aws::Clients;
+use music_streams::config::{self, Settings};
+use music_streams::pipeline;
+use music_streams::query::Query;
+use tracing_subscriber::EnvFilter;
+
+/// Turns raw listening events into reports, minutes after they happened and exactly once.
+///
+/// Small CSV files land under incoming/ of an S3 bucket, and an SQS queue announces them. The consumer gathers them into
+/// micro-batch windows and turns each into curated Parquet, figures in DynamoDB and archived originals.
+#[derive(Debug, Parser)]
+#[command(name = "music-streams", version, max_term_width = 110, arg_required_else_help = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the consumer, until SIGTERM or Ctrl-C
+    ///
+    /// Any number of consumers may run on one queue. Stopping is safe at any time, and so is a crash: what was not finished
+    /// is taken up by the next consumer, and nothing is counted twice.
+    Run(Run),
+    /// Show the figures of the report tables
+    Report(Query),
+    /// Print every setting with its value and source, and say what is wrong
+    CheckConfig(CheckConfig),
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    #[command(flatten)]
+    settings: Settings,
+
+    /// How to log: text for people, json for programs; auto is text at a terminal and json elsewhere
+    ///
+    /// What is logged follows RUST_LOG (default: info).
+    #[arg(long, env = "MUSIC_STREAMS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto, help_heading = "Process")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Args)]
+struct CheckConfig {
+    #[command(flatten)]
+    settings: Settings,
+
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Auto,
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let matches = CommandLine::command().get_matches();
+    let line = match CommandLine::from_arg_matches(&matches) {
+        Ok(line) => line,
+        Err(error) => error.exit(),
+    };
+    // The window and its batch run on this thread; everything that waits for the network runs on the workers.
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("cannot start threads: {error}")),
+    };
+    let done = runtime.block_on(async {
+        match line.command {
+            Command::Run(run) => run_consumer(&run).await,
+            Command::Report(query) => {
+                let answer = query.answer(&Clients::from_environment().await.dynamodb).await;
+                answer.map(|answer| println!("{answer}")).map_err(|error| error.to_string())
+            }
+            Command::CheckConfig(check) => check_config(&check, &matches),
+        }
+    });
+    // A body that is still being read ahead is no reason to wait.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &str) -> ExitCode {
+    eprintln!("music-streams: {error}");
+    ExitCode::FAILURE
+}
+
+async fn run_consumer(run: &Run) -> Result<(), String> {
+    let problems = run.settings.problems();
+    if !problems.is_empty() {
+        return Err(problems.join("\nmusic-streams: "));
+    }
+    start_logging(run.log_format);
+    pipeline::run(&run.settings, Clients::from_environment().await).await.map_err(|error| error.to_string())
+}
+
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let is_terminal = std::io::stderr().is_terminal();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+        LogFormat::Auto if !is_terminal => {
+            logs.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+        }
+        LogFormat::Auto | LogFormat::Text => logs.with_target(false).with_ansi(is_terminal).init(),
+    }
+}
+
+fn check_config(check: &CheckConfig, matches: &clap::ArgMatches) -> Result<(), String> {
+    let command = CommandLine::command();
+    let resolved = match (command.find_subcommand("check-config"), matches.subcommand_matches("check-config")) {
+        (Some(command), Some(matches)) => config::resolved(command, matches),
+        _ => Vec::new(),
+    };
+    if check.json {
+        println!("{:#}", serde_json::json!(resolved));
+    } else {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_header(["SETTING", "VALUE", "SOURCE"]);
+        table.add_rows(resolved.iter().map(|setting| [&setting.setting, &setting.value, &setting.source]));
+        println!("{table}");
+    }
+    let problems = check.settings.problems();
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("\nmusic-streams: ")) }
+}

@@ -1,0 +1,372 @@
+//! The pipeline: which tasks there are, how they are connected, and in which order they stop.
+//!
+//! ```text
+//!  receivers (n) ──messages, bounded──▶ this task: window ─▶ batch
+//!       │                                     ▲
+//!       └── custody (1): visibility,          └── lease watch (1): batches of silent consumers
+//!           delete, give back
+//! ```
+//!
+//! This task owns the window that fills and the batch that runs, and there is never a third: while both are full it takes
+//! no message, the channel fills, the receivers stop receiving, and the events wait in SQS. That is the whole backpressure.
+//!
+//! Stop, on SIGTERM or Ctrl-C: receivers finish their poll and give back what it brings; buffered messages are given back; a
+//! batch that is not committed is given up; one that is committed goes on until it is done or the time is up.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::LocalBoxFuture;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::aws::{AwsError, Backoff, Clients};
+use crate::batch::{UNREADABLE_DELAY, Worker};
+use crate::bucket::Bucket;
+use crate::catalogue::{CatalogueError, CatalogueSource};
+use crate::config::Settings;
+use crate::event::{admit, decode};
+use crate::ledger::Ledger;
+use crate::protocol::{BatchNumber, Entry, LeaseWatch};
+use crate::queue::{Custody, Queue, Received};
+use crate::transform;
+use crate::upsert::Reports;
+use crate::window::{self, Message, Window};
+
+/// The ledger's table, without the prefix.
+pub const LEDGER_TABLE: &str = "music_streams_ledger";
+/// Overdue batches waiting for this consumer; more are found again at the next look.
+const OVERDUE: usize = 16;
+/// Looks at the registry within one lease.
+const LOOKS_PER_LEASE: u32 = 4;
+
+/// Why the consumer does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A resource cannot be used.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// The catalogue cannot be used.
+    #[error("{0} (upload it under reference/ of the bucket)")]
+    Catalogue(#[from] CatalogueError),
+    /// The operating system refuses signal handlers.
+    #[error("signals cannot be handled: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Runs the consumer until it is asked to stop.
+pub async fn run(settings: &Settings, clients: Clients) -> Result<(), StartError> {
+    let stop = CancellationToken::new();
+    let halt = CancellationToken::new();
+    stop_on_signal(stop.clone(), halt.clone(), settings.shutdown_timeout)?;
+
+    let queue = Queue::new(clients.sqs, settings.queue_url.clone(), settings.visibility_timeout);
+    let bucket = Bucket::new(clients.s3, settings.bucket.clone());
+    let ledger =
+        Ledger::new(clients.dynamodb.clone(), format!("{}{LEDGER_TABLE}", settings.table_prefix), consumer_name());
+    let limiter = |rate: Option<std::num::NonZeroU32>| {
+        rate.map(|rate| Arc::new(RateLimiter::direct(Quota::per_second(rate))) as Arc<DefaultDirectRateLimiter>)
+    };
+    let writes = limiter(settings.max_writes_per_second);
+    let reports = Reports::new(clients.dynamodb, settings.table_prefix.clone(), settings.write_concurrency, writes);
+
+    queue.check().await?;
+    bucket.check().await?;
+    ledger.registry().await?;
+    reports.check().await?;
+    let catalogue = CatalogueSource::load(bucket.clone()).await?;
+
+    let (custody, custodian) = Custody::keep(queue.clone());
+    let (messages_in, messages) = mpsc::channel(settings.receivers);
+    let receivers: Vec<_> = (0..settings.receivers)
+        .map(|_| {
+            let receiver = Receiver {
+                queue: queue.clone(),
+                custody: custody.clone(),
+                bucket: settings.bucket.clone(),
+                poll_wait: settings.poll_wait,
+                messages: messages_in.clone(),
+                stop: stop.clone(),
+            };
+            tokio::spawn(receiver.run())
+        })
+        .collect();
+    drop(messages_in);
+    let (overdue_in, overdue) = mpsc::channel(OVERDUE);
+    let watch = tokio::spawn(watch_leases(ledger.clone(), settings.lease, overdue_in, stop.clone()));
+
+    let worker = Worker {
+        ledger: ledger.clone(),
+        bucket,
+        reports,
+        custody: custody.clone(),
+        catalogue,
+        limits: transform::Limits {
+            object_bytes: settings.max_object_size.as_u64(),
+            report_items: settings.max_report_items,
+            rows: limiter(settings.max_rows_per_second),
+        },
+        lease: settings.lease,
+        stop: stop.clone(),
+        halt: halt.clone(),
+    };
+    let limits = window::Limits {
+        objects: settings.max_objects,
+        bytes: settings.max_bytes.as_u64(),
+        messages: settings.max_messages,
+    };
+    let window = Window::new(settings.window, limits);
+    tracing::info!(
+        consumer = ledger.owner(),
+        bucket = settings.bucket,
+        queue = settings.queue_url,
+        window = %humantime::format_duration(settings.window),
+        "ready"
+    );
+    let flow =
+        Flow { window, messages, overdue, idle_limit: settings.exit_when_idle, custody, stop, halt: halt.clone() };
+    flow.run(worker).await;
+
+    let stopped = async {
+        for receiver in receivers {
+            let _ = receiver.await;
+        }
+        watch.abort();
+        // Every way into custody is dropped by now, so the custodian ends after its last command.
+        let _ = custodian.await;
+    };
+    let _ = halt.run_until_cancelled(stopped).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The worker, or the batch that it is at.
+enum Hand {
+    Idle(Worker),
+    Busy(LocalBoxFuture<'static, Worker>),
+}
+
+/// The window that fills, and what fills and empties it.
+struct Flow {
+    window: Window,
+    messages: mpsc::Receiver<Vec<Message>>,
+    overdue: mpsc::Receiver<(BatchNumber, Entry)>,
+    idle_limit: Option<Duration>,
+    custody: Custody,
+    stop: CancellationToken,
+    halt: CancellationToken,
+}
+
+impl Flow {
+    async fn run(mut self, worker: Worker) {
+        let mut hand = Hand::Idle(worker);
+        let mut last_activity = Instant::now();
+        loop {
+            let is_idle = matches!(hand, Hand::Idle(_));
+            let due_in = self.window.due_at(now()).map(|due| due.saturating_sub(now()));
+            let idle_for = match self.idle_limit {
+                Some(limit) if is_idle && self.window.is_empty() => Some(limit.saturating_sub(last_activity.elapsed())),
+                _ => None,
+            };
+            hand = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                worker = finished(&mut hand) => {
+                    last_activity = Instant::now();
+                    Hand::Idle(worker)
+                }
+                Some((batch, entry)) = self.overdue.recv(), if is_idle => match hand {
+                    Hand::Idle(mut worker) => Hand::Busy(Box::pin(async move {
+                        worker.recover(batch, entry).await;
+                        worker
+                    })),
+                    busy => busy,
+                },
+                () = sleep_if(due_in), if is_idle => match (hand, self.window.close()) {
+                    (Hand::Idle(mut worker), Some(window)) => Hand::Busy(Box::pin(async move {
+                        worker.run(window).await;
+                        worker
+                    })),
+                    (hand, _) => hand,
+                },
+                Some(messages) = self.messages.recv(), if !self.window.is_full() => {
+                    last_activity = Instant::now();
+                    for message in messages {
+                        // One call's messages are taken together; the window's limits are overstepped by ten at most.
+                        if let Err(message) = self.window.offer(message, now()) {
+                            self.custody.release(vec![message.id], Duration::ZERO).await;
+                        }
+                    }
+                    hand
+                }
+                () = sleep_if(idle_for) => {
+                    tracing::info!("idle; stopping as configured");
+                    self.stop.cancel();
+                    hand
+                }
+            };
+        }
+        self.give_back().await;
+        if let Hand::Busy(batch) = hand {
+            // Dropping it at the end of the time is as safe as a crash.
+            let _ = self.halt.run_until_cancelled(batch).await;
+        }
+    }
+
+    /// Gives every buffered message back to the queue.
+    async fn give_back(&mut self) {
+        let mut ids: Vec<_> =
+            self.window.close().into_iter().flat_map(|window| window.messages).map(|message| message.id).collect();
+        self.messages.close();
+        while let Some(messages) = self.messages.recv().await {
+            ids.extend(messages.into_iter().map(|message| message.id));
+        }
+        let given_back = ids.len();
+        self.custody.release(ids, Duration::ZERO).await;
+        tracing::info!(given_back, "stopping");
+    }
+}
+
+/// Waits for the batch under way; for ever when there is none.
+async fn finished(hand: &mut Hand) -> Worker {
+    match hand {
+        Hand::Busy(batch) => batch.await,
+        Hand::Idle(_) => std::future::pending().await,
+    }
+}
+
+/// Sleeps; for ever when there is nothing to wait for.
+async fn sleep_if(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Time since the Unix epoch: the clock that windows are aligned to.
+fn now() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// A receiver: polls, decodes, passes on.
+struct Receiver {
+    queue: Queue,
+    custody: Custody,
+    bucket: String,
+    poll_wait: Duration,
+    messages: mpsc::Sender<Vec<Message>>,
+    stop: CancellationToken,
+}
+
+impl Receiver {
+    async fn run(self) {
+        let mut backoff = Backoff::default();
+        loop {
+            // No place downstream, no poll: what cannot be taken stays in the queue for others.
+            let place = tokio::select! {
+                place = self.messages.reserve() => place,
+                () = self.stop.cancelled() => return,
+            };
+            let Ok(place) = place else { return };
+            let received = match self.queue.receive(self.poll_wait, &self.custody).await {
+                Ok(received) => received,
+                Err(error) => {
+                    tracing::error!("{error}; trying again");
+                    if !backoff.pause(&self.stop).await {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            backoff = Backoff::default();
+            if self.stop.is_cancelled() {
+                self.custody.release(received.iter().map(|message| message.id).collect(), Duration::ZERO).await;
+                return;
+            }
+            let messages = self.understand(received).await;
+            if !messages.is_empty() {
+                place.send(messages);
+            }
+        }
+    }
+
+    async fn understand(&self, received: Vec<Received>) -> Vec<Message> {
+        let mut messages = Vec::with_capacity(received.len());
+        let (mut finished, mut unreadable) = (Vec::new(), Vec::new());
+        for Received { id, message_id, body, receive_count } in received {
+            let admission = admit(decode(&body), &self.bucket);
+            for key in admission.refused {
+                tracing::warn!(key, message_id, "announced, but not a file under the incoming prefix; ignored");
+            }
+            let keep = admission.unreadable.is_some();
+            if let Some(reason) = admission.unreadable
+                && receive_count <= 1
+            {
+                tracing::warn!(message_id, "message cannot be read: {reason}; left for the dead-letter queue");
+            }
+            match (admission.events.is_empty(), keep) {
+                (false, _) => messages.push(Message { id, events: admission.events, keep }),
+                (true, true) => unreadable.push(id),
+                (true, false) => finished.push(id),
+            }
+        }
+        if !finished.is_empty() {
+            self.custody.delete(finished).await;
+        }
+        if !unreadable.is_empty() {
+            self.custody.release(unreadable, UNREADABLE_DELAY).await;
+        }
+        messages
+    }
+}
+
+/// Looks for batches of silent consumers and passes them on.
+async fn watch_leases(
+    ledger: Ledger,
+    lease: Duration,
+    overdue: mpsc::Sender<(BatchNumber, Entry)>,
+    stop: CancellationToken,
+) {
+    let mut watch = LeaseWatch::new(lease);
+    while stop.run_until_cancelled(tokio::time::sleep(lease / LOOKS_PER_LEASE)).await.is_some() {
+        match ledger.registry().await {
+            Ok(registry) => {
+                for found in watch.observe(&registry, ledger.owner(), Instant::now()) {
+                    // No place: it is still overdue at the next look.
+                    let _ = overdue.try_send(found);
+                }
+            }
+            Err(error) => tracing::warn!("{error}; looking again"),
+        }
+    }
+}
+
+/// A name that no other process has had: host, process and start.
+fn consumer_name() -> String {
+    let host = std::env::var("HOSTNAME").ok().filter(|host| !host.is_empty()).unwrap_or_else(|| "consumer".to_owned());
+    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), now());
+    format!("{host}-{}-{random:016x}", std::process::id())
+}
+
+/// The first signal asks to stop; a second one, or the time limit, ends the wait for a committed batch.
+fn stop_on_signal(stop: CancellationToken, halt: CancellationToken, limit: Duration) -> Result<(), StartError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = stop.cancelled() => {}
+        }
+        stop.cancel();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = tokio::time::sleep(limit) => {}
+        }
+        halt.cancel();
+    });
+    Ok(())
+}

@@ -1,0 +1,380 @@
+//! Cleansing: which rows of a listening file are good, and why the others are not.
+//!
+//! Pure. A row is good when it has as many fields as the header, `user_id` is a positive integer, `track_id` is 1 to 64
+//! visible ASCII characters, and `listen_time` is a UTC time from 2000-01-01 to a day in the future. Nothing is trimmed,
+//! guessed or repaired: a row that is not good is rejected with its reason, and the original file is kept.
+
+use std::fmt;
+
+/// Longest track id, in characters.
+pub const MAX_TRACK_ID_CHARS: usize = 64;
+
+/// How far `listen_time` may lie in the future: clocks of players are wrong, by time zones more often than by years.
+pub const MAX_FUTURE_MICROS: i64 = MICROS_PER_DAY;
+
+/// 2000-01-01T00:00:00Z in microseconds since the Unix epoch: no listening event is older.
+pub const EARLIEST_MICROS: i64 = 946_684_800 * 1_000_000;
+
+/// Microseconds of a day.
+pub const MICROS_PER_DAY: i64 = 86_400 * 1_000_000;
+
+/// The columns that a listening file must have, in the order of [`Columns`]' indices.
+pub const REQUIRED_COLUMNS: [&str; 3] = ["user_id", "track_id", "listen_time"];
+
+/// A good row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// The listener; positive.
+    pub user_id: i64,
+    /// The track, visible ASCII.
+    pub track_id: &'a str,
+    /// When it was listened to, in microseconds since the Unix epoch, UTC.
+    pub listen_time: i64,
+}
+
+/// Why a row is not good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejection {
+    /// The number of fields differs from the header's.
+    WrongWidth {
+        /// Fields found.
+        fields: usize,
+        /// Fields of the header.
+        expected: usize,
+    },
+    /// A required field is empty.
+    Missing(&'static str),
+    /// `user_id` is not a positive integer of at most 63 bits.
+    UserId,
+    /// `track_id` is not 1 to 64 visible ASCII characters.
+    TrackId,
+    /// `listen_time` is neither `YYYY-MM-DD HH:MM:SS` nor ISO 8601, or no such time exists.
+    ListenTime,
+    /// `listen_time` lies before 2000-01-01 or more than a day in the future.
+    ListenTimeRange,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rejection::WrongWidth { fields, expected } => write!(f, "{fields} fields, the header has {expected}"),
+            Rejection::Missing(field) => write!(f, "{field} is empty"),
+            Rejection::UserId => f.write_str("user_id is not a positive integer"),
+            Rejection::TrackId => f.write_str("track_id is not 1 to 64 visible ASCII characters"),
+            Rejection::ListenTime => {
+                f.write_str("listen_time is not a time like 2024-06-25 17:43:13 or 2024-06-25T17:43:13Z")
+            }
+            Rejection::ListenTimeRange => {
+                f.write_str("listen_time is before 2000-01-01 or more than a day in the future")
+            }
+        }
+    }
+}
+
+/// Where the required columns stand in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Columns {
+    indices: [usize; 3],
+    width: usize,
+}
+
+impl Columns {
+    /// Finds the columns by name, in any order and letter case, among others; a byte-order mark before the first is
+    /// passed over. The error names what is missing or doubled.
+    pub fn from_header<'a>(header: impl Iterator<Item = &'a [u8]>) -> Result<Self, String> {
+        let mut found = [None; 3];
+        let mut width = 0;
+        for (index, name) in header.enumerate() {
+            width = index + 1;
+            let name = if index == 0 { name.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(name) } else { name };
+            let name = name.trim_ascii();
+            for (place, required) in found.iter_mut().zip(REQUIRED_COLUMNS) {
+                if name.eq_ignore_ascii_case(required.as_bytes()) && place.replace(index).is_some() {
+                    return Err(format!("the header names column {required} twice"));
+                }
+            }
+        }
+        match found {
+            [Some(user_id), Some(track_id), Some(listen_time)] => {
+                Ok(Columns { indices: [user_id, track_id, listen_time], width })
+            }
+            _ => {
+                let missing: Vec<_> = found
+                    .iter()
+                    .zip(REQUIRED_COLUMNS)
+                    .filter(|(place, _)| place.is_none())
+                    .map(|(_, name)| name)
+                    .collect();
+                Err(format!(
+                    "the header lacks the column{} {}",
+                    if missing.len() > 1 { "s" } else { "" },
+                    missing.join(", ")
+                ))
+            }
+        }
+    }
+
+    /// Judges one record; `now` in microseconds since the Unix epoch.
+    pub fn cleanse<'a>(
+        &self,
+        fields: usize,
+        field: impl Fn(usize) -> &'a [u8],
+        now: i64,
+    ) -> Result<Row<'a>, Rejection> {
+        if fields != self.width {
+            return Err(Rejection::WrongWidth { fields, expected: self.width });
+        }
+        let [user_id, track_id, listen_time] = self.indices.map(field);
+        for (value, name) in [user_id, track_id, listen_time].into_iter().zip(REQUIRED_COLUMNS) {
+            if value.is_empty() {
+                return Err(Rejection::Missing(name));
+            }
+        }
+        let user_id = parse_user_id(user_id).ok_or(Rejection::UserId)?;
+        let track_id = parse_track_id(track_id).ok_or(Rejection::TrackId)?;
+        let listen_time = parse_time(listen_time).ok_or(Rejection::ListenTime)?;
+        if !(EARLIEST_MICROS..=now.saturating_add(MAX_FUTURE_MICROS)).contains(&listen_time) {
+            return Err(Rejection::ListenTimeRange);
+        }
+        Ok(Row { user_id, track_id, listen_time })
+    }
+}
+
+/// Days since the Unix epoch of a time in microseconds: the report date.
+pub fn day_of(micros: i64) -> i32 {
+    // Every i64 of microseconds lies within some 107 million days of the epoch.
+    micros.div_euclid(MICROS_PER_DAY) as i32
+}
+
+/// `YYYY-MM-DD` of a number of days since the Unix epoch.
+pub fn date_text(day: i32) -> String {
+    let (year, month, day) = civil_from_days(day);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// Days since the Unix epoch of `YYYY-MM-DD`.
+pub fn parse_date(text: &str) -> Option<i32> {
+    let date = text.as_bytes();
+    (date.len() == 10).then(|| days_of(date)).flatten()
+}
+
+fn parse_user_id(field: &[u8]) -> Option<i64> {
+    if field.len() > 19 || !field.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let value =
+        field.iter().try_fold(0_i64, |value, digit| value.checked_mul(10)?.checked_add(i64::from(digit - b'0')))?;
+    (value > 0).then_some(value)
+}
+
+fn parse_track_id(field: &[u8]) -> Option<&str> {
+    if field.len() > MAX_TRACK_ID_CHARS || !field.iter().all(u8::is_ascii_graphic) {
+        return None;
+    }
+    std::str::from_utf8(field).ok()
+}
+
+/// Microseconds since the Unix epoch of `YYYY-MM-DD HH:MM:SS` or ISO 8601 (RFC 3339's profile, with the zone optional and
+/// `+HHMM`, `+HH` allowed). UTC if no zone is given; digits past the microsecond are cut off.
+fn parse_time(field: &[u8]) -> Option<i64> {
+    let (date, rest) = (field.get(..10)?, field.get(10..19)?);
+    if !matches!(rest[0], b' ' | b'T' | b't') || rest[3] != b':' || rest[6] != b':' {
+        return None;
+    }
+    let (hour, minute, second) = (two_digits(&rest[1..3])?, two_digits(&rest[4..6])?, two_digits(&rest[7..9])?);
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let (fraction_micros, zone) = parse_fraction(&field[19..])?;
+    let seconds = i64::from(days_of(date)?) * 86_400 + hour * 3600 + minute * 60 + second - parse_zone(zone)?;
+    Some(seconds * 1_000_000 + fraction_micros)
+}
+
+/// Microseconds of `.123456789`, and what follows it.
+fn parse_fraction(text: &[u8]) -> Option<(i64, &[u8])> {
+    let Some(digits) = text.strip_prefix(b".") else { return Some((0, text)) };
+    let length = digits.iter().take_while(|digit| digit.is_ascii_digit()).count();
+    if !(1..=9).contains(&length) {
+        return None;
+    }
+    let micros =
+        (0..6).fold(0, |micros, index| micros * 10 + if index < length { i64::from(digits[index] - b'0') } else { 0 });
+    Some((micros, &digits[length..]))
+}
+
+/// Seconds east of UTC.
+fn parse_zone(zone: &[u8]) -> Option<i64> {
+    let (sign, digits) = match zone {
+        [] | [b'Z' | b'z'] => return Some(0),
+        [b'+', digits @ ..] => (1, digits),
+        [b'-', digits @ ..] => (-1, digits),
+        _ => return None,
+    };
+    let (hours, minutes) = match digits {
+        [_, _] => (two_digits(digits)?, 0),
+        [_, _, _, _] => (two_digits(&digits[..2])?, two_digits(&digits[2..])?),
+        [_, _, b':', _, _] => (two_digits(&digits[..2])?, two_digits(&digits[3..])?),
+        _ => return None,
+    };
+    (hours <= 23 && minutes <= 59).then_some(sign * (hours * 3600 + minutes * 60))
+}
+
+fn two_digits(text: &[u8]) -> Option<i64> {
+    match text {
+        [tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => Some(i64::from(tens - b'0') * 10 + i64::from(ones - b'0')),
+        _ => None,
+    }
+}
+
+/// Days since the Unix epoch of the ten bytes `YYYY-MM-DD`.
+fn days_of(date: &[u8]) -> Option<i32> {
+    if date[4] != b'-' || date[7] != b'-' {
+        return None;
+    }
+    let year = (two_digits(&date[..2])? * 100 + two_digits(&date[2..4])?) as i32;
+    let (month, day) = (two_digits(&date[5..7])? as i32, two_digits(&date[8..10])? as i32);
+    if !(1..=12).contains(&month) || day < 1 {
+        return None;
+    }
+    let days = days_from_civil(year, month, day);
+    // A day that its month does not have comes back as another date.
+    (civil_from_days(days) == (year, month, day)).then_some(days)
+}
+
+/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms",
+/// <https://howardhinnant.github.io/date_algorithms.html>.
+fn days_from_civil(year: i32, month: i32, day: i32) -> i32 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+/// Source: as [`days_from_civil`].
+fn civil_from_days(days: i32) -> (i32, i32, i32) {
+    let days = i64::from(days) + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year as i32, month as i32, day as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: i64 = 1_767_225_600_000_000; // 2026-01-01T00:00:00Z
+
+    fn header(names: &[&str]) -> Result<Columns, String> {
+        Columns::from_header(names.iter().map(|name| name.as_bytes()))
+    }
+
+    fn cleanse<'a>(fields: &[&'a str]) -> Result<Row<'a>, Rejection> {
+        header(&REQUIRED_COLUMNS).unwrap().cleanse(fields.len(), |index| fields[index].as_bytes(), NOW)
+    }
+
+    #[test]
+    fn columns_are_found_by_name() {
+        assert_eq!(
+            header(&["listen_time", "x", "User_ID", " track_id "]).unwrap(),
+            Columns { indices: [2, 3, 0], width: 4 }
+        );
+        assert_eq!(header(&["\u{feff}user_id", "track_id", "listen_time"]).unwrap().indices, [0, 1, 2]);
+        assert_eq!(header(&["user_id", "x"]).unwrap_err(), "the header lacks the columns track_id, listen_time");
+        assert_eq!(header(&["user_id", "track_id", "track_id"]).unwrap_err(), "the header names column track_id twice");
+    }
+
+    #[test]
+    fn good_rows() {
+        let row = Row { user_id: 7, track_id: "abc", listen_time: 1_719_337_393_000_000 };
+        assert_eq!(cleanse(&["7", "abc", "2024-06-25 17:43:13"]), Ok(row));
+        for same in [
+            "2024-06-25T17:43:13",
+            "2024-06-25T17:43:13Z",
+            "2024-06-25T17:43:13.000Z",
+            "2024-06-25T19:43:13+02:00",
+            "2024-06-25T10:13:13-0730",
+            "2024-06-26T00:43:13+07",
+            "2024-06-25 17:43:13.000000999",
+        ] {
+            assert_eq!(cleanse(&["7", "abc", same]), Ok(row), "{same}");
+        }
+        assert_eq!(cleanse(&["7", "abc", "2024-06-25 17:43:13.5"]).unwrap().listen_time, row.listen_time + 500_000);
+        assert_eq!(cleanse(&["007", "abc", "2024-06-25 17:43:13"]), Ok(row));
+        let longest = "x".repeat(MAX_TRACK_ID_CHARS);
+        assert_eq!(cleanse(&["9223372036854775807", &longest, "2000-01-01 00:00:00"]).unwrap().user_id, i64::MAX);
+        assert!(cleanse(&["7", "abc", "2026-01-02 00:00:00"]).is_ok());
+    }
+
+    #[test]
+    fn bad_rows_say_why() {
+        let time = "2024-06-25 17:43:13";
+        assert_eq!(cleanse(&["7", "abc"]), Err(Rejection::WrongWidth { fields: 2, expected: 3 }));
+        assert_eq!(cleanse(&["", "abc", time]), Err(Rejection::Missing("user_id")));
+        assert_eq!(cleanse(&["7", "", time]), Err(Rejection::Missing("track_id")));
+        assert_eq!(cleanse(&["7", "abc", ""]), Err(Rejection::Missing("listen_time")));
+        for user_id in ["0", "-1", "+1", "1.0", " 1", "x", "9223372036854775808", "99999999999999999999"] {
+            assert_eq!(cleanse(&[user_id, "abc", time]), Err(Rejection::UserId), "{user_id}");
+        }
+        let too_long = "x".repeat(MAX_TRACK_ID_CHARS + 1);
+        for track_id in ["a b", "ä", "a\tb", "\u{7f}", &too_long] {
+            assert_eq!(cleanse(&["7", track_id, time]), Err(Rejection::TrackId), "{track_id}");
+        }
+        for time in [
+            "2024-06-25",
+            "25.06.2024 17:43:13",
+            "2024-02-30 00:00:00",
+            "2023-02-29 00:00:00",
+            "2024-13-01 00:00:00",
+            "2024-06-25 24:00:00",
+            "2024-06-25 23:60:00",
+            "2024-06-25 23:59:60",
+            "2024-06-25 17:43",
+            "1719337393",
+            "2024-06-25 17:43:13.",
+            "2024-06-25 17:43:13.1234567890",
+            "2024-06-25 17:43:13+2",
+            "2024-06-25 17:43:13 UTC",
+            "2024-06-25 17:43:13+25:00",
+            "2024/06/25 17:43:13",
+            "+024-06-25 17:43:13",
+        ] {
+            assert_eq!(cleanse(&["7", "abc", time]), Err(Rejection::ListenTime), "{time}");
+        }
+        for time in ["1999-12-31 23:59:59", "2026-01-02 00:00:01", "0001-01-01 00:00:00", "9999-12-31 23:59:59"] {
+            assert_eq!(cleanse(&["7", "abc", time]), Err(Rejection::ListenTimeRange), "{time}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn times_agree_with_an_independent_calendar(seconds in -62_135_596_800..253_402_300_799_i64, micros in 0..1_000_000_i64) {
+            let time = jiff::Timestamp::from_microsecond(seconds * 1_000_000 + micros).unwrap();
+            prop_assert_eq!(parse_time(time.to_string().as_bytes()), Some(time.as_microsecond()));
+            let date = time.to_string()[..10].to_owned();
+            prop_assert_eq!(date_text(day_of(time.as_microsecond())), date.clone());
+            prop_assert_eq!(parse_date(&date), Some(day_of(time.as_microsecond())));
+        }
+
+        #[test]
+        fn exactly_the_dates_of_the_calendar_exist(year in 0..10_000_i16, month in 0..14_i8, day in 0..33_i8) {
+            let text = format!("{year:04}-{month:02}-{day:02}");
+            prop_assert_eq!(parse_date(&text).is_some(), jiff::civil::Date::new(year, month, day).is_ok());
+        }
+
+        #[test]
+        fn no_field_panics(field in prop::collection::vec(any::<u8>(), 0..40)) {
+            let fields = [b"7".as_slice(), b"abc", &field];
+            let _ = header(&REQUIRED_COLUMNS).unwrap().cleanse(3, |index| fields[index], NOW);
+            parse_user_id(&field);
+        }
+    }
+}

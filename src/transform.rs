@@ -1,0 +1,497 @@
+//! Transform and aggregate: from the objects of a batch to everything the batch is going to publish.
+//!
+//! Streams each object once, never whole in memory: plain or gzip, CSV with a header. Rows are cleansed, enriched, encoded
+//! and folded; what cannot be used is set aside with its reason. Everything is written invisibly ([`Bucket::upload`]), so
+//! that giving up at any point costs nothing.
+//!
+//! An object counts whole or not at all. Its rows wait in memory until its end is reached, so that a file which turns out
+//! bad at its last byte leaves no trace. A file with more rows than fit there is used as it comes; should it turn out bad
+//! afterwards, preparation ends with [`PrepareError::Spoiled`] and the batch is prepared again without it.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use async_compression::tokio::bufread::GzipDecoder;
+use csv_async::{AsyncReaderBuilder, ByteRecord};
+use futures::{StreamExt, TryStreamExt};
+use governor::DefaultDirectRateLimiter;
+use tokio::io::{AsyncRead, AsyncReadExt, BufReader, ReadBuf};
+use tokio_util::sync::CancellationToken;
+
+use crate::aggregate::{Dictionary, Fold, Rows};
+use crate::aws::{AwsError, Kind};
+use crate::bucket::{Bucket, PendingUpload, Upload};
+use crate::catalogue::Catalogue;
+use crate::columnar::{self, ColumnarError, ParquetFile, Renumbering};
+use crate::event::ObjectEvent;
+use crate::layout;
+use crate::protocol::BatchNumber;
+use crate::row::{Columns, Rejection, date_text};
+
+/// Longest record, in bytes. Beyond it a file is not CSV but something with an unclosed quote.
+pub const MAX_RECORD_BYTES: u64 = 4 << 20;
+/// Buffer of the CSV reader.
+const CSV_BUFFER_BYTES: usize = 1 << 20;
+/// Rows that make a row group worth writing: small enough to hold twice, large enough to compress well.
+const ROW_GROUP_ROWS: usize = 256 * 1024;
+/// Encoded bytes of all days that may wait for their uploads; with more, the largest file is finished early.
+const MAX_PENDING_BYTES: usize = 64 << 20;
+/// Rejected rows, encoded, that wait for the end of their object.
+const MAX_REJECT_BYTES: usize = 8 << 20;
+/// Longest field that is shown of a rejected row, in bytes, and how many fields are.
+const SHOWN: (usize, usize) = (256, 32);
+/// Rows between two looks at the rate limit and at cancellation.
+const ROWS_PER_CHECK: u64 = 4096;
+/// Uploads that are finished at the same time.
+const CONCURRENT_UPLOADS: usize = 16;
+
+/// Why an object cannot be counted. It goes to quarantine with this reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadObject {
+    /// No byte in it.
+    #[error("the file is empty: not even a header")]
+    Empty,
+    /// Not text.
+    #[error("the file is not CSV: its first line is binary")]
+    Binary,
+    /// A header, but not that of a listening file.
+    #[error("the file is not a listening file: {0}")]
+    Header(String),
+    /// A record without an end.
+    #[error(
+        "the file is not CSV: the record at line {line} is longer than {MAX_RECORD_BYTES} bytes (an unclosed quote?)"
+    )]
+    EndlessRecord {
+        /// Line of the record's beginning.
+        line: u64,
+    },
+    /// The compressed stream stops in the middle.
+    #[error("the gzip stream is cut off")]
+    TruncatedGzip,
+    /// The compressed stream is damaged.
+    #[error("the gzip stream is damaged: {0}")]
+    DamagedGzip(String),
+    /// Larger than allowed.
+    #[error("the file is larger than the limit of {limit_bytes} bytes (--max-object-size)")]
+    TooLarge {
+        /// The limit, before or after decompression.
+        limit_bytes: u64,
+    },
+    /// It touches more report items than a batch may.
+    #[error("the file alone touches more than {limit} report items (--max-report-items)")]
+    TooManyItems {
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// What became of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Counted.
+    Counted {
+        /// Rows of the file, without the header.
+        rows: u64,
+        /// Rows among them that were rejected.
+        rejected: u64,
+    },
+    /// To quarantine.
+    Bad(BadObject),
+    /// Deleted or replaced before it was read; what replaced it has its own event.
+    Gone,
+}
+
+/// Why a batch could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// A call failed.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// Encoding failed.
+    #[error(transparent)]
+    Columnar(#[from] ColumnarError),
+    /// The process is about to stop.
+    #[error("stopped by request")]
+    Cancelled,
+    /// An object turned out unusable after rows of it were used.
+    #[error("object {object} turned out unusable late")]
+    Spoiled {
+        /// Its position among those given to [`Preparation::add`].
+        object: usize,
+        /// What it turned out to be.
+        outcome: Outcome,
+    },
+    /// The objects together touch more report items than a batch may.
+    #[error("too many report items for one batch")]
+    TooManyItems,
+}
+
+/// Bounds of a preparation.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest object, before and after decompression.
+    pub object_bytes: u64,
+    /// Report items that a batch may touch: what memory grows with.
+    pub report_items: usize,
+    /// Pace of reading, if it is limited.
+    pub rows: Option<Arc<DefaultDirectRateLimiter>>,
+}
+
+/// Everything that a batch is going to publish.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Uploads to complete.
+    pub uploads: Vec<Upload>,
+    /// The delta file.
+    pub deltas: Vec<u8>,
+    /// Report items in it.
+    pub report_items: usize,
+}
+
+/// A curated file that is being written.
+struct CuratedFile {
+    parquet: ParquetFile,
+    upload: PendingUpload,
+}
+
+impl CuratedFile {
+    fn pending_bytes(&self) -> usize {
+        self.parquet.pending_bytes() + self.upload.buffered_bytes()
+    }
+
+    async fn finish(mut self) -> Result<Upload, PrepareError> {
+        self.upload.write(&self.parquet.finish()?).await?;
+        Ok(self.upload.finish().await?)
+    }
+}
+
+/// A batch in preparation.
+pub struct Preparation {
+    bucket: Bucket,
+    catalogue: Arc<Catalogue>,
+    batch: BatchNumber,
+    date: String,
+    limits: Limits,
+    stop: CancellationToken,
+    dictionary: Dictionary,
+    /// Rows that are neither folded nor encoded yet.
+    rows: Rows,
+    fold: Fold,
+    renumbering: Renumbering,
+    files: BTreeMap<i32, CuratedFile>,
+    parts: BTreeMap<i32, usize>,
+    finished: Vec<Upload>,
+    /// Rejected rows that are not with the upload yet.
+    rejects: Vec<u8>,
+    rejects_upload: Option<PendingUpload>,
+}
+
+/// Where the current object begins in what is still in memory, and whether part of it has left memory.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    rows: usize,
+    rejects: usize,
+    spilled: bool,
+}
+
+impl Preparation {
+    /// An empty batch of the given date.
+    pub fn new(
+        bucket: Bucket,
+        catalogue: Arc<Catalogue>,
+        batch: BatchNumber,
+        date: String,
+        limits: Limits,
+        stop: CancellationToken,
+    ) -> Self {
+        Preparation {
+            bucket,
+            catalogue,
+            batch,
+            date,
+            limits,
+            stop,
+            dictionary: Dictionary::default(),
+            rows: Rows::default(),
+            fold: Fold::default(),
+            renumbering: Renumbering::default(),
+            files: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            finished: Vec::new(),
+            rejects: Vec::new(),
+            rejects_upload: None,
+        }
+    }
+
+    /// Adds an object, whose content is read from `body`. It counts whole or not at all; `position` names it in
+    /// [`PrepareError::Spoiled`].
+    pub async fn add(
+        &mut self,
+        position: usize,
+        event: &ObjectEvent,
+        body: impl AsyncRead + Send + Unpin + 'static,
+    ) -> Result<Outcome, PrepareError> {
+        if event.size > self.limits.object_bytes {
+            return Ok(Outcome::Bad(BadObject::TooLarge { limit_bytes: self.limits.object_bytes }));
+        }
+        let mut mark = Mark { rows: self.rows.len(), rejects: self.rejects.len(), spilled: false };
+        let failure = match self.read(event, body, &mut mark).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(failure) => failure,
+        };
+        let outcome = match failure {
+            Failure::Bad(bad) => Outcome::Bad(bad),
+            Failure::Prepare(PrepareError::Aws(error)) if matches!(error.kind, Kind::NotFound | Kind::Condition) => {
+                Outcome::Gone
+            }
+            Failure::Prepare(error) => return Err(error),
+        };
+        if mark.spilled {
+            return Err(PrepareError::Spoiled { object: position, outcome });
+        }
+        self.rows.truncate(mark.rows);
+        self.rejects.truncate(mark.rejects);
+        Ok(outcome)
+    }
+
+    async fn read(
+        &mut self,
+        event: &ObjectEvent,
+        mut body: impl AsyncRead + Send + Unpin + 'static,
+        mark: &mut Mark,
+    ) -> Result<Outcome, Failure> {
+        // Gzip shows in the first two bytes (RFC 1952), whatever the name or the headers say.
+        let mut magic = Vec::with_capacity(2);
+        (&mut body).take(2).read_to_end(&mut magic).await?;
+        let is_gzip = magic == [0x1f, 0x8b];
+        if magic.is_empty() {
+            return Err(Failure::Bad(BadObject::Empty));
+        }
+        let body = std::io::Cursor::new(magic).chain(body);
+        let body: Pin<Box<dyn AsyncRead + Send>> = if is_gzip {
+            let mut decoder = GzipDecoder::new(BufReader::with_capacity(64 << 10, body));
+            decoder.multiple_members(true);
+            Box::pin(decoder)
+        } else {
+            Box::pin(body)
+        };
+
+        let progress = Arc::new(Progress::default());
+        let limit_bytes = self.limits.object_bytes;
+        let guarded = Guard { inner: body, delivered: 0, limit_bytes, progress: Arc::clone(&progress) };
+        let mut reader = AsyncReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .buffer_capacity(CSV_BUFFER_BYTES)
+            .create_reader(guarded);
+        let mut record = ByteRecord::new();
+
+        if !reader.read_byte_record(&mut record).await? {
+            return Err(Failure::Bad(BadObject::Empty));
+        }
+        let columns = Columns::from_header(record.iter()).map_err(|reason| {
+            let binary = record.as_slice().contains(&0) || std::str::from_utf8(record.as_slice()).is_err();
+            Failure::Bad(if binary { BadObject::Binary } else { BadObject::Header(reason) })
+        })?;
+
+        let source = self.dictionary.add_source(&event.object.key);
+        let now = jiff::Timestamp::now().as_microsecond();
+        let (mut rows, mut rejected) = (0_u64, 0_u64);
+        loop {
+            let position = reader.position();
+            progress.parsed.store(position.byte(), Ordering::Relaxed);
+            progress.line.store(position.line(), Ordering::Relaxed);
+            let line = position.line();
+            if !reader.read_byte_record(&mut record).await? {
+                return Ok(Outcome::Counted { rows, rejected });
+            }
+            rows += 1;
+            match columns.cleanse(record.len(), |index| record.get(index).unwrap_or_default(), now) {
+                Ok(row) => self.rows.push(row, source, &mut self.dictionary, &self.catalogue),
+                Err(rejection) => {
+                    rejected += 1;
+                    let line = record.position().map_or(line, |position| position.line());
+                    self.reject(event, line, rejection, &record);
+                }
+            }
+            if self.rows.len() >= ROW_GROUP_ROWS || self.rejects.len() >= MAX_REJECT_BYTES {
+                self.relieve(mark).await?;
+            }
+            if rows % ROWS_PER_CHECK == 0 {
+                self.check_pace().await?;
+            }
+        }
+    }
+
+    async fn check_pace(&self) -> Result<(), PrepareError> {
+        if self.stop.is_cancelled() {
+            return Err(PrepareError::Cancelled);
+        }
+        if let (Some(limiter), Some(rows)) = (&self.limits.rows, NonZeroU32::new(ROWS_PER_CHECK as u32)) {
+            // A limiter with a burst below the step would never let it pass; configuration rules that out.
+            let _ = self.stop.run_until_cancelled(limiter.until_n_ready(rows)).await;
+        }
+        Ok(())
+    }
+
+    fn reject(&mut self, event: &ObjectEvent, line: u64, rejection: Rejection, record: &ByteRecord) {
+        let shown = |field: &[u8]| String::from_utf8_lossy(&field[..field.len().min(SHOWN.0)]).into_owned();
+        let fields: Vec<String> = record.iter().take(SHOWN.1).map(shown).collect();
+        let reject = serde_json::json!({
+            "object": event.object.key, "version": event.object.version, "line": line,
+            "reason": rejection.to_string(), "fields": fields,
+        });
+        self.rejects.extend_from_slice(reject.to_string().as_bytes());
+        self.rejects.push(b'\n');
+    }
+
+    /// Makes room: writes what earlier objects left, or, when the current object alone fills the memory, all of it.
+    async fn relieve(&mut self, mark: &mut Mark) -> Result<(), PrepareError> {
+        if mark.rows >= ROW_GROUP_ROWS / 2 || mark.rejects >= MAX_REJECT_BYTES / 2 {
+            let (current_rows, current_rejects) =
+                (self.rows.split_off(mark.rows), self.rejects.split_off(mark.rejects));
+            self.flush().await?;
+            (self.rows, self.rejects) = (current_rows, current_rejects);
+        } else if self.rows.len() >= 2 * ROW_GROUP_ROWS || self.rejects.len() >= 2 * MAX_REJECT_BYTES {
+            self.flush().await?;
+            mark.spilled = true;
+        } else {
+            return Ok(());
+        }
+        (mark.rows, mark.rejects) = (0, 0);
+        Ok(())
+    }
+
+    /// Folds and encodes all rows in memory, and hands finished bytes to the uploads.
+    async fn flush(&mut self) -> Result<(), PrepareError> {
+        let rows = std::mem::take(&mut self.rows);
+        self.fold.add(&rows, &self.dictionary, &self.catalogue);
+        if self.fold.items() > self.limits.report_items {
+            return Err(PrepareError::TooManyItems);
+        }
+        let mut pending_bytes: usize = self.files.values().map(CuratedFile::pending_bytes).sum();
+        for (day, positions) in columnar::by_day(&rows) {
+            let mut file = match self.files.remove(&day) {
+                Some(file) => file,
+                None => {
+                    let part = self.parts.entry(day).and_modify(|part| *part += 1).or_insert(1);
+                    let key = layout::curated_key(&date_text(day), self.batch, *part);
+                    CuratedFile { parquet: ParquetFile::curated()?, upload: self.bucket.upload(key) }
+                }
+            };
+            pending_bytes -= file.pending_bytes();
+            let (dictionary, catalogue) = (&self.dictionary, &self.catalogue);
+            columnar::write_rows(&mut file.parquet, &rows, &positions, dictionary, catalogue, &mut self.renumbering)?;
+            let bytes = file.parquet.take_pending();
+            file.upload.write(&bytes).await?;
+            pending_bytes += file.pending_bytes();
+            self.files.insert(day, file);
+            if pending_bytes > MAX_PENDING_BYTES {
+                let largest = self.files.iter().max_by_key(|(_, file)| file.pending_bytes()).map(|(&day, _)| day);
+                if let Some(file) = largest.and_then(|day| self.files.remove(&day)) {
+                    pending_bytes -= file.pending_bytes();
+                    self.finished.push(file.finish().await?);
+                }
+            }
+        }
+        if !self.rejects.is_empty() {
+            let key = || layout::rejected_rows_key(&self.date, self.batch);
+            let upload = self.rejects_upload.get_or_insert_with(|| self.bucket.upload(key()));
+            upload.write(&std::mem::take(&mut self.rejects)).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the files, and gives what is to be published.
+    pub async fn finish(mut self) -> Result<Prepared, PrepareError> {
+        self.flush().await?;
+        let files = std::mem::take(&mut self.files).into_values().map(CuratedFile::finish);
+        let mut uploads = self.finished;
+        uploads
+            .extend(futures::stream::iter(files).buffer_unordered(CONCURRENT_UPLOADS).try_collect::<Vec<_>>().await?);
+        if let Some(upload) = self.rejects_upload {
+            uploads.push(upload.finish().await?);
+        }
+        let report_items = self.fold.items();
+        let deltas = columnar::encode_deltas(self.fold.into_deltas(&self.dictionary, &self.catalogue))?;
+        Ok(Prepared { uploads, deltas, report_items })
+    }
+}
+
+/// Why an object could not be read to its end.
+enum Failure {
+    Bad(BadObject),
+    Prepare(PrepareError),
+}
+
+impl From<PrepareError> for Failure {
+    fn from(error: PrepareError) -> Self {
+        Failure::Prepare(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        // What the bucket and the guard say travels inside; anything else is said by the decompressor.
+        let error = match error.downcast::<AwsError>() {
+            Ok(error) => return Failure::Prepare(PrepareError::Aws(error)),
+            Err(error) => error,
+        };
+        match error.downcast::<BadObject>() {
+            Ok(bad) => Failure::Bad(bad),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Failure::Bad(BadObject::TruncatedGzip),
+            Err(error) => Failure::Bad(BadObject::DamagedGzip(error.to_string())),
+        }
+    }
+}
+
+impl From<csv_async::Error> for Failure {
+    fn from(error: csv_async::Error) -> Self {
+        match error.into_kind() {
+            csv_async::ErrorKind::Io(error) => error.into(),
+            // A reader of byte records with flexible lengths meets no other error.
+            kind => Failure::Bad(BadObject::Header(format!("{kind:?}"))),
+        }
+    }
+}
+
+/// How far the CSV reader is.
+#[derive(Debug, Default)]
+struct Progress {
+    parsed: AtomicU64,
+    line: AtomicU64,
+}
+
+/// Bounds what goes into the CSV reader: the object's size after decompression, and the length of one record, which the
+/// reader would otherwise collect without end.
+struct Guard {
+    inner: Pin<Box<dyn AsyncRead + Send>>,
+    delivered: u64,
+    limit_bytes: u64,
+    progress: Arc<Progress>,
+}
+
+impl AsyncRead for Guard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let bad = |bad| Poll::Ready(Err(std::io::Error::other(bad)));
+        let pending = self.delivered.saturating_sub(self.progress.parsed.load(Ordering::Relaxed));
+        if pending > MAX_RECORD_BYTES + CSV_BUFFER_BYTES as u64 {
+            return bad(BadObject::EndlessRecord { line: self.progress.line.load(Ordering::Relaxed) });
+        }
+        let before = buffer.filled().len();
+        let ready = self.inner.as_mut().poll_read(context, buffer);
+        self.delivered += (buffer.filled().len() - before) as u64;
+        if self.delivered > self.limit_bytes {
+            return bad(BadObject::TooLarge { limit_bytes: self.limit_bytes });
+        }
+        ready
+    }
+}
