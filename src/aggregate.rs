@@ -235,3 +235,133 @@ fn merge_neighbours(sorted: Vec<Delta>) -> Vec<Delta> {
     }
     merged
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::MICROS_PER_DAY;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    const SONGS: &str = "track_id,track_name,artists,track_genre,duration_ms\n\
+        t0,A,X,pop,1000\nt0,A,X,rock,1000\nt1,B,Y,rock,250\nt2,C,Z,,7\nt3,D,Z,unknown,11\n";
+    const USERS: &str = "user_id,user_country\n1,Peru\n2,Ghana\n";
+
+    async fn catalogue() -> Catalogue {
+        Catalogue::parse(SONGS.as_bytes(), USERS.as_bytes()).await.unwrap()
+    }
+
+    /// A listen: user, track, day.
+    type Listen = (i64, u8, i64);
+
+    fn rows_of(listens: &[Listen], dictionary: &mut Dictionary, catalogue: &Catalogue) -> Rows {
+        let mut rows = Rows::default();
+        for &(user_id, track, day) in listens {
+            let track_id = format!("t{track}");
+            rows.push(
+                Row { user_id, track_id: &track_id, listen_time: day * MICROS_PER_DAY + 5 },
+                0,
+                dictionary,
+                catalogue,
+            );
+        }
+        rows
+    }
+
+    /// The visible part of a delta: report, id, day → listens, milliseconds, distinct.
+    type Visible = BTreeMap<(&'static str, String, i32), (u64, u64, u64)>;
+
+    fn folded(batches: &[&[Listen]], catalogue: &Catalogue) -> Visible {
+        let (mut dictionary, mut fold) = (Dictionary::default(), Fold::default());
+        for listens in batches {
+            let rows = rows_of(listens, &mut dictionary, catalogue);
+            fold.add(&rows, &dictionary, catalogue);
+        }
+        visible(fold.into_deltas(&dictionary, catalogue))
+    }
+
+    fn visible(deltas: impl Iterator<Item = Delta>) -> Visible {
+        let mut visible = Visible::new();
+        for Delta { key, figures, .. } in deltas {
+            let value = (figures.listens, figures.listening_ms, figures.distinct.count());
+            assert_eq!(visible.insert((key.report.name(), key.id, key.day), value), None, "an item twice");
+        }
+        visible
+    }
+
+    /// The same by plain sets, knowing nothing of codes and sketches.
+    fn reference(listens: &[Listen]) -> Visible {
+        let mut sets: BTreeMap<(&'static str, String, i32), (u64, u64, HashSet<String>)> = BTreeMap::new();
+        for &(user, track, day) in listens {
+            let (ms, genres): (u64, &[&str]) = match track {
+                0 => (1000, &["pop", "rock"]),
+                1 => (250, &["rock"]),
+                2 => (7, &["unknown"]),
+                3 => (11, &["unknown"]),
+                _ => (0, &["unknown"]),
+            };
+            let mut count = |report, id: String, member: String| {
+                let entry = sets.entry((report, id, day as i32)).or_default();
+                (entry.0, entry.1) = (entry.0 + 1, entry.1 + ms);
+                entry.2.insert(member);
+            };
+            count("track", format!("t{track}"), user.to_string());
+            count("listener", user.to_string(), format!("t{track}"));
+            genres.iter().for_each(|genre| count("genre", (*genre).to_owned(), user.to_string()));
+        }
+        sets.into_iter().map(|(key, (listens, ms, members))| (key, (listens, ms, members.len() as u64))).collect()
+    }
+
+    fn listens() -> impl Strategy<Value = Vec<Listen>> {
+        prop::collection::vec((1..40_i64, 0..6_u8, -2..3_i64), 0..200)
+    }
+
+    proptest! {
+        #[test]
+        fn the_fold_is_that_of_plain_sets_however_the_rows_are_cut(a in listens(), b in listens()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let catalogue = runtime.block_on(catalogue());
+            let expected = reference(&[a.clone(), b.clone()].concat());
+            prop_assert_eq!(&folded(&[&a, &b], &catalogue), &expected);
+            prop_assert_eq!(&folded(&[&b, &a], &catalogue), &expected);
+        }
+
+        #[test]
+        fn deltas_survive_the_delta_file(listens in listens()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let catalogue = runtime.block_on(catalogue());
+            let (mut dictionary, mut fold) = (Dictionary::default(), Fold::default());
+            fold.add(&rows_of(&listens, &mut dictionary, &catalogue), &dictionary, &catalogue);
+            let items = fold.items();
+            let deltas: Vec<Delta> = fold.into_deltas(&dictionary, &catalogue).collect();
+            prop_assert!(deltas.len() <= items);
+            let bytes = crate::columnar::encode_deltas(deltas.clone().into_iter()).unwrap();
+            let back: Vec<Delta> =
+                crate::columnar::decode_deltas(&bytes).unwrap().flat_map(|group| group.unwrap()).collect();
+            prop_assert_eq!(back.len(), deltas.len());
+            for (back, delta) in back.iter().zip(&deltas) {
+                prop_assert_eq!((&back.key, &back.attributes), (&delta.key, &delta.attributes));
+            }
+            prop_assert_eq!(visible(back.into_iter()), visible(deltas.into_iter()));
+        }
+    }
+
+    #[tokio::test]
+    async fn names_come_from_the_catalogue() {
+        let catalogue = catalogue().await;
+        let (mut dictionary, mut fold) = (Dictionary::default(), Fold::default());
+        let rows = rows_of(&[(1, 0, 0), (9, 5, 0)], &mut dictionary, &catalogue);
+        fold.add(&rows, &dictionary, &catalogue);
+        let deltas: Vec<Delta> = fold.into_deltas(&dictionary, &catalogue).collect();
+        let of = |report, id: &str| {
+            &deltas.iter().find(|delta| delta.key.report == report && delta.key.id == id).unwrap().attributes
+        };
+        let track = of(Report::Track, "t0");
+        assert_eq!((track.track_name.as_deref(), track.artists.as_deref()), (Some("A"), Some("X")));
+        assert_eq!(track.genres, BTreeSet::from(["pop".to_owned(), "rock".to_owned()]));
+        assert_eq!(of(Report::Track, "t5").genres, BTreeSet::from([UNKNOWN.to_owned()]));
+        assert_eq!(of(Report::Track, "t5").track_name, None);
+        assert_eq!(of(Report::Listener, "1").user_country.as_deref(), Some("Peru"));
+        assert_eq!(of(Report::Listener, "9").user_country.as_deref(), Some(UNKNOWN));
+    }
+}

@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use csv_async::{AsyncReaderBuilder, ByteRecord};
+use csv_async::ByteRecord;
 use foldhash::fast::RandomState;
 use tokio::io::AsyncRead;
 
 use crate::aws::AwsError;
 use crate::bucket::Bucket;
+use crate::csv;
 use crate::report::LIST_SEPARATOR;
 
 /// Key of the songs' file.
@@ -255,21 +256,23 @@ fn some(text: &str) -> Option<String> {
 /// A CSV file read by column name.
 struct Table<const N: usize, R> {
     key: &'static str,
-    reader: csv_async::AsyncReader<R>,
+    reader: csv_async::AsyncReader<csv::Peeked<R>>,
     record: ByteRecord,
     indices: [usize; N],
 }
 
 impl<'r, const N: usize, R: AsyncRead + Unpin + Send + 'r> Table<N, R> {
     async fn open(key: &'static str, columns: [&'static str; N], file: R) -> Result<Self, CatalogueError> {
-        let reader =
-            AsyncReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(1 << 20).create_reader(file);
+        let reader = csv::reader(file)
+            .await
+            .map_err(|error| CatalogueError::Unreadable { key, source: csv_async::Error::from(error) })?;
         let mut table = Table { key, reader, record: ByteRecord::new(), indices: [0; N] };
         table.next().await?;
         for (index, column) in table.indices.iter_mut().zip(columns) {
-            let names = table.record.iter().map(|name| name.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(name).trim_ascii());
-            *index = names
-                .into_iter()
+            *index = table
+                .record
+                .iter()
+                .map(<[u8]>::trim_ascii)
                 .position(|name| name.eq_ignore_ascii_case(column.as_bytes()))
                 .ok_or_else(|| CatalogueError::MissingColumn { key, column, expected: columns.join(", ") })?;
         }

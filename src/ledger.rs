@@ -269,8 +269,9 @@ impl Ledger {
                 .table_name(&self.table)
                 .key("pk", text(&pk))
                 .key("sk", text(&sk))
-                .update_expression("SET batch = :batch, expires_at = :expires_at")
-                .condition_expression("batch = :holder OR attribute_not_exists(pk)")
+                .update_expression("SET #batch = :batch, expires_at = :expires_at")
+                .condition_expression("#batch = :holder OR attribute_not_exists(pk)")
+                .expression_attribute_names("#batch", "batch")
                 .expression_attribute_values(":batch", AttributeValue::N(batch.to_string()))
                 .expression_attribute_values(":holder", AttributeValue::N(holder.to_string()))
                 .expression_attribute_values(":expires_at", expiry(CLAIM_DAYS));

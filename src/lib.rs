@@ -6,6 +6,7 @@ pub mod bucket;
 pub mod catalogue;
 pub mod columnar;
 pub mod config;
+pub mod csv;
 pub mod event;
 pub mod layout;
 pub mod ledger;

@@ -16,7 +16,13 @@ use tracing_subscriber::EnvFilter;
 /// Small CSV files land under incoming/ of an S3 bucket, and an SQS queue announces them. The consumer gathers them into
 /// micro-batch windows and turns each into curated Parquet, figures in DynamoDB and archived originals.
 #[derive(Debug, Parser)]
-#[command(name = "music-streams", version, max_term_width = 110, arg_required_else_help = true)]
+#[command(
+    name = "music-streams",
+    version,
+    max_term_width = 110,
+    arg_required_else_help = true,
+    args_override_self = true
+)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,

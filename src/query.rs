@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use clap::{Args, Subcommand, ValueEnum};
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Map, Value};
 
@@ -81,6 +81,9 @@ enum Question {
         id: String,
     },
 }
+
+const ONE_LINE_BELOW_THE_HEADING: TableStyle =
+    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// Attributes of an answer in the order they are shown, with their headings.
 const TRACK_COLUMNS: [(&str, &str); 8] = [
@@ -213,7 +216,7 @@ fn as_table(items: &[Item], columns: &[(&str, &str)]) -> String {
     let columns: Vec<_> =
         columns.iter().filter(|(attribute, _)| items.iter().any(|item| item.contains_key(*attribute))).collect();
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(ONE_LINE_BELOW_THE_HEADING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(columns.iter().map(|(_, heading)| *heading));
     for item in items {
         table.add_row(columns.iter().map(|(attribute, _)| shown(attribute, item.get(*attribute))));

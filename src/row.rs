@@ -79,14 +79,12 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Finds the columns by name, in any order and letter case, among others; a byte-order mark before the first is
-    /// passed over. The error names what is missing or doubled.
+    /// Finds the columns by name, in any order and letter case, among others. The error names what is missing or doubled.
     pub fn from_header<'a>(header: impl Iterator<Item = &'a [u8]>) -> Result<Self, String> {
         let mut found = [None; 3];
         let mut width = 0;
         for (index, name) in header.enumerate() {
             width = index + 1;
-            let name = if index == 0 { name.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(name) } else { name };
             let name = name.trim_ascii();
             for (place, required) in found.iter_mut().zip(REQUIRED_COLUMNS) {
                 if name.eq_ignore_ascii_case(required.as_bytes()) && place.replace(index).is_some() {
@@ -287,7 +285,6 @@ mod tests {
             header(&["listen_time", "x", "User_ID", " track_id "]).unwrap(),
             Columns { indices: [2, 3, 0], width: 4 }
         );
-        assert_eq!(header(&["\u{feff}user_id", "track_id", "listen_time"]).unwrap().indices, [0, 1, 2]);
         assert_eq!(header(&["user_id", "x"]).unwrap_err(), "the header lacks the columns track_id, listen_time");
         assert_eq!(header(&["user_id", "track_id", "track_id"]).unwrap_err(), "the header names column track_id twice");
     }

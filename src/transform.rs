@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use async_compression::tokio::bufread::GzipDecoder;
-use csv_async::{AsyncReaderBuilder, ByteRecord};
+use csv_async::ByteRecord;
 use futures::{StreamExt, TryStreamExt};
 use governor::DefaultDirectRateLimiter;
-use tokio::io::{AsyncRead, AsyncReadExt, BufReader, ReadBuf};
+use tokio::io::{AsyncRead, BufReader, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
 use crate::aggregate::{Dictionary, Fold, Rows};
@@ -27,6 +27,7 @@ use crate::aws::{AwsError, Kind};
 use crate::bucket::{Bucket, PendingUpload, Upload};
 use crate::catalogue::Catalogue;
 use crate::columnar::{self, ColumnarError, ParquetFile, Renumbering};
+use crate::csv;
 use crate::event::ObjectEvent;
 use crate::layout;
 use crate::protocol::BatchNumber;
@@ -34,8 +35,6 @@ use crate::row::{Columns, Rejection, date_text};
 
 /// Longest record, in bytes. Beyond it a file is not CSV but something with an unclosed quote.
 pub const MAX_RECORD_BYTES: u64 = 4 << 20;
-/// Buffer of the CSV reader.
-const CSV_BUFFER_BYTES: usize = 1 << 20;
 /// Rows that make a row group worth writing: small enough to hold twice, large enough to compress well.
 const ROW_GROUP_ROWS: usize = 256 * 1024;
 /// Encoded bytes of all days that may wait for their uploads; with more, the largest file is finished early.
@@ -261,17 +260,15 @@ impl Preparation {
     async fn read(
         &mut self,
         event: &ObjectEvent,
-        mut body: impl AsyncRead + Send + Unpin + 'static,
+        body: impl AsyncRead + Send + Unpin + 'static,
         mark: &mut Mark,
     ) -> Result<Outcome, Failure> {
         // Gzip shows in the first two bytes (RFC 1952), whatever the name or the headers say.
-        let mut magic = Vec::with_capacity(2);
-        (&mut body).take(2).read_to_end(&mut magic).await?;
+        let (magic, body) = csv::peek(body, 2).await?;
         let is_gzip = magic == [0x1f, 0x8b];
         if magic.is_empty() {
             return Err(Failure::Bad(BadObject::Empty));
         }
-        let body = std::io::Cursor::new(magic).chain(body);
         let body: Pin<Box<dyn AsyncRead + Send>> = if is_gzip {
             let mut decoder = GzipDecoder::new(BufReader::with_capacity(64 << 10, body));
             decoder.multiple_members(true);
@@ -283,11 +280,7 @@ impl Preparation {
         let progress = Arc::new(Progress::default());
         let limit_bytes = self.limits.object_bytes;
         let guarded = Guard { inner: body, delivered: 0, limit_bytes, progress: Arc::clone(&progress) };
-        let mut reader = AsyncReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            .buffer_capacity(CSV_BUFFER_BYTES)
-            .create_reader(guarded);
+        let mut reader = csv::reader(guarded).await?;
         let mut record = ByteRecord::new();
 
         if !reader.read_byte_record(&mut record).await? {
@@ -483,7 +476,7 @@ impl AsyncRead for Guard {
     ) -> Poll<std::io::Result<()>> {
         let bad = |bad| Poll::Ready(Err(std::io::Error::other(bad)));
         let pending = self.delivered.saturating_sub(self.progress.parsed.load(Ordering::Relaxed));
-        if pending > MAX_RECORD_BYTES + CSV_BUFFER_BYTES as u64 {
+        if pending > MAX_RECORD_BYTES + csv::BUFFER_BYTES as u64 {
             return bad(BadObject::EndlessRecord { line: self.progress.line.load(Ordering::Relaxed) });
         }
         let before = buffer.filled().len();

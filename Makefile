@@ -1,0 +1,69 @@
+# Everything a developer or a user does here. `make help` lists it; each target installs what it needs, pinned, into .tools/.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+STACK := $(PYTHON) localstack/stack.py
+# Values of `make local`: a folder with songs.csv, users.csv and streams*.csv; the length of a window.
+DATA ?=
+WINDOW ?= 5s
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: local
+local: up build ## run the whole pipeline on sample data, or on yours: make local DATA=dir WINDOW=10s
+	@.tools/stack/bin/python localstack/local.py --window '$(WINDOW)' $(if $(DATA),--data '$(DATA)')
+
+.PHONY: run
+run: up build ## run the consumer in the foreground, with 5-minute windows; Ctrl-C ends it
+	@.tools/stack/bin/python localstack/local.py --foreground
+
+.PHONY: up
+up: ## install and start the local stack: LocalStack on 127.0.0.1:4566
+	@$(STACK) up
+
+.PHONY: down
+down: ## stop the local stack
+	@$(STACK) down
+
+.PHONY: build
+build: ## build the release binary
+	cargo build --release --locked
+
+.PHONY: fmt
+fmt: ## format the code
+	cargo fmt
+
+.PHONY: test
+test: ## run all tests, on a LocalStack of their own
+	@$(STACK) run cargo test --release --locked
+
+.PHONY: test-ministack
+test-ministack: ## run the tests that need AWS on ministack instead
+	@$(STACK) run --ministack cargo test --release --locked --test pipeline
+
+.PHONY: bench
+bench: ## run the benchmarks
+	cargo bench --locked
+
+.PHONY: lint
+lint: ## check format, lints, documentation, template and compose file
+	@$(STACK) install-checks
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	.tools/checks/bin/cfn-lint deploy/template.yaml
+	.tools/checks/bin/yamllint -d '{extends: default, rules: {line-length: {max: 120}, document-start: disable, braces: {max-spaces-inside: 0}}}' localstack/compose.yaml deploy/template.yaml
+
+.PHONY: deny
+deny: ## check licences, sources and advisories of every dependency
+	@$(STACK) install-deny
+	.tools/deny/bin/cargo-deny --locked check
+
+.PHONY: ci
+ci: lint deny test test-ministack ## everything that must hold
+	@$(MAKE) --no-print-directory local
+	@$(MAKE) --no-print-directory down

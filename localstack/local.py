@@ -1,0 +1,206 @@
+"""`make local`: the whole pipeline, once, on the local stack, with everything it did shown.
+
+    local.py [--data DIR] [--window DURATION]    deploy, upload, run a window, show the figures
+    local.py --foreground                        deploy, then run the consumer until Ctrl-C
+
+Every run deploys a pipeline of its own, so runs do not mix; all of them are there until `make down`.
+"""
+
+import argparse
+import collections
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import boto3
+
+import sample
+
+ROOT = Path(__file__).resolve().parent.parent
+BINARY = ROOT / "target/release/music-streams"
+ENDPOINT = "http://127.0.0.1:4566"
+AWS = {
+    "AWS_ENDPOINT_URL": ENDPOINT,
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+}
+PATIENCE_SECONDS = 600
+
+# In host mode DynamoDB also answers by itself: the same tables, many times faster than the way through LocalStack.
+with socket.socket() as probe:
+    if probe.connect_ex(("127.0.0.1", 4567)) == 0:
+        AWS["AWS_ENDPOINT_URL_DYNAMODB"] = "http://127.0.0.1:4567"
+
+
+def say(text=""):
+    print(f"  {text}" if text else "", flush=True)
+
+
+def title(text):
+    print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)
+
+
+def deploy(name):
+    """Deploys the template; gives the environment of its consumer."""
+    command = [sys.executable, str(ROOT / "localstack/deploy.py"), name,
+               f"BucketName={name}", f"QueueName={name}", f"TablePrefix={name}-"]
+    outputs = json.loads(subprocess.run(command, env={**os.environ, **AWS}, check=True, stdout=subprocess.PIPE).stdout)
+    return {
+        "MUSIC_STREAMS_BUCKET": outputs["BucketName"],
+        "MUSIC_STREAMS_QUEUE_URL": outputs["QueueUrl"],
+        "MUSIC_STREAMS_TABLE_PREFIX": outputs["TablePrefix"],
+    }
+
+
+def own_files(folder):
+    """The caller's catalogue and listening files, by key."""
+    folder = Path(folder).resolve()
+    missing = [name for name in ("songs.csv", "users.csv") if not (folder / name).is_file()]
+    streams = sorted([*folder.glob("streams*.csv"), *folder.glob("streams*.csv.gz")])
+    if missing or not streams:
+        sys.exit(f"{folder} must hold songs.csv, users.csv and at least one streams*.csv; missing: {', '.join(missing) or 'streams*.csv'}")
+    files = {f"reference/{name}": folder / name for name in ("songs.csv", "users.csv")}
+    return {**files, **{f"incoming/{path.name}": path for path in streams}}
+
+
+def keys(s3, bucket, prefix):
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    return [(item["Key"], item["Size"]) for page in pages for item in page.get("Contents", [])]
+
+
+def report(environment, *arguments):
+    command = [str(BINARY), "report", *arguments]
+    return subprocess.run(command, env={**os.environ, **AWS, **environment}, check=True, capture_output=True, text=True).stdout
+
+
+def show(text):
+    for line in text.rstrip().splitlines():
+        say(line)
+
+
+def wait(s3, sqs, environment, consumer):
+    """Until every file has left incoming/ and every message the queue."""
+    started = time.monotonic()
+    shown = 0
+    while True:
+        if consumer.poll() is not None:
+            sys.exit(f"the consumer ended with status {consumer.returncode}; what it said is above")
+        left = len(keys(s3, environment["MUSIC_STREAMS_BUCKET"], "incoming/"))
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        counts = sqs.get_queue_attributes(QueueUrl=environment["MUSIC_STREAMS_QUEUE_URL"], AttributeNames=names)["Attributes"]
+        messages = sum(int(count) for count in counts.values())
+        if not left and not messages:
+            return
+        seconds = int(time.monotonic() - started)
+        if seconds > PATIENCE_SECONDS:
+            sys.exit(f"after {seconds} s there are still {left} files and {messages} messages")
+        if seconds >= shown + 3:
+            shown = seconds
+            say(f"… {seconds} s: {left} files in incoming/, {messages} messages in the queue")
+        time.sleep(0.5)
+
+
+def listing(s3, bucket, heading, prefix, most=8):
+    found = keys(s3, bucket, prefix)
+    title(f"{heading} ({len(found)})")
+    for key, size in found[:most]:
+        say(f"s3://{bucket}/{key}   {size:,} bytes")
+    if len(found) > most:
+        say(f"… and {len(found) - most} more")
+    return [key for key, _ in found]
+
+
+def rejected(s3, bucket):
+    read = lambda key: s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    title("Rejected files, and why")
+    reasons = [json.loads(read(key)) for key, _ in keys(s3, bucket, "quarantine/objects/") if key.endswith(".reason.json")]
+    for note in reasons:
+        say(f"{note['object']['key']}: {note['reason']}")
+    say() if reasons else say("none")
+    title("Rejected rows, and why")
+    rows = [json.loads(line) for key, _ in keys(s3, bucket, "quarantine/rows/") for line in read(key).splitlines()]
+    for reason, count in collections.Counter(row["reason"] for row in rows).most_common():
+        first = next(row for row in rows if row["reason"] == reason)
+        say(f"{count:>5}  {reason}")
+        say(f"       such as line {first['line']} of {first['object']}: {','.join(first['fields'])[:80]}")
+    if not rows:
+        say("none")
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--data")
+    arguments.add_argument("--window", default="5s")
+    arguments.add_argument("--foreground", action="store_true")
+    options = arguments.parse_args()
+    clients = {"endpoint_url": ENDPOINT, "region_name": "us-east-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    s3, sqs = boto3.client("s3", **clients), boto3.client("sqs", **clients)
+    files = own_files(options.data) if options.data else sample.files()
+
+    title("Deploying deploy/template.yaml")
+    name = "music-streams-local" if options.foreground else time.strftime("music-streams-%Y%m%d-%H%M%S")
+    environment = deploy(name)
+    bucket = environment["MUSIC_STREAMS_BUCKET"]
+    for variable, value in {**AWS, **environment}.items():
+        say(f"{variable}={value}")
+
+    def upload(prefix):
+        for key, content in files.items():
+            if key.startswith(prefix):
+                content = content.read_bytes() if isinstance(content, Path) else content
+                s3.put_object(Bucket=bucket, Key=key, Body=content)
+                say(f"s3://{bucket}/{key}   {len(content):,} bytes")
+
+    title("Uploading the catalogue")
+    upload("reference/")
+    if options.foreground:
+        title("Running the consumer; Ctrl-C ends it")
+        say(f"put files under s3://{bucket}/incoming/")
+        os.execve(BINARY, [str(BINARY), "run"], {**os.environ, **AWS, **environment})
+
+    title(f"Starting the consumer, with windows of {options.window}")
+    command = [str(BINARY), "run", "--window", options.window, "--log-format", "text"]
+    consumer = subprocess.Popen(command, env={**os.environ, **AWS, **environment})
+    try:
+        title("Uploading listening files")
+        upload("incoming/")
+        title("Waiting for the window to close and its batch to finish")
+        wait(s3, sqs, environment, consumer)
+    finally:
+        # Ended by itself only when something went wrong.
+        if consumer.poll() is None:
+            consumer.send_signal(signal.SIGTERM)
+        status = consumer.wait(timeout=60)
+    if status:
+        sys.exit(f"the consumer ended with status {status}")
+
+    curated = listing(s3, bucket, "Curated Parquet", "curated/")
+    listing(s3, bucket, "Archive", "archive/")
+    listing(s3, bucket, "Quarantine", "quarantine/")
+    rejected(s3, bucket)
+    if not curated:
+        sys.exit("no row was good, so there is nothing to report")
+    sizes = dict(keys(s3, bucket, "curated/"))
+    date = max(curated, key=sizes.get).split("report_date=")[1].split("/")[0]
+    title(f"Top 5 genres of {date}")
+    show(report(environment, "genres", "--date", date, "--top", "5"))
+    genres = json.loads(report(environment, "genres", "--date", date, "--top", "3", "--format", "json"))
+    for genre in (genre["track_genre"] for genre in genres):
+        title(f"Top 3 tracks of {genre}")
+        show(report(environment, "tracks", "--date", date, "--genre", genre, "--top", "3"))
+    title("Busiest listeners")
+    show(report(environment, "listeners", "--date", date, "--top", "5"))
+    title("Done. The stack stays up; ask it more with the variables above, for example")
+    settings = " ".join(f"{name}={value}" for name, value in {**AWS, "MUSIC_STREAMS_TABLE_PREFIX": environment["MUSIC_STREAMS_TABLE_PREFIX"]}.items())
+    say(f"{settings} target/release/music-streams report tracks --date {date}")
+    say("make down   # stops it")
+
+
+main()

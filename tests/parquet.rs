@@ -1,0 +1,146 @@
+//! Curated Parquet as DuckDB, pyarrow and Polars see it: each fault of the archived crates has a test here. Run by `make test`.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::process::Command;
+
+use music_streams::aggregate::{Dictionary, Rows};
+use music_streams::catalogue::Catalogue;
+use music_streams::columnar::{self, ParquetFile, Renumbering};
+use music_streams::report::{Distinct, Member};
+use music_streams::row::Row;
+
+const SONGS: &str = "track_id,track_name,artists,track_genre,duration_ms\n\
+    known,Zulu,Ä;B,pop,1000\nknown,Zulu,Ä;B,rock,1000\nbare,,,,7\nelsewhere,Never played,N,fado,9\n";
+const USERS: &str = "user_id,user_country\n1,Peru\n3,Ghana\n";
+/// 2024-06-25T00:00:00Z.
+const MIDNIGHT: i64 = 1_719_273_600_000_000;
+
+fn python(arguments: &[&std::ffi::OsStr]) -> String {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output =
+        Command::new(root.join(".tools/checks/bin/python")).arg(root.join("tests/readers.py")).args(arguments).output();
+    let output = output.expect("`make test` installs the readers");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Two row groups: 21 rows, then 9.
+async fn written() -> Vec<u8> {
+    let catalogue = Catalogue::parse(SONGS.as_bytes(), USERS.as_bytes()).await.unwrap();
+    let (mut dictionary, mut scratch) = (Dictionary::default(), Renumbering::default());
+    let source = dictionary.add_source("incoming/ä.csv");
+    let mut file = ParquetFile::curated().unwrap();
+    for (first, count) in [(0, 21), (21, 9)] {
+        let mut rows = Rows::default();
+        for index in first..first + count {
+            let track_id = ["known", "bare", "absent"][index % 3];
+            let row = Row { user_id: 1 + index as i64 % 4, track_id, listen_time: MIDNIGHT + index as i64 };
+            rows.push(row, source, &mut dictionary, &catalogue);
+        }
+        let positions: Vec<u32> = (0..count as u32).collect();
+        columnar::write_rows(&mut file, &rows, &positions, &dictionary, &catalogue, &mut scratch).unwrap();
+    }
+    file.finish().unwrap()
+}
+
+#[tokio::test]
+async fn types_nulls_and_statistics_are_right_for_every_reader() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("curated.parquet");
+    std::fs::write(&path, written().await).unwrap();
+    let facts: serde_json::Value = serde_json::from_str(&python(&["facts".as_ref(), path.as_os_str()])).unwrap();
+    assert_eq!((&facts["rows"], &facts["row_groups"]), (&30.into(), &2.into()));
+
+    // Nulls: a third of the rows names a track that the catalogue lacks, a third one without names, half the users are unknown.
+    for (column, nulls, in_first_group) in [
+        ("track_name", 20, 14),
+        ("artists", 20, 14),
+        ("track_genre", 20, 14),
+        ("duration_ms", 10, 7),
+        ("user_country", 14, 10),
+        ("user_id", 0, 0),
+        ("track_id", 0, 0),
+        ("listen_time", 0, 0),
+        ("source_key", 0, 0),
+    ] {
+        assert_eq!(facts["duckdb_is_null"][column], nulls, "IS NULL of {column} in DuckDB");
+        assert_eq!(facts["polars_nulls"][column], nulls, "nulls of {column} in Polars");
+        assert_eq!(facts["columns"][column]["nulls"], in_first_group, "null count of {column} in the footer");
+    }
+
+    // Minimum and maximum, of the values that occur, are used: pyarrow ignores them without column orders.
+    for (column, least, greatest) in [
+        ("user_id", "1", "4"),
+        ("track_id", "absent", "known"),
+        ("track_name", "Zulu", "Zulu"),
+        ("track_genre", "pop;rock", "pop;rock"),
+        ("duration_ms", "7", "1000"),
+        ("user_country", "Ghana", "Peru"),
+        ("listen_time", "2024-06-25 00:00:00+00:00", "2024-06-25 00:00:00.000020+00:00"),
+    ] {
+        let facts = &facts["columns"][column];
+        assert_eq!(facts["has_min_max"], true, "{column}");
+        assert_eq!((facts["min"].as_str().unwrap(), facts["max"].as_str().unwrap()), (least, greatest), "{column}");
+    }
+
+    // Logical types.
+    assert_eq!(facts["columns"]["listen_time"]["type"], "timestamp[us, tz=UTC]");
+    assert_eq!(facts["duckdb_types"]["listen_time"], "TIMESTAMP WITH TIME ZONE");
+    assert_eq!(facts["polars_types"]["listen_time"], "Datetime(time_unit='us', time_zone='UTC')");
+    for (column, duckdb, arrow) in
+        [("user_id", "BIGINT", "int64"), ("duration_ms", "INTEGER", "int32"), ("track_name", "VARCHAR", "string")]
+    {
+        assert_eq!(facts["duckdb_types"][column], duckdb);
+        assert_eq!(facts["columns"][column]["type"], arrow);
+    }
+
+    // Dictionary-encoded and compressed.
+    for column in
+        ["user_id", "track_id", "track_name", "artists", "track_genre", "duration_ms", "user_country", "source_key"]
+    {
+        assert_eq!(facts["columns"][column]["compression"], "ZSTD");
+        assert!(facts["columns"][column]["encodings"].to_string().contains("RLE_DICTIONARY"), "{column}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_group_holds_only_values_that_occur_in_it() {
+    let catalogue = Catalogue::parse(SONGS.as_bytes(), USERS.as_bytes()).await.unwrap();
+    let (mut dictionary, mut scratch) = (Dictionary::default(), Renumbering::default());
+    let source = dictionary.add_source("a");
+    let mut rows = Rows::default();
+    for index in 0..20_000_i64 {
+        let track_id = format!("track-{:016x}", index.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64));
+        rows.push(
+            Row { user_id: 1 + index, track_id: &track_id, listen_time: MIDNIGHT },
+            source,
+            &mut dictionary,
+            &catalogue,
+        );
+    }
+    let mut size_of = |positions: Vec<u32>| {
+        let mut file = ParquetFile::curated().unwrap();
+        columnar::write_rows(&mut file, &rows, &positions, &dictionary, &catalogue, &mut scratch).unwrap();
+        file.finish().unwrap().len()
+    };
+    let (all, few) = (size_of((0..20_000).collect()), size_of((0..20).collect()));
+    assert!(few * 20 < all, "{few} bytes for 20 rows, {all} for 20,000: the dictionary is written whole");
+}
+
+#[test]
+fn sketches_are_read_by_apache_datasketches() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sketch");
+    for members in [0_u32, 1, 7, 100, 5_000, 200_000] {
+        let mut distinct = Distinct::default();
+        (0..members).for_each(|member| distinct.insert(Member::of_user(i64::from(member))));
+        std::fs::write(&path, distinct.to_bytes()).unwrap();
+        let counts = python(&["sketch".as_ref(), path.as_os_str(), members.to_string().as_ref()]);
+        for count in counts.split_whitespace().map(|count| count.parse::<f64>().unwrap()) {
+            let slack = if members < 1000 { 0.5 } else { f64::from(members) * 0.02 };
+            assert!((count - f64::from(members)).abs() <= slack, "{members} members: {counts}");
+        }
+        assert!(distinct.count().abs_diff(u64::from(members)) <= u64::from(members) / 50);
+    }
+}
