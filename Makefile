@@ -49,6 +49,10 @@ test-ministack: ## run the tests that need AWS on ministack instead
 bench: ## run the benchmarks
 	cargo bench --locked
 
+.PHONY: measure-memory
+measure-memory: up build ## measure peak memory on 20 files of 50 MB
+	@.tools/stack/bin/python benches/memory.py
+
 .PHONY: lint
 lint: ## check format, lints, documentation, template and compose file
 	@$(STACK) install-checks

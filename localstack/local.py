@@ -47,6 +47,11 @@ def title(text):
     print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)
 
 
+def clients():
+    settings = {"endpoint_url": ENDPOINT, "region_name": "us-east-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    return boto3.client("s3", **settings), boto3.client("sqs", **settings)
+
+
 def deploy(name):
     """Deploys the template; gives the environment of its consumer."""
     command = [sys.executable, str(ROOT / "localstack/deploy.py"), name,
@@ -140,8 +145,7 @@ def main():
     arguments.add_argument("--window", default="5s")
     arguments.add_argument("--foreground", action="store_true")
     options = arguments.parse_args()
-    clients = {"endpoint_url": ENDPOINT, "region_name": "us-east-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    s3, sqs = boto3.client("s3", **clients), boto3.client("sqs", **clients)
+    s3, sqs = clients()
     files = own_files(options.data) if options.data else sample.files()
 
     title("Deploying deploy/template.yaml")
@@ -203,4 +207,5 @@ def main():
     say("make down   # stops it")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 """The local AWS: installs, starts and stops it.
 
     stack.py install            build and install everything pinned, once, into .tools/
+    stack.py install-checks     the readers and linters of the tests;  install-deny: cargo-deny
     stack.py up                 start LocalStack on 127.0.0.1:4566 (returns at once when it is already up)
     stack.py down               stop what `up` started
     stack.py run COMMAND...     start a private stack on free ports, run COMMAND against it, stop it
@@ -32,6 +33,7 @@ STATE = TOOLS / "state"
 PORT = 4566
 DYNAMODB_PORT = 4567
 DYNOXIDE_VERSION = "3.2.0"
+DENY_VERSION = "0.20.2"
 START_SECONDS = 90
 
 
@@ -81,18 +83,24 @@ def install_python(name, requirements, extra=()):
     stamp.write_text(wanted.hexdigest())
 
 
+def install_crate(name, version, what, flags=()):
+    place = TOOLS / name
+    stamp = place / "installed"
+    if stamp.exists() and stamp.read_text() == version:
+        return
+    command = ["cargo", "install", what, "--version", version, "--locked", "--force", "--root", str(place), *flags]
+    step(f"{name} {version}: building (some minutes, once)", command, TOOLS / "log" / f"{name}.log")
+    stamp.write_text(version)
+
+
 def install():
     install_python("stack", HERE / "requirements.txt", [HERE / "dynamodb_provider"])
-    dynoxide = TOOLS / "dynoxide"
-    stamp = dynoxide / "installed"
-    if not (stamp.exists() and stamp.read_text() == DYNOXIDE_VERSION):
-        step(
-            "dynoxide: building (3 to 4 minutes on two cores, once)",
-            ["cargo", "install", "dynoxide-rs", "--version", DYNOXIDE_VERSION, "--locked", "--root", str(dynoxide),
-             "--no-default-features", "--features", "native-sqlite,http-server,cli", "--force"],
-            TOOLS / "log" / "dynoxide.log",
-        )
-        stamp.write_text(DYNOXIDE_VERSION)
+    features = ["--no-default-features", "--features", "native-sqlite,http-server,cli"]
+    install_crate("dynoxide", DYNOXIDE_VERSION, "dynoxide-rs", features)
+
+
+def install_deny():
+    install_crate("deny", DENY_VERSION, "cargo-deny")
 
 
 def install_checks():
@@ -290,6 +298,8 @@ if __name__ == "__main__":
             install()
         case "install-checks", []:
             install_checks()
+        case "install-deny", []:
+            install_deny()
         case "up", []:
             up()
         case "down", []:

@@ -1,4 +1,63 @@
-#![allow(missing_docs)]
+//! music-streams turns raw listening events into figures people can query, minutes after they happened and exactly once.
+//!
+//! # The flow
+//!
+//! ```text
+//! S3 incoming/*.csv ──ObjectCreated──▶ SQS ──▶ event ──▶ window ──▶ one batch at a time:
+//!
+//!   open ▶ claim ▶ transform + aggregate ▶ COMMIT ▶ upsert ▶ publish ▶ archive ▶ finish ▶ delete messages
+//!          nothing can be seen yet            │     every step may be repeated by anyone
+//! ```
+//!
+//! The modules, in its order:
+//!
+//! | module | part | kind |
+//! |---|---|---|
+//! | [`config`] | every limit, rate and name | pure |
+//! | [`pipeline`] | the tasks, their channels, the order of shutdown | shell |
+//! | [`queue`] | SQS, and custody of messages | shell |
+//! | [`event`] | from a message to the objects it announces | pure |
+//! | [`window`] | which objects are worked on together | pure |
+//! | [`batch`] | the protocol carried out, top to bottom | shell |
+//! | [`protocol`] | the protocol's decisions | pure |
+//! | [`ledger`] | the protocol's state in DynamoDB | shell |
+//! | [`catalogue`] | what is known of tracks and listeners | shell |
+//! | [`transform`] | objects in, everything to publish out | shell |
+//! | [`csv`] | reading CSV | shell |
+//! | [`row`] | which rows are good | pure |
+//! | [`aggregate`] | rows in codes, and what they add up to | pure |
+//! | [`columnar`] | Parquet; the only module that knows arrow2 and parquet2 | pure |
+//! | [`report`] | what is counted, and how two counts become one | pure |
+//! | [`upsert`] | deltas into the report tables, each once | shell |
+//! | [`bucket`] | S3 | shell |
+//! | [`layout`] | where everything lies in the bucket | pure |
+//! | [`query`] | `music-streams report` | shell |
+//! | [`aws`] | clients, and what to do about errors | shell |
+//!
+//! # Glossary
+//!
+//! * **Object**: a file in S3, in one version. The unit that is claimed, counted and archived, whole or not at all.
+//! * **Event**: the announcement of an object. **Message**: what SQS delivers; it has one event or several.
+//! * **Custody**: holding a message: its visibility is extended until all its objects are finished.
+//! * **Window**: the events gathered for one batch. **Batch**: the work on them, under a number never used before.
+//! * **Claim**: ties an object to a batch. **Registry**: lists the batches that are not finished.
+//! * **Delta**: what a batch adds to one report item. **Watermark**: the number up to which an item needs no record of the
+//!   batches in it.
+//! * **Lease**: how long a batch's owner may be silent before others finish or abandon its batch.
+//!
+//! # Invariants
+//!
+//! * **I1** Every object put under `incoming/` ends in exactly one of: archive, quarantine (with a reason), or still
+//!   incoming. None is deleted unread.
+//! * **I2** Every report item equals the fold of the rows of the objects in done and partly applied committed batches, each
+//!   batch counted once.
+//! * **I3** The curated prefix shows a batch's rows once, all or nothing per file, and only if the batch committed.
+//! * **I4** Rows read = rows curated + rows rejected, for each object; rows curated = the sum of the track deltas.
+//! * **I5** A message is deleted only after its object is archived, quarantined, gone, or known to be a duplicate of one
+//!   that is.
+//! * **I6** Memory is bounded by configuration, whatever the backlog, the sizes of objects and the number of keys.
+//! * **I7** After all consumers stop and one restarts, everything converges with no human action.
+
 pub mod aggregate;
 pub mod aws;
 pub mod batch;

@@ -1,0 +1,77 @@
+"""`make measure-memory`: peak memory and time of the consumer on many large files, on the local stack.
+
+    memory.py [--files 20] [--megabytes 50] [-- FLAG ...]     flags after -- go to `music-streams run`
+
+The files are seeded and of the shape of real ones: 90,000 tracks with a few heard very often, 50,000 listeners, one day.
+"""
+
+import argparse
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "localstack"))
+import local  # noqa: E402
+
+TRACKS, USERS, ROW_BYTES = 90_000, 50_000, 49
+
+
+def listens(seed, rows, tracks, weights):
+    choose = random.Random(seed)
+    users = choose.choices(range(1, USERS + 1), k=rows)
+    seconds = choose.choices(range(86_400), k=rows)
+    lines = (f"{user},{track},2024-06-25 {second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}\n"
+             for user, track, second in zip(users, choose.choices(tracks, cum_weights=weights, k=rows), seconds))
+    return "user_id,track_id,listen_time\n" + "".join(lines)
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--files", type=int, default=20)
+    arguments.add_argument("--megabytes", type=int, default=50)
+    arguments.add_argument("flags", nargs="*")
+    options = arguments.parse_args()
+    choose = random.Random(1)
+    tracks = [f"{choose.getrandbits(110):022x}"[:22] for _ in range(TRACKS)]
+    weights = list(itertools.accumulate(1 / (rank + 20) for rank in range(TRACKS)))
+    genres = [f"genre-{number}" for number in range(114)]
+
+    s3, sqs = local.clients()
+    environment = local.deploy(time.strftime("memory-%Y%m%d-%H%M%S"))
+    bucket = environment["MUSIC_STREAMS_BUCKET"]
+    songs = "track_id,track_name,artists,track_genre,duration_ms\n" + "".join(
+        f"{track},Song {number},Artist {number % 9000},{choose.choice(genres)},{choose.randrange(60_000, 400_000)}\n"
+        for number, track in enumerate(tracks))
+    users = "user_id,user_country\n" + "".join(f"{user},Country {user % 150}\n" for user in range(1, USERS + 1))
+    s3.put_object(Bucket=bucket, Key="reference/songs.csv", Body=songs.encode())
+    s3.put_object(Bucket=bucket, Key="reference/users.csv", Body=users.encode())
+    rows = options.megabytes * 1_000_000 // ROW_BYTES
+    total = 0
+    for number in range(options.files):
+        content = listens(number, rows, tracks, weights).encode()
+        total += len(content)
+        s3.put_object(Bucket=bucket, Key=f"incoming/streams{number:04}.csv", Body=content)
+        print(f"  uploaded {number + 1} of {options.files} files", flush=True)
+
+    command = [str(local.BINARY), "run", "--window", "5s", "--log-format", "text", *options.flags]
+    started = time.monotonic()
+    consumer = subprocess.Popen(command, env={**os.environ, **local.AWS, **environment})
+    local.wait(s3, sqs, environment, consumer)
+    seconds = time.monotonic() - started
+    # The kernel's own high-water mark of resident memory.
+    status = Path(f"/proc/{consumer.pid}/status").read_text()
+    peak_kib = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+    consumer.send_signal(signal.SIGTERM)
+    if consumer.wait(timeout=60):
+        sys.exit("the consumer did not end cleanly")
+    print(f"{options.files} files of {options.megabytes} MB, {rows * options.files:,} rows, {total:,} bytes: "
+          f"peak resident memory {peak_kib / 1024:.0f} MiB, {seconds:.0f} s")
+
+
+main()
