@@ -62,7 +62,7 @@ def main():
     command = [str(local.BINARY), "run", "--window", "5s", "--log-format", "text", *options.flags]
     started = time.monotonic()
     consumer = subprocess.Popen(command, env={**os.environ, **local.AWS, **environment})
-    local.wait(s3, sqs, environment, consumer)
+    local.wait(s3, sqs, environment, consumer, patience_seconds=3600)
     seconds = time.monotonic() - started
     # The kernel's own high-water mark of resident memory.
     status = Path(f"/proc/{consumer.pid}/status").read_text()

@@ -90,7 +90,7 @@ def show(text):
         say(line)
 
 
-def wait(s3, sqs, environment, consumer):
+def wait(s3, sqs, environment, consumer, patience_seconds=PATIENCE_SECONDS):
     """Until every file has left incoming/ and every message the queue."""
     started = time.monotonic()
     shown = 0
@@ -104,7 +104,7 @@ def wait(s3, sqs, environment, consumer):
         if not left and not messages:
             return
         seconds = int(time.monotonic() - started)
-        if seconds > PATIENCE_SECONDS:
+        if seconds > patience_seconds:
             sys.exit(f"after {seconds} s there are still {left} files and {messages} messages")
         if seconds >= shown + 3:
             shown = seconds

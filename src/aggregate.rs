@@ -44,6 +44,16 @@ pub struct Dictionary {
 }
 
 impl Dictionary {
+    /// Tracks and listeners in it. Each is in a report item at least, once a row of it counts.
+    pub fn len(&self) -> usize {
+        self.tracks.len() + self.users.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// A track by code.
     pub fn track(&self, code: u32) -> &Track {
         &self.tracks[code as usize]
@@ -183,57 +193,55 @@ impl Fold {
         self.items
     }
 
-    /// The deltas, ordered by day and, within a day, by report and id.
+    /// The deltas, day by day. Each is made when it is asked for, and what it was made of is freed with it.
     pub fn into_deltas(self, dictionary: &Dictionary, catalogue: &Catalogue) -> impl Iterator<Item = Delta> {
         self.days.into_iter().flat_map(move |(day, folded)| {
-            let mut deltas = Vec::with_capacity(folded.tracks.len() + folded.genres.len() + folded.users.len());
-            let delta = |report, id: &str, figures, attributes| Delta {
+            let delta = move |report, id: &str, figures, attributes| Delta {
                 key: Key { report, id: id.to_owned(), day },
                 figures,
                 attributes,
             };
-            for (code, figures) in folded.tracks {
+            let tracks = folded.tracks.into_iter().map(move |(code, figures)| {
                 let track = dictionary.track(code);
-                let song = track.song.map(|song| catalogue.song(song));
-                let mut genres: BTreeSet<String> =
-                    song.iter().flat_map(|song| &song.genres).map(|&genre| catalogue.genre(genre).to_owned()).collect();
-                if genres.is_empty() {
-                    genres.insert(UNKNOWN.to_owned());
-                }
-                let attributes = Attributes {
-                    track_name: song.and_then(|song| song.name.clone()),
-                    artists: song.and_then(|song| song.artists.clone()),
-                    genres,
-                    user_country: None,
-                };
-                deltas.push(delta(Report::Track, &track.id, figures, attributes));
-            }
-            for (genre, figures) in folded.genres {
-                let genre = genre.map_or(UNKNOWN, |code| catalogue.genre(code));
-                deltas.push(delta(Report::Genre, genre, figures, Attributes::default()));
-            }
-            for (code, figures) in folded.users {
+                delta(Report::Track, &track.id, figures, track_attributes(track, catalogue))
+            });
+            let genres = by_name(folded.genres, catalogue)
+                .into_iter()
+                .map(move |(genre, figures)| delta(Report::Genre, genre, figures, Attributes::default()));
+            let users = folded.users.into_iter().map(move |(code, figures)| {
                 let user = dictionary.user(code);
                 let country = user.country.map_or(UNKNOWN, |country| catalogue.country(country)).to_owned();
                 let attributes = Attributes { user_country: Some(country), ..Attributes::default() };
-                deltas.push(delta(Report::Listener, &user.id.to_string(), figures, attributes));
-            }
-            deltas.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-            merge_neighbours(deltas)
+                delta(Report::Listener, &user.id.to_string(), figures, attributes)
+            });
+            tracks.chain(genres).chain(users)
         })
     }
 }
 
-/// The catalogue itself may name a genre "unknown": its delta and that of tracks without a genre are one item.
-fn merge_neighbours(sorted: Vec<Delta>) -> Vec<Delta> {
-    let mut merged: Vec<Delta> = Vec::with_capacity(sorted.len());
-    for delta in sorted {
-        match merged.last_mut() {
-            Some(last) if last.key == delta.key => last.figures.merge(&delta.figures),
-            _ => merged.push(delta),
-        }
+fn track_attributes(track: &Track, catalogue: &Catalogue) -> Attributes {
+    let song = track.song.map(|song| catalogue.song(song));
+    let mut genres: BTreeSet<String> =
+        song.iter().flat_map(|song| &song.genres).map(|&genre| catalogue.genre(genre).to_owned()).collect();
+    if genres.is_empty() {
+        genres.insert(UNKNOWN.to_owned());
     }
-    merged
+    Attributes {
+        track_name: song.and_then(|song| song.name.clone()),
+        artists: song.and_then(|song| song.artists.clone()),
+        genres,
+        user_country: None,
+    }
+}
+
+/// Figures by the genre's name. The catalogue itself may name a genre "unknown", which is then one with that of the tracks
+/// that have none.
+fn by_name(genres: HashMap<Option<u16>, Figures, RandomState>, catalogue: &Catalogue) -> BTreeMap<&str, Figures> {
+    let mut named: BTreeMap<&str, Figures> = BTreeMap::new();
+    for (genre, figures) in genres {
+        named.entry(genre.map_or(UNKNOWN, |code| catalogue.genre(code))).or_default().merge(&figures);
+    }
+    named
 }
 
 #[cfg(test)]
@@ -268,8 +276,11 @@ mod tests {
         rows
     }
 
-    /// The visible part of a delta: report, id, day → listens, milliseconds, distinct.
-    type Visible = BTreeMap<(&'static str, String, i32), (u64, u64, u64)>;
+    /// Report, id and day of an item.
+    type Id = (&'static str, String, i32);
+
+    /// The visible part of deltas: listens, milliseconds, distinct.
+    type Visible = BTreeMap<Id, (u64, u64, u64)>;
 
     fn folded(batches: &[&[Listen]], catalogue: &Catalogue) -> Visible {
         let (mut dictionary, mut fold) = (Dictionary::default(), Fold::default());
@@ -291,7 +302,7 @@ mod tests {
 
     /// The same by plain sets, knowing nothing of codes and sketches.
     fn reference(listens: &[Listen]) -> Visible {
-        let mut sets: BTreeMap<(&'static str, String, i32), (u64, u64, HashSet<String>)> = BTreeMap::new();
+        let mut sets: BTreeMap<Id, (u64, u64, HashSet<String>)> = BTreeMap::new();
         for &(user, track, day) in listens {
             let (ms, genres): (u64, &[&str]) = match track {
                 0 => (1000, &["pop", "rock"]),
@@ -335,9 +346,8 @@ mod tests {
             let items = fold.items();
             let deltas: Vec<Delta> = fold.into_deltas(&dictionary, &catalogue).collect();
             prop_assert!(deltas.len() <= items);
-            let bytes = crate::columnar::encode_deltas(deltas.clone().into_iter()).unwrap();
-            let back: Vec<Delta> =
-                crate::columnar::decode_deltas(&bytes).unwrap().flat_map(|group| group.unwrap()).collect();
+            let bytes = crate::columnar::encode_deltas(&deltas).unwrap();
+            let back = crate::columnar::decode_deltas(&bytes).unwrap();
             prop_assert_eq!(back.len(), deltas.len());
             for (back, delta) in back.iter().zip(&deltas) {
                 prop_assert_eq!((&back.key, &back.attributes), (&delta.key, &delta.attributes));

@@ -35,8 +35,12 @@ pub enum Kind {
     Unreachable,
     /// Credentials are missing or do not allow the call.
     Denied,
-    /// The resource does not exist.
+    /// A bucket, queue or table does not exist.
+    MissingResource,
+    /// An object, in the version asked for, does not exist.
     NotFound,
+    /// A multipart upload does not exist: it was completed or aborted.
+    UploadGone,
     /// A condition of the write or read does not hold.
     Condition,
     /// The service does not offer this (501).
@@ -50,7 +54,13 @@ impl Kind {
     pub fn is_passing(self) -> bool {
         match self {
             Kind::Throttled | Kind::Transient | Kind::Unreachable => true,
-            Kind::Denied | Kind::NotFound | Kind::Condition | Kind::NotImplemented | Kind::Refused => false,
+            Kind::Denied
+            | Kind::MissingResource
+            | Kind::NotFound
+            | Kind::UploadGone
+            | Kind::Condition
+            | Kind::NotImplemented
+            | Kind::Refused => false,
         }
     }
 }
@@ -77,14 +87,14 @@ impl fmt::Display for AwsError {
                 f,
                 " (give the role of this process {operation} on {resource}, or check its credentials and AWS_REGION)"
             ),
-            Kind::NotFound => {
+            Kind::MissingResource => {
                 write!(f, " (check the name, the account and AWS_REGION; deploy/template.yaml creates it)")
             }
             Kind::Unreachable => {
                 write!(f, " (nothing answers at the endpoint: check AWS_REGION, AWS_ENDPOINT_URL and the network)")
             }
             Kind::Throttled => write!(f, " (the service limits the rate)"),
-            Kind::Transient | Kind::Condition | Kind::NotImplemented | Kind::Refused => Ok(()),
+            _ => Ok(()),
         }
     }
 }
@@ -102,8 +112,7 @@ where
         let code = error.code().unwrap_or_default().to_owned();
         let kind = match &error {
             SdkError::DispatchFailure(failure) if failure.is_io() => Kind::Unreachable,
-            // No credentials are found, or they cannot be fetched.
-            SdkError::DispatchFailure(failure) if failure.is_other() => Kind::Denied,
+            SdkError::DispatchFailure(_) if lacks_credentials(&error) => Kind::Denied,
             SdkError::ConstructionFailure(_) => Kind::Refused,
             SdkError::ServiceError(service) => kind_of(&code, service.raw().status().as_u16()),
             _ => Kind::Transient,
@@ -117,6 +126,18 @@ where
     }
 }
 
+/// The SDK has no kind of its own for credentials that are missing or cannot be fetched; it says so in the chain of causes.
+fn lacks_credentials(error: &dyn std::error::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.is::<aws_credential_types::provider::error::CredentialsError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 fn kind_of(code: &str, status: u16) -> Kind {
     match code {
         "ThrottlingException"
@@ -128,7 +149,7 @@ fn kind_of(code: &str, status: u16) -> Kind {
         | "TooManyRequestsException"
         | "OverLimit"
         | "LimitExceededException" => Kind::Throttled,
-        "ConditionalCheckFailedException" | "PreconditionFailed" | "ConditionalRequestConflict" => Kind::Condition,
+        "ConditionalCheckFailedException" | "PreconditionFailed" => Kind::Condition,
         "AccessDenied"
         | "AccessDeniedException"
         | "InvalidAccessKeyId"
@@ -139,19 +160,19 @@ fn kind_of(code: &str, status: u16) -> Kind {
         | "InvalidClientTokenId"
         | "KMS.AccessDeniedException"
         | "AWS.SimpleQueueService.AccessDenied" => Kind::Denied,
-        "NoSuchKey"
-        | "NoSuchBucket"
-        | "NoSuchUpload"
-        | "NoSuchVersion"
-        | "NotFound"
+        "NoSuchBucket"
         | "ResourceNotFoundException"
         | "QueueDoesNotExist"
-        | "AWS.SimpleQueueService.NonExistentQueue" => Kind::NotFound,
+        | "AWS.SimpleQueueService.NonExistentQueue" => Kind::MissingResource,
+        "NoSuchKey" | "NoSuchVersion" | "NotFound" => Kind::NotFound,
+        "NoSuchUpload" => Kind::UploadGone,
         "NotImplemented" => Kind::NotImplemented,
         _ => match status {
             401 | 403 => Kind::Denied,
             404 => Kind::NotFound,
-            409 | 412 => Kind::Condition,
+            // Another request on the same object is under way.
+            409 => Kind::Transient,
+            412 => Kind::Condition,
             429 | 503 => Kind::Throttled,
             501 => Kind::NotImplemented,
             500.. => Kind::Transient,
@@ -256,7 +277,9 @@ mod tests {
     fn codes_come_before_status() {
         assert_eq!(kind_of("SlowDown", 503), Kind::Throttled);
         assert_eq!(kind_of("ProvisionedThroughputExceededException", 400), Kind::Throttled);
-        assert_eq!(kind_of("ResourceNotFoundException", 400), Kind::NotFound);
+        assert_eq!(kind_of("ResourceNotFoundException", 400), Kind::MissingResource);
+        assert_eq!(kind_of("NoSuchUpload", 404), Kind::UploadGone);
+        assert_eq!(kind_of("OperationAborted", 409), Kind::Transient);
         assert_eq!(kind_of("", 412), Kind::Condition);
         assert_eq!(kind_of("", 500), Kind::Transient);
         assert_eq!(kind_of("ValidationException", 400), Kind::Refused);

@@ -32,8 +32,8 @@ const CONCURRENT_OBJECTS: usize = 32;
 const OPEN_AHEAD: usize = 8;
 /// Beats within one lease.
 const BEATS_PER_LEASE: u32 = 4;
-/// When messages come back whose batch failed for a reason that may pass.
-const RETRY_DELAY: Duration = Duration::from_secs(10);
+/// When messages come back whose object S3 does not give out: rarely, as each return counts towards the dead-letter queue.
+const UNREADABLE_OBJECT_DELAY: Duration = Duration::from_secs(1800);
 /// When a message comes back that nobody can read: soon, so that it reaches the dead-letter queue soon.
 pub const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
 
@@ -43,7 +43,7 @@ struct Manifest {
     batch: BatchNumber,
     objects: Vec<ManifestObject>,
     uploads: Vec<Upload>,
-    deltas_key: String,
+    delta_keys: Vec<String>,
 }
 
 /// One object of a batch.
@@ -106,7 +106,9 @@ enum Finish {
     Finished,
     /// Another consumer has it: its messages come back after a lease.
     Elsewhere,
-    /// Not done: its messages come back soon.
+    /// S3 does not give it out: its messages come back much later.
+    Unreadable,
+    /// Not done, because the process stops: its messages come back at once.
     Undone,
 }
 
@@ -167,11 +169,17 @@ impl Worker {
     pub async fn run(&mut self, window: Closed) {
         let mut finishes = vec![Finish::Undone; window.objects.len()];
         let mut known_unusable = HashMap::new();
+        let mut backoff = Backoff::default();
         // Nearly always one batch. More when the objects together touch too many report items for one.
         let mut pending = vec![(0..window.objects.len()).collect::<Vec<_>>()];
         while let Some(objects) = pending.pop() {
             match self.attempt(&window.objects, &objects, &known_unusable, &mut finishes).await {
                 Ok(()) => {}
+                Err(BatchError::Prepare(PrepareError::Spoiled { object, outcome: Outcome::Unreadable(error) })) => {
+                    tracing::error!(object = window.objects[object].object.key, "left out: {error}");
+                    finishes[object] = Finish::Unreadable;
+                    pending.push(objects.into_iter().filter(|&other| other != object).collect());
+                }
                 Err(BatchError::Prepare(PrepareError::Spoiled { object, outcome })) => {
                     known_unusable.insert(object, outcome);
                     pending.push(objects);
@@ -188,9 +196,18 @@ impl Worker {
                     }
                 },
                 Err(BatchError::Prepare(PrepareError::Cancelled)) => break,
+                // Its objects are the committed batch's; their messages come back and are found to be duplicates.
+                Err(error @ BatchError::LeftCommitted(_)) => {
+                    tracing::error!("{error}");
+                    objects.iter().for_each(|&object| finishes[object] = Finish::Elsewhere);
+                }
+                // The messages stay in custody meanwhile: every return to the queue would count towards the dead letters.
                 Err(error) => {
-                    tracing::error!(objects = objects.len(), "batch failed: {error}");
-                    break;
+                    tracing::error!(objects = objects.len(), "batch failed: {error}; trying again");
+                    if !backoff.pause(&self.stop).await {
+                        break;
+                    }
+                    pending.push(objects);
                 }
             }
         }
@@ -199,25 +216,28 @@ impl Worker {
 
     /// A message is deleted when all its objects are finished, and only then.
     async fn settle_messages(&self, window: &Closed, finishes: &[Finish]) {
-        let (mut finished, mut unreadable, mut elsewhere, mut undone) = (vec![], vec![], vec![], vec![]);
+        let (mut finished, mut unreadable, mut elsewhere) = (vec![], vec![], vec![]);
+        let (mut undone, mut kept) = (vec![], vec![]);
         for message in &window.messages {
             let of_message = |finish| message.objects.iter().any(|&object| finishes[object] == finish);
             let place: &mut Vec<MessageId> = if of_message(Finish::Undone) {
                 &mut undone
             } else if of_message(Finish::Elsewhere) {
                 &mut elsewhere
-            } else if message.keep {
+            } else if of_message(Finish::Unreadable) {
                 &mut unreadable
+            } else if message.keep {
+                &mut kept
             } else {
                 &mut finished
             };
             place.push(message.id);
         }
-        let retry_delay = if self.stop.is_cancelled() { Duration::ZERO } else { RETRY_DELAY };
         self.custody.delete(finished).await;
-        self.custody.release(unreadable, UNREADABLE_DELAY).await;
+        self.custody.release(kept, UNREADABLE_DELAY).await;
+        self.custody.release(unreadable, UNREADABLE_OBJECT_DELAY).await;
         self.custody.release(elsewhere, self.lease).await;
-        self.custody.release(undone, retry_delay).await;
+        self.custody.release(undone, Duration::ZERO).await;
     }
 
     /// One batch over the objects at the given positions.
@@ -242,7 +262,7 @@ impl Worker {
             () = heart.evicted.cancelled() => Err(BatchError::Evicted),
             () = stop.cancelled() => Err(PrepareError::Cancelled.into()),
         };
-        let (manifest, deltas, report_items) = match prepared {
+        let (manifest, report_items) = match prepared {
             Ok(Some(prepared)) => prepared,
             // Every object belongs to another batch.
             Ok(None) => {
@@ -267,7 +287,7 @@ impl Worker {
         }
 
         // Roll forward.
-        self.roll_forward_until_done(batch, &manifest, &deltas).await.map_err(BatchError::LeftCommitted)?;
+        self.roll_forward(batch, &manifest).await.map_err(BatchError::LeftCommitted)?;
         let done: HashSet<&ObjectId> = manifest.objects.iter().map(|object| &object.object).collect();
         for &position in positions.iter().filter(|&&position| done.contains(&events[position].object)) {
             finishes[position] = Finish::Finished;
@@ -301,7 +321,7 @@ impl Worker {
         positions: &[usize],
         known_unusable: &HashMap<usize, Outcome>,
         finishes: &mut [Finish],
-    ) -> Result<Option<(Manifest, Vec<u8>, usize)>, BatchError> {
+    ) -> Result<Option<(Manifest, usize)>, BatchError> {
         let claims: Vec<(usize, Claim)> = futures::stream::iter(positions)
             .map(|&position| {
                 let (ledger, object) = (&self.ledger, &events[position].object);
@@ -340,7 +360,7 @@ impl Worker {
                 Some(body) => preparation.add(position, event, body).await?,
                 None => known_unusable[&position].clone(),
             };
-            let fate = match outcome {
+            let fate = match outcome.clone() {
                 Outcome::Counted { rows, rejected } => {
                     Fate::Archived { to: places.archive(&event.object.key), rows, rejected }
                 }
@@ -350,19 +370,17 @@ impl Worker {
                     Fate::Quarantined { to, reason: reason.to_string() }
                 }
                 Outcome::Gone => Fate::Gone,
+                Outcome::Unreadable(_) => return Err(PrepareError::Spoiled { object: position, outcome }.into()),
             };
             objects.push(ManifestObject { object: event.object.clone(), size: event.size, fate });
         }
         drop(bodies);
 
-        let Prepared { uploads, deltas, report_items } = preparation.finish().await?;
-        let manifest = Manifest { batch, objects, uploads, deltas_key: layout::deltas_key(batch) };
-        let (json, manifest_key) = (serde_json::to_vec(&manifest).unwrap_or_default(), layout::manifest_key(batch));
-        tokio::try_join!(
-            self.bucket.put(&manifest.deltas_key, deltas.clone(), "application/vnd.apache.parquet"),
-            self.bucket.put(&manifest_key, json, "application/json"),
-        )?;
-        Ok(Some((manifest, deltas, report_items)))
+        let Prepared { uploads, delta_keys, report_items } = preparation.finish().await?;
+        let manifest = Manifest { batch, objects, uploads, delta_keys };
+        let json = serde_json::to_vec(&manifest).unwrap_or_default();
+        self.bucket.put(&layout::manifest_key(batch), json, "application/json").await?;
+        Ok(Some((manifest, report_items)))
     }
 
     /// Gives up a batch of one's own before its commit. Best effort: what is left over, the next consumer clears away.
@@ -370,7 +388,12 @@ impl Worker {
         let abandoned = self.ledger.abandon_own(batch).await;
         let cleared = match abandoned {
             Ok(true) => self.clear_away(batch).await,
-            Ok(false) => Ok(()),
+            // Abandoned by another, who may have cleared away before the last of it was written.
+            Ok(false) => match self.ledger.state_of(batch).await {
+                Ok(Some(State::Abandoned)) => self.clear_away(batch).await,
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         if let Err(error) = cleared {
@@ -387,40 +410,17 @@ impl Worker {
         self.ledger.close(batch, State::Abandoned, "{}").await
     }
 
-    /// Repeats the roll forward until it is done: a committed batch is never given up. Ends early only when the process
-    /// must go.
-    async fn roll_forward_until_done(
-        &self,
-        batch: BatchNumber,
-        manifest: &Manifest,
-        deltas: &[u8],
-    ) -> Result<(), RollForwardError> {
-        let mut backoff = Backoff::default();
-        loop {
-            match self.roll_forward(batch, manifest, deltas).await {
-                Err(error) => {
-                    tracing::error!(batch, "a committed batch waits: {error}");
-                    if !backoff.pause(&self.halt).await {
-                        return Err(error);
-                    }
-                }
-                done => return done,
-            }
-        }
-    }
-
-    async fn roll_forward(
-        &self,
-        batch: BatchNumber,
-        manifest: &Manifest,
-        deltas: &[u8],
-    ) -> Result<(), RollForwardError> {
+    /// Does everything that the batch decided. May be repeated by anyone, any number of times. What may pass is tried again
+    /// until the process must go; what may not ends it here, and the batch, which nobody beats for any more, is taken up
+    /// again after the lease.
+    async fn roll_forward(&self, batch: BatchNumber, manifest: &Manifest) -> Result<(), RollForwardError> {
         let halt = &self.halt;
 
         // Upsert.
         let through = persist(halt, async || self.ledger.registry().await).await?.applied_through().min(batch - 1);
-        for group in columnar::decode_deltas(deltas)? {
-            self.reports.apply(batch, through, group?, halt).await?;
+        for key in &manifest.delta_keys {
+            let deltas = columnar::decode_deltas(&persist(halt, async || self.bucket.read_all(key).await).await?)?;
+            self.reports.apply(batch, through, deltas, halt).await?;
         }
 
         // Publish.
@@ -430,12 +430,13 @@ impl Worker {
             .try_collect::<()>()
             .await?;
 
-        // Archive.
-        futures::stream::iter(&manifest.objects)
+        // Archive. One object that cannot be moved does not keep the others.
+        let put_away: Vec<Result<(), AwsError>> = futures::stream::iter(&manifest.objects)
             .map(|object| self.put_away(batch, object))
             .buffer_unordered(CONCURRENT_OBJECTS)
-            .try_collect::<()>()
-            .await?;
+            .collect()
+            .await;
+        put_away.into_iter().collect::<Result<(), _>>()?;
 
         // Finish.
         let summary = serde_json::to_string(&Counts::of(manifest)).unwrap_or_default();
@@ -500,8 +501,7 @@ impl Worker {
         let json = persist(&self.halt, async || self.bucket.read_all(&key).await).await?;
         let manifest: Manifest =
             serde_json::from_slice(&json).map_err(|error| RollForwardError::Manifest { key, error })?;
-        let deltas = persist(&self.halt, async || self.bucket.read_all(&manifest.deltas_key).await).await?;
-        self.roll_forward_until_done(batch, &manifest, &deltas).await?;
+        self.roll_forward(batch, &manifest).await?;
         tracing::info!(batch, objects = manifest.objects.len(), "batch done after recovery");
         Ok(())
     }
@@ -512,10 +512,12 @@ impl Worker {
         let beating = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(lease / BEATS_PER_LEASE).await;
-                match ledger.beat(batch).await {
-                    Ok(true) => {}
-                    Ok(false) => return told.cancel(),
-                    Err(error) => tracing::warn!(batch, "{error}; trying again"),
+                // A beat that hangs must not take the place of the next.
+                match tokio::time::timeout(lease / BEATS_PER_LEASE, ledger.beat(batch)).await {
+                    Ok(Ok(true)) => {}
+                    Ok(Ok(false)) => return told.cancel(),
+                    Ok(Err(error)) => tracing::warn!(batch, "{error}; trying again"),
+                    Err(_) => tracing::warn!(batch, "a beat was not answered in time; trying again"),
                 }
             }
         });

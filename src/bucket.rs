@@ -25,10 +25,10 @@ use crate::layout::INCOMING;
 /// Parts of a multipart upload are at least this large; S3 wants 5 MiB of all but the last:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
 pub const PART_BYTES: usize = 8 << 20;
-/// Largest object that one copy call takes. Same source.
-const MAX_COPY_BYTES: u64 = 5 << 30;
-/// Size of the parts of a larger copy: 10,000 of them reach S3's largest object.
-const COPY_PART_BYTES: u64 = 1 << 30;
+/// Largest object that is copied by one call: what certainly ends within the timeout of a call. S3 would take 5 GiB.
+const MAX_COPY_BYTES: u64 = 256 << 20;
+/// Parts of an upload, at most. Same source.
+const MAX_PARTS: u64 = 10_000;
 /// Chunks of a body read ahead: a few hundred kilobytes.
 const CHUNKS_AHEAD: usize = 8;
 /// Longest wait for the next chunk of a body.
@@ -162,14 +162,23 @@ impl Bucket {
 
     /// Reads an object of our own whole.
     pub async fn read_all(&self, key: &str) -> Result<Vec<u8>, AwsError> {
-        let unreadable = |cause: String| AwsError {
+        let interrupted = |cause: String| AwsError {
             operation: "s3:GetObject",
             resource: self.url(key),
             kind: Kind::Transient,
             cause,
         };
-        let (body, _) = self.read_unless(key, None).await?.ok_or_else(|| unreadable("no content".to_owned()))?;
-        Ok(body.collect().await.map_err(|error| unreadable(error.to_string()))?.to_vec())
+        let body = self.read_unless(key, None).await?;
+        let (mut body, _) = body.ok_or_else(|| interrupted("no content".to_owned()))?;
+        let mut bytes = Vec::new();
+        loop {
+            match tokio::time::timeout(CHUNK_TIMEOUT, body.next()).await {
+                Ok(Some(Ok(chunk))) => bytes.extend_from_slice(&chunk),
+                Ok(None) => return Ok(bytes),
+                Ok(Some(Err(error))) => return Err(interrupted(error.to_string())),
+                Err(_) => return Err(interrupted(format!("no data for {} s", CHUNK_TIMEOUT.as_secs()))),
+            }
+        }
     }
 
     async fn exists(&self, key: &str) -> Result<bool, AwsError> {
@@ -227,7 +236,7 @@ impl Bucket {
         match complete.map_err(explain("s3:PutObject", self.url(&upload.key))) {
             Ok(_) => Ok(()),
             // It was completed before.
-            Err(error) if error.kind == Kind::NotFound && self.exists(&upload.key).await? => Ok(()),
+            Err(error) if error.kind == Kind::UploadGone && self.exists(&upload.key).await? => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -255,7 +264,7 @@ impl Bucket {
                 let abort = self.client.abort_multipart_upload().bucket(&self.name).key(key).upload_id(upload_id);
                 match abort.send().await.map_err(explain("s3:AbortMultipartUpload", self.url(key))) {
                     Ok(_) => aborted += 1,
-                    Err(error) if error.kind == Kind::NotFound => {}
+                    Err(error) if error.kind == Kind::UploadGone => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -335,14 +344,25 @@ impl Bucket {
     async fn copy_large(&self, object: &ObjectId, size: u64, destination: &str) -> Result<(), AwsError> {
         let upload_id = self.begin_upload(destination).await?;
         let mut upload = Upload { key: destination.to_owned(), upload_id, part_etags: Vec::new() };
+        let copied = self.copy_parts(object, size, &mut upload).await;
+        if copied.is_err() {
+            // Best effort: what is left over, the bucket's lifecycle removes.
+            let abort = self.client.abort_multipart_upload().bucket(&self.name).key(destination);
+            let _ = abort.upload_id(&upload.upload_id).send().await;
+        }
+        copied
+    }
+
+    async fn copy_parts(&self, object: &ObjectId, size: u64, upload: &mut Upload) -> Result<(), AwsError> {
+        let part_bytes = MAX_COPY_BYTES.max(size.div_ceil(MAX_PARTS));
         let mut start = 0;
         while start < size {
-            let end = (start + COPY_PART_BYTES).min(size);
+            let end = (start + part_bytes).min(size);
             let mut copy = self
                 .client
                 .upload_part_copy()
                 .bucket(&self.name)
-                .key(destination)
+                .key(&upload.key)
                 .upload_id(&upload.upload_id)
                 .part_number(upload.part_etags.len() as i32 + 1)
                 .copy_source(self.copy_source(object))
@@ -350,11 +370,11 @@ impl Bucket {
             if let Version::ETag(etag) = &object.version {
                 copy = copy.copy_source_if_match(format!("\"{etag}\""));
             }
-            let part = copy.send().await.map_err(explain("s3:PutObject", self.url(destination)))?;
+            let part = copy.send().await.map_err(explain("s3:PutObject", self.url(&upload.key)))?;
             upload.part_etags.push(part.copy_part_result.and_then(|result| result.e_tag).unwrap_or_default());
             start = end;
         }
-        self.complete_upload(&upload).await
+        self.complete_upload(upload).await
     }
 
     /// Deletes exactly this content: by version id, or on condition of the eTag. Where the service does not delete

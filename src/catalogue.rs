@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use csv_async::ByteRecord;
 use foldhash::fast::RandomState;
@@ -19,6 +20,9 @@ use crate::report::LIST_SEPARATOR;
 pub const SONGS_KEY: &str = "reference/songs.csv";
 /// Key of the listeners' file.
 pub const USERS_KEY: &str = "reference/users.csv";
+
+/// Longest time for reading both files: far above what a catalogue of a million tracks takes.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Longest field: far above any name, and far below DynamoDB's 2,048 bytes for a key and 400 KiB for an item.
 const MAX_FIELD_BYTES: usize = 1024;
@@ -54,6 +58,9 @@ pub enum CatalogueError {
     /// Fetching failed.
     #[error("the catalogue cannot be loaded: {0}")]
     Aws(#[from] AwsError),
+    /// The files did not arrive in time.
+    #[error("the catalogue was not read within {} s", LOAD_TIMEOUT.as_secs())]
+    Stalled,
     /// Reading or parsing failed.
     #[error("{key} cannot be read as CSV: {source}")]
     Unreadable {
@@ -135,7 +142,9 @@ impl Catalogue {
         let mut table = Table::open(SONGS_KEY, columns, file).await?;
         while table.next().await? {
             let [track_id, name, artists, genre, duration] = table.fields();
-            let Ok(duration_ms) = duration.parse::<u32>() else {
+            // Parquet's INT32, in which durations are published, is signed.
+            let Some(duration_ms) = duration.parse::<u32>().ok().filter(|&duration| i32::try_from(duration).is_ok())
+            else {
                 self.skipped_lines += 1;
                 continue;
             };
@@ -226,7 +235,8 @@ impl CatalogueSource {
         let (songs, users) =
             tokio::try_join!(self.bucket.read_unless(SONGS_KEY, None), self.bucket.read_unless(USERS_KEY, None))?;
         let (Some((songs, songs_etag)), Some((users, users_etag))) = (songs, users) else { return Ok(()) };
-        let catalogue = Catalogue::parse(songs.into_async_read(), users.into_async_read()).await?;
+        let parsing = Catalogue::parse(songs.into_async_read(), users.into_async_read());
+        let catalogue = tokio::time::timeout(LOAD_TIMEOUT, parsing).await.map_err(|_| CatalogueError::Stalled)??;
         tracing::info!(
             songs = catalogue.songs(),
             users = catalogue.users(),
@@ -261,7 +271,7 @@ struct Table<const N: usize, R> {
     indices: [usize; N],
 }
 
-impl<'r, const N: usize, R: AsyncRead + Unpin + Send + 'r> Table<N, R> {
+impl<const N: usize, R: AsyncRead + Unpin + Send> Table<N, R> {
     async fn open(key: &'static str, columns: [&'static str; N], file: R) -> Result<Self, CatalogueError> {
         let reader = csv::reader(file)
             .await

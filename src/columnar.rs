@@ -1,7 +1,7 @@
 //! Parquet: the only module that knows arrow2 and parquet2.
 //!
-//! Two kinds of files pass through here: the curated rows, which anybody reads, and the delta file, which only a roll
-//! forward reads. Columns reach the encoder as arrow2 arrays and come back from the delta file as such.
+//! Two kinds of files pass through here: the curated rows, which anybody reads, and delta files, which only a roll
+//! forward reads. Columns reach the encoder as arrow2 arrays and come back from a delta file as such.
 //!
 //! Both crates are archived upstream and have faults that this module works round, each with a test:
 //!
@@ -39,9 +39,6 @@ use crate::row::day_of;
 
 /// Level 1: on this data as small as level 3, at less cost.
 const ZSTD_LEVEL: i32 = 1;
-
-/// Deltas in one row group of a delta file: what a roll forward holds decoded at a time.
-const DELTAS_PER_ROW_GROUP: usize = 16 * 1024;
 
 /// Parquet's footer ends with its own length (4 bytes) and the magic number (4 bytes).
 const FOOTER_TAIL_BYTES: usize = 8;
@@ -438,13 +435,11 @@ fn delta_schema() -> Schema {
     ])
 }
 
-/// Encodes deltas, in the order they come.
-pub fn encode_deltas(deltas: impl Iterator<Item = Delta>) -> Result<Vec<u8>, ColumnarError> {
+/// Encodes a delta file.
+pub fn encode_deltas(deltas: &[Delta]) -> Result<Vec<u8>, ColumnarError> {
     let mut file = ParquetFile::new(&delta_schema(), false)?;
-    let mut deltas = deltas.peekable();
-    while deltas.peek().is_some() {
-        let group: Vec<Delta> = deltas.by_ref().take(DELTAS_PER_ROW_GROUP).collect();
-        file.write_row_group(delta_columns(&group))?;
+    if !deltas.is_empty() {
+        file.write_row_group(delta_columns(deltas))?;
     }
     file.finish()
 }
@@ -477,8 +472,8 @@ fn delta_columns(deltas: &[Delta]) -> Vec<Box<dyn Array>> {
     ]
 }
 
-/// Reads a delta file back, a row group at a time.
-pub fn decode_deltas(bytes: &[u8]) -> Result<impl Iterator<Item = Result<Vec<Delta>, ColumnarError>>, ColumnarError> {
+/// Reads a delta file back.
+pub fn decode_deltas(bytes: &[u8]) -> Result<Vec<Delta>, ColumnarError> {
     let refuse = |error: arrow2::error::Error| ColumnarError::Decode(error.to_string());
     let mut input = Cursor::new(bytes);
     let metadata = arrow_read::read_metadata(&mut input).map_err(refuse)?;
@@ -487,8 +482,11 @@ pub fn decode_deltas(bytes: &[u8]) -> Result<impl Iterator<Item = Result<Vec<Del
     if names(&schema) != names(&delta_schema()) {
         return Err(ColumnarError::Decode(format!("it has the columns {:?}", names(&schema))));
     }
-    let groups = arrow_read::FileReader::new(input, metadata.row_groups, schema, None, None, None);
-    Ok(groups.map(move |columns| read_deltas(columns.map_err(refuse)?.arrays())))
+    let mut deltas = Vec::with_capacity(metadata.num_rows);
+    for columns in arrow_read::FileReader::new(input, metadata.row_groups, schema, None, None, None) {
+        deltas.extend(read_deltas(columns.map_err(refuse)?.arrays())?);
+    }
+    Ok(deltas)
 }
 
 fn read_deltas(columns: &[Box<dyn Array>]) -> Result<Vec<Delta>, ColumnarError> {
@@ -496,13 +494,15 @@ fn read_deltas(columns: &[Box<dyn Array>]) -> Result<Vec<Delta>, ColumnarError> 
     else {
         return Err(ColumnarError::Decode(format!("{} columns", columns.len())));
     };
-    let (reports, ids) = (column::<Utf8Array<i32>>(reports)?, column::<Utf8Array<i32>>(ids)?);
-    let days = column::<PrimitiveArray<i32>>(days)?;
+    let (reports, ids) = (column::<Utf8Array<i32>>(reports.as_ref())?, column::<Utf8Array<i32>>(ids.as_ref())?);
+    let days = column::<PrimitiveArray<i32>>(days.as_ref())?;
     let (listens, listening_ms) =
-        (column::<PrimitiveArray<i64>>(listens)?, column::<PrimitiveArray<i64>>(listening_ms)?);
-    let distincts = column::<BinaryArray<i32>>(distincts)?;
-    let (track_names, artists) = (column::<Utf8Array<i32>>(track_names)?, column::<Utf8Array<i32>>(artists)?);
-    let (genres, countries) = (column::<Utf8Array<i32>>(genres)?, column::<Utf8Array<i32>>(countries)?);
+        (column::<PrimitiveArray<i64>>(listens.as_ref())?, column::<PrimitiveArray<i64>>(listening_ms.as_ref())?);
+    let distincts = column::<BinaryArray<i32>>(distincts.as_ref())?;
+    let (track_names, artists) =
+        (column::<Utf8Array<i32>>(track_names.as_ref())?, column::<Utf8Array<i32>>(artists.as_ref())?);
+    let (genres, countries) =
+        (column::<Utf8Array<i32>>(genres.as_ref())?, column::<Utf8Array<i32>>(countries.as_ref())?);
     let owned = |column: &Utf8Array<i32>, row| column.is_valid(row).then(|| column.value(row).to_owned());
     (0..ids.len())
         .map(|row| {
@@ -534,7 +534,7 @@ fn read_deltas(columns: &[Box<dyn Array>]) -> Result<Vec<Delta>, ColumnarError> 
         .collect()
 }
 
-fn column<A: 'static>(array: &Box<dyn Array>) -> Result<&A, ColumnarError> {
+fn column<A: 'static>(array: &dyn Array) -> Result<&A, ColumnarError> {
     array
         .as_any()
         .downcast_ref()

@@ -64,12 +64,13 @@ pub struct Settings {
 
     /// Close a window early at so many announced bytes
     ///
-    /// Bounds the rows of a batch and with them, by way of the report items that they touch, its memory.
+    /// Bounds the rows of a batch and, by way of the report items that they touch, its memory: with the default it stays
+    /// well below 512 MiB, the smallest Fargate task.
     #[arg(
         long,
         env = "MUSIC_STREAMS_MAX_BYTES",
         value_name = "SIZE",
-        default_value = "256MiB",
+        default_value = "128MiB",
         help_heading = "Window"
     )]
     pub max_bytes: ByteSize,

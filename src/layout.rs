@@ -54,14 +54,14 @@ pub fn batch_prefix(batch: BatchNumber) -> String {
     format!("{BATCHES}{}/", batch_name(batch))
 }
 
-/// What a batch decided: objects, uploads, delta file.
+/// What a batch decided: objects, uploads, delta files.
 pub fn manifest_key(batch: BatchNumber) -> String {
     format!("{}manifest.json", batch_prefix(batch))
 }
 
-/// What a batch adds to the reports.
-pub fn deltas_key(batch: BatchNumber) -> String {
-    format!("{}deltas.parquet", batch_prefix(batch))
+/// What a batch adds to the reports, in files numbered from 1.
+pub fn deltas_key(batch: BatchNumber, file: usize) -> String {
+    format!("{}deltas-{file}.parquet", batch_prefix(batch))
 }
 
 /// Gives the files of one batch their places in the archive or the quarantine: below the batch's own folder under the name
@@ -101,10 +101,12 @@ impl Places {
         // Two versions of one key in one batch have the same name.
         let mut free = place.clone();
         let mut copy = 1;
-        while !self.taken.insert(free.clone()) {
+        // The place of the reason is taken with it, or another file of that name would meet it.
+        while self.taken.contains(&free) || self.taken.contains(&format!("{free}{REASON_SUFFIX}")) {
             copy += 1;
             free = format!("{place}~{copy}");
         }
+        self.taken.extend([format!("{free}{REASON_SUFFIX}"), free.clone()]);
         free
     }
 }
@@ -119,6 +121,16 @@ mod tests {
         assert_eq!(places.archive("incoming/a/ü b.csv"), "archive/2026-01-02/batch-000000000042/a/ü b.csv");
         assert_eq!(places.archive("incoming/a/ü b.csv"), "archive/2026-01-02/batch-000000000042/a/ü b.csv~2");
         assert_eq!(places.quarantine("incoming/x"), "quarantine/objects/2026-01-02/batch-000000000042/x");
+    }
+
+    #[test]
+    fn a_file_named_like_a_reason_does_not_meet_one() {
+        for names in [["incoming/x", "incoming/x.reason.json"], ["incoming/x.reason.json", "incoming/x"]] {
+            let mut places = Places::new("2026-01-02".into(), 42);
+            let [first, second] = names.map(|name| places.quarantine(name));
+            let reasons = [format!("{first}{REASON_SUFFIX}"), format!("{second}{REASON_SUFFIX}")];
+            assert!(first != second && !reasons.contains(&first) && !reasons.contains(&second), "{first} {second}");
+        }
     }
 
     #[test]

@@ -126,7 +126,7 @@ pub async fn run(settings: &Settings, clients: Clients) -> Result<(), StartError
     );
     let flow =
         Flow { window, messages, overdue, idle_limit: settings.exit_when_idle, custody, stop, halt: halt.clone() };
-    flow.run(worker).await;
+    flow.run(Box::new(worker)).await;
 
     let stopped = async {
         for receiver in receivers {
@@ -143,8 +143,8 @@ pub async fn run(settings: &Settings, clients: Clients) -> Result<(), StartError
 
 /// The worker, or the batch that it is at.
 enum Hand {
-    Idle(Worker),
-    Busy(LocalBoxFuture<'static, Worker>),
+    Idle(Box<Worker>),
+    Busy(LocalBoxFuture<'static, Box<Worker>>),
 }
 
 /// The window that fills, and what fills and empties it.
@@ -159,7 +159,7 @@ struct Flow {
 }
 
 impl Flow {
-    async fn run(mut self, worker: Worker) {
+    async fn run(mut self, worker: Box<Worker>) {
         let mut hand = Hand::Idle(worker);
         let mut last_activity = Instant::now();
         loop {
@@ -207,15 +207,19 @@ impl Flow {
                 }
             };
         }
-        self.give_back().await;
-        if let Hand::Busy(batch) = hand {
-            // Dropping it at the end of the time is as safe as a crash.
-            let _ = self.halt.run_until_cancelled(batch).await;
-        }
+        let halt = self.halt.clone();
+        let batch = async {
+            if let Hand::Busy(batch) = hand {
+                batch.await;
+            }
+        };
+        // Dropping both at the end of the time is as safe as a crash.
+        let _ = halt.run_until_cancelled(futures::future::join(self.give_back(), batch)).await;
     }
 
     /// Gives every buffered message back to the queue.
     async fn give_back(&mut self) {
+        tracing::info!("stopping");
         let mut ids: Vec<_> =
             self.window.close().into_iter().flat_map(|window| window.messages).map(|message| message.id).collect();
         self.messages.close();
@@ -224,12 +228,12 @@ impl Flow {
         }
         let given_back = ids.len();
         self.custody.release(ids, Duration::ZERO).await;
-        tracing::info!(given_back, "stopping");
+        tracing::info!(given_back, "buffered messages are back in the queue");
     }
 }
 
 /// Waits for the batch under way; for ever when there is none.
-async fn finished(hand: &mut Hand) -> Worker {
+async fn finished(hand: &mut Hand) -> Box<Worker> {
     match hand {
         Hand::Busy(batch) => batch.await,
         Hand::Idle(_) => std::future::pending().await,
@@ -321,7 +325,7 @@ impl Receiver {
     }
 }
 
-/// Looks for batches of silent consumers and passes them on.
+/// Looks for batches whose owners are silent and passes them on.
 async fn watch_leases(
     ledger: Ledger,
     lease: Duration,
@@ -332,7 +336,7 @@ async fn watch_leases(
     while stop.run_until_cancelled(tokio::time::sleep(lease / LOOKS_PER_LEASE)).await.is_some() {
         match ledger.registry().await {
             Ok(registry) => {
-                for found in watch.observe(&registry, ledger.owner(), Instant::now()) {
+                for found in watch.observe(&registry, Instant::now()) {
                     // No place: it is still overdue at the next look.
                     let _ = overdue.try_send(found);
                 }

@@ -128,8 +128,9 @@ impl Applied {
     }
 }
 
-/// Watches other consumers' batches for owners that stopped beating. Only this observer's own clock is used: a batch is
-/// overdue when its beat has not changed for the whole lease while this observer was looking.
+/// Watches batches for owners that stopped beating. Only this observer's own clock is used: a batch is overdue when its
+/// entry has not changed for the whole lease while this observer was looking. One's own batches are watched too: the one
+/// that is worked on beats, and one whose recovery failed does not.
 #[derive(Debug)]
 pub struct LeaseWatch {
     lease: Duration,
@@ -142,11 +143,11 @@ impl LeaseWatch {
         LeaseWatch { lease, seen: BTreeMap::new() }
     }
 
-    /// Takes a look at the registry, and gives the batches of other owners that are overdue.
-    pub fn observe(&mut self, registry: &Registry, me: &str, now: Instant) -> Vec<(BatchNumber, Entry)> {
+    /// Takes a look at the registry, and gives the batches that are overdue.
+    pub fn observe(&mut self, registry: &Registry, now: Instant) -> Vec<(BatchNumber, Entry)> {
         self.seen.retain(|number, _| registry.batches.contains_key(number));
         let mut overdue = Vec::new();
-        for (&number, entry) in registry.batches.iter().filter(|(_, entry)| entry.owner != me) {
+        for (&number, entry) in &registry.batches {
             let (seen, since) = self.seen.entry(number).or_insert_with(|| (entry.clone(), now));
             if seen != entry {
                 (*seen, *since) = (entry.clone(), now);
@@ -182,17 +183,13 @@ mod tests {
         let (lease, start) = (Duration::from_secs(60), Instant::now());
         let mut watch = LeaseWatch::new(lease);
         let registry = |beat| Registry { last: 1, batches: BTreeMap::from([(1, entry(State::Open, beat))]) };
-        assert!(watch.observe(&registry(5), "me", start).is_empty());
-        assert!(watch.observe(&registry(5), "me", start + lease / 2).is_empty());
-        assert!(watch.observe(&registry(6), "me", start + lease).is_empty(), "it has beaten");
-        assert!(watch.observe(&registry(6), "me", start + lease * 3 / 2).is_empty());
-        assert_eq!(watch.observe(&registry(6), "me", start + lease * 2).len(), 1);
-        assert!(
-            watch.observe(&registry(6), "other", start + lease * 9).is_empty(),
-            "one's own batches are not watched"
-        );
-        assert!(watch.observe(&Registry::default(), "me", start + lease * 9).is_empty());
-        assert!(watch.observe(&registry(6), "me", start + lease * 9).is_empty(), "a new sight starts anew");
+        assert!(watch.observe(&registry(5), start).is_empty());
+        assert!(watch.observe(&registry(5), start + lease / 2).is_empty());
+        assert!(watch.observe(&registry(6), start + lease).is_empty(), "it has beaten");
+        assert!(watch.observe(&registry(6), start + lease * 3 / 2).is_empty());
+        assert_eq!(watch.observe(&registry(6), start + lease * 2).len(), 1);
+        assert!(watch.observe(&Registry::default(), start + lease * 9).is_empty());
+        assert!(watch.observe(&registry(6), start + lease * 9).is_empty(), "a new sight starts anew");
     }
 
     proptest! {

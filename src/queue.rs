@@ -313,7 +313,7 @@ fn report(what: &str, results: Vec<BatchResult>) {
             }
             Err(error) => {
                 // A receipt handle that ran out is no failure: the message is on its way back already.
-                if error.kind != Kind::NotFound {
+                if error.kind != Kind::MissingResource {
                     refused += batch.len();
                 }
                 example = Some(error.to_string());

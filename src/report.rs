@@ -227,7 +227,7 @@ pub fn parse_seconds(text: &str) -> Option<u64> {
 
 /// Milliseconds a listener, rounded to the nearest.
 pub fn average_ms(listening_ms: u64, listeners: u64) -> u64 {
-    if listeners == 0 { 0 } else { (listening_ms + listeners / 2) / listeners }
+    (listening_ms.saturating_add(listeners / 2)).checked_div(listeners).unwrap_or(0)
 }
 
 #[cfg(test)]

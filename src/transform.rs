@@ -36,7 +36,7 @@ use crate::row::{Columns, Rejection, date_text};
 /// Longest record, in bytes. Beyond it a file is not CSV but something with an unclosed quote.
 pub const MAX_RECORD_BYTES: u64 = 4 << 20;
 /// Rows that make a row group worth writing: small enough to hold twice, large enough to compress well.
-const ROW_GROUP_ROWS: usize = 256 * 1024;
+const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// Encoded bytes of all days that may wait for their uploads; with more, the largest file is finished early.
 const MAX_PENDING_BYTES: usize = 64 << 20;
 /// Rejected rows, encoded, that wait for the end of their object.
@@ -44,7 +44,9 @@ const MAX_REJECT_BYTES: usize = 8 << 20;
 /// Longest field that is shown of a rejected row, in bytes, and how many fields are.
 const SHOWN: (usize, usize) = (256, 32);
 /// Rows between two looks at the rate limit and at cancellation.
-const ROWS_PER_CHECK: u64 = 4096;
+const ROWS_PER_CHECK: u32 = 4096;
+/// Report items in one delta file: what a roll forward holds in memory at a time, at 8 KiB each at the most.
+const DELTAS_PER_FILE: usize = 4096;
 /// Uploads that are finished at the same time.
 const CONCURRENT_UPLOADS: usize = 16;
 
@@ -102,6 +104,9 @@ pub enum Outcome {
     Bad(BadObject),
     /// Deleted or replaced before it was read; what replaced it has its own event.
     Gone,
+    /// The service does not give it out: no permission, a storage class that cannot be read, a key that is lost. It is left
+    /// out of the batch and stays where it is. Only ever in [`PrepareError::Spoiled`].
+    Unreadable(String),
 }
 
 /// Why a batch could not be prepared.
@@ -116,7 +121,7 @@ pub enum PrepareError {
     /// The process is about to stop.
     #[error("stopped by request")]
     Cancelled,
-    /// An object turned out unusable after rows of it were used.
+    /// An object cannot be in the batch: it turned out unusable after rows of it were used, or it cannot be read.
     #[error("object {object} turned out unusable late")]
     Spoiled {
         /// Its position among those given to [`Preparation::add`].
@@ -145,9 +150,9 @@ pub struct Limits {
 pub struct Prepared {
     /// Uploads to complete.
     pub uploads: Vec<Upload>,
-    /// The delta file.
-    pub deltas: Vec<u8>,
-    /// Report items in it.
+    /// Keys of the delta files.
+    pub delta_keys: Vec<String>,
+    /// Report items in them.
     pub report_items: usize,
 }
 
@@ -184,6 +189,8 @@ pub struct Preparation {
     files: BTreeMap<i32, CuratedFile>,
     parts: BTreeMap<i32, usize>,
     finished: Vec<Upload>,
+    /// Rows read since the last look at the pace.
+    unpaced_rows: u32,
     /// Rejected rows that are not with the upload yet.
     rejects: Vec<u8>,
     rejects_upload: Option<PendingUpload>,
@@ -221,6 +228,7 @@ impl Preparation {
             files: BTreeMap::new(),
             parts: BTreeMap::new(),
             finished: Vec::new(),
+            unpaced_rows: 0,
             rejects: Vec::new(),
             rejects_upload: None,
         }
@@ -244,12 +252,14 @@ impl Preparation {
         };
         let outcome = match failure {
             Failure::Bad(bad) => Outcome::Bad(bad),
-            Failure::Prepare(PrepareError::Aws(error)) if matches!(error.kind, Kind::NotFound | Kind::Condition) => {
-                Outcome::Gone
-            }
+            Failure::Body(error) => match error.kind {
+                Kind::NotFound | Kind::Condition => Outcome::Gone,
+                Kind::Denied | Kind::Refused | Kind::NotImplemented => Outcome::Unreadable(error.to_string()),
+                _ => return Err(error.into()),
+            },
             Failure::Prepare(error) => return Err(error),
         };
-        if mark.spilled {
+        if mark.spilled || matches!(outcome, Outcome::Unreadable(_)) {
             return Err(PrepareError::Spoiled { object: position, outcome });
         }
         self.rows.truncate(mark.rows);
@@ -314,17 +324,23 @@ impl Preparation {
             if self.rows.len() >= ROW_GROUP_ROWS || self.rejects.len() >= MAX_REJECT_BYTES {
                 self.relieve(mark).await?;
             }
-            if rows % ROWS_PER_CHECK == 0 {
+            self.unpaced_rows += 1;
+            if self.unpaced_rows >= ROWS_PER_CHECK {
                 self.check_pace().await?;
             }
         }
     }
 
-    async fn check_pace(&self) -> Result<(), PrepareError> {
+    async fn check_pace(&mut self) -> Result<(), PrepareError> {
         if self.stop.is_cancelled() {
             return Err(PrepareError::Cancelled);
         }
-        if let (Some(limiter), Some(rows)) = (&self.limits.rows, NonZeroU32::new(ROWS_PER_CHECK as u32)) {
+        // Also of objects that turned out bad, whose rows nobody counts.
+        if self.dictionary.len() > self.limits.report_items {
+            return Err(PrepareError::TooManyItems);
+        }
+        let rows = NonZeroU32::new(std::mem::take(&mut self.unpaced_rows));
+        if let (Some(limiter), Some(rows)) = (&self.limits.rows, rows) {
             // A limiter with a burst below the step would never let it pass; configuration rules that out.
             let _ = self.stop.run_until_cancelled(limiter.until_n_ready(rows)).await;
         }
@@ -410,14 +426,23 @@ impl Preparation {
             uploads.push(upload.finish().await?);
         }
         let report_items = self.fold.items();
-        let deltas = columnar::encode_deltas(self.fold.into_deltas(&self.dictionary, &self.catalogue))?;
-        Ok(Prepared { uploads, deltas, report_items })
+        let mut delta_keys = Vec::new();
+        let mut deltas = self.fold.into_deltas(&self.dictionary, &self.catalogue).peekable();
+        while deltas.peek().is_some() {
+            let group: Vec<_> = deltas.by_ref().take(DELTAS_PER_FILE).collect();
+            let key = layout::deltas_key(self.batch, delta_keys.len() + 1);
+            self.bucket.put(&key, columnar::encode_deltas(&group)?, "application/vnd.apache.parquet").await?;
+            delta_keys.push(key);
+        }
+        Ok(Prepared { uploads, delta_keys, report_items })
     }
 }
 
 /// Why an object could not be read to its end.
 enum Failure {
     Bad(BadObject),
+    /// Reading its body failed. Told apart from failures of what the batch writes, which say nothing about the object.
+    Body(AwsError),
     Prepare(PrepareError),
 }
 
@@ -431,7 +456,7 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         // What the bucket and the guard say travels inside; anything else is said by the decompressor.
         let error = match error.downcast::<AwsError>() {
-            Ok(error) => return Failure::Prepare(PrepareError::Aws(error)),
+            Ok(error) => return Failure::Body(error),
             Err(error) => error,
         };
         match error.downcast::<BadObject>() {

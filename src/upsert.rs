@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
@@ -40,6 +41,8 @@ pub const DATE_SHARDS: u32 = 8;
 
 /// Items of one read: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
 const READ_ITEMS: usize = 100;
+/// First pause before asking again for keys that a read left unprocessed; doubled each time.
+const UNPROCESSED_PAUSE: Duration = Duration::from_millis(25);
 /// Writes of one group of [`READ_ITEMS`] under way at once.
 const WRITES_PER_GROUP: usize = 16;
 
@@ -217,6 +220,7 @@ impl Reports {
         let tables = request.keys().cloned().collect::<Vec<_>>().join(", ");
         let explain_read = || explain("dynamodb:BatchGetItem", tables.clone());
         let mut found = HashMap::new();
+        let mut pause = UNPROCESSED_PAUSE;
         while !request.is_empty() {
             let output =
                 self.client.batch_get_item().set_request_items(Some(request)).send().await.map_err(explain_read())?;
@@ -228,15 +232,13 @@ impl Reports {
                 }
             }
             request = output.unprocessed_keys.unwrap_or_default();
-            if !request.is_empty() && found.is_empty() {
-                // Nothing at all was served: back off before asking again.
-                let cause = "no key was processed".to_owned();
-                return Err(AwsError {
-                    operation: "dynamodb:BatchGetItem",
-                    resource: tables,
-                    kind: Kind::Throttled,
-                    cause,
-                });
+            if !request.is_empty() {
+                if pause > UNPROCESSED_PAUSE * 64 {
+                    let (operation, cause) = ("dynamodb:BatchGetItem", "keys stay unprocessed".to_owned());
+                    return Err(AwsError { operation, resource: tables, kind: Kind::Throttled, cause });
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
             }
         }
         Ok(found)

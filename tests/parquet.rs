@@ -1,6 +1,6 @@
 //! Curated Parquet as DuckDB, pyarrow and Polars see it: each fault of the archived crates has a test here. Run by `make test`.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::process::Command;
 

@@ -616,7 +616,7 @@ fn settings_are_shown_with_their_sources() {
     assert_eq!(of("--window"), ("7m".to_owned(), "flag --window".to_owned()));
     assert_eq!(of("--bucket"), ("bucket-a".to_owned(), "environment MUSIC_STREAMS_BUCKET".to_owned()));
     assert_eq!(of("--lease"), ("90s".to_owned(), "environment MUSIC_STREAMS_LEASE".to_owned()));
-    assert_eq!(of("--max-bytes"), ("256MiB".to_owned(), "default".to_owned()));
+    assert_eq!(of("--max-bytes"), ("128MiB".to_owned(), "default".to_owned()));
     let wrong = program(&["check-config", "--queue-url", "q", "--bucket", "bucket", "--poll-wait", "1m"], &[]);
     assert!(
         !wrong.success && wrong.stderr.contains("--queue-url") && wrong.stderr.contains("--poll-wait"),
