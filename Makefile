@@ -57,8 +57,8 @@ measure-memory: up build ## measure peak memory on 20 files of 50 MB
 lint: ## check format, lints, documentation, template and compose file
 	@$(STACK) install-checks
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	cargo clippy --release --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --release --locked --no-deps --document-private-items
 	.tools/checks/bin/cfn-lint deploy/template.yaml
 	.tools/checks/bin/yamllint -d '{extends: default, rules: {line-length: {max: 120}, document-start: disable, braces: {max-spaces-inside: 0}}}' localstack/compose.yaml deploy/template.yaml
 

@@ -1,7 +1,7 @@
 //! The batch: one closed window from its claim to its end, exactly once.
 //!
-//! This file is the protocol carried out, and reads top to bottom: [`Worker::attempt`] opens, claims, prepares and commits;
-//! [`Worker::roll_forward`] upserts, publishes, archives and finishes. Before the commit nothing can be seen and giving up
+//! This file is the protocol carried out, and reads top to bottom: `attempt` opens, claims, prepares and commits;
+//! `roll_forward` upserts, publishes, archives and finishes. Before the commit nothing can be seen and giving up
 //! costs nothing; after it every step may be repeated by anyone, any number of times, and ends in the same state.
 //! [`Worker::recover`] does for a dead consumer's batch what is left to do.
 

@@ -79,7 +79,7 @@ pub struct Notification {
 }
 
 impl Notification {
-    fn unreadable(reason: impl Into<String>) -> Self {
+    fn because(reason: impl Into<String>) -> Self {
         Notification { unreadable: Some(reason.into()), ..Notification::default() }
     }
 
@@ -94,7 +94,7 @@ pub fn decode(body: &str) -> Notification {
     for _ in 0..=MAX_ENVELOPES {
         let value: Value = match serde_json::from_str(&body) {
             Ok(value) => value,
-            Err(error) => return Notification::unreadable(format!("not JSON: {error}")),
+            Err(error) => return Notification::because(format!("not JSON: {error}")),
         };
         if value["Type"] == "Notification" && value["Message"].is_string() {
             body = Cow::Owned(value["Message"].as_str().unwrap_or_default().to_owned());
@@ -102,7 +102,7 @@ pub fn decode(body: &str) -> Notification {
         }
         return announced_in(&value);
     }
-    Notification::unreadable(format!("more than {MAX_ENVELOPES} envelopes around the event"))
+    Notification::because(format!("more than {MAX_ENVELOPES} envelopes around the event"))
 }
 
 /// What a consumer of one bucket does with a notification.
@@ -150,10 +150,10 @@ fn announced_in(value: &Value) -> Notification {
         match event_bridge(value) {
             Ok(Some(event)) => Notification { events: vec![event], ..Notification::default() },
             Ok(None) => Notification::ignored(),
-            Err(reason) => Notification::unreadable(reason),
+            Err(reason) => Notification::because(reason),
         }
     } else {
-        Notification::unreadable("neither an S3 event, nor an SNS envelope, nor an EventBridge event of aws.s3")
+        Notification::because("neither an S3 event, nor an SNS envelope, nor an EventBridge event of aws.s3")
     }
 }
 
