@@ -1,9 +1,10 @@
-//! AWS clients and AWS errors.
+//! AWS clients and AWS errors, and shorthands for DynamoDB items.
 //!
 //! Every failed call becomes an [`AwsError`] that names the operation and the resource, says what to do about it, and is of
 //! one of a few kinds. What happens next is decided by the kind alone: [`Kind::is_passing`] is the one place that says
 //! what is worth trying again.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tokio_util::sync::CancellationToken;
@@ -221,6 +223,19 @@ impl Clients {
             dynamodb: aws_sdk_dynamodb::Client::new(&config),
         }
     }
+}
+
+/// An item as DynamoDB gives it.
+pub type Item = HashMap<String, AttributeValue>;
+
+/// A text attribute.
+pub fn text(value: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(value.into())
+}
+
+/// A number attribute of an item, where it is there and whole.
+pub fn number(item: &Item, name: &str) -> Option<u64> {
+    item.get(name)?.as_n().ok()?.parse().ok()
 }
 
 /// Pauses between tries: doubled each time up to a bound, and jittered so that consumers do not move in step.

@@ -20,7 +20,7 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 
-use crate::aws::{AwsError, Kind, explain};
+use crate::aws::{AwsError, Item, Kind, explain, number, text};
 use crate::event::{ObjectId, Version};
 use crate::protocol::{BatchNumber, Contest, Entry, Registry, State, contest};
 
@@ -30,9 +30,6 @@ const CLAIM_DAYS: u64 = 15;
 const RECORD_DAYS: u64 = 31;
 /// Tries to take a number before giving up: each failure means that another consumer took one.
 const OPEN_ATTEMPTS: usize = 100;
-
-/// An item as DynamoDB gives it.
-pub type Item = HashMap<String, AttributeValue>;
 
 /// What a claim came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -349,16 +346,6 @@ fn expiry(days: u64) -> AttributeValue {
     let from_now = Duration::from_secs(days * 86_400);
     let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default() + from_now;
     AttributeValue::N(at.as_secs().to_string())
-}
-
-/// A text attribute.
-pub fn text(value: impl Into<String>) -> AttributeValue {
-    AttributeValue::S(value.into())
-}
-
-/// A number attribute of an item, where it is there and whole.
-pub fn number(item: &Item, name: &str) -> Option<u64> {
-    item.get(name)?.as_n().ok()?.parse().ok()
 }
 
 fn parse_registry(item: &Item) -> Registry {

@@ -8,8 +8,7 @@ use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyl
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Map, Value};
 
-use crate::aws::{AwsError, explain};
-use crate::ledger::{Item, text};
+use crate::aws::{AwsError, Item, explain, number, text};
 use crate::report::{Report, parse_seconds};
 use crate::row::{date_text, parse_date};
 use crate::upsert::{BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, date_shard, genre_date};
@@ -43,38 +42,30 @@ fn parse_day(text: &str) -> Result<Day, String> {
     parse_date(text).map(|day| Day(date_text(day))).ok_or_else(|| "give a day as YYYY-MM-DD".to_owned())
 }
 
+#[derive(Debug, Args)]
+struct TopList {
+    /// Day (UTC)
+    #[arg(long, value_parser = parse_day, value_name = "YYYY-MM-DD")]
+    date: Day,
+    /// How many
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "COUNT")]
+    top: u16,
+}
+
 #[derive(Debug, Subcommand)]
 enum Question {
     /// The most listened tracks of a day, of one genre or of all
     Tracks {
-        /// Day (UTC)
-        #[arg(long, value_parser = parse_day, value_name = "YYYY-MM-DD")]
-        date: Day,
+        #[command(flatten)]
+        list: TopList,
         /// Genre; all of them if not given
         #[arg(long)]
         genre: Option<String>,
-        /// How many
-        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "COUNT")]
-        top: u16,
     },
     /// The most listened genres of a day
-    Genres {
-        /// Day (UTC)
-        #[arg(long, value_parser = parse_day, value_name = "YYYY-MM-DD")]
-        date: Day,
-        /// How many
-        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "COUNT")]
-        top: u16,
-    },
+    Genres(TopList),
     /// The busiest listeners of a day
-    Listeners {
-        /// Day (UTC)
-        #[arg(long, value_parser = parse_day, value_name = "YYYY-MM-DD")]
-        date: Day,
-        /// How many
-        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "COUNT")]
-        top: u16,
-    },
+    Listeners(TopList),
     /// One track, day by day
     Track {
         /// Track id
@@ -127,17 +118,17 @@ impl Query {
         let tables = Tables { client, prefix: &self.table_prefix };
         let table = |report: Report| report.table();
         let (items, columns): (Vec<Item>, &[(&str, &str)]) = match &self.question {
-            Question::Tracks { date, genre: Some(genre), top } => {
+            Question::Tracks { list: TopList { date, top }, genre: Some(genre) } => {
                 let partitions = vec![genre_date(genre, &date.0)];
                 (tables.top(LISTINGS_TABLE, "genre_date", partitions, *top).await?, &TRACK_COLUMNS)
             }
-            Question::Tracks { date, genre: None, top } => {
+            Question::Tracks { list: TopList { date, top }, genre: None } => {
                 (tables.top(table(Report::Track), "date_shard", shards(date), *top).await?, &TRACK_COLUMNS)
             }
-            Question::Genres { date, top } => {
+            Question::Genres(TopList { date, top }) => {
                 (tables.top(table(Report::Genre), "report_date", vec![date.0.clone()], *top).await?, &GENRE_COLUMNS)
             }
-            Question::Listeners { date, top } => {
+            Question::Listeners(TopList { date, top }) => {
                 (tables.top(table(Report::Listener), "date_shard", shards(date), *top).await?, &LISTENER_COLUMNS)
             }
             Question::Track { id } => (tables.days(id).await?, &TRACK_DAY_COLUMNS),
@@ -185,7 +176,7 @@ impl Tables<'_> {
         let name = |item: &Item| {
             ["track_id", "user_id", "track_genre"].iter().find_map(|name| item.get(*name)?.as_s().ok()).cloned()
         };
-        items.sort_by_key(|item| (std::cmp::Reverse(crate::ledger::number(item, "total_listens")), name(item)));
+        items.sort_by_key(|item| (std::cmp::Reverse(number(item, "total_listens")), name(item)));
         items.truncate(usize::from(top));
         Ok(items)
     }

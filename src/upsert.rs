@@ -23,8 +23,7 @@ use futures::{StreamExt, TryStreamExt};
 use governor::DefaultDirectRateLimiter;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{AwsError, Kind, explain, persist};
-use crate::ledger::{Item, number, text};
+use crate::aws::{AwsError, Item, Kind, explain, number, persist, text};
 use crate::protocol::{Applied, BatchNumber};
 use crate::report::{self, Attributes, Delta, Distinct, Figures, Key, LIST_SEPARATOR, Report};
 use crate::row::date_text;

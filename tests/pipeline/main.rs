@@ -418,6 +418,27 @@ async fn unreadable_messages_go_to_the_dead_letter_queue_and_nothing_else_does()
 }
 
 #[tokio::test]
+async fn an_object_that_s3_does_not_give_out_holds_up_no_other() {
+    let deployment = Deployment::with("refused", &["Versioning=Enabled"]).await;
+    let rows = rows(8500, 30);
+    // A version id that no S3 ever gave: refused with 400 or 404, depending on whose S3 it is.
+    let mut bogus: serde_json::Value =
+        serde_json::from_str(&announcements(&deployment, "incoming/a.csv", "e")[0]).unwrap();
+    bogus["Records"][0]["s3"]["object"]["versionId"] = "not a version id".into();
+    deployment.send(bogus.to_string()).await;
+    deployment.put("incoming/a.csv", csv_of(&rows)).await;
+    let consumer = deployment.consumer(&["--window", "1s"]);
+    let started = std::time::Instant::now();
+    while !deployment.keys("incoming/").await.is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{}", consumer.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    consumer.stop();
+    Expected::of(&rows).assert_reported(&deployment).await;
+    assert_eq!(deployment.keys("archive/").await.len(), 1);
+}
+
+#[tokio::test]
 async fn the_catalogue_is_loaded_again_when_it_changes() {
     let deployment = Deployment::new("catalogue").await;
     let consumer = deployment.consumer(&["--window", "1s"]);
