@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_sqs::types::QueueAttributeName;
+use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
 use music_streams::aws::Clients;
 
 pub type Item = HashMap<String, AttributeValue>;
@@ -107,6 +107,20 @@ impl Deployment {
         let attributes = self.clients.sqs.get_queue_attributes().queue_url(queue_url);
         let attributes = attributes.set_attribute_names(Some(names.to_vec())).send().await.unwrap().attributes.unwrap();
         names.iter().map(|name| attributes.get(name).map_or(0, |count| count.parse::<u32>().unwrap())).sum()
+    }
+
+    /// Receives what is visible, and makes it visible again: receive counts and bodies.
+    pub async fn receive(&self) -> Vec<(u32, String)> {
+        let count = MessageSystemAttributeName::ApproximateReceiveCount;
+        let receive =
+            self.clients.sqs.receive_message().queue_url(&self.queue_url).visibility_timeout(0).wait_time_seconds(2);
+        let output =
+            receive.max_number_of_messages(10).message_system_attribute_names(count.clone()).send().await.unwrap();
+        let of = |message: &aws_sdk_sqs::types::Message| {
+            let attributes = message.attributes().unwrap();
+            (attributes[&count].parse().unwrap(), message.body().unwrap().to_owned())
+        };
+        output.messages().iter().map(of).collect()
     }
 
     /// How many batches took a number, whatever became of them.
