@@ -6,6 +6,7 @@
 //! [`Worker::recover`] does for a dead consumer's batch what is left to do.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
@@ -112,6 +113,15 @@ enum Finish {
     Undone,
 }
 
+/// What one attempt is about: some objects of a window.
+struct Work<'a> {
+    events: &'a [ObjectEvent],
+    /// Positions among the events.
+    positions: &'a [usize],
+    /// What an earlier attempt found of objects that cannot be counted.
+    unusable: &'a HashMap<usize, Outcome>,
+}
+
 /// Why a batch did not come to its end.
 #[derive(Debug, thiserror::Error)]
 enum BatchError {
@@ -168,12 +178,13 @@ impl Worker {
     /// Works off a window, and then acknowledges its messages or gives them back.
     pub async fn run(&mut self, window: Closed) {
         let mut finishes = vec![Finish::Undone; window.objects.len()];
-        let mut known_unusable = HashMap::new();
+        let mut unusable = HashMap::new();
         let mut backoff = Backoff::default();
         // Nearly always one batch. More when the objects together touch too many report items for one.
         let mut pending = vec![(0..window.objects.len()).collect::<Vec<_>>()];
         while let Some(objects) = pending.pop() {
-            match self.attempt(&window.objects, &objects, &known_unusable, &mut finishes).await {
+            let work = Work { events: &window.objects, positions: &objects, unusable: &unusable };
+            match self.attempt(&work, &mut finishes).await {
                 Ok(()) => {}
                 Err(BatchError::Prepare(PrepareError::Spoiled { object, outcome: Outcome::Unreadable(error) })) => {
                     tracing::error!(object = window.objects[object].object.key, "left out: {error}");
@@ -181,13 +192,13 @@ impl Worker {
                     pending.push(objects.into_iter().filter(|&other| other != object).collect());
                 }
                 Err(BatchError::Prepare(PrepareError::Spoiled { object, outcome })) => {
-                    known_unusable.insert(object, outcome);
+                    unusable.insert(object, outcome);
                     pending.push(objects);
                 }
                 Err(BatchError::Prepare(PrepareError::TooManyItems)) => match objects.as_slice() {
                     [single] => {
                         let limit = self.limits.report_items;
-                        known_unusable.insert(*single, Outcome::Bad(BadObject::TooManyItems { limit }));
+                        unusable.insert(*single, Outcome::Bad(BadObject::TooManyItems { limit }));
                         pending.push(objects);
                     }
                     several => {
@@ -240,15 +251,10 @@ impl Worker {
         self.custody.release(undone, Duration::ZERO).await;
     }
 
-    /// One batch over the objects at the given positions.
-    async fn attempt(
-        &mut self,
-        events: &[ObjectEvent],
-        positions: &[usize],
-        known_unusable: &HashMap<usize, Outcome>,
-        finishes: &mut [Finish],
-    ) -> Result<(), BatchError> {
-        let started = Instant::now();
+    /// One batch.
+    async fn attempt(&mut self, work: &Work<'_>, finishes: &mut [Finish]) -> Result<(), BatchError> {
+        let Work { events, positions, .. } = *work;
+        let mut stages = Stages::begin();
         let stop = self.stop.clone();
 
         // Open.
@@ -258,7 +264,7 @@ impl Worker {
 
         // Claim and prepare; until the commit, any failure gives the batch up.
         let prepared = tokio::select! {
-            prepared = self.claim_and_prepare(batch, &date, events, positions, known_unusable, finishes) => prepared,
+            prepared = self.claim_and_prepare(batch, &date, work, finishes, &mut stages) => prepared,
             () = heart.evicted.cancelled() => Err(BatchError::Evicted),
             () = stop.cancelled() => Err(PrepareError::Cancelled.into()),
         };
@@ -274,7 +280,6 @@ impl Worker {
                 return Err(error);
             }
         };
-        let prepared_in = started.elapsed();
 
         // Commit. An answer that does not come leaves it open what happened, so it is asked for until the very end.
         match persist(&self.halt, async || self.ledger.commit(batch).await).await {
@@ -287,7 +292,8 @@ impl Worker {
         }
 
         // Roll forward.
-        self.roll_forward(batch, &manifest).await.map_err(BatchError::LeftCommitted)?;
+        stages.end("commit");
+        self.roll_forward(batch, &manifest, &mut stages).await.map_err(BatchError::LeftCommitted)?;
         let done: HashSet<&ObjectId> = manifest.objects.iter().map(|object| &object.object).collect();
         for &position in positions.iter().filter(|&&position| done.contains(&events[position].object)) {
             finishes[position] = Finish::Finished;
@@ -305,8 +311,7 @@ impl Worker {
             rejected = counts.rejected,
             report_items,
             files = manifest.uploads.len(),
-            prepare_s = seconds(prepared_in),
-            roll_forward_s = seconds(started.elapsed() - prepared_in),
+            seconds = %stages,
             lag_s = lag,
             "batch done"
         );
@@ -317,11 +322,11 @@ impl Worker {
         &mut self,
         batch: BatchNumber,
         date: &str,
-        events: &[ObjectEvent],
-        positions: &[usize],
-        known_unusable: &HashMap<usize, Outcome>,
+        work: &Work<'_>,
         finishes: &mut [Finish],
+        stages: &mut Stages,
     ) -> Result<Option<(Manifest, usize)>, BatchError> {
+        let Work { events, positions, unusable } = *work;
         let claims: Vec<(usize, Claim)> = futures::stream::iter(positions)
             .map(|&position| {
                 let (ledger, object) = (&self.ledger, &events[position].object);
@@ -341,6 +346,7 @@ impl Worker {
         if won.is_empty() {
             return Ok(None);
         }
+        stages.end("claim");
 
         let catalogue = self.catalogue.latest().await;
         let (bucket, limits, stop) = (self.bucket.clone(), self.limits.clone(), self.stop.clone());
@@ -350,7 +356,7 @@ impl Worker {
         let bucket = self.bucket.clone();
         let mut bodies = futures::stream::iter(won)
             .map(|position| {
-                let body = (!known_unusable.contains_key(&position)).then(|| bucket.read(&events[position].object));
+                let body = (!unusable.contains_key(&position)).then(|| bucket.read(&events[position].object));
                 std::future::ready((position, body))
             })
             .buffered(OPEN_AHEAD);
@@ -358,7 +364,7 @@ impl Worker {
             let event = &events[position];
             let outcome = match body {
                 Some(body) => preparation.add(position, event, body).await?,
-                None => known_unusable[&position].clone(),
+                None => unusable[&position].clone(),
             };
             let fate = match outcome.clone() {
                 Outcome::Counted { rows, rejected } => {
@@ -380,6 +386,7 @@ impl Worker {
         let manifest = Manifest { batch, objects, uploads, delta_keys };
         let json = serde_json::to_vec(&manifest).unwrap_or_default();
         self.bucket.put(&layout::manifest_key(batch), json, "application/json").await?;
+        stages.end("transform");
         Ok(Some((manifest, report_items)))
     }
 
@@ -413,7 +420,12 @@ impl Worker {
     /// Does everything that the batch decided. May be repeated by anyone, any number of times. What may pass is tried again
     /// until the process must go; what may not ends it here, and the batch, which nobody beats for any more, is taken up
     /// again after the lease.
-    async fn roll_forward(&self, batch: BatchNumber, manifest: &Manifest) -> Result<(), RollForwardError> {
+    async fn roll_forward(
+        &self,
+        batch: BatchNumber,
+        manifest: &Manifest,
+        stages: &mut Stages,
+    ) -> Result<(), RollForwardError> {
         let halt = &self.halt;
 
         // Upsert.
@@ -422,6 +434,7 @@ impl Worker {
             let deltas = columnar::decode_deltas(&persist(halt, async || self.bucket.read_all(key).await).await?)?;
             self.reports.apply(batch, through, deltas, halt).await?;
         }
+        stages.end("upsert");
 
         // Publish.
         futures::stream::iter(&manifest.uploads)
@@ -429,6 +442,7 @@ impl Worker {
             .buffer_unordered(CONCURRENT_OBJECTS)
             .try_collect::<()>()
             .await?;
+        stages.end("publish");
 
         // Archive. One object that cannot be moved does not keep the others.
         let put_away: Vec<Result<(), AwsError>> = futures::stream::iter(&manifest.objects)
@@ -437,6 +451,7 @@ impl Worker {
             .collect()
             .await;
         put_away.into_iter().collect::<Result<(), _>>()?;
+        stages.end("archive");
 
         // Finish.
         let summary = serde_json::to_string(&Counts::of(manifest)).unwrap_or_default();
@@ -501,8 +516,9 @@ impl Worker {
         let json = persist(&self.halt, async || self.bucket.read_all(&key).await).await?;
         let manifest: Manifest =
             serde_json::from_slice(&json).map_err(|error| RollForwardError::Manifest { key, error })?;
-        self.roll_forward(batch, &manifest).await?;
-        tracing::info!(batch, objects = manifest.objects.len(), "batch done after recovery");
+        let mut stages = Stages::begin();
+        self.roll_forward(batch, &manifest, &mut stages).await?;
+        tracing::info!(batch, objects = manifest.objects.len(), seconds = %stages, "batch done after recovery");
         Ok(())
     }
 
@@ -532,6 +548,30 @@ struct Heart {
     _beating: AbortOnDropHandle<()>,
 }
 
-fn seconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+/// How long each stage of a batch took.
+struct Stages {
+    last: Instant,
+    ended: Vec<(&'static str, Duration)>,
+}
+
+impl Stages {
+    fn begin() -> Self {
+        Stages { last: Instant::now(), ended: Vec::new() }
+    }
+
+    fn end(&mut self, stage: &'static str) {
+        let now = Instant::now();
+        self.ended.push((stage, now - self.last));
+        self.last = now;
+    }
+}
+
+impl fmt::Display for Stages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (stage, duration)) in self.ended.iter().enumerate() {
+            let space = if index == 0 { "" } else { " " };
+            write!(f, "{space}{stage} {:.3}", duration.as_secs_f64())?;
+        }
+        Ok(())
+    }
 }
