@@ -93,8 +93,13 @@ def install_crate(name, version, what, flags=()):
     stamp.write_text(version)
 
 
-def install():
+def install_localstack():
+    """LocalStack, and the AWS client that deploys to it."""
     install_python("stack", HERE / "requirements.txt", [HERE / "dynamodb_provider"])
+
+
+def install():
+    install_localstack()
     features = ["--no-default-features", "--features", "native-sqlite,http-server,cli"]
     install_crate("dynoxide", DYNOXIDE_VERSION, "dynoxide-rs", features)
 
@@ -230,6 +235,7 @@ def up():
         return
     docker = docker_answers()
     if docker:
+        install_localstack()
         subprocess.run(["docker", "compose", "-f", str(HERE / "compose.yaml"), "up", "--wait"], check=True)
         pids = []
     else:
