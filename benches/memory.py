@@ -1,8 +1,9 @@
 """`make measure-memory`: peak memory and time of the consumer on many large files, on the local stack.
 
-    memory.py [--files 20] [--megabytes 50] [-- FLAG ...]     flags after -- go to `music-streams run`
+    memory.py [--files 20] [--megabytes 50] [--tracks 20000] [--users 20000] [-- FLAG ...]
 
-The files are seeded and of the shape of real ones: 90,000 tracks with a few heard very often, 50,000 listeners, one day.
+Flags after -- go to `music-streams run`. The files are seeded and of the shape of real ones: a few tracks are heard very
+often, and all is of one day. With more tracks and listeners the local DynamoDB takes most of an hour.
 """
 
 import argparse
@@ -19,15 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "localstack"))
 import local  # noqa: E402
 
-TRACKS, USERS, ROW_BYTES = 90_000, 50_000, 49
+ROW_BYTES = 49
 
 
-def listens(seed, rows, tracks, weights):
+def listens(seed, rows, tracks, weights, users):
     choose = random.Random(seed)
-    users = choose.choices(range(1, USERS + 1), k=rows)
+    listeners = choose.choices(range(1, users + 1), k=rows)
     seconds = choose.choices(range(86_400), k=rows)
     lines = (f"{user},{track},2024-06-25 {second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}\n"
-             for user, track, second in zip(users, choose.choices(tracks, cum_weights=weights, k=rows), seconds))
+             for user, track, second in zip(listeners, choose.choices(tracks, cum_weights=weights, k=rows), seconds))
     return "user_id,track_id,listen_time\n" + "".join(lines)
 
 
@@ -35,11 +36,13 @@ def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--files", type=int, default=20)
     arguments.add_argument("--megabytes", type=int, default=50)
+    arguments.add_argument("--tracks", type=int, default=20_000)
+    arguments.add_argument("--users", type=int, default=20_000)
     arguments.add_argument("flags", nargs="*")
     options = arguments.parse_args()
     choose = random.Random(1)
-    tracks = [f"{choose.getrandbits(110):022x}"[:22] for _ in range(TRACKS)]
-    weights = list(itertools.accumulate(1 / (rank + 20) for rank in range(TRACKS)))
+    tracks = [f"{choose.getrandbits(110):022x}"[:22] for _ in range(options.tracks)]
+    weights = list(itertools.accumulate(1 / (rank + 20) for rank in range(options.tracks)))
     genres = [f"genre-{number}" for number in range(114)]
 
     s3, sqs = local.clients()
@@ -48,13 +51,13 @@ def main():
     songs = "track_id,track_name,artists,track_genre,duration_ms\n" + "".join(
         f"{track},Song {number},Artist {number % 9000},{choose.choice(genres)},{choose.randrange(60_000, 400_000)}\n"
         for number, track in enumerate(tracks))
-    users = "user_id,user_country\n" + "".join(f"{user},Country {user % 150}\n" for user in range(1, USERS + 1))
+    users = "user_id,user_country\n" + "".join(f"{user},Country {user % 150}\n" for user in range(1, options.users + 1))
     s3.put_object(Bucket=bucket, Key="reference/songs.csv", Body=songs.encode())
     s3.put_object(Bucket=bucket, Key="reference/users.csv", Body=users.encode())
     rows = options.megabytes * 1_000_000 // ROW_BYTES
     total = 0
     for number in range(options.files):
-        content = listens(number, rows, tracks, weights).encode()
+        content = listens(number, rows, tracks, weights, options.users).encode()
         total += len(content)
         s3.put_object(Bucket=bucket, Key=f"incoming/streams{number:04}.csv", Body=content)
         print(f"  uploaded {number + 1} of {options.files} files", flush=True)

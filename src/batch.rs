@@ -127,6 +127,8 @@ struct Work<'a> {
 enum BatchError {
     #[error(transparent)]
     Prepare(#[from] PrepareError),
+    #[error("the manifest of the batch cannot be written: {0}")]
+    Manifest(serde_json::Error),
     #[error("the batch was taken away from this consumer, which was silent for longer than the lease")]
     Evicted,
     #[error("{0}; it stays committed, and whoever lives finishes it")]
@@ -384,7 +386,7 @@ impl Worker {
 
         let Prepared { uploads, delta_keys, report_items } = preparation.finish().await?;
         let manifest = Manifest { batch, objects, uploads, delta_keys };
-        let json = serde_json::to_vec(&manifest).unwrap_or_default();
+        let json = serde_json::to_vec(&manifest).map_err(BatchError::Manifest)?;
         self.bucket.put(&layout::manifest_key(batch), json, "application/json").await?;
         stages.end("transform");
         Ok(Some((manifest, report_items)))
