@@ -6,6 +6,8 @@ STACK := $(PYTHON) localstack/stack.py
 # Values of `make local`: a folder with songs.csv, users.csv and streams*.csv; the length of a window.
 DATA ?=
 WINDOW ?= 5s
+# Random walks of `make sim`.
+SEEDS ?= 10000
 
 .DEFAULT_GOAL := help
 
@@ -44,6 +46,14 @@ test: ## run all tests, on a LocalStack of their own
 .PHONY: test-ministack
 test-ministack: ## run the tests that need AWS on ministack instead
 	@$(STACK) run --ministack cargo test --release --locked --test pipeline
+
+.PHONY: model
+model: ## explore the protocol exhaustively with every trouble at once (some minutes, 8 GiB)
+	MODEL_EVERYTHING=1 cargo test --release --locked --test model -- --nocapture --test-threads 1
+
+.PHONY: sim
+sim: ## take random walks through the protocol's model: make sim SEEDS=10000
+	SEEDS=$(SEEDS) cargo test --release --locked --test model walk -- --nocapture
 
 .PHONY: bench
 bench: ## run the benchmarks

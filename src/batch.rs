@@ -473,7 +473,7 @@ impl Worker {
                 persist(&self.halt, async || self.bucket.put(&key, note.clone(), "application/json").await).await?;
                 to
             }
-            Fate::Gone => return Ok(()),
+            Fate::Gone => return persist(&self.halt, async || self.ledger.release(object, batch).await).await,
         };
         match persist(&self.halt, async || self.bucket.move_object(object, *size, to).await).await? {
             Moved::There => Ok(()),

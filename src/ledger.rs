@@ -1,11 +1,11 @@
 //! The ledger: one DynamoDB table that says which batch has which object, and where every batch stands.
 //!
-//! The only module that knows the ledger's items. Every change is one conditional write; what is decided by them is in
-//! [`crate::protocol`]. Items (keys `pk`, `sk`):
+//! The only module that knows the ledger's items. What is decided is in [`crate::protocol`]; here it is made to hold, each by
+//! one conditional write: the registry by compare-and-swap, a claim by a put where nothing is yet. Items (keys `pk`, `sk`):
 //!
 //! | item | keys | attributes |
 //! |---|---|---|
-//! | registry | `registry`, `registry` | `last` N, `batches` M: number → `state`, `owner`, `beat`, `since` |
+//! | registry | `registry`, `registry` | `version` N, `last` N, `batches` M: number → `state`, `owner`, `beat`, `since` |
 //! | claim | `object#s3://BUCKET/KEY`, `version#…` or `etag#…` | `batch` N, `claimed_at`, `expires_at` |
 //! | record | `batch#000000000042`, `record` | `state` (`done`, `abandoned`), `summary`, `finished_at`, `expires_at` |
 //!
@@ -13,23 +13,19 @@
 //! records after the claims that refer to them.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::aws::{AwsError, Item, Kind, explain, number, text};
 use crate::event::{ObjectId, Version};
-use crate::protocol::{BatchNumber, Contest, Entry, Registry, State, contest};
+use crate::protocol::{BatchNumber, Change, Contest, Entry, Registry, State, contest};
 
 /// A claim outlives SQS's longest retention, 14 days, so that every repetition of its message meets it.
 const CLAIM_DAYS: u64 = 15;
 /// A record outlives every claim of its batch.
 const RECORD_DAYS: u64 = 31;
-/// Tries to take a number before giving up: each failure means that another consumer took one.
-const OPEN_ATTEMPTS: usize = 100;
+/// Tries of a conditional write before giving up: each failure means that another consumer got through.
+const ATTEMPTS: usize = 100;
 
 /// What a claim came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +36,14 @@ pub enum Claim {
     Duplicate,
     /// Another batch is at it.
     Left,
+}
+
+/// The registry as it is stored.
+#[derive(Debug, Default)]
+struct StoredRegistry {
+    registry: Registry,
+    /// Counts the writes; 0 where there is no item.
+    version: u64,
 }
 
 /// The ledger.
@@ -63,141 +67,51 @@ impl Ledger {
 
     /// Reads the registry, strongly consistent.
     pub async fn registry(&self) -> Result<Registry, AwsError> {
-        let item = self.get("registry", "registry").await?;
-        Ok(item.map(|item| parse_registry(&item)).unwrap_or_default())
+        Ok(self.stored_registry().await?.registry)
     }
 
     /// Takes the next number and lists the batch as open, in one write.
     pub async fn open(&self) -> Result<BatchNumber, AwsError> {
-        let mut registry = self.registry().await?;
-        for _ in 0..OPEN_ATTEMPTS {
-            let number = registry.last + 1;
-            let entry = AttributeValue::M(HashMap::from([
-                ("state".to_owned(), text(State::Open.name())),
-                ("owner".to_owned(), text(&self.owner)),
-                ("beat".to_owned(), AttributeValue::N("0".to_owned())),
-                ("since".to_owned(), text(jiff::Timestamp::now().to_string())),
-            ]));
-            let attempt = if registry.last == 0 {
-                // The very first batch makes the registry.
-                let batches = AttributeValue::M(HashMap::from([(number.to_string(), entry)]));
-                let put = self.client.put_item().table_name(&self.table);
-                put.item("pk", text("registry"))
-                    .item("sk", text("registry"))
-                    .item("last", AttributeValue::N(number.to_string()))
-                    .item("batches", batches)
-                    .condition_expression("attribute_not_exists(pk)")
-                    .send()
-                    .await
-                    .map(drop)
-                    .map_err(explain("dynamodb:PutItem", format!("{}/registry", self.table)))
-            } else {
-                self.update_registry(number)
-                    .update_expression("SET #last = :number, batches.#number = :entry")
-                    .condition_expression("#last = :last")
-                    .expression_attribute_names("#last", "last")
-                    .expression_attribute_values(":number", AttributeValue::N(number.to_string()))
-                    .expression_attribute_values(":last", AttributeValue::N(registry.last.to_string()))
-                    .expression_attribute_values(":entry", entry)
-                    .send()
-                    .await
-                    .map(drop)
-                    .map_err(explain("dynamodb:UpdateItem", format!("{}/registry", self.table)))
-            };
-            match attempt {
-                Ok(()) => return Ok(number),
-                Err(error) if error.kind == Kind::Condition => {
-                    registry = self.registry().await?;
-                    // The answer to a write that did happen may have been lost, and the SDK tried it again.
-                    if registry.batches.get(&number).is_some_and(|entry| entry.owner == self.owner) {
-                        return Ok(number);
-                    }
-                }
-                Err(error) => return Err(error),
+        let since = epoch_seconds();
+        let mut taken = None;
+        self.change(|registry| {
+            // The answer to a write that did happen may have been lost.
+            let is_mine =
+                |number: &BatchNumber| registry.batches.get(number).is_some_and(|entry| entry.owner == self.owner);
+            if taken.as_ref().is_some_and(is_mine) {
+                return Change::Already;
             }
-        }
-        Err(AwsError {
-            operation: "dynamodb:UpdateItem",
-            resource: format!("{}/registry", self.table),
-            kind: Kind::Throttled,
-            cause: format!("{OPEN_ATTEMPTS} other consumers took a number first"),
+            let (number, next) = registry.open(&self.owner, since);
+            taken = Some(number);
+            Change::To(next)
         })
+        .await?;
+        Ok(taken.unwrap_or_default())
     }
 
     /// Shows that the owner lives. `false` when the batch is no longer this consumer's.
     pub async fn beat(&self, number: BatchNumber) -> Result<bool, AwsError> {
-        let update = self
-            .update_registry(number)
-            .update_expression("SET batches.#number.beat = batches.#number.beat + :one")
-            .condition_expression("batches.#number.#owner = :me AND batches.#number.#state <> :abandoned")
-            .expression_attribute_names("#owner", "owner")
-            .expression_attribute_names("#state", "state")
-            .expression_attribute_values(":one", AttributeValue::N("1".to_owned()))
-            .expression_attribute_values(":me", text(&self.owner))
-            .expression_attribute_values(":abandoned", text(State::Abandoned.name()));
-        self.conditional(update.send().await)
+        self.change(|registry| registry.beat(number, &self.owner)).await
     }
 
     /// Flips this consumer's batch from open to committed. `false` when it was abandoned meanwhile.
     pub async fn commit(&self, number: BatchNumber) -> Result<bool, AwsError> {
-        let update = self
-            .update_registry(number)
-            .update_expression("SET batches.#number.#state = :committed")
-            // Committed already: the answer to the first try was lost.
-            .condition_expression("batches.#number.#owner = :me AND batches.#number.#state IN (:open, :committed)")
-            .expression_attribute_names("#owner", "owner")
-            .expression_attribute_names("#state", "state")
-            .expression_attribute_values(":me", text(&self.owner))
-            .expression_attribute_values(":open", text(State::Open.name()))
-            .expression_attribute_values(":committed", text(State::Committed.name()));
-        self.conditional(update.send().await)
+        self.change(|registry| registry.commit(number, &self.owner)).await
     }
 
     /// Flips a batch from open to abandoned, if it still is as `seen`. `false` when it is not.
     pub async fn abandon(&self, number: BatchNumber, seen: &Entry) -> Result<bool, AwsError> {
-        self.seize(number, seen, "SET batches.#number.#state = :to", State::Open, text(State::Abandoned.name())).await
+        self.change(|registry| registry.abandon(number, seen)).await
     }
 
     /// Makes another consumer's committed batch this consumer's, if it still is as `seen`. `false` when it is not.
     pub async fn adopt(&self, number: BatchNumber, seen: &Entry) -> Result<bool, AwsError> {
-        self.seize(number, seen, "SET batches.#number.#owner = :to", State::Committed, text(&self.owner)).await
-    }
-
-    async fn seize(
-        &self,
-        number: BatchNumber,
-        seen: &Entry,
-        change: &str,
-        state: State,
-        to: AttributeValue,
-    ) -> Result<bool, AwsError> {
-        let update = self
-            .update_registry(number)
-            .update_expression(change)
-            .condition_expression(
-                "batches.#number.#owner = :owner AND batches.#number.#state = :state AND batches.#number.beat = :beat",
-            )
-            .expression_attribute_names("#owner", "owner")
-            .expression_attribute_names("#state", "state")
-            .expression_attribute_values(":owner", text(&seen.owner))
-            .expression_attribute_values(":state", text(state.name()))
-            .expression_attribute_values(":beat", AttributeValue::N(seen.beat.to_string()))
-            .expression_attribute_values(":to", to);
-        self.conditional(update.send().await)
+        self.change(|registry| registry.adopt(number, seen, &self.owner)).await
     }
 
     /// Gives up this consumer's own open batch. `false` when it is committed or somebody else did so.
     pub async fn abandon_own(&self, number: BatchNumber) -> Result<bool, AwsError> {
-        let update = self
-            .update_registry(number)
-            .update_expression("SET batches.#number.#state = :abandoned")
-            .condition_expression("batches.#number.#owner = :me AND batches.#number.#state IN (:open, :abandoned)")
-            .expression_attribute_names("#owner", "owner")
-            .expression_attribute_names("#state", "state")
-            .expression_attribute_values(":me", text(&self.owner))
-            .expression_attribute_values(":open", text(State::Open.name()))
-            .expression_attribute_values(":abandoned", text(State::Abandoned.name()));
-        self.conditional(update.send().await)
+        self.change(|registry| registry.abandon_own(number, &self.owner)).await
     }
 
     /// Writes the record of a finished batch, then takes it off the registry. In this order, so that its state can be
@@ -215,13 +129,13 @@ impl Ledger {
             .send()
             .await
             .map_err(explain("dynamodb:PutItem", format!("{}/{}", self.table, record_key(number))))?;
-        let update = self.update_registry(number).update_expression("REMOVE batches.#number").send().await;
-        self.conditional(update).map(drop)
+        self.change(|registry| registry.close(number)).await.map(drop)
     }
 
     /// Claims an object for a batch.
     pub async fn claim(&self, object: &ObjectId, batch: BatchNumber) -> Result<Claim, AwsError> {
         let (pk, sk) = claim_key(object);
+        let resource = || format!("{}/{pk}", self.table);
         let put = self
             .client
             .put_item()
@@ -232,50 +146,81 @@ impl Ledger {
             .item("claimed_at", text(jiff::Timestamp::now().to_string()))
             .item("expires_at", expiry(CLAIM_DAYS))
             .condition_expression("attribute_not_exists(pk)")
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
-        let mut held = match put {
+        match put.map_err(explain("dynamodb:PutItem", resource())) {
             Ok(_) => return Ok(Claim::Won),
-            Err(SdkError::ServiceError(service)) if service.err().is_conditional_check_failed_exception() => {
-                match service.into_err() {
-                    PutItemError::ConditionalCheckFailedException(failed) => failed.item,
-                    _ => None,
+            Err(error) if error.kind == Kind::Condition => {}
+            Err(error) => return Err(error),
+        }
+        let mut holder = self.holder(&pk, &sk).await?;
+        for _ in 0..ATTEMPTS {
+            if holder == Some(batch) {
+                return Ok(Claim::Won);
+            }
+            let state = match holder {
+                Some(holder) => self.state_of(holder).await?,
+                None => None,
+            };
+            match contest(state) {
+                Contest::Leave => return Ok(Claim::Left),
+                Contest::Duplicate => {
+                    // Before it was done, the batch may have released its claim on an object that was gone.
+                    let confirmed = self.holder(&pk, &sk).await?;
+                    if confirmed == holder {
+                        return Ok(Claim::Duplicate);
+                    }
+                    holder = confirmed;
+                }
+                Contest::TakeOver => {
+                    let update = self
+                        .client
+                        .update_item()
+                        .table_name(&self.table)
+                        .key("pk", text(&pk))
+                        .key("sk", text(&sk))
+                        .update_expression("SET #batch = :batch, claimed_at = :claimed_at, expires_at = :expires_at")
+                        .condition_expression("#batch = :holder OR attribute_not_exists(pk)")
+                        .expression_attribute_names("#batch", "batch")
+                        .expression_attribute_values(":batch", AttributeValue::N(batch.to_string()))
+                        .expression_attribute_values(":holder", AttributeValue::N(holder.unwrap_or(0).to_string()))
+                        .expression_attribute_values(":claimed_at", text(jiff::Timestamp::now().to_string()))
+                        .expression_attribute_values(":expires_at", expiry(CLAIM_DAYS));
+                    match update.send().await.map_err(explain("dynamodb:UpdateItem", resource())) {
+                        Ok(_) => return Ok(Claim::Won),
+                        // Another consumer was faster: judge its claim.
+                        Err(error) if error.kind == Kind::Condition => holder = self.holder(&pk, &sk).await?,
+                        Err(error) => return Err(error),
+                    }
                 }
             }
-            Err(error) => return Err(explain("dynamodb:PutItem", format!("{}/{pk}", self.table))(error)),
-        };
-        loop {
-            // Some emulators do not return the item that stood in the way.
-            let item = match held.take() {
-                Some(item) => Some(item),
-                None => self.get(&pk, &sk).await?,
-            };
-            let holder = item.as_ref().and_then(|item| number(item, "batch")).unwrap_or(0);
-            if holder == batch {
-                return Ok(Claim::Won);
-            }
-            match contest(self.state_of(holder).await?) {
-                Contest::Duplicate => return Ok(Claim::Duplicate),
-                Contest::Leave => return Ok(Claim::Left),
-                Contest::TakeOver => {}
-            }
-            let update = self
-                .client
-                .update_item()
-                .table_name(&self.table)
-                .key("pk", text(&pk))
-                .key("sk", text(&sk))
-                .update_expression("SET #batch = :batch, expires_at = :expires_at")
-                .condition_expression("#batch = :holder OR attribute_not_exists(pk)")
-                .expression_attribute_names("#batch", "batch")
-                .expression_attribute_values(":batch", AttributeValue::N(batch.to_string()))
-                .expression_attribute_values(":holder", AttributeValue::N(holder.to_string()))
-                .expression_attribute_values(":expires_at", expiry(CLAIM_DAYS));
-            if self.conditional(update.send().await)? {
-                return Ok(Claim::Won);
-            }
-            // Another consumer was faster: judge its claim.
+        }
+        Err(Self::contended("dynamodb:UpdateItem", resource()))
+    }
+
+    /// The batch that has a claim.
+    async fn holder(&self, pk: &str, sk: &str) -> Result<Option<BatchNumber>, AwsError> {
+        Ok(self.get(pk, sk).await?.and_then(|item| number(&item, "batch")))
+    }
+
+    /// Releases the claim on an object that was gone before it was read: should the same content come back, it is new. Must
+    /// happen before the batch is done. May be repeated.
+    pub async fn release(&self, object: &ObjectId, batch: BatchNumber) -> Result<(), AwsError> {
+        let (pk, sk) = claim_key(object);
+        let delete = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key("pk", text(&pk))
+            .key("sk", text(&sk))
+            .condition_expression("#batch = :batch")
+            .expression_attribute_names("#batch", "batch")
+            .expression_attribute_values(":batch", AttributeValue::N(batch.to_string()));
+        match delete.send().await.map_err(explain("dynamodb:DeleteItem", format!("{}/{pk}", self.table))) {
+            Ok(_) => Ok(()),
+            // Released before, and perhaps claimed anew.
+            Err(error) if error.kind == Kind::Condition => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -289,27 +234,51 @@ impl Ledger {
         Ok(record.and_then(|record| State::from_name(record.get("state")?.as_s().ok()?)))
     }
 
-    fn update_registry(
-        &self,
-        number: BatchNumber,
-    ) -> aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder {
-        self.client
-            .update_item()
-            .table_name(&self.table)
-            .key("pk", text("registry"))
-            .key("sk", text("registry"))
-            .expression_attribute_names("#number", number.to_string())
+    /// Changes the registry by compare-and-swap, until the change is made, or turns out to be made already or refused
+    /// (`false`).
+    async fn change(&self, mut change: impl FnMut(&Registry) -> Change) -> Result<bool, AwsError> {
+        for _ in 0..ATTEMPTS {
+            let stored = self.stored_registry().await?;
+            let next = match change(&stored.registry) {
+                Change::To(next) => next,
+                Change::Already => return Ok(true),
+                Change::Refused => return Ok(false),
+            };
+            if self.swap(stored.version, &next).await? {
+                return Ok(true);
+            }
+        }
+        Err(Self::contended("dynamodb:PutItem", format!("{}/registry", self.table)))
     }
 
-    fn conditional<T>(
-        &self,
-        result: Result<T, SdkError<UpdateItemError, aws_smithy_runtime_api::client::orchestrator::HttpResponse>>,
-    ) -> Result<bool, AwsError> {
-        match result.map_err(explain("dynamodb:UpdateItem", &self.table)) {
+    fn contended(operation: &'static str, resource: String) -> AwsError {
+        let cause = format!("other consumers changed it {ATTEMPTS} times meanwhile");
+        AwsError { operation, resource, kind: Kind::Throttled, cause }
+    }
+
+    async fn stored_registry(&self) -> Result<StoredRegistry, AwsError> {
+        let Some(item) = self.get("registry", "registry").await? else { return Ok(StoredRegistry::default()) };
+        // What is not understood would be lost by the next swap.
+        parse_registry(&item).ok_or_else(|| AwsError {
+            operation: "dynamodb:GetItem",
+            resource: format!("{}/registry", self.table),
+            kind: Kind::Refused,
+            cause: "the item is not what this version writes; restore it, or run the version that wrote it".to_owned(),
+        })
+    }
+
+    /// Replaces the registry if it still has the version that was read. Whether it did.
+    async fn swap(&self, version: u64, next: &Registry) -> Result<bool, AwsError> {
+        let put = self.client.put_item().table_name(&self.table).set_item(Some(registry_item(next, version + 1)));
+        let put = if version == 0 {
+            put.condition_expression("attribute_not_exists(pk)")
+        } else {
+            put.condition_expression("version = :version")
+                .expression_attribute_values(":version", AttributeValue::N(version.to_string()))
+        };
+        match put.send().await.map_err(explain("dynamodb:PutItem", format!("{}/registry", self.table))) {
             Ok(_) => Ok(true),
             Err(error) if error.kind == Kind::Condition => Ok(false),
-            // The path of a batch that has left the registry does not exist, which DynamoDB calls invalid.
-            Err(error) if error.cause.contains("document path") => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -343,23 +312,42 @@ fn record_key(number: BatchNumber) -> String {
 }
 
 fn expiry(days: u64) -> AttributeValue {
-    let from_now = Duration::from_secs(days * 86_400);
-    let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default() + from_now;
-    AttributeValue::N(at.as_secs().to_string())
+    AttributeValue::N((epoch_seconds() + days * 86_400).to_string())
 }
 
-fn parse_registry(item: &Item) -> Registry {
-    let mut registry = Registry { last: number(item, "last").unwrap_or(0), ..Registry::default() };
-    if let Some(AttributeValue::M(batches)) = item.get("batches") {
-        for (name, entry) in batches {
-            let parsed = (|| {
-                let entry = entry.as_m().ok()?;
-                let state = State::from_name(entry.get("state")?.as_s().ok()?)?;
-                let owner = entry.get("owner")?.as_s().ok()?.clone();
-                Some((name.parse().ok()?, Entry { state, owner, beat: number(entry, "beat")? }))
-            })();
-            registry.batches.extend(parsed);
-        }
-    }
-    registry
+fn epoch_seconds() -> u64 {
+    jiff::Timestamp::now().as_second().unsigned_abs()
+}
+
+fn registry_item(registry: &Registry, version: u64) -> Item {
+    let number = |value: u64| AttributeValue::N(value.to_string());
+    let batches = registry.batches.iter().map(|(batch, entry)| {
+        let entry = HashMap::from([
+            ("state".to_owned(), text(entry.state.name())),
+            ("owner".to_owned(), text(&entry.owner)),
+            ("beat".to_owned(), number(entry.beat)),
+            ("since".to_owned(), number(entry.since)),
+        ]);
+        (batch.to_string(), AttributeValue::M(entry))
+    });
+    HashMap::from([
+        ("pk".to_owned(), text("registry")),
+        ("sk".to_owned(), text("registry")),
+        ("version".to_owned(), number(version)),
+        ("last".to_owned(), number(registry.last)),
+        ("batches".to_owned(), AttributeValue::M(batches.collect())),
+    ])
+}
+
+fn parse_registry(item: &Item) -> Option<StoredRegistry> {
+    let parse = |(name, entry): (&String, &AttributeValue)| {
+        let entry = entry.as_m().ok()?;
+        let state = State::from_name(entry.get("state")?.as_s().ok()?)?;
+        let owner = entry.get("owner")?.as_s().ok()?.clone();
+        let (beat, since) = (number(entry, "beat")?, number(entry, "since")?);
+        Some((name.parse().ok()?, Entry { state, owner, beat, since }))
+    };
+    let batches = item.get("batches")?.as_m().ok()?.iter().map(parse).collect::<Option<_>>()?;
+    let registry = Registry { last: number(item, "last")?, batches };
+    Some(StoredRegistry { registry, version: number(item, "version")? })
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub type BatchNumber = u64;
 
 /// Where a batch stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// Preparing: nothing it wrote can be seen.
     Open,
@@ -47,7 +47,7 @@ impl State {
 }
 
 /// A batch in the registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// Open, committed or abandoned; a done batch has left the registry.
     pub state: State,
@@ -55,10 +55,26 @@ pub struct Entry {
     pub owner: String,
     /// Counts up while the owner lives.
     pub beat: u64,
+    /// When the batch was opened, in seconds since the Unix epoch: for people only, nothing is decided by it.
+    pub since: u64,
+}
+
+/// What a consumer that wants to change the registry is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The registry becomes this.
+    To(Registry),
+    /// It already is as wanted: an earlier try got through and its answer was lost.
+    Already,
+    /// The batch is not, or no longer, where this change may be made.
+    Refused,
 }
 
 /// Every batch that is not finished, and the last number taken.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+///
+/// Its methods are every change there is. Each is carried out by one compare-and-swap of the whole registry, so what a
+/// method saw is what it changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Registry {
     /// The last number taken.
     pub last: BatchNumber,
@@ -73,6 +89,85 @@ impl Registry {
             .iter()
             .find(|(_, entry)| matches!(entry.state, State::Open | State::Committed))
             .map_or(self.last, |(&lowest, _)| lowest - 1)
+    }
+
+    /// Takes the next number and lists the batch as open.
+    #[must_use]
+    pub fn open(&self, owner: &str, since: u64) -> (BatchNumber, Registry) {
+        let mut next = self.clone();
+        next.last += 1;
+        next.batches.insert(next.last, Entry { state: State::Open, owner: owner.to_owned(), beat: 0, since });
+        (next.last, next)
+    }
+
+    /// Shows that the owner lives. Refused when the batch is no longer its own.
+    pub fn beat(&self, number: BatchNumber, owner: &str) -> Change {
+        self.change_own(number, owner, |entry| match entry.state {
+            State::Open | State::Committed => Some(Entry { beat: entry.beat.wrapping_add(1), ..entry.clone() }),
+            State::Abandoned | State::Done => None,
+        })
+    }
+
+    /// Decides the owner's open batch: all of it will happen. Refused when it was abandoned meanwhile.
+    pub fn commit(&self, number: BatchNumber, owner: &str) -> Change {
+        self.change_own(number, owner, |entry| match entry.state {
+            State::Open | State::Committed => Some(Entry { state: State::Committed, ..entry.clone() }),
+            State::Abandoned | State::Done => None,
+        })
+    }
+
+    /// Decides the owner's open batch: none of it will happen. Refused when it is committed.
+    pub fn abandon_own(&self, number: BatchNumber, owner: &str) -> Change {
+        self.change_own(number, owner, |entry| match entry.state {
+            State::Open | State::Abandoned => Some(Entry { state: State::Abandoned, ..entry.clone() }),
+            State::Committed | State::Done => None,
+        })
+    }
+
+    /// Decides the open batch of an owner who is silent: none of it will happen. Refused when the batch changed since it was
+    /// `seen`.
+    pub fn abandon(&self, number: BatchNumber, seen: &Entry) -> Change {
+        match self.batches.get(&number) {
+            Some(entry) if entry == seen && entry.state == State::Open => {
+                self.with(number, Entry { state: State::Abandoned, ..seen.clone() })
+            }
+            _ => Change::Refused,
+        }
+    }
+
+    /// Makes the committed batch of an owner who is silent one's own. Refused when the batch changed since it was `seen`.
+    pub fn adopt(&self, number: BatchNumber, seen: &Entry, owner: &str) -> Change {
+        match self.batches.get(&number) {
+            Some(entry) if entry == seen && entry.state == State::Committed => {
+                self.with(number, Entry { owner: owner.to_owned(), beat: seen.beat.wrapping_add(1), ..seen.clone() })
+            }
+            _ => Change::Refused,
+        }
+    }
+
+    /// Takes a finished batch off the list.
+    pub fn close(&self, number: BatchNumber) -> Change {
+        let mut next = self.clone();
+        match next.batches.remove(&number) {
+            Some(_) => Change::To(next),
+            None => Change::Already,
+        }
+    }
+
+    fn change_own(&self, number: BatchNumber, owner: &str, change: impl Fn(&Entry) -> Option<Entry>) -> Change {
+        match self.batches.get(&number).filter(|entry| entry.owner == owner) {
+            Some(entry) => change(entry).map_or(Change::Refused, |next| self.with(number, next)),
+            None => Change::Refused,
+        }
+    }
+
+    fn with(&self, number: BatchNumber, entry: Entry) -> Change {
+        if self.batches.get(&number) == Some(&entry) {
+            return Change::Already;
+        }
+        let mut next = self.clone();
+        next.batches.insert(number, entry);
+        Change::To(next)
     }
 }
 
@@ -98,7 +193,7 @@ pub fn contest(holder: Option<State>) -> Contest {
 }
 
 /// Which batches a report item has in it: all up to a watermark, and the listed ones above.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Applied {
     /// Every batch up to here that will ever be applied to this item has been.
     pub through: BatchNumber,
@@ -165,7 +260,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn entry(state: State, beat: u64) -> Entry {
-        Entry { state, owner: "other".into(), beat }
+        Entry { state, owner: "other".into(), beat, since: 0 }
     }
 
     #[test]
