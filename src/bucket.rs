@@ -19,7 +19,7 @@ use tokio_util::io::StreamReader;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::aws::{AwsError, Backoff, Kind, explain};
-use crate::event::{ObjectId, Version};
+use crate::event::{ObjectEvent, ObjectId, Version};
 use crate::layout::INCOMING;
 
 /// Parts of a multipart upload are at least this large; S3 wants 5 MiB of all but the last:
@@ -179,6 +179,31 @@ impl Bucket {
                 Err(_) => return Err(interrupted(format!("no data for {} s", CHUNK_TIMEOUT.as_secs()))),
             }
         }
+    }
+
+    /// A page of the objects under a prefix, in every version that there is of them, and where the next page begins.
+    pub async fn list_versions(
+        &self,
+        prefix: &str,
+        from: Option<NextVersion>,
+    ) -> Result<(Vec<ObjectEvent>, Option<NextVersion>), AwsError> {
+        let (key_marker, version_id_marker) = from.map_or((None, None), |next| (Some(next.0), next.1));
+        let list = self.client.list_object_versions().bucket(&self.name).prefix(prefix);
+        let list = list.set_key_marker(key_marker).set_version_id_marker(version_id_marker);
+        let output = list.send().await.map_err(explain("s3:ListBucketVersions", &self.name))?;
+        let next = match (output.is_truncated, output.next_key_marker) {
+            (Some(true), Some(key)) => Some((key, output.next_version_id_marker)),
+            _ => None,
+        };
+        let event = |version: aws_sdk_s3::types::ObjectVersion| {
+            let content = Version::new(version.version_id.as_deref(), || version.e_tag.as_deref().ok_or(())).ok()?;
+            Some(ObjectEvent {
+                object: ObjectId { bucket: self.name.clone(), key: version.key?, version: content },
+                size: version.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+                created_at: version.last_modified.and_then(|at| jiff::Timestamp::from_second(at.secs()).ok()),
+            })
+        };
+        Ok((output.versions.unwrap_or_default().into_iter().filter_map(event).collect(), next))
     }
 
     async fn exists(&self, key: &str) -> Result<bool, AwsError> {
@@ -412,6 +437,9 @@ impl Bucket {
         }
     }
 }
+
+/// Where a page of versions begins: a key, and a version of it.
+pub type NextVersion = (String, Option<String>);
 
 /// An upload in the making: takes bytes, sends them in parts. Nothing is sent before there is enough for one.
 #[derive(Debug)]

@@ -124,6 +124,20 @@ pub struct Settings {
     )]
     pub max_object_size: ByteSize,
 
+    /// How often the incoming prefix is searched for files that nobody announced; 0s for never
+    ///
+    /// Finds files from before the deployment and those whose notification was lost. Several consumers take turns. Costs a
+    /// list request for each thousand files that wait, and a read of the ledger for each of them.
+    #[arg(long, env = "MUSIC_STREAMS_SWEEP_INTERVAL", value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration, help_heading = "Queue")]
+    pub sweep_interval: Duration,
+
+    /// How old such a file must be
+    ///
+    /// Younger files are left to their notifications. Longer than a window and its batch take, or files are looked at twice;
+    /// none ever counts twice.
+    #[arg(long, env = "MUSIC_STREAMS_SWEEP_AGE", value_name = "DURATION", default_value = "15m", value_parser = humantime::parse_duration, help_heading = "Queue")]
+    pub sweep_age: Duration,
+
     /// Report items that a batch may touch; with more, it is split
     ///
     /// Memory grows with this: some 500 bytes an item where listeners are few, 8 KiB at the most.
@@ -223,6 +237,10 @@ impl Settings {
                 show(self.shutdown_timeout),
                 show(MAX_SHUTDOWN)
             ),
+        );
+        expect(
+            self.sweep_interval.is_zero() || self.sweep_interval >= Duration::from_secs(1),
+            format!("--sweep-interval {} is too short; give at least 1s, or 0s for never", show(self.sweep_interval)),
         );
         expect(
             (1..=64).contains(&self.receivers),
@@ -334,6 +352,7 @@ mod tests {
             ("--poll-wait", "21s"),
             ("--lease", "1s"),
             ("--shutdown-timeout", "3m"),
+            ("--sweep-interval", "1ms"),
             ("--receivers", "0"),
             ("--max-objects", "0"),
             ("--max-messages", "60001"),

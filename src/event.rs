@@ -35,6 +35,17 @@ pub enum Version {
     ETag(String),
 }
 
+impl Version {
+    /// The version id where there is a real one, else the eTag. Objects written while versioning is off or suspended carry
+    /// the version id "null", which a later write reuses.
+    pub fn new<'a, E>(id: Option<&str>, etag: impl FnOnce() -> Result<&'a str, E>) -> Result<Self, E> {
+        match id {
+            Some(id) if !id.is_empty() && id != "null" => Ok(Version::Id(id.to_owned())),
+            _ => Ok(Version::ETag(etag()?.trim_matches('"').to_owned())),
+        }
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -197,11 +208,7 @@ fn event(
     if bucket.is_empty() || key.is_empty() {
         return Err("empty bucket name or key".to_owned());
     }
-    // Objects written while versioning is suspended carry the version id "null", which a later write reuses.
-    let version = match object[version_field].as_str() {
-        Some(id) if !id.is_empty() && id != "null" => Version::Id(id.to_owned()),
-        _ => Version::ETag(text(object, etag_field)?.trim_matches('"').to_owned()),
-    };
+    let version = Version::new(object[version_field].as_str(), || text(object, etag_field))?;
     Ok(ObjectEvent {
         object: ObjectId { bucket: bucket.to_owned(), key, version },
         size: object["size"].as_u64().unwrap_or(0),

@@ -7,12 +7,14 @@
 //! |---|---|---|
 //! | registry | `registry`, `registry` | `version` N, `last` N, `batches` M: number → `state`, `owner`, `beat`, `since` |
 //! | claim | `object#s3://BUCKET/KEY`, `version#…` or `etag#…` | `batch` N, `claimed_at`, `expires_at` |
+//! | sweep | `sweep`, `sweep` | `started_at` N, `by`, `finished_at` N, `found` N, `left_over` N |
 //! | record | `batch#000000000042`, `record` | `state` (`done`, `abandoned`), `summary`, `finished_at`, `expires_at` |
 //!
 //! Claims and records expire (`expires_at`, DynamoDB's time to live), claims after SQS can no longer repeat their message,
 //! records after the claims that refer to them.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -36,6 +38,15 @@ pub enum Claim {
     Duplicate,
     /// Another batch is at it.
     Left,
+}
+
+/// What a sweep came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Objects that nobody had announced or finished.
+    pub found: u64,
+    /// Objects that lie there although their content was finished before under the same key: put again, unchanged.
+    pub left_over: u64,
 }
 
 /// The registry as it is stored.
@@ -222,6 +233,56 @@ impl Ledger {
             Err(error) if error.kind == Kind::Condition => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// What a batch that wanted this object would do about it, as things stand.
+    pub async fn standing(&self, object: &ObjectId) -> Result<Contest, AwsError> {
+        let (pk, sk) = claim_key(object);
+        let state = match self.holder(&pk, &sk).await? {
+            Some(holder) => self.state_of(holder).await?,
+            None => None,
+        };
+        Ok(contest(state))
+    }
+
+    /// Begins a sweep, unless any consumer began one within the interval. By the consumers' clocks: what depends on it is how
+    /// much is listed, and nothing else.
+    pub async fn take_sweep_turn(&self, interval: Duration) -> Result<bool, AwsError> {
+        let now = epoch_seconds();
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key("pk", text("sweep"))
+            .key("sk", text("sweep"))
+            .update_expression("SET started_at = :now, #by = :me")
+            .condition_expression("attribute_not_exists(started_at) OR started_at <= :due")
+            .expression_attribute_names("#by", "by")
+            .expression_attribute_values(":now", AttributeValue::N(now.to_string()))
+            .expression_attribute_values(":due", AttributeValue::N(now.saturating_sub(interval.as_secs()).to_string()))
+            .expression_attribute_values(":me", text(&self.owner));
+        match update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/sweep", self.table))) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind == Kind::Condition => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes down what a sweep came to.
+    pub async fn end_sweep(&self, swept: Swept) -> Result<(), AwsError> {
+        self.client
+            .update_item()
+            .table_name(&self.table)
+            .key("pk", text("sweep"))
+            .key("sk", text("sweep"))
+            .update_expression("SET finished_at = :now, found = :found, left_over = :left_over")
+            .expression_attribute_values(":now", AttributeValue::N(epoch_seconds().to_string()))
+            .expression_attribute_values(":found", AttributeValue::N(swept.found.to_string()))
+            .expression_attribute_values(":left_over", AttributeValue::N(swept.left_over.to_string()))
+            .send()
+            .await
+            .map(drop)
+            .map_err(explain("dynamodb:UpdateItem", format!("{}/sweep", self.table)))
     }
 
     /// Where a batch stands; `None` when nothing is known of it any more.

@@ -17,6 +17,7 @@
 //! | [`pipeline`] | the tasks, their channels, the order of shutdown | shell |
 //! | [`queue`] | SQS, and custody of messages | shell |
 //! | [`event`] | from a message to the objects it announces | pure |
+//! | [`sweep`] | objects that no message announces | shell |
 //! | [`window`] | which objects are worked on together | pure |
 //! | [`batch`] | the protocol carried out, top to bottom | shell |
 //! | [`protocol`] | the protocol's decisions | pure |
@@ -75,6 +76,7 @@ pub mod query;
 pub mod queue;
 pub mod report;
 pub mod row;
+pub mod sweep;
 pub mod transform;
 pub mod upsert;
 pub mod window;

@@ -3,8 +3,8 @@
 //! ```text
 //!  receivers (n) ──messages, bounded──▶ this task: window ─▶ batch
 //!       │                                     ▲
-//!       └── custody (1): visibility,          └── lease watch (1): batches of silent consumers
-//!           delete, give back
+//!       └── custody (1): visibility,          ├── sweep (1): objects that no message announces
+//!           delete, give back                 └── lease watch (1): batches of silent consumers
 //! ```
 //!
 //! This task owns the window that fills and the batch that runs, and there is never a third: while both are full it takes
@@ -30,6 +30,7 @@ use crate::event::{admit, decode};
 use crate::ledger::Ledger;
 use crate::protocol::{BatchNumber, Entry, LeaseWatch};
 use crate::queue::{Custody, Queue, Received};
+use crate::sweep::Sweeper;
 use crate::transform;
 use crate::upsert::Reports;
 use crate::window::{self, Message, Window};
@@ -79,7 +80,7 @@ pub async fn run(settings: &Settings, clients: Clients) -> Result<(), StartError
 
     let (custody, custodian) = Custody::keep(queue.clone());
     let (messages_in, messages) = mpsc::channel(settings.receivers);
-    let receivers: Vec<_> = (0..settings.receivers)
+    let mut sources: Vec<_> = (0..settings.receivers)
         .map(|_| {
             let receiver = Receiver {
                 queue: queue.clone(),
@@ -92,6 +93,18 @@ pub async fn run(settings: &Settings, clients: Clients) -> Result<(), StartError
             tokio::spawn(receiver.run())
         })
         .collect();
+    if !settings.sweep_interval.is_zero() {
+        let sweeper = Sweeper {
+            bucket: bucket.clone(),
+            ledger: ledger.clone(),
+            custody: custody.clone(),
+            messages: messages_in.clone(),
+            interval: settings.sweep_interval,
+            age: settings.sweep_age,
+            stop: stop.clone(),
+        };
+        sources.push(tokio::spawn(sweeper.run()));
+    }
     drop(messages_in);
     let (overdue_in, overdue) = mpsc::channel(OVERDUE);
     let watch = tokio::spawn(watch_leases(ledger.clone(), settings.lease, overdue_in, stop.clone()));
@@ -129,8 +142,8 @@ pub async fn run(settings: &Settings, clients: Clients) -> Result<(), StartError
     flow.run(Box::new(worker)).await;
 
     let stopped = async {
-        for receiver in receivers {
-            let _ = receiver.await;
+        for source in sources {
+            let _ = source.await;
         }
         watch.abort();
         // Every way into custody is dropped by now, so the custodian ends after its last command.

@@ -203,6 +203,11 @@ impl Custody {
         (Custody { commands, next_id: std::sync::Arc::default() }, tokio::spawn(custodian.run(received)))
     }
 
+    /// A name for what came without a message: whatever is done to it here does nothing.
+    pub fn unheld(&self) -> MessageId {
+        self.next_id()
+    }
+
     fn next_id(&self) -> MessageId {
         MessageId(self.next_id.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
     }

@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::process::Command;
 use std::time::Duration;
 
+use futures::StreamExt;
 use serde_json::json;
 use support::*;
 
@@ -372,6 +373,60 @@ async fn the_same_content_under_the_same_key_counts_once() {
     deployment.assert_clean().await;
     Expected::of(&rows).assert_reported(&deployment).await;
     assert_eq!(deployment.keys("incoming/").await, ["incoming/a.csv"], "it is left to whoever put it there");
+}
+
+#[tokio::test]
+async fn a_file_that_was_taken_away_counts_when_it_comes_back() {
+    let deployment = Deployment::new("back").await;
+    let rows = rows(6600, 80);
+    deployment.put("incoming/a.csv", csv_of(&rows)).await;
+    deployment.clients.s3.delete_object().bucket(&deployment.bucket).key("incoming/a.csv").send().await.unwrap();
+    let consumer = deployment.consumer(&["--window", "1s"]);
+    consumer.logged("\"gone\":1").await;
+    // Its owner uploads it again, unchanged: the same object, which nobody has counted.
+    deployment.put("incoming/a.csv", csv_of(&rows)).await;
+    deployment.settled().await;
+    consumer.stop();
+    deployment.assert_clean().await;
+    Expected::of(&rows).assert_reported(&deployment).await;
+}
+
+/// More files than one page of a listing has, and no notification of any; two consumers look for them at the same time.
+async fn found_by_the_sweep(parameters: &[&str]) {
+    let deployment = Deployment::with("sweep", parameters).await;
+    let silence = aws_sdk_s3::types::NotificationConfiguration::builder().build();
+    let s3 = &deployment.clients.s3;
+    let configure = s3.put_bucket_notification_configuration().bucket(&deployment.bucket);
+    configure.notification_configuration(silence).send().await.unwrap();
+    let rows = rows(6700, 1100);
+    futures::stream::iter(rows.iter().enumerate())
+        .for_each_concurrent(8, async |(index, row)| {
+            deployment.put(&format!("incoming/{index}.csv"), csv_of(std::slice::from_ref(row))).await;
+        })
+        .await;
+    deployment.put("incoming/folder/", "").await;
+    assert!(deployment.messages_in(&deployment.queue_url).await <= 1, "there may be the test event, and no other");
+    let flags = ["--sweep-interval", "2s", "--sweep-age", "1s"];
+    let consumers = [deployment.consumer(&flags), deployment.consumer(&flags)];
+    let started = std::time::Instant::now();
+    while deployment.keys("incoming/").await != ["incoming/folder/"] {
+        assert!(started.elapsed() < Duration::from_secs(120), "{}", consumers[0].log());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    consumers.into_iter().for_each(Consumer::stop);
+    deployment.assert_clean().await;
+    Expected::of(&rows).assert_reported(&deployment).await;
+    assert_eq!(deployment.keys("archive/").await.len(), rows.len());
+}
+
+#[tokio::test]
+async fn files_that_nobody_announced_are_found_and_count_once() {
+    found_by_the_sweep(&[]).await;
+}
+
+#[tokio::test]
+async fn versions_that_nobody_announced_are_found_and_count_once() {
+    found_by_the_sweep(&["Versioning=Enabled"]).await;
 }
 
 #[tokio::test]

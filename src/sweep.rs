@@ -1,0 +1,112 @@
+//! Sweep: objects that lie in the bucket and that no message announces.
+//!
+//! The second way into the window, beside the queue. Files from before the deployment and files whose notification was
+//! lost are found by listing the incoming prefix, at start and every [`Sweeper::interval`]. What is found goes the same way
+//! as what is announced, with a claim and all, so a file that is found and announced counts once.
+//!
+//! A sweep lists page by page and hands on a few objects at a time, only when there is a place for them: memory does not
+//! grow with what lies there. Several consumers take turns.
+
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::aws::AwsError;
+use crate::bucket::Bucket;
+use crate::event::{Notification, ObjectEvent, admit};
+use crate::layout::INCOMING;
+use crate::ledger::{Ledger, Swept};
+use crate::protocol::Contest;
+use crate::queue::{BATCH_ENTRIES, Custody};
+use crate::window::Message;
+
+/// Questions to the ledger under way at once.
+const CONCURRENT_LOOKS: usize = 16;
+
+/// Looks for objects that nobody announced.
+pub struct Sweeper {
+    /// The bucket.
+    pub bucket: Bucket,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Names what came without a message.
+    pub custody: Custody,
+    /// Where found objects go: where announced ones do.
+    pub messages: mpsc::Sender<Vec<Message>>,
+    /// Time between two sweeps, of whichever consumers.
+    pub interval: Duration,
+    /// How long an object is left to its notification.
+    pub age: Duration,
+    /// The process is about to stop.
+    pub stop: CancellationToken,
+}
+
+impl Sweeper {
+    /// Sweeps until the process stops.
+    pub async fn run(self) {
+        loop {
+            let sweep = async {
+                if self.ledger.take_sweep_turn(self.interval).await? {
+                    let swept = self.sweep().await?;
+                    self.ledger.end_sweep(swept).await?;
+                    if swept != Swept::default() {
+                        tracing::info!(found = swept.found, left_over = swept.left_over, "swept the incoming prefix");
+                    }
+                }
+                Ok::<(), AwsError>(())
+            };
+            match self.stop.run_until_cancelled(sweep).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::warn!("the sweep did not come to its end: {error}; sweeping again later"),
+                None => return,
+            }
+            if self.stop.run_until_cancelled(tokio::time::sleep(self.interval)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn sweep(&self) -> Result<Swept, AwsError> {
+        let mut swept = Swept::default();
+        let mut next = Some(None);
+        while let Some(from) = next {
+            let (listed, following) = self.bucket.list_versions(INCOMING, from).await?;
+            next = following.map(Some);
+            let looks = self.old_enough(listed).into_iter().map(|event| async {
+                let standing = self.ledger.standing(&event.object).await?;
+                Ok::<_, AwsError>((standing, event))
+            });
+            let looked: Vec<_> =
+                futures::stream::iter(looks).buffer_unordered(CONCURRENT_LOOKS).try_collect::<Vec<_>>().await?;
+            let mut found = Vec::new();
+            for (standing, event) in looked {
+                match standing {
+                    Contest::TakeOver => found.push(event),
+                    Contest::Duplicate => swept.left_over += 1,
+                    Contest::Leave => {}
+                }
+            }
+            swept.found += found.len() as u64;
+            for some in found.chunks(BATCH_ENTRIES) {
+                let message = |event: &ObjectEvent| Message {
+                    id: self.custody.unheld(),
+                    events: vec![event.clone()],
+                    keep: false,
+                };
+                // The consumer stops when nobody receives any more.
+                let _ = self.messages.send(some.iter().map(message).collect()).await;
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Younger objects are left to their notifications, which are on their way or in a window.
+    fn old_enough(&self, listed: Vec<ObjectEvent>) -> Vec<ObjectEvent> {
+        let latest = jiff::Timestamp::now().as_second() - i64::try_from(self.age.as_secs()).unwrap_or(i64::MAX);
+        let is_old = |event: &ObjectEvent| event.created_at.is_none_or(|created| created.as_second() <= latest);
+        let events = listed.into_iter().filter(is_old).collect();
+        admit(Notification { events, ..Notification::default() }, self.bucket.name()).events
+    }
+}
