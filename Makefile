@@ -8,6 +8,9 @@ DATA ?=
 WINDOW ?= 5s
 # Random walks of `make sim`.
 SEEDS ?= 10000
+# Length and seed of `make chaos`.
+SECONDS ?= 120
+SEED ?= 1
 
 .DEFAULT_GOAL := help
 
@@ -54,6 +57,11 @@ model: ## explore the protocol exhaustively with every trouble at once (some min
 .PHONY: sim
 sim: ## take random walks through the protocol's model: make sim SEEDS=10000
 	SEEDS=$(SEEDS) cargo test --release --locked --test model walk -- --nocapture
+
+.PHONY: chaos
+chaos: ## kill, freeze and cut off consumers at random: make chaos SECONDS=120 SEED=1
+	@CHAOS_SECONDS=$(SECONDS) CHAOS_SEED=$(SEED) $(STACK) run \
+	    cargo test --release --locked --features failpoints --test chaos -- --nocapture
 
 .PHONY: bench
 bench: ## run the benchmarks

@@ -289,6 +289,8 @@ def run(command):
                 "AWS_REGION": "us-east-1",
                 "AWS_DEFAULT_REGION": "us-east-1",
                 "MUSIC_STREAMS_TEST_STACK": "ministack" if ministack else "localstack",
+                # For tests that freeze or kill it: DynamoDB first.
+                "MUSIC_STREAMS_TEST_STACK_PIDS": " ".join(str(process.pid) for process in processes),
             }
             code = subprocess.run(command, env=environment).returncode
         finally:

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use fail::fail_point;
 use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -246,7 +247,9 @@ impl Worker {
             };
             place.push(message.id);
         }
+        fail_point!("finished");
         self.custody.delete(finished).await;
+        fail_point!("acknowledged");
         self.custody.release(kept, UNREADABLE_DELAY).await;
         self.custody.release(unreadable, UNREADABLE_OBJECT_DELAY).await;
         self.custody.release(elsewhere, self.lease).await;
@@ -261,6 +264,7 @@ impl Worker {
 
         // Open.
         let batch = persist(&stop, async || self.ledger.open().await).await?;
+        fail_point!("opened");
         let date = crate::row::date_text(crate::row::day_of(jiff::Timestamp::now().as_microsecond()));
         let heart = self.beat(batch);
 
@@ -278,6 +282,7 @@ impl Worker {
                 return Ok(());
             }
             Err(error) => {
+                fail_point!("given up");
                 self.give_up(batch).await;
                 return Err(error);
             }
@@ -292,6 +297,8 @@ impl Worker {
             }
             Err(error) => return Err(BatchError::LeftCommitted(error.into())),
         }
+
+        fail_point!("committed");
 
         // Roll forward.
         stages.end("commit");
@@ -348,6 +355,7 @@ impl Worker {
         if won.is_empty() {
             return Ok(None);
         }
+        fail_point!("claimed");
         stages.end("claim");
 
         let catalogue = self.catalogue.latest().await;
@@ -385,9 +393,11 @@ impl Worker {
         drop(bodies);
 
         let Prepared { uploads, delta_keys, report_items } = preparation.finish().await?;
+        fail_point!("prepared");
         let manifest = Manifest { batch, objects, uploads, delta_keys };
         let json = serde_json::to_vec(&manifest).map_err(BatchError::Manifest)?;
         self.bucket.put(&layout::manifest_key(batch), json, "application/json").await?;
+        fail_point!("manifest written");
         stages.end("transform");
         Ok(Some((manifest, report_items)))
     }
@@ -412,10 +422,12 @@ impl Worker {
 
     /// Removes what an abandoned batch had prepared, then the batch itself from the registry.
     async fn clear_away(&self, batch: BatchNumber) -> Result<(), AwsError> {
+        fail_point!("abandoned");
         for prefix in [layout::CURATED, layout::QUARANTINED_ROWS] {
             self.bucket.abort_uploads(prefix, |key| layout::is_of_batch(key, batch)).await?;
         }
         self.bucket.delete_prefix(&layout::batch_prefix(batch)).await?;
+        fail_point!("cleared away");
         self.ledger.close(batch, State::Abandoned, "{}").await
     }
 
@@ -436,6 +448,7 @@ impl Worker {
             let deltas = columnar::decode_deltas(&persist(halt, async || self.bucket.read_all(key).await).await?)?;
             self.reports.apply(batch, through, deltas, halt).await?;
         }
+        fail_point!("upserted");
         stages.end("upsert");
 
         // Publish.
@@ -444,6 +457,7 @@ impl Worker {
             .buffer_unordered(CONCURRENT_OBJECTS)
             .try_collect::<()>()
             .await?;
+        fail_point!("published");
         stages.end("publish");
 
         // Archive. One object that cannot be moved does not keep the others.
@@ -453,6 +467,7 @@ impl Worker {
             .collect()
             .await;
         put_away.into_iter().collect::<Result<(), _>>()?;
+        fail_point!("archived");
         stages.end("archive");
 
         // Finish.
@@ -512,6 +527,7 @@ impl Worker {
         if !self.ledger.adopt(batch, seen).await? {
             return Ok(());
         }
+        fail_point!("adopted");
         tracing::warn!(batch, owner = seen.owner, "took over a committed batch whose owner is silent");
         let _heart = self.beat(batch);
         let key = layout::manifest_key(batch);

@@ -259,7 +259,10 @@ impl Bucket {
             .send()
             .await;
         match complete.map_err(explain("s3:PutObject", self.url(&upload.key))) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                fail::fail_point!("upload completed");
+                Ok(())
+            }
             // It was completed before.
             Err(error) if error.kind == Kind::UploadGone && self.exists(&upload.key).await? => Ok(()),
             Err(error) => Err(error),
@@ -345,7 +348,9 @@ impl Bucket {
             }
             Err(error) => return Err(error),
         }
+        fail::fail_point!("copied");
         self.delete_exactly(object).await?;
+        fail::fail_point!("deleted");
         Ok(Moved::There)
     }
 

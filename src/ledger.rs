@@ -140,6 +140,7 @@ impl Ledger {
             .send()
             .await
             .map_err(explain("dynamodb:PutItem", format!("{}/{}", self.table, record_key(number))))?;
+        fail::fail_point!("recorded");
         self.change(|registry| registry.close(number)).await.map(drop)
     }
 

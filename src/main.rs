@@ -71,6 +71,8 @@ enum LogFormat {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    arm_failpoints();
     let matches = CommandLine::command().get_matches();
     let line = match CommandLine::from_arg_matches(&matches) {
         Ok(line) => line,
@@ -97,6 +99,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
+}
+
+/// For tests of crashes: what the variable FAILPOINTS says happens, and a panic ends the process as abruptly as SIGKILL does.
+#[cfg(feature = "failpoints")]
+fn arm_failpoints() {
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("{panic}");
+        std::process::abort();
+    }));
+    std::mem::forget(fail::FailScenario::setup());
 }
 
 fn failed(error: &str) -> ExitCode {

@@ -88,6 +88,7 @@ impl Sweeper {
                     Contest::Leave => {}
                 }
             }
+            fail::fail_point!("swept");
             swept.found += found.len() as u64;
             for some in found.chunks(BATCH_ENTRIES) {
                 let message = |event: &ObjectEvent| Message {

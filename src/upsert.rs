@@ -192,6 +192,7 @@ impl Reports {
         while let Some(next) = stored.with(delta, batch, through) {
             match persist(halt, async || self.write(&delta.key, &next, stored.version).await).await? {
                 Written::Yes => {
+                    fail::fail_point!("item written");
                     stored = next;
                     break;
                 }

@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[allow(dead_code, reason = "each test program uses a part of it")]
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;
@@ -14,41 +16,6 @@ use std::time::Duration;
 use futures::StreamExt;
 use serde_json::json;
 use support::*;
-
-/// Curated rows as DuckDB, pyarrow and Polars see them; each row as text, sorted.
-async fn curated_rows(deployment: &Deployment, reader: &str) -> Vec<String> {
-    let folder = tempfile::tempdir().unwrap();
-    for (index, key) in deployment.keys("curated/").await.iter().enumerate() {
-        std::fs::write(folder.path().join(format!("{index}.parquet")), deployment.get(key).await).unwrap();
-    }
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new(root.join(".tools/checks/bin/python"))
-        .arg(root.join("tests/readers.py"))
-        .args(["rows", reader])
-        .arg(folder.path())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
-}
-
-/// The same rows from the data they were made of.
-fn expected_rows(rows: &[Row]) -> Vec<String> {
-    let songs = songs();
-    let line = |row: &Row| {
-        let csv = csv_of(std::slice::from_ref(row));
-        let mut fields = csv.lines().nth(1).unwrap().split(',');
-        let (user, track, time) = (fields.next().unwrap(), fields.next().unwrap(), fields.next().unwrap());
-        let (name, genre, duration) =
-            songs.get(row.track as usize).map_or((String::new(), String::new(), String::new()), |song| {
-                (song.name.clone(), song.genres.join(";"), song.duration_ms.to_string())
-            });
-        format!("{user}|{track}|{time}|{name}|{genre}|{duration}")
-    };
-    let mut lines: Vec<_> = rows.iter().map(line).collect();
-    lines.sort();
-    lines
-}
 
 #[tokio::test]
 async fn every_figure_is_that_of_an_independent_fold() {
@@ -79,33 +46,6 @@ async fn every_figure_is_that_of_an_independent_fold() {
         2 * deployment.batches().await,
         "a file a day and batch"
     );
-}
-
-/// The event that S3 would send, in each of the forms in which it can arrive.
-fn announcements(deployment: &Deployment, key: &str, etag: &str) -> Vec<String> {
-    let encoded: String = key
-        .bytes()
-        .map(|byte| match byte {
-            b' ' => "+".to_owned(),
-            b'/' | b'.' | b'-' | b'0'..=b'9' | b'a'..=b'z' => char::from(byte).to_string(),
-            byte => format!("%{byte:02X}"),
-        })
-        .collect();
-    let direct = json!({"Records": [{
-        "eventVersion": "2.9", "eventName": "ObjectCreated:Put", "eventTime": "2026-01-01T00:00:00Z", "brandNewField": [1],
-        "s3": {"bucket": {"name": deployment.bucket}, "object": {"key": encoded, "size": 1, "eTag": etag, "sequencer": "00"}},
-    }]}).to_string();
-    let in_sns = json!({"Type": "Notification", "TopicArn": "arn:aws:sns:x", "Message": direct}).to_string();
-    let event_bridge = json!({"version": "0", "source": "aws.s3", "detail-type": "Object Created", "detail": {
-        "bucket": {"name": deployment.bucket}, "object": {"key": key, "size": 1, "etag": etag},
-    }})
-    .to_string();
-    vec![direct, in_sns, event_bridge]
-}
-
-async fn etag_of(deployment: &Deployment, key: &str) -> String {
-    let head = deployment.clients.s3.head_object().bucket(&deployment.bucket).key(key).send().await.unwrap();
-    head.e_tag.unwrap().trim_matches('"').to_owned()
 }
 
 #[tokio::test]
@@ -219,12 +159,6 @@ async fn a_window_much_longer_than_the_visibility_timeout_receives_each_message_
     deployment.work_off().await;
     deployment.assert_clean().await;
     Expected::of(&rows).assert_reported(&deployment).await;
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
 }
 
 #[tokio::test]

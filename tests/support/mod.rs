@@ -2,6 +2,7 @@
 //! that an independent fold of that data gives.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
 use music_streams::aws::Clients;
+use serde_json::json;
 
 pub type Item = HashMap<String, AttributeValue>;
 
@@ -131,13 +133,31 @@ impl Deployment {
 
     /// Waits until nothing is left to do: no file is incoming, no message is queued.
     pub async fn settled(&self) {
+        self.settled_within(PATIENCE).await;
+    }
+
+    pub async fn settled_within(&self, patience: Duration) {
         let started = Instant::now();
         loop {
             let (files, messages) = (self.keys("incoming/").await, self.messages_in(&self.queue_url).await);
             if files.is_empty() && messages == 0 {
                 return;
             }
-            assert!(started.elapsed() < PATIENCE, "still there: {messages} messages, {files:?}");
+            assert!(started.elapsed() < patience, "still there: {messages} messages, {files:?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Waits until every batch is finished or cleared away.
+    pub async fn registry_is_empty(&self) {
+        let started = Instant::now();
+        loop {
+            let ledger = self.scan("music_streams_ledger").await;
+            let registry = ledger.iter().find(|item| text(item, "pk") == "registry").unwrap();
+            if registry["batches"].as_m().unwrap().is_empty() {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "batches are left in the registry: {registry:?}");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
@@ -155,6 +175,11 @@ impl Deployment {
 
     /// Starts the consumer, with short times; `arguments` come last and win.
     pub fn consumer(&self, arguments: &[&str]) -> Consumer {
+        self.consumer_in(arguments, &[])
+    }
+
+    /// Starts it with more in its environment.
+    pub fn consumer_in(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Consumer {
         let log = std::env::temp_dir().join(format!(
             "{}-{:x}.log",
             self.bucket,
@@ -168,6 +193,7 @@ impl Deployment {
             .env("MUSIC_STREAMS_BUCKET", &self.bucket)
             .env("MUSIC_STREAMS_TABLE_PREFIX", &self.table_prefix)
             .env("MUSIC_STREAMS_LOG_FORMAT", "json")
+            .envs(environment.iter().copied())
             .stderr(std::fs::File::create(&log).unwrap())
             .stdout(Stdio::null());
         Consumer { process: command.spawn().unwrap(), log }
@@ -192,9 +218,14 @@ impl Consumer {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         let status = Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap();
         assert!(status.success());
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.process.try_wait().unwrap()
     }
 
     /// Waits for a line in the log.
@@ -236,6 +267,73 @@ impl Drop for Consumer {
         }
         let _ = std::fs::remove_file(&self.log);
     }
+}
+
+/// Curated rows as DuckDB, pyarrow or Polars sees them; each row as text, sorted.
+pub async fn curated_rows(deployment: &Deployment, reader: &str) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    for (index, key) in deployment.keys("curated/").await.iter().enumerate() {
+        std::fs::write(folder.path().join(format!("{index}.parquet")), deployment.get(key).await).unwrap();
+    }
+    let output = Command::new(root().join(".tools/checks/bin/python"))
+        .arg(root().join("tests/readers.py"))
+        .args(["rows", reader])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The same rows from the data they were made of.
+pub fn expected_rows(rows: &[Row]) -> Vec<String> {
+    let songs = songs();
+    let line = |row: &Row| {
+        let csv = csv_of(std::slice::from_ref(row));
+        let mut fields = csv.lines().nth(1).unwrap().split(',');
+        let (user, track, time) = (fields.next().unwrap(), fields.next().unwrap(), fields.next().unwrap());
+        let (name, genre, duration) =
+            songs.get(row.track as usize).map_or((String::new(), String::new(), String::new()), |song| {
+                (song.name.clone(), song.genres.join(";"), song.duration_ms.to_string())
+            });
+        format!("{user}|{track}|{time}|{name}|{genre}|{duration}")
+    };
+    let mut lines: Vec<_> = rows.iter().map(line).collect();
+    lines.sort();
+    lines
+}
+
+/// The event that S3 would send, in each of the forms in which it can arrive.
+pub fn announcements(deployment: &Deployment, key: &str, etag: &str) -> Vec<String> {
+    let encoded: String = key
+        .bytes()
+        .map(|byte| match byte {
+            b' ' => "+".to_owned(),
+            b'/' | b'.' | b'-' | b'0'..=b'9' | b'a'..=b'z' => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        })
+        .collect();
+    let direct = json!({"Records": [{
+        "eventVersion": "2.9", "eventName": "ObjectCreated:Put", "eventTime": "2026-01-01T00:00:00Z", "brandNewField": [1],
+        "s3": {"bucket": {"name": deployment.bucket}, "object": {"key": encoded, "size": 1, "eTag": etag, "sequencer": "00"}},
+    }]}).to_string();
+    let in_sns = json!({"Type": "Notification", "TopicArn": "arn:aws:sns:x", "Message": direct}).to_string();
+    let event_bridge = json!({"version": "0", "source": "aws.s3", "detail-type": "Object Created", "detail": {
+        "bucket": {"name": deployment.bucket}, "object": {"key": key, "size": 1, "etag": etag},
+    }})
+    .to_string();
+    vec![direct, in_sns, event_bridge]
+}
+
+pub async fn etag_of(deployment: &Deployment, key: &str) -> String {
+    let head = deployment.clients.s3.head_object().bucket(&deployment.bucket).key(key).send().await.unwrap();
+    head.e_tag.unwrap().trim_matches('"').to_owned()
+}
+
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
 }
 
 pub fn text<'a>(item: &'a Item, name: &str) -> &'a str {

@@ -1,0 +1,287 @@
+//! Chaos: three real consumers on a real local stack, behind a network that cannot be relied on, with files arriving all the
+//! time. They are killed, stopped, frozen for longer than their lease, and crash by themselves at every step of the protocol;
+//! the stack freezes, and its database is killed. Then everything ends, one consumer is started, and every figure must be that
+//! of an independent fold.
+//!
+//! Run by `make chaos SECONDS=120 SEED=1`. What happens is drawn from the seed; when it happens depends on the machine too.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod proxy;
+#[allow(dead_code, reason = "each test program uses a part of it")]
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use proxy::Proxy;
+use support::*;
+
+/// Every place in the program to crash at.
+const STEPS: [&str; 20] = [
+    "opened",
+    "claimed",
+    "prepared",
+    "manifest written",
+    "committed",
+    "item written",
+    "upserted",
+    "upload completed",
+    "published",
+    "copied",
+    "deleted",
+    "archived",
+    "recorded",
+    "finished",
+    "acknowledged",
+    "abandoned",
+    "cleared away",
+    "adopted",
+    "swept",
+    "given up",
+];
+const CONSUMERS: usize = 3;
+const LEASE: Duration = Duration::from_secs(3);
+const ROWS: usize = 40;
+
+/// How often what happened.
+#[derive(Debug, Default)]
+struct Tally {
+    files: usize,
+    kills: usize,
+    crashes: BTreeMap<&'static str, usize>,
+    frozen: usize,
+    stopped: usize,
+    failed_starts: usize,
+    stack_frozen: usize,
+    database_killed: usize,
+}
+
+/// A consumer that is started again whenever it ends.
+struct Slot {
+    consumer: Consumer,
+    thaw: Option<Instant>,
+}
+
+struct Chaos {
+    deployment: Deployment,
+    s3_and_sqs: Proxy,
+    dynamodb: Proxy,
+    random: Random,
+    tally: Tally,
+}
+
+impl Chaos {
+    /// Starts a consumer that crashes sooner or later at the step that was crashed at least.
+    fn start(&mut self) -> Slot {
+        let (crashes, random) = (&self.tally.crashes, &mut self.random);
+        let of = |step: &&str| crashes.get(step).copied().unwrap_or(0);
+        // One of the rarest half: those that are hard to get to must not keep the others waiting.
+        let mut steps = STEPS;
+        steps.sort_by_key(of);
+        let step = steps[random.below(STEPS.len() as u64 / 2) as usize];
+        let failpoints = format!("{step}={}%panic", [100, 30, 5][random.below(3) as usize]);
+        let environment = [
+            ("FAILPOINTS", failpoints.as_str()),
+            ("AWS_ENDPOINT_URL", self.s3_and_sqs.url.as_str()),
+            ("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb.url.as_str()),
+        ];
+        let flags =
+            ["--window", "1s", "--lease", "3s", "--max-objects", "12", "--sweep-interval", "4s", "--sweep-age", "15s"];
+        Slot { consumer: self.deployment.consumer_in(&flags, &environment), thaw: None }
+    }
+
+    /// Counts how a consumer ended.
+    fn bury(&mut self, slot: &mut Slot) -> bool {
+        let Some(status) = slot.consumer.ended() else { return false };
+        match status.signal() {
+            Some(6) => {
+                let log = slot.consumer.log();
+                let step = STEPS.into_iter().find(|step| log.contains(&format!("failpoint {step} panic")));
+                *self
+                    .tally
+                    .crashes
+                    .entry(step.unwrap_or_else(|| panic!("it panics by itself:\n{log}")))
+                    .or_default() += 1;
+            }
+            Some(9) => self.tally.kills += 1,
+            None if status.success() => self.tally.stopped += 1,
+            // Nothing of the stack could be reached when it started.
+            None => self.tally.failed_starts += 1,
+            Some(signal) => panic!("ended by signal {signal}:\n{}", slot.consumer.log()),
+        }
+        true
+    }
+
+    /// One thing goes wrong with one consumer.
+    fn trouble(&mut self, slot: &mut Slot) {
+        if let Some(thaw) = slot.thaw {
+            if Instant::now() >= thaw {
+                slot.consumer.signal("-CONT");
+                slot.thaw = None;
+            }
+            return;
+        }
+        match self.random.below(120) {
+            0 | 1 => slot.consumer.signal("-KILL"),
+            2 => {
+                slot.consumer.signal("-STOP");
+                slot.thaw = Some(Instant::now() + LEASE + Duration::from_millis(self.random.below(4000)));
+                self.tally.frozen += 1;
+            }
+            3 => slot.consumer.signal("-TERM"),
+            _ => {}
+        }
+    }
+
+    /// A file arrives, announced once or several times; some are broken.
+    async fn upload(&mut self, all: &mut Vec<Row>, broken: &mut usize) {
+        let number = self.tally.files;
+        let key = format!("incoming/part {number}+é.csv");
+        let rows = rows(0x1000_0000 + number as u64, ROWS);
+        let mut content = csv_of(&rows).into_bytes();
+        if self.random.below(12) == 0 {
+            content = gzip(&content);
+            content.truncate(content.len() - 9);
+            *broken += 1;
+        } else {
+            all.extend(rows);
+        }
+        self.deployment.put(&key, content).await;
+        if self.random.below(4) == 0 {
+            // It may be archived by now.
+            let head = self.deployment.clients.s3.head_object().bucket(&self.deployment.bucket).key(&key).send().await;
+            if let Ok(etag) = head.map(|head| head.e_tag.unwrap().trim_matches('"').to_owned()) {
+                for body in announcements(&self.deployment, &key, &etag) {
+                    self.deployment.send(body).await;
+                }
+            }
+        }
+        self.tally.files += 1;
+    }
+}
+
+/// The processes of the stack: DynamoDB and the rest.
+struct Stack {
+    pids: Vec<String>,
+    database: Option<Child>,
+}
+
+impl Stack {
+    fn new() -> Self {
+        let pids = std::env::var("MUSIC_STREAMS_TEST_STACK_PIDS").expect("run this by `make chaos`");
+        Stack { pids: pids.split(' ').map(str::to_owned).collect(), database: None }
+    }
+
+    fn signal(&self, which: usize, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.pids[which]]).status().unwrap().success());
+    }
+
+    async fn freeze(&self, which: usize, duration: Duration) {
+        self.signal(which, "-STOP");
+        tokio::time::sleep(duration).await;
+        self.signal(which, "-CONT");
+    }
+
+    /// Kills the database and starts it again on what it had written.
+    async fn restart_database(&mut self) {
+        let command = std::fs::read(format!("/proc/{}/cmdline", self.pids[0])).unwrap();
+        let words: Vec<_> =
+            command.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        self.signal(0, "-KILL");
+        if let Some(mut database) = self.database.take() {
+            database.wait().unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let arguments = words[1..].iter().filter(|word| !word.is_empty());
+        let database =
+            Command::new(&words[0]).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        self.pids[0] = database.id().to_string();
+        self.database = Some(database);
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if let Some(database) = &mut self.database {
+            let _ = database.kill();
+            let _ = database.wait();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_happens_every_row_counts_once() {
+    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (seconds, seed) = (number("CHAOS_SECONDS", 120), number("CHAOS_SEED", 1));
+    let mut stack = Stack::new();
+    let endpoint = |name: &str| std::env::var(name).unwrap();
+    let mut chaos = Chaos {
+        deployment: Deployment::new("chaos").await,
+        s3_and_sqs: Proxy::to(&endpoint("AWS_ENDPOINT_URL"), seed).await,
+        dynamodb: Proxy::to(&endpoint("AWS_ENDPOINT_URL_DYNAMODB"), seed + 1).await,
+        random: Random(seed),
+        tally: Tally::default(),
+    };
+    let (mut all, mut broken) = (Vec::new(), 0);
+    let mut slots: Vec<Slot> = (0..CONSUMERS).map(|_| chaos.start()).collect();
+    let (start, mut said) = (Instant::now(), Instant::now());
+    while start.elapsed() < Duration::from_secs(seconds) {
+        if chaos.random.below(3) == 0 {
+            chaos.upload(&mut all, &mut broken).await;
+        }
+        for slot in &mut slots {
+            if chaos.bury(slot) {
+                *slot = chaos.start();
+            } else {
+                chaos.trouble(slot);
+            }
+        }
+        match chaos.random.below(300) {
+            0 | 1 => {
+                stack.freeze(1, Duration::from_millis(2000 + chaos.random.below(5000))).await;
+                chaos.tally.stack_frozen += 1;
+            }
+            2 => {
+                stack.restart_database().await;
+                chaos.tally.database_killed += 1;
+            }
+            _ => tokio::time::sleep(Duration::from_millis(150)).await,
+        }
+        if said.elapsed() > Duration::from_secs(20) {
+            said = Instant::now();
+            println!("  {:>5.0} s: {:?}", start.elapsed().as_secs_f64(), chaos.tally);
+        }
+    }
+
+    // Everything ends, one is started, and there is no more trouble.
+    for slot in &slots {
+        slot.consumer.signal("-KILL");
+    }
+    drop(slots);
+    let faults = chaos.s3_and_sqs.faults() + chaos.dynamodb.faults();
+    let crashes: usize = chaos.tally.crashes.values().sum();
+    println!(
+        "seed {seed}, {seconds} s: {} kills and crashes, {faults} network faults, {:?}",
+        chaos.tally.kills + crashes,
+        chaos.tally
+    );
+    let deployment = chaos.deployment;
+    let alone = Instant::now();
+    let consumer = deployment.consumer(&["--sweep-interval", "5s", "--sweep-age", "1s"]);
+    deployment.settled_within(Duration::from_secs(900)).await;
+    deployment.registry_is_empty().await;
+    deployment.settled_within(Duration::from_secs(60)).await;
+    consumer.stop();
+    println!("one consumer brought it to its end in {:.0} s", alone.elapsed().as_secs_f64());
+
+    Expected::of(&all).assert_reported(&deployment).await;
+    assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
+    assert_eq!(deployment.keys("archive/").await.len() + broken, chaos.tally.files);
+    assert_eq!(deployment.keys("quarantine/objects/").await.len(), 2 * broken, "each with its reason");
+    assert_eq!(deployment.messages_in(&deployment.dead_letter_queue_url).await, 0);
+    println!("{} files, {} rows: none lost, none counted twice", chaos.tally.files, all.len());
+}
