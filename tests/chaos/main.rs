@@ -83,7 +83,7 @@ impl Chaos {
         let mut steps = STEPS;
         steps.sort_by_key(of);
         let step = steps[random.below(STEPS.len() as u64 / 2) as usize];
-        let failpoints = format!("{step}={}%panic", [100, 30, 5][random.below(3) as usize]);
+        let failpoints = format!("{step}={}%panic", [100, 50, 20][random.below(3) as usize]);
         let environment = [
             ("FAILPOINTS", failpoints.as_str()),
             ("AWS_ENDPOINT_URL", self.s3_and_sqs.url.as_str()),
@@ -125,14 +125,14 @@ impl Chaos {
             }
             return;
         }
-        match self.random.below(120) {
-            0 | 1 => slot.consumer.signal("-KILL"),
-            2 => {
+        match self.random.below(240) {
+            0..3 => slot.consumer.signal("-KILL"),
+            3 => {
                 slot.consumer.signal("-STOP");
                 slot.thaw = Some(Instant::now() + LEASE + Duration::from_millis(self.random.below(4000)));
                 self.tally.frozen += 1;
             }
-            3 => slot.consumer.signal("-TERM"),
+            4 => slot.consumer.signal("-TERM"),
             _ => {}
         }
     }
