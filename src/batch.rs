@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 
 use fail::fail_point;
 use futures::{StreamExt, TryStreamExt};
-use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::aws::{AwsError, Backoff, persist};
-use crate::bucket::{Bucket, Moved, Upload};
+use crate::bucket::{Bucket, Moved};
 use crate::catalogue::CatalogueSource;
 use crate::columnar::{self, ColumnarError};
 use crate::event::{ObjectEvent, ObjectId};
 use crate::layout::{self, Places};
 use crate::ledger::{Claim, Ledger};
+use crate::manifest::{Counts, Fate, Manifest, ManifestObject};
 use crate::protocol::{BatchNumber, Entry, State};
 use crate::queue::Custody;
 use crate::transform::{BadObject, Limits, Outcome, Preparation, PrepareError, Prepared};
@@ -38,68 +38,6 @@ const BEATS_PER_LEASE: u32 = 4;
 const UNREADABLE_OBJECT_DELAY: Duration = Duration::from_secs(1800);
 /// When a message comes back that nobody can read: soon, so that it reaches the dead-letter queue soon.
 pub const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
-
-/// What a committed batch is going to do, with everything needed to do it: `batches/batch-…/manifest.json`.
-#[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
-    batch: BatchNumber,
-    objects: Vec<ManifestObject>,
-    uploads: Vec<Upload>,
-    delta_keys: Vec<String>,
-}
-
-/// One object of a batch.
-#[derive(Debug, Serialize, Deserialize)]
-struct ManifestObject {
-    object: ObjectId,
-    size: u64,
-    #[serde(flatten)]
-    fate: Fate,
-}
-
-/// What a batch does with an object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "fate")]
-enum Fate {
-    /// Counted, and moved to the archive.
-    Archived { to: String, rows: u64, rejected: u64 },
-    /// Not counted, and moved to quarantine with the reason beside it.
-    Quarantined { to: String, reason: String },
-    /// Deleted or replaced before it was read.
-    Gone,
-}
-
-/// The counts of a batch, for the log and for its record.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-struct Counts {
-    objects: u64,
-    bytes: u64,
-    archived: u64,
-    quarantined: u64,
-    gone: u64,
-    rows: u64,
-    rejected: u64,
-}
-
-impl Counts {
-    fn of(manifest: &Manifest) -> Self {
-        let mut counts = Counts::default();
-        for object in &manifest.objects {
-            counts.objects += 1;
-            counts.bytes += object.size;
-            match &object.fate {
-                Fate::Archived { rows, rejected, .. } => {
-                    counts.archived += 1;
-                    counts.rows += rows;
-                    counts.rejected += rejected;
-                }
-                Fate::Quarantined { .. } => counts.quarantined += 1,
-                Fate::Gone => counts.gone += 1,
-            }
-        }
-        counts
-    }
-}
 
 /// What the window knows of one of its objects after a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -307,9 +245,8 @@ impl Worker {
         for &position in positions.iter().filter(|&&position| done.contains(&events[position].object)) {
             finishes[position] = Finish::Finished;
         }
-        let oldest = positions.iter().filter_map(|&position| events[position].created_at).min();
-        let lag = oldest.map_or(0, |oldest| jiff::Timestamp::now().as_second() - oldest.as_second());
         let counts = Counts::of(&manifest);
+        let lag = counts.oldest_created_at.map_or(0, |oldest| jiff::Timestamp::now().as_second() - oldest.as_second());
         tracing::info!(
             batch,
             objects = counts.objects,
@@ -388,7 +325,8 @@ impl Worker {
                 Outcome::Gone => Fate::Gone,
                 Outcome::Unreadable(_) => return Err(PrepareError::Spoiled { object: position, outcome }.into()),
             };
-            objects.push(ManifestObject { object: event.object.clone(), size: event.size, fate });
+            let ObjectEvent { object, size, created_at } = event.clone();
+            objects.push(ManifestObject { object, size, created_at, fate });
         }
         drop(bodies);
 
@@ -478,7 +416,7 @@ impl Worker {
 
     /// Moves one object to the archive or to quarantine.
     async fn put_away(&self, batch: BatchNumber, object: &ManifestObject) -> Result<(), AwsError> {
-        let ManifestObject { object, size, fate } = object;
+        let ManifestObject { object, size, fate, .. } = object;
         let to = match fate {
             Fate::Archived { to, .. } => to,
             Fate::Quarantined { to, reason } => {

@@ -21,6 +21,7 @@
 //! | [`window`] | which objects are worked on together | pure |
 //! | [`batch`] | the protocol carried out, top to bottom | shell |
 //! | [`protocol`] | the protocol's decisions | pure |
+//! | [`manifest`] | what a batch decided | pure |
 //! | [`ledger`] | the protocol's state in DynamoDB | shell |
 //! | [`catalogue`] | what is known of tracks and listeners | shell |
 //! | [`transform`] | objects in, everything to publish out | shell |
@@ -70,6 +71,7 @@ pub mod csv;
 pub mod event;
 pub mod layout;
 pub mod ledger;
+pub mod manifest;
 pub mod pipeline;
 pub mod protocol;
 pub mod query;

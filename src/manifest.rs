@@ -1,0 +1,104 @@
+//! The manifest: what a committed batch is going to do, and the counts of that.
+//!
+//! Pure. Written before the commit, it is all that a roll forward needs, by whomever; afterwards it tells what became of
+//! each object for as long as it is kept ([`crate::layout::BATCHES`]).
+
+use serde::{Deserialize, Serialize};
+
+use crate::bucket::Upload;
+use crate::event::ObjectId;
+use crate::protocol::BatchNumber;
+
+/// What a committed batch is going to do, with everything needed to do it: `batches/batch-…/manifest.json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Its number.
+    pub batch: BatchNumber,
+    /// Its objects, each with what becomes of it.
+    pub objects: Vec<ManifestObject>,
+    /// Uploads to complete: curated files and rejected rows.
+    pub uploads: Vec<Upload>,
+    /// Delta files to apply.
+    pub delta_keys: Vec<String>,
+}
+
+/// One object of a batch.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ManifestObject {
+    /// Which object.
+    pub object: ObjectId,
+    /// Its size in bytes, as announced.
+    pub size: u64,
+    /// When it was created, as announced.
+    pub created_at: Option<jiff::Timestamp>,
+    /// What becomes of it.
+    #[serde(flatten)]
+    pub fate: Fate,
+}
+
+/// What a batch does with an object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "fate")]
+pub enum Fate {
+    /// Counted, and moved to the archive.
+    Archived {
+        /// Its place in the archive.
+        to: String,
+        /// Rows of the file, without the header.
+        rows: u64,
+        /// Rows among them that were rejected.
+        rejected: u64,
+    },
+    /// Not counted, and moved to quarantine with the reason beside it.
+    Quarantined {
+        /// Its place in the quarantine.
+        to: String,
+        /// Why.
+        reason: String,
+    },
+    /// Deleted or replaced before it was read.
+    Gone,
+}
+
+/// The counts of a batch, for the log and for its record.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Objects.
+    pub objects: u64,
+    /// Their bytes, as announced.
+    pub bytes: u64,
+    /// Objects that were counted.
+    pub archived: u64,
+    /// Objects that cannot be counted.
+    pub quarantined: u64,
+    /// Objects that were deleted or replaced before they were read.
+    pub gone: u64,
+    /// Rows read.
+    pub rows: u64,
+    /// Rows among them that were rejected.
+    pub rejected: u64,
+    /// When the oldest object was created.
+    pub oldest_created_at: Option<jiff::Timestamp>,
+}
+
+impl Counts {
+    /// Of a batch.
+    pub fn of(manifest: &Manifest) -> Self {
+        let mut counts = Counts::default();
+        for object in &manifest.objects {
+            counts.objects += 1;
+            counts.bytes += object.size;
+            counts.oldest_created_at = [counts.oldest_created_at, object.created_at].into_iter().flatten().min();
+            match &object.fate {
+                Fate::Archived { rows, rejected, .. } => {
+                    counts.archived += 1;
+                    counts.rows += rows;
+                    counts.rejected += rejected;
+                }
+                Fate::Quarantined { .. } => counts.quarantined += 1,
+                Fate::Gone => counts.gone += 1,
+            }
+        }
+        counts
+    }
+}
