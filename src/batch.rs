@@ -21,10 +21,12 @@ use crate::columnar::{self, ColumnarError};
 use crate::event::{ObjectEvent, ObjectId};
 use crate::layout::{self, Places};
 use crate::ledger::{Claim, Ledger};
+use crate::listening_file::BadObject;
 use crate::manifest::{Counts, Fate, Manifest, ManifestObject};
 use crate::protocol::{BatchNumber, Entry, State};
 use crate::queue::Custody;
-use crate::transform::{BadObject, Limits, Outcome, Preparation, PrepareError, Prepared};
+use crate::row::date_of;
+use crate::transform::{Limits, Outcome, Preparation, PrepareError, Prepared};
 use crate::upsert::{Reports, UpsertError};
 use crate::window::{Closed, MessageId};
 
@@ -44,7 +46,7 @@ pub const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
 enum Finish {
     /// Archived, quarantined, gone, or finished by another batch: its messages can be deleted.
     Finished,
-    /// Another consumer has it: its messages come back after a lease.
+    /// Another consumer has it: its messages come back after a lease, and later each time.
     Elsewhere,
     /// S3 does not give it out: its messages come back much later.
     Unreadable,
@@ -190,7 +192,7 @@ impl Worker {
         fail_point!("acknowledged");
         self.custody.release(kept, UNREADABLE_DELAY).await;
         self.custody.release(unreadable, UNREADABLE_OBJECT_DELAY).await;
-        self.custody.release(elsewhere, self.lease).await;
+        self.custody.defer(elsewhere, self.lease).await;
         self.custody.release(undone, Duration::ZERO).await;
     }
 
@@ -203,12 +205,12 @@ impl Worker {
         // Open.
         let batch = persist(&stop, async || self.ledger.open().await).await?;
         fail_point!("opened");
-        let date = crate::row::date_text(crate::row::day_of(jiff::Timestamp::now().as_microsecond()));
+        let opened_at = jiff::Timestamp::now();
         let heart = self.beat(batch);
 
         // Claim and prepare; until the commit, any failure gives the batch up.
         let prepared = tokio::select! {
-            prepared = self.claim_and_prepare(batch, &date, work, finishes, &mut stages) => prepared,
+            prepared = self.claim_and_prepare(batch, opened_at, work, finishes, &mut stages) => prepared,
             () = heart.evicted.cancelled() => Err(BatchError::Evicted),
             () = stop.cancelled() => Err(PrepareError::Cancelled.into()),
         };
@@ -267,7 +269,7 @@ impl Worker {
     async fn claim_and_prepare(
         &mut self,
         batch: BatchNumber,
-        date: &str,
+        opened_at: jiff::Timestamp,
         work: &Work<'_>,
         finishes: &mut [Finish],
         stages: &mut Stages,
@@ -297,8 +299,8 @@ impl Worker {
 
         let catalogue = self.catalogue.latest().await;
         let (bucket, limits, stop) = (self.bucket.clone(), self.limits.clone(), self.stop.clone());
-        let mut preparation = Preparation::new(bucket, catalogue, batch, date.to_owned(), limits, stop);
-        let mut places = Places::new(date.to_owned(), batch);
+        let mut preparation = Preparation::new(bucket, catalogue, batch, opened_at, limits, stop);
+        let mut places = Places::new(date_of(opened_at), batch);
         let mut objects = Vec::with_capacity(won.len());
         let bucket = self.bucket.clone();
         let mut bodies = futures::stream::iter(won)
@@ -332,7 +334,7 @@ impl Worker {
 
         let Prepared { uploads, delta_keys, report_items } = preparation.finish().await?;
         fail_point!("prepared");
-        let manifest = Manifest { batch, objects, uploads, delta_keys };
+        let manifest = Manifest { batch, opened_at, objects, uploads, delta_keys };
         let json = serde_json::to_vec(&manifest).map_err(BatchError::Manifest)?;
         self.bucket.put(&layout::manifest_key(batch), json, "application/json").await?;
         fail_point!("manifest written");

@@ -206,18 +206,38 @@ impl Bucket {
         Ok((output.versions.unwrap_or_default().into_iter().filter_map(event).collect(), next))
     }
 
-    async fn exists(&self, key: &str) -> Result<bool, AwsError> {
-        match self
-            .client
-            .head_object()
-            .bucket(&self.name)
-            .key(key)
-            .send()
-            .await
-            .map_err(explain("s3:GetObject", self.url(key)))
-        {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind == Kind::NotFound => Ok(false),
+    /// Every object under a prefix of our own, with its size in bytes.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, AwsError> {
+        let pages = self.client.list_objects_v2().bucket(&self.name).prefix(prefix).into_paginator().send();
+        let pages: Vec<_> = pages.try_collect().await.map_err(explain("s3:ListBucket", self.url(prefix)))?;
+        let listed = |object: aws_sdk_s3::types::Object| Some((object.key?, object.size?.try_into().ok()?));
+        Ok(pages.into_iter().flat_map(|page| page.contents.unwrap_or_default()).filter_map(listed).collect())
+    }
+
+    /// The current object under a key.
+    pub async fn find(&self, key: &str) -> Result<Option<ObjectId>, AwsError> {
+        let head = self.client.head_object().bucket(&self.name).key(key).send().await;
+        match head.map_err(explain("s3:GetObject", self.url(key))) {
+            Ok(head) => {
+                let version = Version::new(head.version_id(), || head.e_tag().ok_or(()));
+                let object = |version| ObjectId { bucket: self.name.clone(), key: key.to_owned(), version };
+                Ok(version.ok().map(object))
+            }
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Since when exactly this content lies there; `None` when it does not.
+    pub async fn lies_there_since(&self, object: &ObjectId) -> Result<Option<jiff::Timestamp>, AwsError> {
+        let mut head = self.client.head_object().bucket(&object.bucket).key(&object.key);
+        head = match &object.version {
+            Version::Id(id) => head.version_id(id),
+            Version::ETag(etag) => head.if_match(format!("\"{etag}\"")),
+        };
+        match head.send().await.map_err(explain("s3:GetObject", self.url(&object.key))) {
+            Ok(head) => Ok(head.last_modified.and_then(|at| jiff::Timestamp::from_second(at.secs()).ok())),
+            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Condition) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -264,7 +284,7 @@ impl Bucket {
                 Ok(())
             }
             // It was completed before.
-            Err(error) if error.kind == Kind::UploadGone && self.exists(&upload.key).await? => Ok(()),
+            Err(error) if error.kind == Kind::UploadGone && self.find(&upload.key).await?.is_some() => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -344,7 +364,7 @@ impl Bucket {
             Ok(()) => {}
             // Gone or replaced: moved by somebody earlier, or taken away by whoever put it there.
             Err(error) if matches!(error.kind, Kind::NotFound | Kind::Condition) => {
-                return Ok(if self.exists(destination).await? { Moved::There } else { Moved::Lost });
+                return Ok(if self.find(destination).await?.is_some() { Moved::There } else { Moved::Lost });
             }
             Err(error) => return Err(error),
         }

@@ -15,7 +15,7 @@
 //! Format: <https://github.com/apache/parquet-format>.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{Cursor, Write};
+use std::io::{Cursor, Read, Seek, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow2::array::{Array, BinaryArray, DictionaryArray, PrimitiveArray, Utf8Array};
@@ -49,8 +49,8 @@ pub enum ColumnarError {
     /// arrow2 or parquet2 refused the columns: a fault of this program.
     #[error("Parquet encoding failed, which is a fault of this program: {0}")]
     Encode(String),
-    /// A delta file is not what this program writes.
-    #[error("the delta file cannot be decoded: {0}")]
+    /// A file is not what this program writes.
+    #[error("the Parquet file cannot be decoded: {0}")]
     Decode(String),
 }
 
@@ -418,6 +418,58 @@ fn derived_numbers(codes: &[u32], of_code: impl Iterator<Item = Option<i32>>) ->
     dictionary_array(codes, PrimitiveArray::from_vec(values).boxed())
 }
 
+/// A row of a curated file, read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CuratedRow<'a> {
+    /// The listener.
+    pub user_id: i64,
+    /// The track.
+    pub track_id: &'a str,
+    /// Microseconds since the Unix epoch.
+    pub listen_time: i64,
+    /// The track's genres, joined by [`LIST_SEPARATOR`].
+    pub track_genre: Option<&'a str>,
+    /// How long the track plays.
+    pub duration_ms: Option<i32>,
+    /// The file that the row came from.
+    pub source_key: &'a str,
+}
+
+/// Reads a curated file back, one row group in memory at a time.
+pub fn read_curated(mut file: impl Read + Seek, mut each: impl FnMut(CuratedRow<'_>)) -> Result<(), ColumnarError> {
+    let metadata = arrow_read::read_metadata(&mut file).map_err(undecodable)?;
+    let mut schema = arrow_read::infer_schema(&metadata).map_err(undecodable)?;
+    let mut fields = std::mem::take(&mut schema.fields);
+    for name in ["user_id", "track_id", "listen_time", "track_genre", "duration_ms", "source_key"] {
+        let place = fields.iter().position(|field| field.name == name);
+        let place = place.ok_or_else(|| ColumnarError::Decode(format!("it has no column {name}")))?;
+        schema.fields.push(fields.swap_remove(place));
+    }
+    for columns in arrow_read::FileReader::new(file, metadata.row_groups, schema, None, None, None) {
+        let columns = columns.map_err(undecodable)?;
+        let [users, tracks, times, genres, durations, sources] = columns.arrays() else {
+            return Err(ColumnarError::Decode(format!("{} columns", columns.arrays().len())));
+        };
+        let (users, times) =
+            (column::<PrimitiveArray<i64>>(users.as_ref())?, column::<PrimitiveArray<i64>>(times.as_ref())?);
+        let (tracks, sources) =
+            (column::<Utf8Array<i32>>(tracks.as_ref())?, column::<Utf8Array<i32>>(sources.as_ref())?);
+        let genres = column::<Utf8Array<i32>>(genres.as_ref())?;
+        let durations = column::<PrimitiveArray<i32>>(durations.as_ref())?;
+        for row in 0..columns.len() {
+            each(CuratedRow {
+                user_id: users.value(row),
+                track_id: tracks.value(row),
+                listen_time: times.value(row),
+                track_genre: genres.is_valid(row).then(|| genres.value(row)),
+                duration_ms: durations.is_valid(row).then(|| durations.value(row)),
+                source_key: sources.value(row),
+            });
+        }
+    }
+    Ok(())
+}
+
 // ---------------------------------------------------------------------------------------------- the delta file
 
 fn delta_schema() -> Schema {
@@ -474,17 +526,16 @@ fn delta_columns(deltas: &[Delta]) -> Vec<Box<dyn Array>> {
 
 /// Reads a delta file back.
 pub fn decode_deltas(bytes: &[u8]) -> Result<Vec<Delta>, ColumnarError> {
-    let refuse = |error: arrow2::error::Error| ColumnarError::Decode(error.to_string());
     let mut input = Cursor::new(bytes);
-    let metadata = arrow_read::read_metadata(&mut input).map_err(refuse)?;
-    let schema = arrow_read::infer_schema(&metadata).map_err(refuse)?;
+    let metadata = arrow_read::read_metadata(&mut input).map_err(undecodable)?;
+    let schema = arrow_read::infer_schema(&metadata).map_err(undecodable)?;
     let names = |schema: &Schema| schema.fields.iter().map(|field| field.name.clone()).collect::<Vec<_>>();
     if names(&schema) != names(&delta_schema()) {
         return Err(ColumnarError::Decode(format!("it has the columns {:?}", names(&schema))));
     }
     let mut deltas = Vec::with_capacity(metadata.num_rows);
     for columns in arrow_read::FileReader::new(input, metadata.row_groups, schema, None, None, None) {
-        deltas.extend(read_deltas(columns.map_err(refuse)?.arrays())?);
+        deltas.extend(read_deltas(columns.map_err(undecodable)?.arrays())?);
     }
     Ok(deltas)
 }
@@ -532,6 +583,10 @@ fn read_deltas(columns: &[Box<dyn Array>]) -> Result<Vec<Delta>, ColumnarError> 
             })
         })
         .collect()
+}
+
+fn undecodable(error: arrow2::error::Error) -> ColumnarError {
+    ColumnarError::Decode(error.to_string())
 }
 
 fn column<A: 'static>(array: &dyn Array) -> Result<&A, ColumnarError> {

@@ -36,7 +36,18 @@ pub fn batch_name(batch: BatchNumber) -> String {
 /// A curated file: the rows of one day from one batch. `part` is 1 but for batches that span very many days.
 pub fn curated_key(day: &str, batch: BatchNumber, part: usize) -> String {
     let part = if part == 1 { String::new() } else { format!("-{part}") };
-    format!("{CURATED}report_date={day}/{}{part}.parquet", batch_name(batch))
+    format!("{}{}{part}.parquet", curated_prefix(day), batch_name(batch))
+}
+
+/// The prefix of a day's curated files.
+pub fn curated_prefix(day: &str) -> String {
+    format!("{CURATED}report_date={day}/")
+}
+
+/// The batch that wrote a curated file.
+pub fn batch_of_curated(key: &str) -> Option<BatchNumber> {
+    let name = key.rsplit('/').next()?.strip_prefix("batch-")?.strip_suffix(".parquet")?;
+    name.split('-').next()?.parse().ok()
 }
 
 /// The rejected rows of a batch.
@@ -149,5 +160,8 @@ mod tests {
         assert!(is_of_batch(&rejected_rows_key("2026-01-02", 42), 42));
         assert!(!is_of_batch(&curated_key("2026-01-02", 420, 1), 42));
         assert!(!is_of_batch(&curated_key("2026-01-02", 4, 1), 42));
+        assert_eq!(batch_of_curated(&curated_key("2026-01-02", 42, 1)), Some(42));
+        assert_eq!(batch_of_curated(&curated_key("2026-01-02", 42, 3)), Some(42));
+        assert_eq!(batch_of_curated("curated/report_date=2026-01-02/part-0.parquet"), None);
     }
 }

@@ -18,8 +18,9 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use crate::aws::{AwsError, Item, Kind, explain, number, text};
+use crate::aws::{AwsError, Item, Kind, explain, number, text, text_of};
 use crate::event::{ObjectId, Version};
+use crate::manifest::Counts;
 use crate::protocol::{BatchNumber, Change, Contest, Entry, Registry, State, contest};
 
 /// A claim outlives SQS's longest retention, 14 days, so that every repetition of its message meets it.
@@ -41,12 +42,51 @@ pub enum Claim {
 }
 
 /// What a sweep came to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Swept {
     /// Objects that nobody had announced or finished.
     pub found: u64,
     /// Objects that lie there although their content was finished before under the same key: put again, unchanged.
     pub left_over: u64,
+}
+
+/// When it was last swept, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct LastSweep {
+    /// When it began.
+    pub started_at: jiff::Timestamp,
+    /// By which consumer.
+    pub by: String,
+    /// When the last one ended that came to its end: the same, or the one before.
+    pub finished_at: Option<jiff::Timestamp>,
+    /// What that one came to.
+    #[serde(flatten)]
+    pub swept: Swept,
+}
+
+/// The record that a batch left.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Record {
+    /// Which batch.
+    pub batch: BatchNumber,
+    /// Done or abandoned.
+    pub state: State,
+    /// Since when.
+    pub finished_at: jiff::Timestamp,
+    /// What it did.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// Which batch has one content of an object.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ClaimRecord {
+    /// Which content.
+    pub version: Version,
+    /// The batch.
+    pub batch: BatchNumber,
+    /// Since when.
+    pub claimed_at: jiff::Timestamp,
 }
 
 /// The registry as it is stored.
@@ -276,7 +316,8 @@ impl Ledger {
             .table_name(&self.table)
             .key("pk", text("sweep"))
             .key("sk", text("sweep"))
-            .update_expression("SET finished_at = :now, found = :found, left_over = :left_over")
+            .update_expression("SET finished_at = :now, #found = :found, left_over = :left_over")
+            .expression_attribute_names("#found", "found")
             .expression_attribute_values(":now", AttributeValue::N(epoch_seconds().to_string()))
             .expression_attribute_values(":found", AttributeValue::N(swept.found.to_string()))
             .expression_attribute_values(":left_over", AttributeValue::N(swept.left_over.to_string()))
@@ -286,6 +327,55 @@ impl Ledger {
             .map_err(explain("dynamodb:UpdateItem", format!("{}/sweep", self.table)))
     }
 
+    /// When it was last swept, and what came of it.
+    pub async fn last_sweep(&self) -> Result<Option<LastSweep>, AwsError> {
+        let Some(item) = self.get("sweep", "sweep").await? else { return Ok(None) };
+        let time = |name| jiff::Timestamp::from_second(i64::try_from(number(&item, name)?).ok()?).ok();
+        let count = |name| number(&item, name).unwrap_or(0);
+        Ok(time("started_at").map(|started_at| LastSweep {
+            started_at,
+            by: text_of(&item, "by").unwrap_or_default(),
+            finished_at: time("finished_at"),
+            swept: Swept { found: count("found"), left_over: count("left_over") },
+        }))
+    }
+
+    /// The record that a batch left; `None` before that, and after the record has expired.
+    pub async fn record(&self, batch: BatchNumber) -> Result<Option<Record>, AwsError> {
+        let Some(item) = self.get(&record_key(batch), "record").await? else { return Ok(None) };
+        let parse = || {
+            let state = State::from_name(&text_of(&item, "state")?)?;
+            let finished_at = text_of(&item, "finished_at")?.parse().ok()?;
+            let counts = serde_json::from_str(&text_of(&item, "summary")?).unwrap_or_default();
+            Some(Record { batch, state, finished_at, counts })
+        };
+        Ok(parse())
+    }
+
+    /// Which batches have the contents that there were of an object.
+    pub async fn claims(&self, bucket: &str, key: &str) -> Result<Vec<ClaimRecord>, AwsError> {
+        let pk = claims_key(bucket, key);
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key_condition_expression("pk = :pk")
+            .expression_attribute_values(":pk", text(&pk))
+            .into_paginator()
+            .items()
+            .send();
+        let items = query.try_collect().await.map_err(explain("dynamodb:Query", format!("{}/{pk}", self.table)))?;
+        let parse = |item: &Item| {
+            let sk = text_of(item, "sk")?;
+            let (kind, id) = sk.split_once('#')?;
+            let version = if kind == "version" { Version::Id(id.to_owned()) } else { Version::ETag(id.to_owned()) };
+            let claimed_at = text_of(item, "claimed_at")?.parse().ok()?;
+            Some(ClaimRecord { version, batch: number(item, "batch")?, claimed_at })
+        };
+        Ok(items.iter().filter_map(parse).collect())
+    }
+
     /// Where a batch stands; `None` when nothing is known of it any more.
     pub async fn state_of(&self, number: BatchNumber) -> Result<Option<State>, AwsError> {
         // The registry first: a batch leaves it only after its record is written.
@@ -293,7 +383,7 @@ impl Ledger {
             return Ok(Some(entry.state));
         }
         let record = self.get(&record_key(number), "record").await?;
-        Ok(record.and_then(|record| State::from_name(record.get("state")?.as_s().ok()?)))
+        Ok(record.and_then(|record| State::from_name(&text_of(&record, "state")?)))
     }
 
     /// Changes the registry by compare-and-swap, until the change is made, or turns out to be made already or refused
@@ -361,12 +451,16 @@ impl Ledger {
 }
 
 fn claim_key(object: &ObjectId) -> (String, String) {
-    let pk = format!("object#s3://{}/{}", object.bucket, object.key);
+    let pk = claims_key(&object.bucket, &object.key);
     let sk = match &object.version {
         Version::Id(id) => format!("version#{id}"),
         Version::ETag(etag) => format!("etag#{etag}"),
     };
     (pk, sk)
+}
+
+fn claims_key(bucket: &str, key: &str) -> String {
+    format!("object#s3://{bucket}/{key}")
 }
 
 fn record_key(number: BatchNumber) -> String {

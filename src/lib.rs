@@ -25,15 +25,21 @@
 //! | [`ledger`] | the protocol's state in DynamoDB | shell |
 //! | [`catalogue`] | what is known of tracks and listeners | shell |
 //! | [`transform`] | objects in, everything to publish out | shell |
+//! | [`listening_file`] | from an object's bytes to rows | shell |
 //! | [`csv`] | reading CSV | shell |
 //! | [`row`] | which rows are good | pure |
 //! | [`aggregate`] | rows in codes, and what they add up to | pure |
 //! | [`columnar`] | Parquet; the only module that knows arrow2 and parquet2 | pure |
 //! | [`report`] | what is counted, and how two counts become one | pure |
+//! | [`tables`] | the report items | pure |
 //! | [`upsert`] | deltas into the report tables, each once | shell |
 //! | [`bucket`] | S3 | shell |
 //! | [`layout`] | where everything lies in the bucket | pure |
 //! | [`query`] | `music-streams report` | shell |
+//! | [`status`] | `music-streams status` | shell |
+//! | [`verify`] | `music-streams verify` | shell |
+//! | [`dead_letters`] | `music-streams dead-letters` | shell |
+//! | [`show`] | tables and texts for people | pure |
 //! | [`aws`] | clients, and what to do about errors | shell |
 //!
 //! # Glossary
@@ -68,9 +74,11 @@ pub mod catalogue;
 pub mod columnar;
 pub mod config;
 pub mod csv;
+pub mod dead_letters;
 pub mod event;
 pub mod layout;
 pub mod ledger;
+pub mod listening_file;
 pub mod manifest;
 pub mod pipeline;
 pub mod protocol;
@@ -78,7 +86,11 @@ pub mod query;
 pub mod queue;
 pub mod report;
 pub mod row;
+pub mod show;
+pub mod status;
 pub mod sweep;
+pub mod tables;
 pub mod transform;
 pub mod upsert;
+pub mod verify;
 pub mod window;

@@ -5,10 +5,13 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
-use music_streams::aws::Clients;
+use music_streams::aws::{AwsError, Clients};
 use music_streams::config::{self, Settings};
+use music_streams::dead_letters::DeadLettersQuery;
 use music_streams::pipeline;
 use music_streams::query::Query;
+use music_streams::status::StatusQuery;
+use music_streams::verify::VerifyQuery;
 use tracing_subscriber::EnvFilter;
 
 /// Turns raw listening events into reports, minutes after they happened and exactly once.
@@ -37,6 +40,16 @@ enum Command {
     Run(Run),
     /// Show the figures of the report tables
     Report(Query),
+    /// Show what is at work, what was done of late, and what waits; or what became of one file
+    Status(StatusQuery),
+    /// Check a day's reports against its curated and archived files, and list every difference
+    ///
+    /// Recomputes the reports from the curated Parquet and the curated rows from the archived originals, and looks whether each
+    /// file lies in one place. The exit status is 0 if all agree, and 1 on any difference. Writes nothing, and may run beside
+    /// consumers.
+    Verify(VerifyQuery),
+    /// Show the messages that nobody could work off, and why; or send them back
+    DeadLetters(DeadLettersQuery),
     /// Print every setting with its value and source, and say what is wrong
     CheckConfig(CheckConfig),
 }
@@ -86,10 +99,10 @@ fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match line.command {
             Command::Run(run) => run_consumer(&run).await,
-            Command::Report(query) => {
-                let answer = query.answer(&Clients::from_environment().await.dynamodb).await;
-                answer.map(|answer| println!("{answer}")).map_err(|error| error.to_string())
-            }
+            Command::Report(query) => say(query.answer(&clients().await.dynamodb).await),
+            Command::Status(query) => say(query.answer(clients().await).await),
+            Command::Verify(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
+            Command::DeadLetters(query) => say(query.answer(clients().await).await),
             Command::CheckConfig(check) => check_config(&check, &matches),
         }
     });
@@ -111,6 +124,14 @@ fn arm_failpoints() {
     std::mem::forget(fail::FailScenario::setup());
 }
 
+async fn clients() -> Clients {
+    Clients::from_environment().await
+}
+
+fn say(answer: Result<String, AwsError>) -> Result<(), String> {
+    answer.map(|answer| println!("{answer}")).map_err(|error| error.to_string())
+}
+
 fn failed(error: &str) -> ExitCode {
     eprintln!("music-streams: {error}");
     ExitCode::FAILURE
@@ -122,7 +143,7 @@ async fn run_consumer(run: &Run) -> Result<(), String> {
         return Err(problems.join("\nmusic-streams: "));
     }
     start_logging(run.log_format);
-    pipeline::run(&run.settings, Clients::from_environment().await).await.map_err(|error| error.to_string())
+    pipeline::run(&run.settings, clients().await).await.map_err(|error| error.to_string())
 }
 
 fn start_logging(format: LogFormat) {

@@ -14,6 +14,8 @@ use crate::protocol::BatchNumber;
 pub struct Manifest {
     /// Its number.
     pub batch: BatchNumber,
+    /// When it was opened: its date, and what rows' times are judged by.
+    pub opened_at: jiff::Timestamp,
     /// Its objects, each with what becomes of it.
     pub objects: Vec<ManifestObject>,
     /// Uploads to complete: curated files and rejected rows.
@@ -62,6 +64,7 @@ pub enum Fate {
 
 /// The counts of a batch, for the log and for its record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Counts {
     /// Objects.
     pub objects: u64,

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 pub type BatchNumber = u64;
 
 /// Where a batch stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum State {
     /// Preparing: nothing it wrote can be seen.
     Open,

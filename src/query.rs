@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use clap::{Args, Subcommand, ValueEnum};
-use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
+use clap::{Args, Subcommand};
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Map, Value};
 
 use crate::aws::{AwsError, Item, explain, number, text};
 use crate::report::{Report, parse_seconds};
 use crate::row::{date_text, parse_date};
-use crate::upsert::{BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, date_shard, genre_date};
+use crate::show::{Format, printable, table};
+use crate::tables::{BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, date_shard, genre_date};
 
 /// What to show, and how.
 #[derive(Debug, Args)]
@@ -26,12 +26,6 @@ pub struct Query {
     /// A table for people or JSON for programs
     #[arg(long, value_enum, default_value_t = Format::Table, global = true)]
     format: Format,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    Table,
-    Json,
 }
 
 /// A day, as `YYYY-MM-DD`.
@@ -73,9 +67,6 @@ enum Question {
     },
 }
 
-const ONE_LINE_BELOW_THE_HEADING: TableStyle =
-    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
-
 /// Attributes of an answer in the order they are shown, with their headings.
 const TRACK_COLUMNS: [(&str, &str); 8] = [
     ("track_id", "TRACK ID"),
@@ -116,20 +107,19 @@ impl Query {
     /// Asks the tables, and gives what to print.
     pub async fn answer(&self, client: &aws_sdk_dynamodb::Client) -> Result<String, AwsError> {
         let tables = Tables { client, prefix: &self.table_prefix };
-        let table = |report: Report| report.table();
         let (items, columns): (Vec<Item>, &[(&str, &str)]) = match &self.question {
             Question::Tracks { list: TopList { date, top }, genre: Some(genre) } => {
                 let partitions = vec![genre_date(genre, &date.0)];
                 (tables.top(LISTINGS_TABLE, "genre_date", partitions, *top).await?, &TRACK_COLUMNS)
             }
             Question::Tracks { list: TopList { date, top }, genre: None } => {
-                (tables.top(table(Report::Track), "date_shard", shards(date), *top).await?, &TRACK_COLUMNS)
+                (tables.top(Report::Track.table(), "date_shard", shards(date), *top).await?, &TRACK_COLUMNS)
             }
             Question::Genres(TopList { date, top }) => {
-                (tables.top(table(Report::Genre), "report_date", vec![date.0.clone()], *top).await?, &GENRE_COLUMNS)
+                (tables.top(Report::Genre.table(), "report_date", vec![date.0.clone()], *top).await?, &GENRE_COLUMNS)
             }
             Question::Listeners(TopList { date, top }) => {
-                (tables.top(table(Report::Listener), "date_shard", shards(date), *top).await?, &LISTENER_COLUMNS)
+                (tables.top(Report::Listener.table(), "date_shard", shards(date), *top).await?, &LISTENER_COLUMNS)
             }
             Question::Track { id } => (tables.days(id).await?, &TRACK_DAY_COLUMNS),
         };
@@ -206,22 +196,15 @@ fn as_table(items: &[Item], columns: &[(&str, &str)]) -> String {
     // A column that no item fills tells nothing.
     let columns: Vec<_> =
         columns.iter().filter(|(attribute, _)| items.iter().any(|item| item.contains_key(*attribute))).collect();
-    let mut table = Table::new();
-    table.load_style(ONE_LINE_BELOW_THE_HEADING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(columns.iter().map(|(_, heading)| *heading));
-    for item in items {
-        table.add_row(columns.iter().map(|(attribute, _)| shown(attribute, item.get(*attribute))));
-    }
-    for (index, (attribute, _)) in columns.iter().enumerate() {
-        let is_number = items.iter().any(|item| matches!(item.get(*attribute), Some(AttributeValue::N(_))));
-        if let (true, Some(column)) = (is_number, table.column_mut(index)) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.to_string()
+    let headings: Vec<&str> = columns.iter().map(|(_, heading)| *heading).collect();
+    let is_number =
+        |attribute: &str| items.iter().any(|item| matches!(item.get(attribute), Some(AttributeValue::N(_))));
+    let numbers: Vec<bool> = columns.iter().map(|(attribute, _)| is_number(attribute)).collect();
+    let row = |item: &Item| columns.iter().map(|(attribute, _)| shown(attribute, item.get(*attribute))).collect();
+    table(&headings, &numbers, items.iter().map(row))
 }
 
-/// A value for people: seconds as hours, minutes and seconds; control characters made visible.
+/// A value for people: seconds as hours, minutes and seconds.
 fn shown(attribute: &str, value: Option<&AttributeValue>) -> String {
     match value {
         Some(AttributeValue::N(number)) if attribute.contains("time") => match parse_seconds(number) {
@@ -232,9 +215,7 @@ fn shown(attribute: &str, value: Option<&AttributeValue>) -> String {
             None => number.clone(),
         },
         Some(AttributeValue::N(text)) => text.clone(),
-        Some(AttributeValue::S(text)) => {
-            text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
-        }
+        Some(AttributeValue::S(text)) => printable(text),
         _ => String::new(),
     }
 }

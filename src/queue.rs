@@ -35,6 +35,16 @@ const CONCURRENT_CALLS: usize = 16;
 /// A message is extended when less than this share of its visibility is left.
 const EXTEND_BELOW: f64 = 0.5;
 
+/// How often, at most, a first delay is counted when a message is deferred again and again. With a hundred receives until the
+/// dead-letter queue and a first delay of a minute that makes a day and a half.
+const MAX_DEFERRALS: u32 = 32;
+
+/// Longest time between two looks at a deferred message.
+const MAX_DEFERRAL: Duration = Duration::from_secs(3600);
+
+/// Between two looks at how far a move is.
+const MOVE_POLL: Duration = Duration::from_millis(500);
+
 /// Commands waiting for the custodian: it answers quickly, and who waits loses nothing.
 const COMMANDS: usize = 64;
 
@@ -49,6 +59,17 @@ pub struct Received {
     pub body: String,
     /// How often it has been received.
     pub receive_count: u32,
+}
+
+/// How many messages a queue has, as SQS counts them: approximately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Backlog {
+    /// Messages that can be received.
+    pub waiting: u64,
+    /// Messages that somebody has received and not deleted.
+    pub in_flight: u64,
+    /// Messages that will be there later.
+    pub delayed: u64,
 }
 
 /// One queue.
@@ -77,6 +98,67 @@ impl Queue {
         Ok(())
     }
 
+    async fn attributes(&self) -> Result<HashMap<QueueAttributeName, String>, AwsError> {
+        let get = self.client.get_queue_attributes().queue_url(&self.url).attribute_names(QueueAttributeName::All);
+        let output = get.send().await.map_err(explain("sqs:GetQueueAttributes", &self.url))?;
+        Ok(output.attributes.unwrap_or_default())
+    }
+
+    /// How many messages it has.
+    pub async fn backlog(&self) -> Result<Backlog, AwsError> {
+        let attributes = self.attributes().await?;
+        let count = |name| attributes.get(&name).and_then(|count| count.parse().ok()).unwrap_or(0);
+        Ok(Backlog {
+            waiting: count(QueueAttributeName::ApproximateNumberOfMessages),
+            in_flight: count(QueueAttributeName::ApproximateNumberOfMessagesNotVisible),
+            delayed: count(QueueAttributeName::ApproximateNumberOfMessagesDelayed),
+        })
+    }
+
+    /// The queue that takes what was received too often, if there is one.
+    pub async fn dead_letter_queue(&self) -> Result<Option<Queue>, AwsError> {
+        let attributes = self.attributes().await?;
+        let policy = attributes.get(&QueueAttributeName::RedrivePolicy);
+        let policy: Option<serde_json::Value> = policy.and_then(|policy| serde_json::from_str(policy).ok());
+        let Some(arn) = policy.as_ref().and_then(|policy| policy["deadLetterTargetArn"].as_str()) else {
+            return Ok(None);
+        };
+        // arn:aws:sqs:REGION:ACCOUNT:NAME; the region is this queue's.
+        let mut parts = arn.rsplit(':');
+        let (name, account) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let get = self.client.get_queue_url().queue_name(name).queue_owner_aws_account_id(account);
+        let output = get.send().await.map_err(explain("sqs:GetQueueUrl", arn))?;
+        Ok(output.queue_url.map(|url| Queue { url, ..self.clone() }))
+    }
+
+    /// Lets SQS move every message of this dead-letter queue back to where it came from, and waits until that is done. How many
+    /// they were.
+    pub async fn redrive(&self) -> Result<u64, AwsError> {
+        let arn = self.attributes().await?.remove(&QueueAttributeName::QueueArn).unwrap_or_default();
+        let start = self.client.start_message_move_task().source_arn(&arn).send().await;
+        start.map_err(explain("sqs:StartMessageMoveTask", &arn))?;
+        loop {
+            let list = self.client.list_message_move_tasks().source_arn(&arn).max_results(1).send().await;
+            let tasks = list.map_err(explain("sqs:ListMessageMoveTasks", &arn))?.results.unwrap_or_default();
+            let Some(task) = tasks.into_iter().next() else { return Ok(0) };
+            let moved = u64::try_from(task.approximate_number_of_messages_moved).unwrap_or(0);
+            match task.status.as_deref() {
+                Some("RUNNING" | "CANCELLING") => tokio::time::sleep(MOVE_POLL).await,
+                Some("COMPLETED") => return Ok(moved),
+                _ => {
+                    let reason = task.failure_reason.unwrap_or_else(|| "no reason given".to_owned());
+                    let cause = format!("it ended after {moved} messages: {reason}");
+                    return Err(AwsError {
+                        operation: "sqs:StartMessageMoveTask",
+                        resource: arn,
+                        kind: Kind::Refused,
+                        cause,
+                    });
+                }
+            }
+        }
+    }
+
     /// Waits up to `wait` (at most 20 s) for messages, and takes those that came into custody.
     pub async fn receive(&self, wait: Duration, custody: &Custody) -> Result<Vec<Received>, AwsError> {
         let output = self
@@ -98,7 +180,7 @@ impl Queue {
                 message.attributes.as_ref().and_then(|attributes| attributes.get(&count)?.parse().ok()).unwrap_or(1);
             let Some(receipt_handle) = message.receipt_handle else { continue };
             let id = custody.next_id();
-            held.push((id, receipt_handle));
+            held.push((id, Receipt { handle: receipt_handle, receive_count }));
             received.push(Received {
                 id,
                 message_id: message.message_id.unwrap_or_default(),
@@ -111,13 +193,17 @@ impl Queue {
     }
 
     /// Carries out one batch call; gives the messages for which SQS refused it.
-    async fn call(&self, action: Action, messages: &[(MessageId, String)]) -> Result<Vec<Refusal>, AwsError> {
+    async fn call(&self, action: Action, messages: &[(MessageId, Receipt)]) -> Result<Vec<Refusal>, AwsError> {
         let failed = match action {
-            Action::Hide(delay) => {
-                let entries = messages.iter().enumerate().filter_map(|(index, (_, receipt_handle))| {
+            Action::Hide(delay) | Action::Defer(delay) => {
+                let entries = messages.iter().enumerate().filter_map(|(index, (_, receipt))| {
+                    let delay = match action {
+                        Action::Defer(first) => deferral(first, receipt.receive_count),
+                        _ => delay,
+                    };
                     ChangeMessageVisibilityBatchRequestEntry::builder()
                         .id(index.to_string())
-                        .receipt_handle(receipt_handle)
+                        .receipt_handle(&receipt.handle)
                         .visibility_timeout(delay.as_secs() as i32)
                         .build()
                         .ok()
@@ -127,10 +213,10 @@ impl Queue {
                 output.map_err(explain("sqs:ChangeMessageVisibility", &self.url))?.failed
             }
             Action::Delete => {
-                let entries = messages.iter().enumerate().filter_map(|(index, (_, receipt_handle))| {
+                let entries = messages.iter().enumerate().filter_map(|(index, (_, receipt))| {
                     DeleteMessageBatchRequestEntry::builder()
                         .id(index.to_string())
-                        .receipt_handle(receipt_handle)
+                        .receipt_handle(&receipt.handle)
                         .build()
                         .ok()
                 });
@@ -143,7 +229,7 @@ impl Queue {
     }
 
     /// Carries out an action for any number of messages, in batches of ten.
-    async fn call_in_batches(&self, action: Action, messages: Vec<(MessageId, String)>) -> Vec<BatchResult> {
+    async fn call_in_batches(&self, action: Action, messages: Vec<(MessageId, Receipt)>) -> Vec<BatchResult> {
         let batches: Vec<Vec<_>> = messages.chunks(BATCH_ENTRIES).map(<[_]>::to_vec).collect();
         let calls = batches.into_iter().map(|batch| async move {
             let result = self.call(action, &batch).await;
@@ -153,16 +239,30 @@ impl Queue {
     }
 }
 
+/// What is needed to do something about a message that was received.
+#[derive(Debug, Clone)]
+struct Receipt {
+    handle: String,
+    receive_count: u32,
+}
+
 /// What can be done to messages in custody.
 #[derive(Debug, Clone, Copy)]
 enum Action {
     /// Hide them for so long from now on.
     Hide(Duration),
+    /// Hide each for so long from now on, times its receives.
+    Defer(Duration),
     Delete,
 }
 
+/// How long a message is hidden that has come so often: ever longer, as each receive brings it nearer to the dead letters.
+fn deferral(first: Duration, receive_count: u32) -> Duration {
+    (first * receive_count.clamp(1, MAX_DEFERRALS)).min(first.max(MAX_DEFERRAL))
+}
+
 /// A batch of messages, and those of them that SQS refused.
-type BatchResult = (Vec<(MessageId, String)>, Result<Vec<Refusal>, AwsError>);
+type BatchResult = (Vec<(MessageId, Receipt)>, Result<Vec<Refusal>, AwsError>);
 
 /// One item of a batch call that SQS did not carry out.
 #[derive(Debug)]
@@ -173,7 +273,7 @@ struct Refusal {
     final_: bool,
 }
 
-fn refusals(messages: &[(MessageId, String)], failed: Vec<BatchResultErrorEntry>) -> Vec<Refusal> {
+fn refusals(messages: &[(MessageId, Receipt)], failed: Vec<BatchResultErrorEntry>) -> Vec<Refusal> {
     let refusal = |entry: BatchResultErrorEntry| {
         let (id, _) = messages.get(entry.id.parse::<usize>().ok()?)?;
         Some(Refusal { id: *id, code: entry.code, final_: entry.sender_fault })
@@ -183,9 +283,9 @@ fn refusals(messages: &[(MessageId, String)], failed: Vec<BatchResultErrorEntry>
 
 #[derive(Debug)]
 enum Command {
-    Hold(Vec<(MessageId, String)>, Instant),
+    Hold(Vec<(MessageId, Receipt)>, Instant),
     Delete(Vec<MessageId>, oneshot::Sender<()>),
-    Release(Vec<MessageId>, Duration, oneshot::Sender<()>),
+    Release(Vec<MessageId>, Action, oneshot::Sender<()>),
 }
 
 /// The way to the custodian.
@@ -212,7 +312,7 @@ impl Custody {
         MessageId(self.next_id.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
     }
 
-    async fn hold(&self, messages: Vec<(MessageId, String)>) {
+    async fn hold(&self, messages: Vec<(MessageId, Receipt)>) {
         // The custodian lives as long as this sender.
         let _ = self.commands.send(Command::Hold(messages, Instant::now())).await;
     }
@@ -226,16 +326,25 @@ impl Custody {
 
     /// Gives messages back to the queue, to be received again after `delay`.
     pub async fn release(&self, messages: Vec<MessageId>, delay: Duration) {
+        self.give_back(messages, Action::Hide(delay)).await;
+    }
+
+    /// Gives messages back that wait for another consumer: to be received again after `first`, and each time later.
+    pub async fn defer(&self, messages: Vec<MessageId>, first: Duration) {
+        self.give_back(messages, Action::Defer(first)).await;
+    }
+
+    async fn give_back(&self, messages: Vec<MessageId>, how: Action) {
         let (done, waiting) = oneshot::channel();
-        let _ = self.commands.send(Command::Release(messages, delay, done)).await;
+        let _ = self.commands.send(Command::Release(messages, how, done)).await;
         let _ = waiting.await;
     }
 }
 
 struct Custodian {
     queue: Queue,
-    /// Receipt handle, and when the message becomes visible again unless extended.
-    held: HashMap<MessageId, (String, Instant)>,
+    /// When the message becomes visible again unless extended.
+    held: HashMap<MessageId, (Receipt, Instant)>,
 }
 
 impl Custodian {
@@ -247,16 +356,16 @@ impl Custodian {
                 command = commands.recv() => match command {
                     Some(Command::Hold(messages, at)) => {
                         let until = at + self.queue.visibility;
-                        self.held.extend(messages.into_iter().map(|(id, receipt_handle)| (id, (receipt_handle, until))));
+                        self.held.extend(messages.into_iter().map(|(id, receipt)| (id, (receipt, until))));
                     }
                     Some(Command::Delete(ids, done)) => {
                         let messages = self.take(&ids);
                         report("delete", self.queue.call_in_batches(Action::Delete, messages).await);
                         let _ = done.send(());
                     }
-                    Some(Command::Release(ids, delay, done)) => {
+                    Some(Command::Release(ids, how, done)) => {
                         let messages = self.take(&ids);
-                        report("give back", self.queue.call_in_batches(Action::Hide(delay), messages).await);
+                        report("give back", self.queue.call_in_batches(how, messages).await);
                         let _ = done.send(());
                     }
                     None => return,
@@ -266,8 +375,8 @@ impl Custodian {
         }
     }
 
-    fn take(&mut self, ids: &[MessageId]) -> Vec<(MessageId, String)> {
-        ids.iter().filter_map(|id| self.held.remove(id).map(|(receipt_handle, _)| (*id, receipt_handle))).collect()
+    fn take(&mut self, ids: &[MessageId]) -> Vec<(MessageId, Receipt)> {
+        ids.iter().filter_map(|id| self.held.remove(id).map(|(receipt, _)| (*id, receipt))).collect()
     }
 
     async fn extend(&mut self) {
@@ -277,7 +386,7 @@ impl Custodian {
             .held
             .iter()
             .filter(|(_, (_, until))| *until < soon)
-            .map(|(id, (receipt_handle, _))| (*id, receipt_handle.clone()))
+            .map(|(id, (receipt, _))| (*id, receipt.clone()))
             .collect();
         for (batch, result) in self.queue.call_in_batches(Action::Hide(self.queue.visibility), due).await {
             match result {
@@ -327,5 +436,24 @@ fn report(what: &str, results: Vec<BatchResult>) {
     }
     if let Some(example) = example {
         tracing::warn!(refused, "could not {what} some messages: {example}; they come back and are recognized");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deferred_message_is_looked_at_ever_more_rarely_and_never_given_up() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(deferral(minute, 1), minute);
+        assert_eq!(deferral(minute, 5), 5 * minute);
+        assert_eq!(deferral(minute, u32::MAX), 32 * minute);
+        assert_eq!(deferral(4 * minute, 30), MAX_DEFERRAL);
+        // The hundred receives of the template's dead-letter queue outlast the longest batch by far.
+        let total: Duration = (1..100).map(|count| deferral(minute, count)).sum();
+        assert!(total > Duration::from_secs(36 * 3600), "{total:?}");
+        // SQS hides for 12 hours at the most; the longest lease is an hour.
+        assert!(deferral(Duration::from_secs(3600), 100) <= MAX_IN_FLIGHT_TIME);
     }
 }

@@ -150,6 +150,11 @@ pub fn date_text(day: i32) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
+/// `YYYY-MM-DD` of a point in time (UTC).
+pub fn date_of(time: jiff::Timestamp) -> String {
+    date_text(day_of(time.as_microsecond()))
+}
+
 /// Days since the Unix epoch of `YYYY-MM-DD`.
 pub fn parse_date(text: &str) -> Option<i32> {
     let date = text.as_bytes();

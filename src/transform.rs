@@ -10,16 +10,12 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 
-use async_compression::tokio::bufread::GzipDecoder;
 use csv_async::ByteRecord;
 use futures::{StreamExt, TryStreamExt};
 use governor::DefaultDirectRateLimiter;
-use tokio::io::{AsyncRead, BufReader, ReadBuf};
+use tokio::io::AsyncRead;
 use tokio_util::sync::CancellationToken;
 
 use crate::aggregate::{Dictionary, Fold, Rows};
@@ -27,14 +23,12 @@ use crate::aws::{AwsError, Kind};
 use crate::bucket::{Bucket, PendingUpload, Upload};
 use crate::catalogue::Catalogue;
 use crate::columnar::{self, ColumnarError, ParquetFile, Renumbering};
-use crate::csv;
 use crate::event::ObjectEvent;
 use crate::layout;
+use crate::listening_file::{BadObject, ListeningFile, ReadError};
 use crate::protocol::BatchNumber;
-use crate::row::{Columns, Rejection, date_text};
+use crate::row::{Rejection, date_of, date_text};
 
-/// Longest record, in bytes. Beyond it a file is not CSV but something with an unclosed quote.
-pub const MAX_RECORD_BYTES: u64 = 4 << 20;
 /// Rows that make a row group worth writing: small enough to hold twice, large enough to compress well.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
 /// Encoded bytes of all days that may wait for their uploads; with more, the largest file is finished early.
@@ -49,46 +43,6 @@ const ROWS_PER_CHECK: u32 = 4096;
 const DELTAS_PER_FILE: usize = 4096;
 /// Uploads that are finished at the same time.
 const CONCURRENT_UPLOADS: usize = 16;
-
-/// Why an object cannot be counted. It goes to quarantine with this reason.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadObject {
-    /// No byte in it.
-    #[error("the file is empty: not even a header")]
-    Empty,
-    /// Not text.
-    #[error("the file is not CSV: its first line is binary")]
-    Binary,
-    /// A header, but not that of a listening file.
-    #[error("the file is not a listening file: {0}")]
-    Header(String),
-    /// A record without an end.
-    #[error(
-        "the file is not CSV: the record at line {line} is longer than {MAX_RECORD_BYTES} bytes (an unclosed quote?)"
-    )]
-    EndlessRecord {
-        /// Line of the record's beginning.
-        line: u64,
-    },
-    /// The compressed stream stops in the middle.
-    #[error("the gzip stream is cut off")]
-    TruncatedGzip,
-    /// The compressed stream is damaged.
-    #[error("the gzip stream is damaged: {0}")]
-    DamagedGzip(String),
-    /// Larger than allowed.
-    #[error("the file is larger than the limit of {limit_bytes} bytes (--max-object-size)")]
-    TooLarge {
-        /// The limit, before or after decompression.
-        limit_bytes: u64,
-    },
-    /// It touches more report items than a batch may.
-    #[error("the file alone touches more than {limit} report items (--max-report-items)")]
-    TooManyItems {
-        /// The limit.
-        limit: usize,
-    },
-}
 
 /// What became of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,7 +132,7 @@ pub struct Preparation {
     bucket: Bucket,
     catalogue: Arc<Catalogue>,
     batch: BatchNumber,
-    date: String,
+    opened_at: jiff::Timestamp,
     limits: Limits,
     stop: CancellationToken,
     dictionary: Dictionary,
@@ -205,12 +159,12 @@ struct Mark {
 }
 
 impl Preparation {
-    /// An empty batch of the given date.
+    /// An empty batch. Rows are judged as of `opened_at`.
     pub fn new(
         bucket: Bucket,
         catalogue: Arc<Catalogue>,
         batch: BatchNumber,
-        date: String,
+        opened_at: jiff::Timestamp,
         limits: Limits,
         stop: CancellationToken,
     ) -> Self {
@@ -218,7 +172,7 @@ impl Preparation {
             bucket,
             catalogue,
             batch,
-            date,
+            opened_at,
             limits,
             stop,
             dictionary: Dictionary::default(),
@@ -273,52 +227,16 @@ impl Preparation {
         body: impl AsyncRead + Send + Unpin + 'static,
         mark: &mut Mark,
     ) -> Result<Outcome, Failure> {
-        // Gzip shows in the first two bytes (RFC 1952), whatever the name or the headers say.
-        let (magic, body) = csv::peek(body, 2).await?;
-        let is_gzip = magic == [0x1f, 0x8b];
-        if magic.is_empty() {
-            return Err(Failure::Bad(BadObject::Empty));
-        }
-        let body: Pin<Box<dyn AsyncRead + Send>> = if is_gzip {
-            let mut decoder = GzipDecoder::new(BufReader::with_capacity(64 << 10, body));
-            decoder.multiple_members(true);
-            Box::pin(decoder)
-        } else {
-            Box::pin(body)
-        };
-
-        let progress = Arc::new(Progress::default());
-        let limit_bytes = self.limits.object_bytes;
-        let guarded = Guard { inner: body, delivered: 0, limit_bytes, progress: Arc::clone(&progress) };
-        let mut reader = csv::reader(guarded).await?;
-        let mut record = ByteRecord::new();
-
-        if !reader.read_byte_record(&mut record).await? {
-            return Err(Failure::Bad(BadObject::Empty));
-        }
-        let columns = Columns::from_header(record.iter()).map_err(|reason| {
-            let binary = record.as_slice().contains(&0) || std::str::from_utf8(record.as_slice()).is_err();
-            Failure::Bad(if binary { BadObject::Binary } else { BadObject::Header(reason) })
-        })?;
-
+        let mut file = ListeningFile::open(body, self.limits.object_bytes, self.opened_at).await?;
         let source = self.dictionary.add_source(&event.object.key);
-        let now = jiff::Timestamp::now().as_microsecond();
         let (mut rows, mut rejected) = (0_u64, 0_u64);
-        loop {
-            let position = reader.position();
-            progress.parsed.store(position.byte(), Ordering::Relaxed);
-            progress.line.store(position.line(), Ordering::Relaxed);
-            let line = position.line();
-            if !reader.read_byte_record(&mut record).await? {
-                return Ok(Outcome::Counted { rows, rejected });
-            }
+        while let Some(line) = file.next().await? {
             rows += 1;
-            match columns.cleanse(record.len(), |index| record.get(index).unwrap_or_default(), now) {
+            match line.row {
                 Ok(row) => self.rows.push(row, source, &mut self.dictionary, &self.catalogue),
                 Err(rejection) => {
                     rejected += 1;
-                    let line = record.position().map_or(line, |position| position.line());
-                    self.reject(event, line, rejection, &record);
+                    self.reject(event, line.number, rejection, line.record);
                 }
             }
             if self.rows.len() >= ROW_GROUP_ROWS || self.rejects.len() >= MAX_REJECT_BYTES {
@@ -329,6 +247,7 @@ impl Preparation {
                 self.check_pace().await?;
             }
         }
+        Ok(Outcome::Counted { rows, rejected })
     }
 
     async fn check_pace(&mut self) -> Result<(), PrepareError> {
@@ -408,7 +327,7 @@ impl Preparation {
             }
         }
         if !self.rejects.is_empty() {
-            let key = || layout::rejected_rows_key(&self.date, self.batch);
+            let key = || layout::rejected_rows_key(&date_of(self.opened_at), self.batch);
             let upload = self.rejects_upload.get_or_insert_with(|| self.bucket.upload(key()));
             upload.write(&std::mem::take(&mut self.rejects)).await?;
         }
@@ -452,64 +371,11 @@ impl From<PrepareError> for Failure {
     }
 }
 
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        // What the bucket and the guard say travels inside; anything else is said by the decompressor.
-        let error = match error.downcast::<AwsError>() {
-            Ok(error) => return Failure::Body(error),
-            Err(error) => error,
-        };
-        match error.downcast::<BadObject>() {
-            Ok(bad) => Failure::Bad(bad),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Failure::Bad(BadObject::TruncatedGzip),
-            Err(error) => Failure::Bad(BadObject::DamagedGzip(error.to_string())),
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Bad(bad) => Failure::Bad(bad),
+            ReadError::Body(error) => Failure::Body(error),
         }
-    }
-}
-
-impl From<csv_async::Error> for Failure {
-    fn from(error: csv_async::Error) -> Self {
-        match error.into_kind() {
-            csv_async::ErrorKind::Io(error) => error.into(),
-            // A reader of byte records with flexible lengths meets no other error.
-            kind => Failure::Bad(BadObject::Header(format!("{kind:?}"))),
-        }
-    }
-}
-
-/// How far the CSV reader is.
-#[derive(Debug, Default)]
-struct Progress {
-    parsed: AtomicU64,
-    line: AtomicU64,
-}
-
-/// Bounds what goes into the CSV reader: the object's size after decompression, and the length of one record, which the
-/// reader would otherwise collect without end.
-struct Guard {
-    inner: Pin<Box<dyn AsyncRead + Send>>,
-    delivered: u64,
-    limit_bytes: u64,
-    progress: Arc<Progress>,
-}
-
-impl AsyncRead for Guard {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let bad = |bad| Poll::Ready(Err(std::io::Error::other(bad)));
-        let pending = self.delivered.saturating_sub(self.progress.parsed.load(Ordering::Relaxed));
-        if pending > MAX_RECORD_BYTES + csv::BUFFER_BYTES as u64 {
-            return bad(BadObject::EndlessRecord { line: self.progress.line.load(Ordering::Relaxed) });
-        }
-        let before = buffer.filled().len();
-        let ready = self.inner.as_mut().poll_read(context, buffer);
-        self.delivered += (buffer.filled().len() - before) as u64;
-        if self.delivered > self.limit_bytes {
-            return bad(BadObject::TooLarge { limit_bytes: self.limit_bytes });
-        }
-        ready
     }
 }

@@ -1,45 +1,35 @@
 //! Upsert: the deltas of a committed batch into the report tables, each exactly once.
 //!
-//! The only module that knows the report items. Each is read, merged with its delta and written on condition that its
-//! version is unchanged; a conflict means another batch was faster, and the merge is done again on what it wrote. The item
-//! itself remembers the batches in it ([`Applied`]), so applying a delta again, by anybody, at any time, changes nothing.
-//!
-//! Beside a track's item stands one listing per genre ([`LISTINGS_TABLE`]): a copy of its figures under `genre#date`, kept
-//! here because a DynamoDB index lists an item only once and a track may have several genres. A listing carries its
-//! item's version and is never replaced by an older one.
+//! Each report item is read, merged with its delta and written on condition that its version is unchanged; a conflict means
+//! another batch was faster, and the merge is done again on what it wrote. The item itself remembers the batches in it
+//! ([`crate::protocol::Applied`]), so applying a delta again, by anybody, at any time, changes nothing.
 //!
 //! Throttling slows this down and does not fail it: the pace is bounded beforehand ([`governor`]), and a throttled write is
 //! tried again after a growing pause.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use governor::DefaultDirectRateLimiter;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{AwsError, Item, Kind, explain, number, persist, text};
-use crate::protocol::{Applied, BatchNumber};
-use crate::report::{self, Attributes, Delta, Distinct, Figures, Key, LIST_SEPARATOR, Report};
+use crate::aws::{AwsError, Item, Kind, explain, persist, text};
+use crate::protocol::BatchNumber;
+use crate::report::{Delta, Key, Report};
 use crate::row::date_text;
-
-/// The table of listings, without the prefix.
-pub const LISTINGS_TABLE: &str = "genre_track_listings";
-
-/// Index of every table by `total_listens`.
-pub const BY_LISTENS: &str = "by_listens";
-
-/// A day's tracks and listeners are spread over so many index partitions, each of which takes some 1,000 writes a second:
-/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html>.
-pub const DATE_SHARDS: u32 = 8;
+use crate::tables::{
+    BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, Stored, date_shard, genre_date, item_of, key_item, listing_of, parse_item,
+    parse_key,
+};
 
 /// Items of one read: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
-const READ_ITEMS: usize = 100;
+pub const READ_ITEMS: usize = 100;
 /// First pause before asking again for keys that a read left unprocessed; doubled each time.
 const UNPROCESSED_PAUSE: Duration = Duration::from_millis(25);
 /// Writes of one group of [`READ_ITEMS`] under way at once.
@@ -52,42 +42,6 @@ pub struct Reports {
     table_prefix: String,
     groups: usize,
     writes: Option<Arc<DefaultDirectRateLimiter>>,
-}
-
-/// A report item as it is stored.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Stored {
-    /// Its figures.
-    pub figures: Figures,
-    /// Its names.
-    pub attributes: Attributes,
-    /// The batches in it.
-    pub applied: Applied,
-    /// Counts the writes; 0 where there is no item.
-    pub version: u64,
-}
-
-impl Stored {
-    /// The item after a delta, or `None` when it has it already. `through` is the registry's watermark.
-    #[must_use]
-    pub fn with(&self, delta: &Delta, batch: BatchNumber, through: BatchNumber) -> Option<Self> {
-        if self.applied.contains(batch) {
-            return None;
-        }
-        let mut next = self.clone();
-        next.figures.merge(&delta.figures);
-        if self.applied.is_newest(batch) {
-            next.attributes.update(delta.attributes.clone());
-        } else {
-            // What an older batch knows gives way to what is there.
-            let mut attributes = delta.attributes.clone();
-            attributes.update(next.attributes);
-            next.attributes = attributes;
-        }
-        next.applied = self.applied.with(batch, through);
-        next.version += 1;
-        Some(next)
-    }
 }
 
 /// A stored item cannot be understood, or a call failed.
@@ -208,7 +162,32 @@ impl Reports {
         Ok(())
     }
 
-    async fn read(&self, keys: &[&Key]) -> Result<HashMap<Key, Item>, AwsError> {
+    /// Every item of a report's day, as the index has them: with the figures that people read, and eventually consistent.
+    pub fn day(&self, report: Report, day: i32) -> impl Stream<Item = Result<Item, AwsError>> {
+        let date = date_text(day);
+        let (attribute, partitions) = match report {
+            Report::Genre => ("report_date", vec![date]),
+            Report::Track | Report::Listener => {
+                ("date_shard", (0..DATE_SHARDS).map(|shard| date_shard(&date, shard)).collect())
+            }
+        };
+        let table = self.table(report);
+        let query = move |partition| {
+            let query = self.client.query().table_name(&table).index_name(BY_LISTENS);
+            pages(query, attribute, partition, format!("{table}/index/{BY_LISTENS}"))
+        };
+        futures::stream::iter(partitions).flat_map(query)
+    }
+
+    /// Every listing of a genre's day, strongly consistent.
+    pub fn listings(&self, genre: &str, day: i32) -> impl Stream<Item = Result<Item, AwsError>> {
+        let table = self.listings_table();
+        let query = self.client.query().table_name(&table).consistent_read(true);
+        pages(query, "genre_date", genre_date(genre, &date_text(day)), table)
+    }
+
+    /// Reads items whole, at most [`READ_ITEMS`], strongly consistent.
+    pub async fn read(&self, keys: &[&Key]) -> Result<HashMap<Key, Item>, AwsError> {
         let mut request: HashMap<String, KeysAndAttributes> = HashMap::new();
         for report in Report::ALL {
             let of_table = keys.iter().filter(|key| key.report == report).map(|key| key_item(key)).collect::<Vec<_>>();
@@ -272,14 +251,11 @@ impl Reports {
     async fn write_listing(&self, key: &Key, genre: &str, stored: &Stored) -> Result<(), AwsError> {
         self.pace().await;
         let table = self.listings_table();
-        let mut item = visible_attributes(key, stored);
-        item.insert("genre_date".to_owned(), text(genre_date(genre, &date_text(key.day))));
-        item.insert("version".to_owned(), AttributeValue::N(stored.version.to_string()));
         let put = self
             .client
             .put_item()
             .table_name(&table)
-            .set_item(Some(item))
+            .set_item(Some(listing_of(key, genre, stored)))
             .condition_expression("attribute_not_exists(version) OR version < :version")
             .expression_attribute_values(":version", AttributeValue::N(stored.version.to_string()))
             .send()
@@ -307,168 +283,27 @@ impl Reports {
     }
 }
 
+/// All items of one partition.
+fn pages(
+    query: QueryFluentBuilder,
+    attribute: &str,
+    partition: String,
+    resource: String,
+) -> impl Stream<Item = Result<Item, AwsError>> + use<> {
+    let mut items = query
+        .key_condition_expression("#key = :partition")
+        .expression_attribute_names("#key", attribute)
+        .expression_attribute_values(":partition", text(partition))
+        .into_paginator()
+        .items()
+        .send();
+    futures::stream::poll_fn(move |context| items.poll_next(context))
+        .map(move |item| item.map_err(explain("dynamodb:Query", resource.clone())))
+}
+
 /// What a conditional write came to.
 enum Written {
     Yes,
     /// The item that stood in the way.
     Conflict(Option<Item>),
-}
-
-/// Partition key of listings.
-pub fn genre_date(genre: &str, date: &str) -> String {
-    format!("{genre}#{date}")
-}
-
-/// The shard of an item's day in the index.
-pub fn date_shard(date: &str, shard: u32) -> String {
-    format!("{date}#{shard}")
-}
-
-/// Which shard an id belongs to: FNV-1a, the same on every machine and for ever.
-fn shard_of(id: &str) -> u32 {
-    id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)) % DATE_SHARDS
-}
-
-fn key_item(key: &Key) -> Item {
-    HashMap::from([
-        (key.report.key_attribute().to_owned(), text(&key.id)),
-        ("report_date".to_owned(), text(date_text(key.day))),
-    ])
-}
-
-fn parse_key(report: Report, item: &Item) -> Option<Key> {
-    let id = item.get(report.key_attribute())?.as_s().ok()?.clone();
-    let day = crate::row::parse_date(item.get("report_date")?.as_s().ok()?)?;
-    Some(Key { report, id, day })
-}
-
-/// The attributes that people read.
-fn visible_attributes(key: &Key, stored: &Stored) -> Item {
-    let Stored { figures, attributes, .. } = stored;
-    let distinct = figures.distinct.count();
-    let mut item = key_item(key);
-    let mut add = |name: &str, value| item.insert(name.to_owned(), value);
-    add("total_listens", AttributeValue::N(figures.listens.to_string()));
-    add("total_listening_time", AttributeValue::N(report::seconds_text(figures.listening_ms)));
-    add(key.report.distinct_attribute(), AttributeValue::N(distinct.to_string()));
-    if key.report != Report::Listener {
-        let average_ms = report::average_ms(figures.listening_ms, distinct);
-        add("avg_listening_time_per_user", AttributeValue::N(report::seconds_text(average_ms)));
-    }
-    if let Some(name) = &attributes.track_name {
-        add("track_name", text(name));
-    }
-    if let Some(artists) = &attributes.artists {
-        add("artists", text(artists));
-    }
-    if let Some(country) = &attributes.user_country {
-        add("user_country", text(country));
-    }
-    if key.report == Report::Track {
-        let genres: Vec<&str> = attributes.genres.iter().map(String::as_str).collect();
-        add("track_genre", text(genres.join(&LIST_SEPARATOR.to_string())));
-    }
-    item
-}
-
-/// The whole item: what people read, and what the protocol needs.
-fn item_of(key: &Key, stored: &Stored) -> Item {
-    let mut item = visible_attributes(key, stored);
-    let mut add = |name: &str, value| item.insert(name.to_owned(), value);
-    add("sketch", AttributeValue::B(Blob::new(stored.figures.distinct.to_bytes())));
-    add("version", AttributeValue::N(stored.version.to_string()));
-    add("applied_through", AttributeValue::N(stored.applied.through.to_string()));
-    if !stored.applied.listed.is_empty() {
-        add("applied", AttributeValue::Ns(stored.applied.listed.iter().map(ToString::to_string).collect()));
-    }
-    if key.report != Report::Genre {
-        add("date_shard", text(date_shard(&date_text(key.day), shard_of(&key.id))));
-    }
-    item
-}
-
-fn parse_item(report: Report, item: &Item) -> Result<Stored, String> {
-    let needed = |name: &str| number(item, name).ok_or_else(|| format!("no whole number in {name}"));
-    let optional = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
-    let listening_ms = item
-        .get("total_listening_time")
-        .and_then(|value| report::parse_seconds(value.as_n().ok()?))
-        .ok_or("no seconds with at most three places in total_listening_time")?;
-    let sketch = item.get("sketch").and_then(|value| value.as_b().ok()).ok_or("no bytes in sketch")?;
-    let listed = match item.get("applied") {
-        Some(AttributeValue::Ns(numbers)) => numbers.iter().map(|number| number.parse()).collect::<Result<_, _>>(),
-        _ => Ok(BTreeSet::new()),
-    };
-    let genres = if report == Report::Track { optional("track_genre").unwrap_or_default() } else { String::new() };
-    Ok(Stored {
-        figures: Figures {
-            listens: needed("total_listens")?,
-            listening_ms,
-            distinct: Distinct::from_bytes(sketch.as_ref())?,
-        },
-        attributes: Attributes {
-            track_name: optional("track_name"),
-            artists: optional("artists"),
-            genres: genres.split(LIST_SEPARATOR).filter(|genre| !genre.is_empty()).map(str::to_owned).collect(),
-            user_country: optional("user_country"),
-        },
-        applied: Applied {
-            through: needed("applied_through")?,
-            listed: listed.map_err(|_| "no batch numbers in applied".to_owned())?,
-        },
-        version: needed("version")?,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::Member;
-    use proptest::prelude::*;
-
-    fn delta(users: &[i64], genres: &[&str], name: &str) -> Delta {
-        let mut figures =
-            Figures { listens: users.len() as u64, listening_ms: 1500 * users.len() as u64, ..Figures::default() };
-        users.iter().for_each(|&user| figures.distinct.insert(Member::of_user(user)));
-        let attributes = Attributes {
-            track_name: Some(name.to_owned()),
-            genres: genres.iter().map(|&genre| genre.to_owned()).collect(),
-            ..Attributes::default()
-        };
-        Delta { key: Key { report: Report::Track, id: "t1".into(), day: 20_000 }, figures, attributes }
-    }
-
-    #[test]
-    fn names_follow_the_newest_batch_and_genres_are_kept() {
-        let first = Stored::default().with(&delta(&[1], &["pop"], "old"), 4, 3).unwrap();
-        let second = first.with(&delta(&[2], &["rock"], "new"), 6, 3).unwrap();
-        let late = second.with(&delta(&[3], &["pop"], "older"), 5, 3).unwrap();
-        assert_eq!(late.attributes.track_name.as_deref(), Some("new"));
-        assert_eq!(late.attributes.genres.iter().collect::<Vec<_>>(), ["pop", "rock"]);
-        assert_eq!((late.figures.listens, late.version), (3, 3));
-        assert_eq!(late.with(&delta(&[3], &["pop"], "older"), 5, 3), None);
-        assert_eq!(late.with(&delta(&[3], &["pop"], "older"), 2, 3), None, "below the watermark");
-    }
-
-    #[test]
-    fn an_item_of_somebody_else_is_refused_with_the_reason() {
-        let stored = Stored::default().with(&delta(&[1], &["pop"], "x"), 4, 3).unwrap();
-        let good = item_of(&delta(&[], &[], "").key, &stored);
-        for name in ["sketch", "total_listens", "total_listening_time", "version", "applied_through"] {
-            let mut item = good.clone();
-            item.insert(name.to_owned(), text("x"));
-            assert!(parse_item(Report::Track, &item).unwrap_err().contains(name), "{name}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn items_survive_the_table(users in prop::collection::vec(1..90_i64, 1..60), batch in 5..9_u64, through in 0..4_u64) {
-            let delta = delta(&users, &["a", "b"], "name");
-            let stored = Stored::default().with(&delta, batch, through).unwrap();
-            let item = item_of(&delta.key, &stored);
-            prop_assert_eq!(parse_key(Report::Track, &item), Some(delta.key.clone()));
-            prop_assert_eq!(parse_item(Report::Track, &item).unwrap(), stored);
-        }
-    }
 }

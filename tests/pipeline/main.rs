@@ -4,13 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod operators;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::process::Command;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -465,22 +465,6 @@ async fn the_catalogue_is_loaded_again_when_it_changes() {
 }
 
 // ---------------------------------------------------------------------------------------------- the command line
-
-struct Ended {
-    success: bool,
-    stdout: String,
-    stderr: String,
-}
-
-fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
-    let output = Command::new(env!("CARGO_BIN_EXE_music-streams"))
-        .args(arguments)
-        .envs(environment.iter().copied())
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ended { success: output.status.success(), stdout: text(output.stdout), stderr: text(output.stderr) }
-}
 
 #[tokio::test]
 async fn reports_answer_people_and_programs() {

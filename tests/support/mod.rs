@@ -269,6 +269,24 @@ impl Drop for Consumer {
     }
 }
 
+/// What a command said, and how it ended.
+pub struct Ended {
+    pub success: bool,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a command to its end.
+pub fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
+    let output = Command::new(env!("CARGO_BIN_EXE_music-streams"))
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ended { success: output.status.success(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
 /// Curated rows as DuckDB, pyarrow or Polars sees them; each row as text, sorted.
 pub async fn curated_rows(deployment: &Deployment, reader: &str) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();

@@ -1,0 +1,274 @@
+//! The batches that have rows of the verified days, held against what they archived.
+
+use std::collections::{BTreeMap, HashSet};
+
+use futures::{StreamExt, TryStreamExt};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::aws::AwsError;
+use crate::bucket::Bucket;
+use crate::columnar;
+use crate::event::ObjectId;
+use crate::layout;
+use crate::listening_file::{ListeningFile, ReadError};
+use crate::manifest::{Fate, Manifest, ManifestObject};
+use crate::protocol::{Registry, State};
+use crate::report::Report;
+use crate::row::{date_text, day_of};
+
+use super::{Auditor, VerifyError, hash};
+
+/// Archived files that are read at the same time.
+const CONCURRENT_FILES: usize = 8;
+
+/// Rows, whatever their order: how many, and the sum of their hashes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Digest {
+    pub(super) rows: u64,
+    sum: u64,
+}
+
+impl Digest {
+    pub(super) fn add(&mut self, user_id: i64, track_id: &str, listen_time: i64, source_key: &str) {
+        self.rows += 1;
+        self.sum = self.sum.wrapping_add(hash((user_id, track_id, listen_time, source_key)));
+    }
+
+    pub(super) fn merge(&mut self, other: Digest) {
+        self.rows += other.rows;
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+}
+
+impl Auditor {
+    /// Holds the batches that have rows of the verified days against what they archived.
+    pub(super) async fn verify_batches(&mut self, days: &[i32], at_the_start: &Registry) -> Result<(), VerifyError> {
+        let published = std::mem::take(&mut self.published);
+        let mut counted: HashSet<u64> = HashSet::new();
+        for (batch, published) in published {
+            // The record of a batch is kept for as long as its manifest.
+            if let Some(state @ (State::Open | State::Abandoned)) = self.ledger.state_of(batch).await? {
+                let about = format!("curated rows of batch {batch}");
+                self.findings.difference(about, "none", format!("some, and the batch is {}", state.name()));
+                continue;
+            }
+            // Only of these all files were there when the first day's were listed.
+            if batch > at_the_start.last || at_the_start.batches.contains_key(&batch) {
+                self.findings.note(format!("batch {batch} was at work during the audit; its files were not compared"));
+                continue;
+            }
+            match crate::status::manifest(&self.bucket, batch).await? {
+                Some(manifest) => self.verify_batch(&manifest, &published, days, &mut counted).await?,
+                None => self.findings.note(format!(
+                    "the manifest of batch {batch} is no longer kept; its archived files were not compared"
+                )),
+            }
+        }
+        Ok(())
+    }
+
+    async fn verify_batch(
+        &mut self,
+        manifest: &Manifest,
+        published: &BTreeMap<i32, Digest>,
+        days: &[i32],
+        counted: &mut HashSet<u64>,
+    ) -> Result<(), VerifyError> {
+        let batch = manifest.batch;
+        self.findings.batches += 1;
+        self.findings.begin(format!("batch {batch}"), manifest.objects.iter().map(|object| object.size).sum());
+        let mut archived: BTreeMap<i32, Digest> = BTreeMap::new();
+        let mut rejected = 0;
+        let (bucket, opened_at) = (self.bucket.clone(), manifest.opened_at);
+        let mut accounts = futures::stream::iter(&manifest.objects)
+            .map(|object| {
+                let bucket = bucket.clone();
+                async move { Ok::<_, AwsError>((object, account(&bucket, object, opened_at, days).await?)) }
+            })
+            .buffer_unordered(CONCURRENT_FILES);
+        while let Some((object, account)) = accounts.try_next().await? {
+            self.findings.progress.inc(object.size);
+            for (about, expected, found) in account.differences {
+                self.findings.difference(about, expected, found);
+            }
+            if account.is_left_over {
+                let key = &object.object.key;
+                self.findings.note(format!("{key} was put there again with content that was counted before"));
+            }
+            if matches!(object.fate, Fate::Archived { .. }) {
+                self.findings.archived_files += 1;
+                if !counted.insert(hash(&object.object)) {
+                    self.findings.difference(&object.object.key, "one batch that counts it", "several");
+                }
+            }
+            rejected += account.rejected;
+            for (day, digest) in account.days {
+                archived.entry(day).or_default().merge(digest);
+            }
+        }
+        for &day in days {
+            let rows = |digests: &BTreeMap<i32, Digest>| digests.get(&day).copied().unwrap_or_default();
+            let (archived, published) = (rows(&archived), rows(published));
+            if archived != published {
+                let about = format!("curated rows of batch {batch} of {}", date_text(day));
+                let describe = |digest: Digest| format!("{} rows with hash {:016x}", digest.rows, digest.sum);
+                self.findings.difference(about, describe(archived), describe(published));
+            }
+        }
+        self.verify_deltas(manifest, published, days).await?;
+        let mut listed = 0;
+        for upload in manifest.uploads.iter().filter(|upload| upload.key.starts_with(layout::QUARANTINED_ROWS)) {
+            listed += lines_of(&self.bucket, &upload.key).await?;
+        }
+        if listed != rejected {
+            let about = format!("rejected rows of batch {batch}");
+            self.findings.difference(about, rejected.to_string(), format!("{listed} listed"));
+        }
+        Ok(())
+    }
+
+    async fn verify_deltas(
+        &mut self,
+        manifest: &Manifest,
+        published: &BTreeMap<i32, Digest>,
+        days: &[i32],
+    ) -> Result<(), VerifyError> {
+        let mut listens: BTreeMap<i32, u64> = BTreeMap::new();
+        for key in &manifest.delta_keys {
+            let deltas = match columnar::decode_deltas(&self.bucket.read_all(key).await?) {
+                Ok(deltas) => deltas,
+                Err(error) => {
+                    self.findings.difference(key, "a readable delta file", error.to_string());
+                    return Ok(());
+                }
+            };
+            for delta in deltas.iter().filter(|delta| delta.key.report == Report::Track) {
+                *listens.entry(delta.key.day).or_default() += delta.figures.listens;
+            }
+        }
+        for day in days {
+            let rows = published.get(day).map_or(0, |digest| digest.rows);
+            let listens = listens.get(day).copied().unwrap_or(0);
+            if listens != rows {
+                let about = format!("track deltas of batch {} of {}", manifest.batch, date_text(*day));
+                self.findings.difference(about, format!("{rows} listens"), format!("{listens}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the file of one object tells.
+#[derive(Debug, Default)]
+struct Account {
+    /// What, expected, found.
+    differences: Vec<(String, String, String)>,
+    /// Its good rows of the verified days.
+    days: BTreeMap<i32, Digest>,
+    rejected: u64,
+    /// It lies under the incoming prefix again.
+    is_left_over: bool,
+}
+
+impl Account {
+    fn differ(&mut self, about: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) {
+        self.differences.push((about.into(), expected.into(), found.into()));
+    }
+}
+
+/// Looks an object up in the places where its batch should and should not have left it, and reads it if it was counted.
+async fn account(
+    bucket: &Bucket,
+    object: &ManifestObject,
+    opened_at: jiff::Timestamp,
+    days: &[i32],
+) -> Result<Account, AwsError> {
+    let ManifestObject { object, created_at, fate, .. } = object;
+    let mut account = Account::default();
+    match fate {
+        Fate::Archived { to, rows, rejected } => {
+            let Some(archived) = bucket.find(to).await? else {
+                account.differ(to, "an archived file", "none");
+                return Ok(account);
+            };
+            match read_archived(bucket, &archived, &object.key, opened_at, days, &mut account).await {
+                Ok(found) if (found, account.rejected) == (*rows, *rejected) => {}
+                Ok(found) => {
+                    let rejected_now = account.rejected;
+                    account.differ(
+                        to,
+                        format!("{rows} rows, {rejected} rejected"),
+                        format!("{found} rows, {rejected_now} rejected"),
+                    );
+                }
+                Err(ReadError::Bad(bad)) => {
+                    account.differ(to, format!("{rows} rows, {rejected} rejected"), bad.to_string())
+                }
+                Err(ReadError::Body(error)) => return Err(error),
+            }
+        }
+        Fate::Quarantined { to, .. } => {
+            for place in [to.clone(), format!("{to}{}", layout::REASON_SUFFIX)] {
+                if bucket.find(&place).await?.is_none() {
+                    account.differ(place, "a quarantined file with its reason", "none");
+                }
+            }
+        }
+        Fate::Gone => return Ok(account),
+    }
+    if let Some(since) = bucket.lies_there_since(object).await? {
+        account.is_left_over = since.as_second() > created_at.unwrap_or(opened_at).as_second();
+        if !account.is_left_over {
+            account.differ(&object.key, "one place for it", "it still lies there, though it was put away");
+        }
+    }
+    Ok(account)
+}
+
+/// Reads and cleanses an archived file as its batch did. How many rows it has.
+async fn read_archived(
+    bucket: &Bucket,
+    archived: &ObjectId,
+    source_key: &str,
+    opened_at: jiff::Timestamp,
+    days: &[i32],
+    account: &mut Account,
+) -> Result<u64, ReadError> {
+    // It passed its batch's limit, whatever that was.
+    let mut file = ListeningFile::open(bucket.read(archived), u64::MAX, opened_at).await?;
+    let mut rows = 0;
+    while let Some(line) = file.next().await? {
+        rows += 1;
+        match line.row {
+            Ok(row) if days.contains(&day_of(row.listen_time)) => {
+                let digest = account.days.entry(day_of(row.listen_time)).or_default();
+                digest.add(row.user_id, row.track_id, row.listen_time, source_key);
+            }
+            Ok(_) => {}
+            Err(_) => account.rejected += 1,
+        }
+    }
+    Ok(rows)
+}
+
+/// How many lines an object of our own has; none when it is not there.
+async fn lines_of(bucket: &Bucket, key: &str) -> Result<u64, AwsError> {
+    let Some(object) = bucket.find(key).await? else { return Ok(0) };
+    let mut body = BufReader::new(bucket.read(&object));
+    let mut lines = 0;
+    loop {
+        match body.fill_buf().await {
+            Ok([]) => return Ok(lines),
+            Ok(bytes) => {
+                lines += bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
+                let length = bytes.len();
+                body.consume(length);
+            }
+            Err(error) => match ReadError::from(error) {
+                ReadError::Body(error) => return Err(error),
+                // Bytes that are not decompressed have nothing bad in them.
+                ReadError::Bad(_) => return Ok(lines),
+            },
+        }
+    }
+}
