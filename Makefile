@@ -61,7 +61,7 @@ sim: ## take random walks through the protocol's model: make sim SEEDS=10000
 .PHONY: chaos
 chaos: ## kill, freeze and cut off consumers at random: make chaos SECONDS=120 SEED=1
 	@CHAOS_SECONDS=$(SECONDS) CHAOS_SEED=$(SEED) $(STACK) run \
-	    cargo test --release --locked --features failpoints --test chaos -- --nocapture
+	    cargo test --release --locked --features failpoints --test chaos -- --nocapture --test-threads 1
 
 .PHONY: bench
 bench: ## run the benchmarks

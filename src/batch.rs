@@ -91,6 +91,8 @@ enum RollForwardError {
     Upsert(#[from] UpsertError),
     #[error(transparent)]
     Columnar(#[from] ColumnarError),
+    #[error("{0} is not as its batch wrote it; restore that version of it, and the batch goes on")]
+    DeltaFile(String),
     #[error("the manifest {key} cannot be read: {error}")]
     Manifest { key: String, error: serde_json::Error },
 }
@@ -222,7 +224,6 @@ impl Worker {
                 return Ok(());
             }
             Err(error) => {
-                fail_point!("given up");
                 self.give_up(batch).await;
                 return Err(error);
             }
@@ -332,9 +333,9 @@ impl Worker {
         }
         drop(bodies);
 
-        let Prepared { uploads, delta_keys, report_items } = preparation.finish().await?;
+        let Prepared { uploads, delta_files, report_items } = preparation.finish().await?;
         fail_point!("prepared");
-        let manifest = Manifest { batch, opened_at, objects, uploads, delta_keys };
+        let manifest = Manifest { batch, opened_at, objects, uploads, delta_files };
         let json = serde_json::to_vec(&manifest).map_err(BatchError::Manifest)?;
         self.bucket.put(&layout::manifest_key(batch), json, "application/json").await?;
         fail_point!("manifest written");
@@ -344,6 +345,7 @@ impl Worker {
 
     /// Gives up a batch of one's own before its commit. Best effort: what is left over, the next consumer clears away.
     async fn give_up(&self, batch: BatchNumber) {
+        fail_point!("given up");
         let abandoned = self.ledger.abandon_own(batch).await;
         let cleared = match abandoned {
             Ok(true) => self.clear_away(batch).await,
@@ -384,8 +386,12 @@ impl Worker {
 
         // Upsert.
         let through = persist(halt, async || self.ledger.registry().await).await?.applied_through().min(batch - 1);
-        for key in &manifest.delta_keys {
-            let deltas = columnar::decode_deltas(&persist(halt, async || self.bucket.read_all(key).await).await?)?;
+        for file in &manifest.delta_files {
+            let bytes = persist(halt, async || self.bucket.read_all(&file.key).await).await?;
+            if !file.is_of(&bytes) {
+                return Err(RollForwardError::DeltaFile(file.key.clone()));
+            }
+            let deltas = columnar::decode_deltas(&bytes)?;
             self.reports.apply(batch, through, deltas, halt).await?;
         }
         fail_point!("upserted");

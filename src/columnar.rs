@@ -10,6 +10,8 @@
 //! * parquet2 leaves `column_orders` out of the footer, so that readers ignore every minimum and maximum. The footer is
 //!   completed before it is written ([`ParquetFile::finish`]).
 //! * A timestamp in seconds loses its logical type. Microseconds, adjusted to UTC, are used.
+//! * Both crates panic on bytes that are not what they expect. Whatever is decoded is decoded by [`contained`], and delta
+//!   files only when their bytes are those that were written ([`crate::manifest::DeltaFile`]).
 //! * A dictionary that serves several row groups is written whole into each of them. Codes are renumbered per row group.
 //!
 //! Format: <https://github.com/apache/parquet-format>.
@@ -436,7 +438,11 @@ pub struct CuratedRow<'a> {
 }
 
 /// Reads a curated file back, one row group in memory at a time.
-pub fn read_curated(mut file: impl Read + Seek, mut each: impl FnMut(CuratedRow<'_>)) -> Result<(), ColumnarError> {
+pub fn read_curated(file: impl Read + Seek, each: impl FnMut(CuratedRow<'_>)) -> Result<(), ColumnarError> {
+    contained(|| read_curated_rows(file, each))
+}
+
+fn read_curated_rows(mut file: impl Read + Seek, mut each: impl FnMut(CuratedRow<'_>)) -> Result<(), ColumnarError> {
     let metadata = arrow_read::read_metadata(&mut file).map_err(undecodable)?;
     let mut schema = arrow_read::infer_schema(&metadata).map_err(undecodable)?;
     let mut fields = std::mem::take(&mut schema.fields);
@@ -526,6 +532,16 @@ fn delta_columns(deltas: &[Delta]) -> Vec<Box<dyn Array>> {
 
 /// Reads a delta file back.
 pub fn decode_deltas(bytes: &[u8]) -> Result<Vec<Delta>, ColumnarError> {
+    contained(|| read_delta_file(bytes))
+}
+
+/// Decodes with the archived crates, whose panics become errors.
+fn contained<T>(decode: impl FnOnce() -> Result<T, ColumnarError>) -> Result<T, ColumnarError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode))
+        .unwrap_or_else(|_| Err(ColumnarError::Decode("its bytes are damaged".to_owned())))
+}
+
+fn read_delta_file(bytes: &[u8]) -> Result<Vec<Delta>, ColumnarError> {
     let mut input = Cursor::new(bytes);
     let metadata = arrow_read::read_metadata(&mut input).map_err(undecodable)?;
     let schema = arrow_read::infer_schema(&metadata).map_err(undecodable)?;
@@ -533,7 +549,7 @@ pub fn decode_deltas(bytes: &[u8]) -> Result<Vec<Delta>, ColumnarError> {
     if names(&schema) != names(&delta_schema()) {
         return Err(ColumnarError::Decode(format!("it has the columns {:?}", names(&schema))));
     }
-    let mut deltas = Vec::with_capacity(metadata.num_rows);
+    let mut deltas = Vec::new();
     for columns in arrow_read::FileReader::new(input, metadata.row_groups, schema, None, None, None) {
         deltas.extend(read_deltas(columns.map_err(undecodable)?.arrays())?);
     }

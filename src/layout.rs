@@ -75,6 +75,11 @@ pub fn deltas_key(batch: BatchNumber, file: usize) -> String {
     format!("{}deltas-{file}.parquet", batch_prefix(batch))
 }
 
+/// SHA-256 in hexadecimal.
+pub fn hexadecimal_sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Gives the files of one batch their places in the archive or the quarantine: below the batch's own folder under the name
 /// they came with.
 #[derive(Debug)]
@@ -106,8 +111,7 @@ impl Places {
         let mut place = format!("{folder}/{name}");
         if place.len() > MAX_KEY_BYTES - REASON_SUFFIX.len() - 8 {
             // A name that no longer fits is replaced by its hash; the manifest tells which is which.
-            let hash: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
-            place = format!("{folder}/{hash}");
+            place = format!("{folder}/{}", hexadecimal_sha256(name.as_bytes()));
         }
         // Two versions of one key in one batch have the same name.
         let mut free = place.clone();

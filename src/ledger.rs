@@ -13,7 +13,7 @@
 //! Claims and records expire (`expires_at`, DynamoDB's time to live), claims after SQS can no longer repeat their message,
 //! records after the claims that refer to them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -90,11 +90,12 @@ pub struct ClaimRecord {
 }
 
 /// The registry as it is stored.
-#[derive(Debug, Default)]
-struct StoredRegistry {
-    registry: Registry,
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredRegistry {
+    /// The registry.
+    pub registry: Registry,
     /// Counts the writes; 0 where there is no item.
-    version: u64,
+    pub version: u64,
 }
 
 /// The ledger.
@@ -475,7 +476,8 @@ fn epoch_seconds() -> u64 {
     jiff::Timestamp::now().as_second().unsigned_abs()
 }
 
-fn registry_item(registry: &Registry, version: u64) -> Item {
+/// The registry's item.
+pub fn registry_item(registry: &Registry, version: u64) -> Item {
     let number = |value: u64| AttributeValue::N(value.to_string());
     let batches = registry.batches.iter().map(|(batch, entry)| {
         let entry = HashMap::from([
@@ -495,7 +497,8 @@ fn registry_item(registry: &Registry, version: u64) -> Item {
     ])
 }
 
-fn parse_registry(item: &Item) -> Option<StoredRegistry> {
+/// Reads the registry's item back; `None` when it is not what this program writes.
+pub fn parse_registry(item: &Item) -> Option<StoredRegistry> {
     let parse = |(name, entry): (&String, &AttributeValue)| {
         let entry = entry.as_m().ok()?;
         let state = State::from_name(entry.get("state")?.as_s().ok()?)?;
@@ -503,7 +506,10 @@ fn parse_registry(item: &Item) -> Option<StoredRegistry> {
         let (beat, since) = (number(entry, "beat")?, number(entry, "since")?);
         Some((name.parse().ok()?, Entry { state, owner, beat, since }))
     };
-    let batches = item.get("batches")?.as_m().ok()?.iter().map(parse).collect::<Option<_>>()?;
-    let registry = Registry { last: number(item, "last")?, batches };
-    Some(StoredRegistry { registry, version: number(item, "version")? })
+    let batches = item.get("batches")?.as_m().ok()?.iter().map(parse).collect::<Option<BTreeMap<_, _>>>()?;
+    // Both count up, and neither has come to its end.
+    let count = |name| number(item, name).filter(|&count| count < u64::MAX);
+    let registry = Registry { last: count("last")?, batches };
+    let is_whole = registry.batches.keys().all(|number| (1..=registry.last).contains(number));
+    is_whole.then_some(StoredRegistry { registry, version: count("version")? })
 }

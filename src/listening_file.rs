@@ -194,7 +194,8 @@ impl AsyncRead for Guard {
         let bad = |bad| Poll::Ready(Err(std::io::Error::other(bad)));
         let pending = self.delivered.saturating_sub(self.progress.parsed.load(Ordering::Relaxed));
         if pending > MAX_RECORD_BYTES + csv::BUFFER_BYTES as u64 {
-            return bad(BadObject::EndlessRecord { line: self.progress.line.load(Ordering::Relaxed) });
+            let line = self.progress.line.load(Ordering::Relaxed).max(1);
+            return bad(BadObject::EndlessRecord { line });
         }
         let before = buffer.filled().len();
         let ready = self.inner.as_mut().poll_read(context, buffer);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bucket::Upload;
 use crate::event::ObjectId;
+use crate::layout::hexadecimal_sha256;
 use crate::protocol::BatchNumber;
 
 /// What a committed batch is going to do, with everything needed to do it: `batches/batch-…/manifest.json`.
@@ -21,7 +22,28 @@ pub struct Manifest {
     /// Uploads to complete: curated files and rejected rows.
     pub uploads: Vec<Upload>,
     /// Delta files to apply.
-    pub delta_keys: Vec<String>,
+    pub delta_files: Vec<DeltaFile>,
+}
+
+/// A delta file, and what its bytes were when it was written: no others are ever decoded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaFile {
+    /// Its key.
+    pub key: String,
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+}
+
+impl DeltaFile {
+    /// A file of these bytes.
+    pub fn new(key: String, bytes: &[u8]) -> Self {
+        DeltaFile { key, sha256: hexadecimal_sha256(bytes) }
+    }
+
+    /// Whether these are its bytes.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        self.sha256 == hexadecimal_sha256(bytes)
+    }
 }
 
 /// One object of a batch.

@@ -167,7 +167,7 @@ pub fn parse_item(report: Report, item: &Item) -> Result<Stored, String> {
             user_country: optional("user_country"),
         },
         applied: applied_of(item).ok_or("no batch numbers in applied_through or applied")?,
-        version: needed("version")?,
+        version: number(item, "version").filter(|&version| version < u64::MAX).ok_or("no whole number in version")?,
     })
 }
 

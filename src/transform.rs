@@ -26,6 +26,7 @@ use crate::columnar::{self, ColumnarError, ParquetFile, Renumbering};
 use crate::event::ObjectEvent;
 use crate::layout;
 use crate::listening_file::{BadObject, ListeningFile, ReadError};
+use crate::manifest::DeltaFile;
 use crate::protocol::BatchNumber;
 use crate::row::{Rejection, date_of, date_text};
 
@@ -104,8 +105,8 @@ pub struct Limits {
 pub struct Prepared {
     /// Uploads to complete.
     pub uploads: Vec<Upload>,
-    /// Keys of the delta files.
-    pub delta_keys: Vec<String>,
+    /// The delta files.
+    pub delta_files: Vec<DeltaFile>,
     /// Report items in them.
     pub report_items: usize,
 }
@@ -345,15 +346,17 @@ impl Preparation {
             uploads.push(upload.finish().await?);
         }
         let report_items = self.fold.items();
-        let mut delta_keys = Vec::new();
+        let mut delta_files = Vec::new();
         let mut deltas = self.fold.into_deltas(&self.dictionary, &self.catalogue).peekable();
         while deltas.peek().is_some() {
             let group: Vec<_> = deltas.by_ref().take(DELTAS_PER_FILE).collect();
-            let key = layout::deltas_key(self.batch, delta_keys.len() + 1);
-            self.bucket.put(&key, columnar::encode_deltas(&group)?, "application/vnd.apache.parquet").await?;
-            delta_keys.push(key);
+            let key = layout::deltas_key(self.batch, delta_files.len() + 1);
+            let bytes = columnar::encode_deltas(&group)?;
+            let file = DeltaFile::new(key, &bytes);
+            self.bucket.put(&file.key, bytes, "application/vnd.apache.parquet").await?;
+            delta_files.push(file);
         }
-        Ok(Prepared { uploads, delta_keys, report_items })
+        Ok(Prepared { uploads, delta_files, report_items })
     }
 }
 

@@ -134,11 +134,12 @@ impl Auditor {
         days: &[i32],
     ) -> Result<(), VerifyError> {
         let mut listens: BTreeMap<i32, u64> = BTreeMap::new();
-        for key in &manifest.delta_keys {
-            let deltas = match columnar::decode_deltas(&self.bucket.read_all(key).await?) {
-                Ok(deltas) => deltas,
-                Err(error) => {
-                    self.findings.difference(key, "a readable delta file", error.to_string());
+        for file in &manifest.delta_files {
+            let bytes = self.bucket.read_all(&file.key).await?;
+            let deltas = match columnar::decode_deltas(&bytes) {
+                Ok(deltas) if file.is_of(&bytes) => deltas,
+                _ => {
+                    self.findings.difference(&file.key, "the delta file that the batch wrote", "other bytes");
                     return Ok(());
                 }
             };

@@ -1,0 +1,41 @@
+//! Hostile input: bad files, bad messages, and bytes that a fuzzer found interesting, each with the answer it must get.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod files;
+mod messages;
+mod properties;
+
+/// A delta file with damaged bytes, on which the decoder's crate panics.
+#[test]
+fn a_panic_of_the_decoder_becomes_an_error() {
+    let damaged = include_bytes!("damaged-deltas.parquet");
+    let error = music_streams::columnar::decode_deltas(damaged).unwrap_err().to_string();
+    assert_eq!(error, "the Parquet file cannot be decoded: its bytes are damaged");
+}
+
+/// Every file of the fuzz targets' corpora.
+#[test]
+fn the_corpora_hold_no_surprise() {
+    let corpora = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    type Property = fn(&[u8]);
+    let targets: [(&str, Property); 6] = [
+        ("notification", properties::notification),
+        ("row", properties::row),
+        ("file", properties::file),
+        ("gzip", properties::gzip),
+        ("items", properties::items),
+        ("deltas", properties::deltas),
+    ];
+    for (name, property) in targets {
+        let mut count = 0;
+        for entry in std::fs::read_dir(corpora.join(name)).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = std::fs::read(&path).unwrap();
+            let held = std::panic::catch_unwind(|| property(&bytes));
+            assert!(held.is_ok(), "{}", path.display());
+            count += 1;
+        }
+        assert!(count >= 3, "the corpus of {name} is nearly empty");
+    }
+}

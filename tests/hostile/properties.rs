@@ -1,0 +1,243 @@
+//! What must hold of any bytes whatever, from wherever they come. Shared by the fuzz targets and by the plain test over their
+//! corpora.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+use music_streams::aws::Item;
+use music_streams::columnar::{decode_deltas, encode_deltas};
+use music_streams::event::{admit, decode};
+use music_streams::ledger::{parse_registry, registry_item};
+use music_streams::listening_file::{BadObject, ListeningFile, ReadError};
+use music_streams::manifest::DeltaFile;
+use music_streams::report::{Attributes, Delta, Figures, Key, LIST_SEPARATOR, Member, Report};
+use music_streams::row::{Columns, MAX_TRACK_ID_CHARS, REQUIRED_COLUMNS, date_text, day_of};
+use music_streams::tables;
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// 2026-01-01T00:00:00Z: what "the future" is measured from.
+pub const JUDGED_AT: i64 = 1_767_225_600;
+
+/// The body of a queue message.
+pub fn notification(bytes: &[u8]) {
+    let body = String::from_utf8_lossy(bytes);
+    let direct = admit(decode(&body), "bucket");
+    for event in &direct.events {
+        assert_eq!(event.object.bucket, "bucket");
+        assert!(event.object.key.starts_with("incoming/") && !event.object.key.ends_with('/'));
+    }
+    // SNS changes nothing about it, unless it is an envelope itself: they are opened to a bounded depth.
+    let wrapped = serde_json::json!({"Type": "Notification", "Message": body}).to_string();
+    let through_sns = admit(decode(&wrapped), "bucket");
+    if direct.unreadable.is_none() && !body.contains("Notification") {
+        assert_eq!(through_sns, direct);
+    }
+}
+
+/// The fields of one row, separated by newlines.
+pub fn row(bytes: &[u8]) {
+    let fields: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
+    let columns = Columns::from_header(REQUIRED_COLUMNS.iter().map(|name| name.as_bytes())).unwrap();
+    let field = |index: usize| fields.get(index).copied().unwrap_or_default();
+    let now = JUDGED_AT * 1_000_000;
+    if let Ok(row) = columns.cleanse(fields.len(), field, now) {
+        assert!(row.user_id > 0 && row.listen_time <= now + 86_400_000_000);
+        assert!((1..=MAX_TRACK_ID_CHARS).contains(&row.track_id.len()));
+        assert!(row.track_id.bytes().all(|byte| byte.is_ascii_graphic()));
+        // What it means, written plainly, means the same.
+        let seconds = row.listen_time.rem_euclid(86_400_000_000);
+        let (hour, minute, second) = (seconds / 3_600_000_000, seconds / 60_000_000 % 60, seconds / 1_000_000 % 60);
+        let (date, micros) = (date_text(day_of(row.listen_time)), seconds % 1_000_000);
+        let plain = [
+            row.user_id.to_string(),
+            row.track_id.to_owned(),
+            format!("{date}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z"),
+        ];
+        assert_eq!(columns.cleanse(3, |index| plain[index].as_bytes(), now), Ok(row));
+    }
+    let _ = Columns::from_header(fields.into_iter());
+}
+
+/// What reading a file comes to: its rows, each as text, or why it is bad.
+pub type Outcome = Result<Vec<String>, BadObject>;
+
+/// Bytes that arrive a few at a time.
+struct Trickle {
+    bytes: Vec<u8>,
+    position: usize,
+    step: usize,
+}
+
+impl AsyncRead for Trickle {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let count = self.step.min(buffer.remaining()).min(self.bytes.len() - self.position);
+        buffer.put_slice(&self.bytes[self.position..self.position + count]);
+        self.position += count;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Reads a file whose bytes arrive `step` at a time.
+pub fn read(bytes: &[u8], step: usize, limit_bytes: u64) -> Outcome {
+    let reading = async {
+        let body = Trickle { bytes: bytes.to_vec(), position: 0, step };
+        let judged_at = jiff::Timestamp::from_second(JUDGED_AT).unwrap();
+        let mut file = ListeningFile::open(body, limit_bytes, judged_at).await?;
+        let mut rows = Vec::new();
+        while let Some(line) = file.next().await? {
+            rows.push(match line.row {
+                Ok(row) => format!("{} {} {}", row.user_id, row.track_id, row.listen_time),
+                Err(rejection) => format!("line {}: {rejection}", line.number),
+            });
+        }
+        Ok(rows)
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(reading).map_err(|error| match error {
+        ReadError::Bad(bad) => bad,
+        ReadError::Body(error) => panic!("there is no network here: {error}"),
+    })
+}
+
+const LIMIT_BYTES: u64 = 256 << 10;
+
+/// A file: the answer does not depend on how its bytes arrive.
+pub fn file(bytes: &[u8]) {
+    let whole = read(bytes, usize::MAX, LIMIT_BYTES);
+    let in_pieces = read(bytes, 1 + bytes.len() / 7, LIMIT_BYTES);
+    match (&whole, &in_pieces) {
+        // How far a damaged stream could be read before it was seen to be damaged is the decompressor's affair.
+        (Err(_), Err(_)) => {}
+        _ => assert_eq!(whole, in_pieces),
+    }
+    if let Ok(rows) = whole {
+        assert!(rows.len() as u64 <= LIMIT_BYTES);
+    }
+}
+
+/// A gzip file of which one byte is damaged: it is read as it was, or it is bad. The first three bytes say which, and how.
+pub fn gzip(bytes: &[u8]) {
+    let [a, b, damage, content @ ..] = bytes else { return };
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(content).unwrap();
+    let mut compressed = encoder.finish().unwrap();
+    let position = usize::from(u16::from_le_bytes([*a, *b])) % compressed.len();
+    compressed[position] ^= damage;
+    if let Ok(rows) = read(&compressed, usize::MAX, LIMIT_BYTES) {
+        assert_eq!(Ok(rows), read(content, usize::MAX, LIMIT_BYTES));
+    }
+    if let Ok(rows) = read(&compressed[..position], usize::MAX, LIMIT_BYTES) {
+        panic!("half a file was taken for a whole one: {rows:?}");
+    }
+}
+
+/// Items of the tables, in DynamoDB's own JSON: what can be read is written back as the same.
+pub fn items(bytes: &[u8]) {
+    let Some(item) = serde_json::from_slice(bytes).ok().as_ref().and_then(item_of_json) else { return };
+    if let Some(stored) = parse_registry(&item) {
+        assert_eq!(parse_registry(&registry_item(&stored.registry, stored.version)), Some(stored.clone()));
+        let (number, next) = stored.registry.open("me", 1);
+        assert!(number > stored.registry.last && next.applied_through() < number);
+    }
+    for report in Report::ALL {
+        let _ = (tables::Visible::read(report, &item), tables::applied_of(&item));
+        if let (Some(key), Ok(stored)) = (tables::parse_key(report, &item), tables::parse_item(report, &item)) {
+            assert_eq!(tables::parse_item(report, &tables::item_of(&key, &stored)).unwrap(), stored);
+        }
+    }
+}
+
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_AttributeValue.html>, but that bytes are in hexadecimal.
+fn item_of_json(json: &serde_json::Value) -> Option<Item> {
+    let of = |value: &serde_json::Value| -> Option<AttributeValue> {
+        let (kind, value) = value.as_object()?.iter().next()?;
+        Some(match kind.as_str() {
+            "S" => AttributeValue::S(value.as_str()?.to_owned()),
+            "N" => AttributeValue::N(value.as_str()?.to_owned()),
+            "B" => AttributeValue::B(Blob::new(bytes_of_hexadecimal(value.as_str()?)?)),
+            "NS" => {
+                AttributeValue::Ns(value.as_array()?.iter().filter_map(|it| Some(it.as_str()?.to_owned())).collect())
+            }
+            "M" => AttributeValue::M(item_of_json(value)?),
+            _ => return None,
+        })
+    };
+    let object = json.as_object()?;
+    Some(object.iter().filter_map(|(name, value)| Some((name.clone(), of(value)?))).collect::<HashMap<_, _>>())
+}
+
+fn bytes_of_hexadecimal(text: &str) -> Option<Vec<u8>> {
+    (0..text.len() / 2).map(|index| u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()).collect()
+}
+
+/// What a batch could add to the reports, made of these bytes: it survives its delta file, and no other bytes pass for it.
+pub fn deltas(bytes: &[u8]) {
+    let mut source = Source(bytes);
+    let mut deltas = Vec::new();
+    while !source.0.is_empty() && deltas.len() < 64 {
+        let report = Report::ALL[source.number() as usize % 3];
+        let mut figures = Figures { listens: source.number(), listening_ms: source.number(), ..Figures::default() };
+        let (first, members) = (source.number() as i64, source.number() % 2000);
+        (0..members as i64).for_each(|member| figures.distinct.insert(Member::of_user(first.wrapping_add(member))));
+        let genres: Vec<_> = (0..source.number() % 4).map(|_| source.text().replace(LIST_SEPARATOR, "")).collect();
+        let attributes = Attributes {
+            track_name: source.optional_text(),
+            artists: source.optional_text(),
+            genres: genres.into_iter().filter(|genre| !genre.is_empty()).collect(),
+            user_country: source.optional_text(),
+        };
+        let key = Key { report, id: source.text(), day: source.number() as i32 };
+        deltas.push(Delta { key, figures, attributes });
+    }
+    let mut encoded = encode_deltas(&deltas).unwrap();
+    let file = DeltaFile::new("deltas".to_owned(), &encoded);
+    assert!(file.is_of(&encoded));
+    let decoded = decode_deltas(&encoded).unwrap();
+    // A sketch in the making and one that was read back count alike, and are not alike inside.
+    let visible = |deltas: &[Delta]| {
+        let of = |delta: &Delta| {
+            let Figures { listens, listening_ms, distinct } = &delta.figures;
+            (delta.key.clone(), *listens, *listening_ms, distinct.count(), delta.attributes.clone())
+        };
+        deltas.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(visible(&decoded), visible(&deltas));
+    let position = source.spent(bytes) % encoded.len();
+    encoded[position] ^= 1;
+    assert!(!file.is_of(&encoded));
+}
+
+/// Values taken from bytes, whatever they are; zero and empty at their end.
+struct Source<'a>(&'a [u8]);
+
+impl Source<'_> {
+    fn byte(&mut self) -> u8 {
+        let Some((&first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        first
+    }
+
+    /// Small numbers and large ones, up to what a column of signed numbers holds.
+    fn number(&mut self) -> u64 {
+        let bytes = usize::from(self.byte() % 9);
+        (0..bytes).fold(0_u64, |number, _| number << 8 | u64::from(self.byte())) & i64::MAX as u64
+    }
+
+    fn text(&mut self) -> String {
+        let (text, rest) = self.0.split_at(usize::from(self.0.first().copied().unwrap_or(0) % 40).min(self.0.len()));
+        self.0 = rest;
+        String::from_utf8_lossy(text).into_owned()
+    }
+
+    fn optional_text(&mut self) -> Option<String> {
+        (self.byte() % 2 == 1).then(|| self.text())
+    }
+
+    fn spent(&self, of: &[u8]) -> usize {
+        of.iter().fold(of.len(), |sum, &byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)))
+    }
+}
