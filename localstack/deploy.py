@@ -27,6 +27,7 @@ def main(name, *parameters):
     wanted = {
         "StackName": name,
         "TemplateBody": TEMPLATE.read_text(),
+        "Capabilities": ["CAPABILITY_IAM"],
         "Parameters": [dict(zip(("ParameterKey", "ParameterValue"), p.split("=", 1))) for p in parameters],
     }
     try:

@@ -64,7 +64,7 @@ impl DeadLettersQuery {
             return Ok("this queue has no redrive policy, and so no dead-letter queue".to_owned());
         };
         if self.redrive {
-            let moved = dead.redrive().await?;
+            let moved = dead.redrive(&queue).await?;
             return Ok(match self.format {
                 Format::Table => format!("{moved} messages were moved back to the main queue"),
                 Format::Json => serde_json::json!({ "moved": moved }).to_string(),

@@ -131,11 +131,14 @@ impl Queue {
         Ok(output.queue_url.map(|url| Queue { url, ..self.clone() }))
     }
 
-    /// Lets SQS move every message of this dead-letter queue back to where it came from, and waits until that is done. How many
-    /// they were.
-    pub async fn redrive(&self) -> Result<u64, AwsError> {
-        let arn = self.attributes().await?.remove(&QueueAttributeName::QueueArn).unwrap_or_default();
-        let start = self.client.start_message_move_task().source_arn(&arn).send().await;
+    async fn arn(&self) -> Result<String, AwsError> {
+        Ok(self.attributes().await?.remove(&QueueAttributeName::QueueArn).unwrap_or_default())
+    }
+
+    /// Lets SQS move every message of this dead-letter queue to another queue, and waits until that is done. How many they were.
+    pub async fn redrive(&self, to: &Queue) -> Result<u64, AwsError> {
+        let (arn, to) = (self.arn().await?, to.arn().await?);
+        let start = self.client.start_message_move_task().source_arn(&arn).destination_arn(to).send().await;
         start.map_err(explain("sqs:StartMessageMoveTask", &arn))?;
         loop {
             let list = self.client.list_message_move_tasks().source_arn(&arn).max_results(1).send().await;

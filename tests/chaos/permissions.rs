@@ -1,0 +1,134 @@
+//! Least privilege: the policies of the template allow every call that is made, and hardly any other.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::recorder::{Call, Calls};
+use crate::support::*;
+
+/// Holds calls against a policy of the deployment: what was called and is not allowed, and what is allowed and was not called.
+fn compare(deployment: &Deployment, policy: &str, calls: &BTreeSet<Call>) -> (Vec<String>, Vec<String>) {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut python = Command::new(root.join(".tools/stack/bin/python"))
+        .arg(root.join("tests/policy.py"))
+        .args([&deployment.bucket, policy])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    python.stdin.take().unwrap().write_all(serde_json::json!(calls).to_string().as_bytes()).unwrap();
+    let output = python.wait_with_output().unwrap();
+    assert!(output.status.success());
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policies_allow_what_is_called_and_nothing_else() {
+    let calls = Calls::default();
+    let endpoint = |name: &str| std::env::var(name).unwrap();
+    let way = calls.on_the_way_to(&endpoint("AWS_ENDPOINT_URL")).await;
+    let way_to_dynamodb = calls.on_the_way_to(&endpoint("AWS_ENDPOINT_URL_DYNAMODB")).await;
+    let ways = [("AWS_ENDPOINT_URL", way.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", way_to_dynamodb.as_str())];
+
+    let (mut consumed, mut asked) = (BTreeSet::new(), BTreeSet::new());
+    let mut first = None;
+    for versioning in ["Versioning=Suspended", "Versioning=Enabled"] {
+        let deployment = Deployment::with("permissions", &[versioning]).await;
+        let csv = csv_of(&rows(1, 300)) + "x,bad user,2024-06-25 00:00:00\n";
+        deployment.put("incoming/good.csv", csv.clone()).await;
+        deployment.put("incoming/bad.csv", "no listening file").await;
+        deployment.send("not an event").await;
+        // It dies with everything prepared, or committed; the next one clears away, or takes over.
+        for step in ["manifest written", "archived"] {
+            let environment =
+                [("FAILPOINTS", format!("{step}=panic")), (ways[0].0, ways[0].1.into()), (ways[1].0, ways[1].1.into())];
+            let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+            let mut dying = deployment.consumer_in(&["--window", "1s", "--visibility-timeout", "5s"], &environment);
+            while dying.ended().is_none() {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+        // A file that is gone when it is read releases its claim.
+        deployment.put("incoming/gone.csv", "x").await;
+        let etag = etag_of(&deployment, "incoming/gone.csv").await;
+        let s3 = &deployment.clients.s3;
+        s3.delete_object().bucket(&deployment.bucket).key("incoming/gone.csv").send().await.unwrap();
+        deployment.send(announcements(&deployment, "incoming/gone.csv", &etag)[0].clone()).await;
+        let consumer =
+            deployment.consumer_in(&["--window", "1s", "--sweep-age", "1s", "--sweep-interval", "2s"], &ways);
+        consumer.logged("after recovery").await;
+        // All but the message that nobody can read.
+        while !deployment.keys("incoming/").await.is_empty() || deployment.messages_in(&deployment.queue_url).await > 1
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        deployment.registry_is_empty().await;
+        consumer.stop();
+        consumed.extend(generalized(calls.take(), &deployment, first.as_ref()));
+
+        let environment = [
+            ways[0],
+            ways[1],
+            ("MUSIC_STREAMS_QUEUE_URL", deployment.queue_url.as_str()),
+            ("MUSIC_STREAMS_BUCKET", deployment.bucket.as_str()),
+            ("MUSIC_STREAMS_TABLE_PREFIX", deployment.table_prefix.as_str()),
+        ];
+        let object = format!("s3://{}/incoming/good.csv", deployment.bucket);
+        let sqs = &deployment.clients.sqs;
+        sqs.send_message().queue_url(&deployment.dead_letter_queue_url).message_body("dead").send().await.unwrap();
+        for arguments in [
+            &["report", "tracks", "--date", "2024-06-25"][..],
+            &["report", "tracks", "--date", "2024-06-25", "--genre", "jazz"],
+            &["report", "genres", "--date", "2024-06-25"],
+            &["report", "listeners", "--date", "2024-06-25"],
+            &["report", "track", "x"],
+            &["status"],
+            &["status", "--object", &object],
+            &["verify", "--date", "2024-06-24", "--date", "2024-06-25"],
+            &["dead-letters"],
+            &["dead-letters", "--redrive"],
+        ] {
+            let ended = program(arguments, &environment);
+            assert!(ended.success, "{arguments:?}: {}{}", ended.stdout, ended.stderr);
+        }
+        // What does not agree is looked at more closely.
+        for (table, key) in [
+            ("track_level_reports", "track_id"),
+            ("genre_level_reports", "track_genre"),
+            ("listener_level_reports", "user_id"),
+        ] {
+            let mut invented = deployment.scan(table).await.remove(0);
+            invented.insert(key.into(), aws_sdk_dynamodb::types::AttributeValue::S("1000000".into()));
+            let put = deployment.clients.dynamodb.put_item().table_name(format!("{}{table}", deployment.table_prefix));
+            put.set_item(Some(invented)).send().await.unwrap();
+        }
+        let ended = program(&["verify", "--date", "2024-06-24", "--date", "2024-06-25"], &environment);
+        assert!(!ended.success && ended.stderr.contains("3 differences"), "{}{}", ended.stdout, ended.stderr);
+        asked.extend(generalized(calls.take(), &deployment, first.as_ref()));
+        first.get_or_insert(deployment);
+    }
+
+    let deployment = first.unwrap();
+    let (forbidden, unused) = compare(&deployment, "ConsumerPolicyArn", &consumed);
+    assert!(forbidden.is_empty(), "the consumer does what its policy does not allow: {forbidden:#?}");
+    // What S3 asks for beside the calls themselves, when a file has tags.
+    let tags = ["s3:GetObjectTagging", "s3:GetObjectVersionTagging", "s3:PutObjectTagging"];
+    let unused: Vec<_> = unused.into_iter().filter(|it| !tags.iter().any(|tag| it.starts_with(tag))).collect();
+    assert!(unused.is_empty(), "the consumer's policy allows what nobody does: {unused:#?}");
+
+    let (forbidden, unused) = compare(&deployment, "OperatorPolicyArn", &asked);
+    assert!(forbidden.is_empty(), "a command does what its policy does not allow: {forbidden:#?}");
+    // What SQS does on behalf of who moves messages.
+    let on_behalf = ["sqs:DeleteMessage", "sqs:SendMessage"];
+    let unused: Vec<_> =
+        unused.into_iter().filter(|it| !on_behalf.iter().any(|action| it.starts_with(action))).collect();
+    assert!(unused.is_empty(), "the operators' policy allows what no command does: {unused:#?}");
+}
+
+/// Calls on this deployment as calls on the first one.
+fn generalized(calls: BTreeSet<Call>, deployment: &Deployment, first: Option<&Deployment>) -> BTreeSet<Call> {
+    let Some(first) = first else { return calls };
+    let name = |resource: String| resource.replace(&deployment.bucket, &first.bucket);
+    calls.into_iter().map(|(action, resource)| (action, name(resource))).collect()
+}

@@ -1,0 +1,137 @@
+//! A network that remembers: forwards connections unchanged, and notes which IAM action each request is, on which resource.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+/// An IAM action and an ARN.
+pub type Call = (String, String);
+
+/// The calls that were made.
+#[derive(Clone, Default)]
+pub struct Calls(Arc<Mutex<BTreeSet<Call>>>);
+
+impl Calls {
+    pub fn take(&self) -> BTreeSet<Call> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    /// A way to the service at `upstream` (`http://host:port`) on which every call is noted. Ends with the runtime.
+    pub async fn on_the_way_to(&self, upstream: &str) -> String {
+        let upstream = upstream.strip_prefix("http://").unwrap().to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let calls = self.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(calls.clone().forward(client, upstream.clone()));
+            }
+        });
+        url
+    }
+
+    async fn forward(self, client: TcpStream, upstream: String) {
+        let server = TcpStream::connect(upstream).await.unwrap();
+        let (from_client, mut to_client) = client.into_split();
+        let (mut from_server, to_server) = server.into_split();
+        tokio::select! {
+            _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+            () = self.forward_requests(BufReader::new(from_client), to_server) => {}
+        }
+    }
+
+    async fn forward_requests(&self, mut from: impl AsyncBufReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin) {
+        loop {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                if !matches!(from.read_until(b'\n', &mut head).await, Ok(1..)) {
+                    return;
+                }
+            }
+            let head_text = String::from_utf8(head.clone()).unwrap();
+            assert!(header(&head_text, "transfer-encoding").is_none(), "a request of unknown length:\n{head_text}");
+            let length = header(&head_text, "content-length").map_or(0, |length| length.parse().unwrap());
+            let mut body = vec![0; length];
+            // The head first: a client may wait for leave to send the body.
+            if to.write_all(&head).await.is_err() || from.read_exact(&mut body).await.is_err() {
+                return;
+            }
+            self.0.lock().unwrap().extend(calls_of(&head_text, &body));
+            if to.write_all(&body).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let lines = head.lines().filter_map(|line| line.split_once(':'));
+    lines.into_iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+}
+
+fn calls_of(head: &str, body: &[u8]) -> Vec<Call> {
+    match header(head, "x-amz-target") {
+        Some(target) => {
+            let (_, operation) = target.split_once('.').unwrap();
+            let body: Value = serde_json::from_slice(body).unwrap();
+            if target.starts_with("AmazonSQS") { sqs_calls(operation, &body) } else { dynamodb_calls(operation, &body) }
+        }
+        None => s3_calls(head, body),
+    }
+}
+
+fn sqs_calls(operation: &str, body: &Value) -> Vec<Call> {
+    let name = body["QueueUrl"].as_str().or(body["SourceArn"].as_str()).or(body["QueueName"].as_str()).unwrap();
+    let name = name.rsplit(['/', ':']).next().unwrap();
+    // A batch is allowed by the action that it repeats.
+    let action = operation.strip_suffix("Batch").unwrap_or(operation);
+    vec![(format!("sqs:{action}"), format!("arn:aws:sqs:us-east-1:000000000000:{name}"))]
+}
+
+fn dynamodb_calls(operation: &str, body: &Value) -> Vec<Call> {
+    let tables: Vec<String> = match body["RequestItems"].as_object() {
+        Some(items) => items.keys().cloned().collect(),
+        None => vec![body["TableName"].as_str().unwrap().to_owned()],
+    };
+    let index = body["IndexName"].as_str().map_or(String::new(), |index| format!("/index/{index}"));
+    let arn = |table| format!("arn:aws:dynamodb:us-east-1:000000000000:table/{table}{index}");
+    tables.into_iter().map(|table| (format!("dynamodb:{operation}"), arn(table))).collect()
+}
+
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html>.
+fn s3_calls(head: &str, body: &[u8]) -> Vec<Call> {
+    let mut words = head.split(' ');
+    let (method, target) = (words.next().unwrap(), words.next().unwrap());
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+    let path = path.trim_start_matches('/');
+    let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+    let arn = if key.is_empty() { format!("arn:aws:s3:::{bucket}") } else { format!("arn:aws:s3:::{bucket}/{key}") };
+    let action = match (method, key.is_empty()) {
+        ("GET", true) if has("versions") => "ListBucketVersions",
+        ("GET", true) if has("uploads") => "ListBucketMultipartUploads",
+        ("GET", true) => "ListBucket",
+        ("POST", true) if has("delete") => {
+            let body = String::from_utf8_lossy(body).into_owned();
+            let keys = body.split("<Key>").skip(1).map(|rest| rest.split("</Key>").next().unwrap());
+            return keys.map(|key| ("s3:DeleteObject".to_owned(), format!("{arn}/{key}"))).collect();
+        }
+        ("GET" | "HEAD", false) if has("versionId") => "GetObjectVersion",
+        ("GET" | "HEAD", false) => "GetObject",
+        ("PUT" | "POST", false) => "PutObject",
+        ("DELETE", false) if has("uploadId") => "AbortMultipartUpload",
+        ("DELETE", false) if has("versionId") => "DeleteObjectVersion",
+        ("DELETE", false) => "DeleteObject",
+        _ => panic!("an S3 call that no policy knows of: {method} {target}"),
+    };
+    let mut calls = vec![(format!("s3:{action}"), arn)];
+    if let Some(source) = header(head, "x-amz-copy-source") {
+        let (source, version) = source.split_once('?').unwrap_or((source, ""));
+        let action = if version.is_empty() { "s3:GetObject" } else { "s3:GetObjectVersion" };
+        calls.push((action.to_owned(), format!("arn:aws:s3:::{}", source.trim_start_matches('/'))));
+    }
+    calls
+}
