@@ -8,9 +8,10 @@ DATA ?=
 WINDOW ?= 5s
 # Random walks of `make sim`.
 SEEDS ?= 10000
-# Length and seed of `make chaos`.
+# Length of `make chaos` and `make fuzz`, seed of the former, target of the latter.
 SECONDS ?= 120
 SEED ?= 1
+TARGET ?= file
 
 .DEFAULT_GOAL := help
 
@@ -71,11 +72,21 @@ bench: ## run the benchmarks
 measure-memory: up build ## measure peak memory on 20 files of 50 MB
 	@.tools/stack/bin/python benches/memory.py
 
+.PHONY: measure-consumers
+measure-consumers: up build ## measure how long one, two and three consumers take
+	@.tools/stack/bin/python benches/consumers.py
+
+.PHONY: fuzz
+fuzz: ## fuzz one of the targets in tests/fuzz: make fuzz TARGET=file SECONDS=600
+	@$(STACK) install-fuzz
+	.tools/fuzz/bin/cargo-fuzz fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz --sanitizer none $(TARGET) -- \
+	    -max_total_time=$(SECONDS) -timeout=20 -max_len=16384
+
 .PHONY: lint
 lint: ## check format, lints, documentation, template and compose file
 	@$(STACK) install-checks
 	cargo fmt --check
-	cargo clippy --release --locked --all-targets -- -D warnings
+	cargo clippy --release --locked --all-targets --features failpoints -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --release --locked --no-deps --document-private-items
 	.tools/checks/bin/cfn-lint deploy/template.yaml
 	.tools/checks/bin/yamllint -d '{extends: default, rules: {line-length: {max: 120}, document-start: disable, braces: {max-spaces-inside: 0}}}' localstack/compose.yaml deploy/template.yaml
@@ -90,6 +101,6 @@ deny: ## check licences, sources and advisories of every dependency
 	else echo "advisories: NOT CHECKED, their database cannot be reached from this machine"; fi
 
 .PHONY: ci
-ci: lint deny test test-ministack ## everything that must hold
+ci: lint deny test test-ministack chaos ## everything that must hold
 	@$(MAKE) --no-print-directory local
 	@$(MAKE) --no-print-directory down

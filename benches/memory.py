@@ -1,4 +1,4 @@
-"""`make measure-memory`: peak memory and time of the consumer on many large files, on the local stack.
+"""`make measure-memory`: peak memory and time of the consumer and of the auditor on many large files, on the local stack.
 
     memory.py [--files 20] [--megabytes 50] [--tracks 20000] [--users 20000] [-- FLAG ...]
 
@@ -75,6 +75,14 @@ def main():
         sys.exit("the consumer did not end cleanly")
     print(f"{options.files} files of {options.megabytes} MB, {rows * options.files:,} rows, {total:,} bytes: "
           f"peak resident memory {peak_kib / 1024:.0f} MiB, {seconds:.0f} s")
+
+    command = [str(local.BINARY), "verify", "--date", "2024-06-25"]
+    started = time.monotonic()
+    auditor = subprocess.Popen(command, env={**os.environ, **local.AWS, **environment})
+    _, status, usage = os.wait4(auditor.pid, 0)
+    if status:
+        sys.exit("the auditor found differences")
+    print(f"verify: peak resident memory {usage.ru_maxrss / 1024:.0f} MiB, {time.monotonic() - started:.0f} s")
 
 
 main()

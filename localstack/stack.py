@@ -2,7 +2,7 @@
 """The local AWS: installs, starts and stops it.
 
     stack.py install            build and install everything pinned, once, into .tools/
-    stack.py install-checks     the readers and linters of the tests;  install-deny: cargo-deny
+    stack.py install-checks     the readers and linters of the tests;  install-deny: cargo-deny;  install-fuzz: cargo-fuzz
     stack.py up                 start LocalStack on 127.0.0.1:4566 (returns at once when it is already up)
     stack.py down               stop what `up` started
     stack.py run COMMAND...     start a private stack on free ports, run COMMAND against it, stop it
@@ -34,6 +34,7 @@ PORT = 4566
 DYNAMODB_PORT = 4567
 DYNOXIDE_VERSION = "3.2.0"
 DENY_VERSION = "0.20.2"
+FUZZ_VERSION = "0.13.2"
 START_SECONDS = 90
 
 
@@ -106,6 +107,10 @@ def install():
 
 def install_deny():
     install_crate("deny", DENY_VERSION, "cargo-deny")
+
+
+def install_fuzz():
+    install_crate("fuzz", FUZZ_VERSION, "cargo-fuzz")
 
 
 def install_checks():
@@ -308,6 +313,8 @@ if __name__ == "__main__":
             install_checks()
         case "install-deny", []:
             install_deny()
+        case "install-fuzz", []:
+            install_fuzz()
         case "up", []:
             up()
         case "down", []:
