@@ -79,8 +79,10 @@ measure-consumers: up build ## measure how long one, two and three consumers tak
 .PHONY: fuzz
 fuzz: ## fuzz one of the targets in tests/fuzz: make fuzz TARGET=file SECONDS=600
 	@$(STACK) install-fuzz
-	.tools/fuzz/bin/cargo-fuzz fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz --sanitizer none $(TARGET) -- \
-	    -max_total_time=$(SECONDS) -timeout=20 -max_len=16384
+	@# What is found goes to target/; what is worth keeping is copied to the corpus by hand.
+	@mkdir -p target/fuzz-corpus/$(TARGET)
+	.tools/fuzz/bin/cargo-fuzz fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz --sanitizer none $(TARGET) \
+	    target/fuzz-corpus/$(TARGET) tests/fuzz/corpus/$(TARGET) -- -max_total_time=$(SECONDS) -timeout=20 -max_len=16384
 
 .PHONY: lint
 lint: ## check format, lints, documentation, template and compose file

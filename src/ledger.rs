@@ -23,6 +23,8 @@ use crate::event::{ObjectId, Version};
 use crate::manifest::Counts;
 use crate::protocol::{BatchNumber, Change, Contest, Entry, Registry, State, contest};
 
+/// The ledger's table, without the prefix.
+pub const LEDGER_TABLE: &str = "music_streams_ledger";
 /// A claim outlives SQS's longest retention, 14 days, so that every repetition of its message meets it.
 const CLAIM_DAYS: u64 = 15;
 /// A record outlives every claim of its batch.

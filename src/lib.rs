@@ -21,7 +21,7 @@
 //! | [`window`] | which objects are worked on together | pure |
 //! | [`batch`] | the protocol carried out, top to bottom | shell |
 //! | [`protocol`] | the protocol's decisions | pure |
-//! | [`manifest`] | what a batch decided | pure |
+//! | [`manifest`] | what a batch decided | shell |
 //! | [`ledger`] | the protocol's state in DynamoDB | shell |
 //! | [`catalogue`] | what is known of tracks and listeners | shell |
 //! | [`transform`] | objects in, everything to publish out | shell |

@@ -1,13 +1,14 @@
 //! The manifest: what a committed batch is going to do, and the counts of that.
 //!
-//! Pure. Written before the commit, it is all that a roll forward needs, by whomever; afterwards it tells what became of
+//! Written before the commit, it is all that a roll forward needs, by whomever; afterwards it tells what became of
 //! each object for as long as it is kept ([`crate::layout::BATCHES`]).
 
 use serde::{Deserialize, Serialize};
 
-use crate::bucket::Upload;
+use crate::aws::{AwsError, Kind};
+use crate::bucket::{Bucket, Upload};
 use crate::event::ObjectId;
-use crate::layout::hexadecimal_sha256;
+use crate::layout::{self, hexadecimal_sha256};
 use crate::protocol::BatchNumber;
 
 /// What a committed batch is going to do, with everything needed to do it: `batches/batch-…/manifest.json`.
@@ -23,6 +24,17 @@ pub struct Manifest {
     pub uploads: Vec<Upload>,
     /// Delta files to apply.
     pub delta_files: Vec<DeltaFile>,
+}
+
+impl Manifest {
+    /// Finds the manifest of a batch, while there is one. One that this version cannot read counts as none.
+    pub async fn find(bucket: &Bucket, batch: BatchNumber) -> Result<Option<Self>, AwsError> {
+        match bucket.read_all(&layout::manifest_key(batch)).await {
+            Ok(json) => Ok(serde_json::from_slice(&json).ok()),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// A delta file, and what its bytes were when it was written: no others are ever decoded.

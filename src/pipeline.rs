@@ -27,7 +27,7 @@ use crate::bucket::Bucket;
 use crate::catalogue::{CatalogueError, CatalogueSource};
 use crate::config::Settings;
 use crate::event::{admit, decode};
-use crate::ledger::Ledger;
+use crate::ledger::{LEDGER_TABLE, Ledger};
 use crate::protocol::{BatchNumber, Entry, LeaseWatch};
 use crate::queue::{Custody, Queue, Received};
 use crate::sweep::Sweeper;
@@ -35,8 +35,6 @@ use crate::transform;
 use crate::upsert::Reports;
 use crate::window::{self, Message, Window};
 
-/// The ledger's table, without the prefix.
-pub const LEDGER_TABLE: &str = "music_streams_ledger";
 /// Overdue batches waiting for this consumer; more are found again at the next look.
 const OVERDUE: usize = 16;
 /// Looks at the registry within one lease.

@@ -6,13 +6,12 @@ use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use crate::aws::{AwsError, Clients, Kind};
+use crate::aws::{AwsError, Clients};
 use crate::bucket::Bucket;
 use crate::event::Version;
 use crate::layout;
-use crate::ledger::{LastSweep, Ledger, Record};
+use crate::ledger::{LEDGER_TABLE, LastSweep, Ledger, Record};
 use crate::manifest::{Fate, Manifest};
-use crate::pipeline::LEDGER_TABLE;
 use crate::protocol::{BatchNumber, Registry, State};
 use crate::queue::{Backlog, MAX_IN_FLIGHT_MESSAGES, Queue};
 use crate::show::{Format, printable, table, time};
@@ -256,7 +255,7 @@ impl Story {
                 Some(_) => None,
                 None => ledger.record(claim.batch).await?,
             };
-            let manifest = manifest(bucket, claim.batch).await?;
+            let manifest = Manifest::find(bucket, claim.batch).await?;
             let decision = manifest.as_ref().and_then(|manifest| {
                 let is_it = |id: &crate::event::ObjectId| id.key == key && id.version == claim.version;
                 manifest.objects.iter().find(|object| is_it(&object.object)).map(|object| object.fate.clone())
@@ -364,15 +363,5 @@ impl Chapter {
             lines.extend(since);
         }
         lines
-    }
-}
-
-/// The manifest of a batch, while there is one.
-pub async fn manifest(bucket: &Bucket, batch: BatchNumber) -> Result<Option<Manifest>, AwsError> {
-    match bucket.read_all(&layout::manifest_key(batch)).await {
-        // One that this version cannot read tells nothing, which is said where it is missed.
-        Ok(json) => Ok(serde_json::from_slice(&json).ok()),
-        Err(error) if error.kind == Kind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }

@@ -57,7 +57,7 @@ impl Auditor {
                 self.findings.note(format!("batch {batch} was at work during the audit; its files were not compared"));
                 continue;
             }
-            match crate::status::manifest(&self.bucket, batch).await? {
+            match Manifest::find(&self.bucket, batch).await? {
                 Some(manifest) => self.verify_batch(&manifest, &published, days, &mut counted).await?,
                 None => self.findings.note(format!(
                     "the manifest of batch {batch} is no longer kept; its archived files were not compared"
