@@ -10,6 +10,7 @@ import argparse
 import collections
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -80,8 +81,8 @@ def keys(s3, bucket, prefix):
     return [(item["Key"], item["Size"]) for page in pages for item in page.get("Contents", [])]
 
 
-def report(environment, *arguments):
-    command = [str(BINARY), "report", *arguments]
+def ask(environment, *arguments):
+    command = [str(BINARY), *arguments]
     return subprocess.run(command, env={**os.environ, **AWS, **environment}, check=True, capture_output=True, text=True).stdout
 
 
@@ -194,16 +195,22 @@ def main():
     sizes = dict(keys(s3, bucket, "curated/"))
     date = max(curated, key=sizes.get).split("report_date=")[1].split("/")[0]
     title(f"Top 5 genres of {date}")
-    show(report(environment, "genres", "--date", date, "--top", "5"))
-    genres = json.loads(report(environment, "genres", "--date", date, "--top", "3", "--format", "json"))
+    show(ask(environment, "report", "genres", "--date", date, "--top", "5"))
+    genres = json.loads(ask(environment, "report", "genres", "--date", date, "--top", "3", "--format", "json"))
     for genre in (genre["track_genre"] for genre in genres):
         title(f"Top 3 tracks of {genre}")
-        show(report(environment, "tracks", "--date", date, "--genre", genre, "--top", "3"))
+        show(ask(environment, "report", "tracks", "--date", date, "--genre", genre, "--top", "3"))
     title("Busiest listeners")
-    show(report(environment, "listeners", "--date", date, "--top", "5"))
-    title("Done. The stack stays up; ask it more with the variables above, for example")
-    settings = " ".join(f"{name}={value}" for name, value in {**AWS, "MUSIC_STREAMS_TABLE_PREFIX": environment["MUSIC_STREAMS_TABLE_PREFIX"]}.items())
-    say(f"{settings} target/release/music-streams report tracks --date {date}")
+    show(ask(environment, "report", "listeners", "--date", date, "--top", "5"))
+    title("What it did, as an operator sees it: music-streams status")
+    show(ask(environment, "status"))
+    title(f"Whether the figures are right: music-streams verify --date {date}")
+    show(ask(environment, "verify", "--date", date))
+    title("Done. The stack stays up; ask it more, for example")
+    say("export " + " ".join(f"{name}={value}" for name, value in {**AWS, **environment}.items()))
+    say(f"target/release/music-streams report tracks --date {date}")
+    file = next(key for key in files if key.startswith("incoming/"))
+    say(f"target/release/music-streams status --object {shlex.quote(f's3://{bucket}/{file}')}")
     say("make down   # stops it")
 
 
