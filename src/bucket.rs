@@ -446,10 +446,11 @@ impl Bucket {
         if !self.unconditional_delete.load(Ordering::Relaxed) {
             match send(delete().if_match(&etag)).await {
                 Err(error) if error.kind == Kind::NotImplemented => {
-                    tracing::warn!(
-                        "this S3 does not delete conditionally; checking the eTag before each delete instead"
-                    );
-                    self.unconditional_delete.store(true, Ordering::Relaxed);
+                    if !self.unconditional_delete.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(
+                            "this S3 does not delete conditionally; checking the eTag before each delete instead"
+                        );
+                    }
                 }
                 done => return done,
             }
