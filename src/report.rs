@@ -143,7 +143,11 @@ impl Distinct {
 
     /// From DataSketches' serialized form. The error says what is wrong with the bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        HllSketch::deserialize(bytes).map(Distinct).map_err(|error| format!("not an HLL sketch: {error}"))
+        let read = |bytes| HllSketch::deserialize(bytes).map_err(|error| format!("not an HLL sketch: {error}"));
+        let sketch = read(bytes)?;
+        // The library reads some damaged sketches whose like it could not read again once they are written.
+        read(&sketch.serialize())?;
+        Ok(Distinct(sketch))
     }
 
     /// Bytes of memory it takes, about.

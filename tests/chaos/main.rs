@@ -81,10 +81,10 @@ impl Chaos {
     fn start(&mut self) -> Slot {
         let (crashes, random) = (&self.tally.crashes, &mut self.random);
         let of = |step: &&str| crashes.get(step).copied().unwrap_or(0);
-        // One of the rarest half: those that are hard to get to must not keep the others waiting.
+        // The rarest, or any of the rarest half: one that is hard to get to must not keep the others waiting.
         let mut steps = STEPS;
         steps.sort_by_key(of);
-        let step = steps[random.below(STEPS.len() as u64 / 2) as usize];
+        let step = if random.below(3) == 0 { steps[0] } else { steps[random.below(STEPS.len() as u64 / 2) as usize] };
         let failpoints = format!("{step}={}%panic", [100, 50, 20][random.below(3) as usize]);
         let environment = [
             ("FAILPOINTS", failpoints.as_str()),
