@@ -73,6 +73,8 @@ struct Chaos {
     s3_and_sqs: Proxy,
     dynamodb: Proxy,
     random: Random,
+    /// Keys and eTags of what was uploaded.
+    uploaded: Vec<(String, String)>,
     tally: Tally,
 }
 
@@ -153,16 +155,23 @@ impl Chaos {
             all.extend(rows);
         }
         self.deployment.put(&key, content).await;
-        if self.random.below(4) == 0 {
-            // It may be archived by now.
-            let head = self.deployment.clients.s3.head_object().bucket(&self.deployment.bucket).key(&key).send().await;
-            if let Ok(etag) = head.map(|head| head.e_tag.unwrap().trim_matches('"').to_owned()) {
-                for body in announcements(&self.deployment, &key, &etag) {
-                    self.deployment.send(body).await;
-                }
+        // It may be archived by now.
+        let head = self.deployment.clients.s3.head_object().bucket(&self.deployment.bucket).key(&key).send().await;
+        if let Ok(etag) = head.map(|head| head.e_tag.unwrap().trim_matches('"').to_owned()) {
+            self.uploaded.push((key, etag));
+            if self.random.below(4) == 0 {
+                self.announce(self.uploaded.len() - 1).await;
             }
         }
         self.tally.files += 1;
+    }
+
+    /// A file is announced once more, in every form.
+    async fn announce(&self, number: usize) {
+        let (key, etag) = &self.uploaded[number];
+        for body in announcements(&self.deployment, key, etag) {
+            self.deployment.send(body).await;
+        }
     }
 }
 
@@ -237,14 +246,22 @@ async fn whatever_happens_every_row_counts_once() {
         s3_and_sqs: Proxy::to(&endpoint("AWS_ENDPOINT_URL"), seed).await,
         dynamodb: Proxy::to(&endpoint("AWS_ENDPOINT_URL_DYNAMODB"), seed + 1).await,
         random: Random(seed),
+        uploaded: Vec::new(),
         tally: Tally::default(),
     };
     let (mut all, mut broken) = (Vec::new(), 0);
     let mut slots: Vec<Slot> = (0..CONSUMERS).map(|_| chaos.start()).collect();
     let (start, mut said) = (Instant::now(), Instant::now());
     while start.elapsed() < Duration::from_secs(seconds) {
-        if chaos.random.below(3) == 0 {
-            chaos.upload(&mut all, &mut broken).await;
+        // Now and then nothing new comes for some seconds, but announcements of what came long ago.
+        let is_lull = start.elapsed().as_secs() % 15 > 10;
+        match chaos.random.below(9) {
+            0..3 if !is_lull => chaos.upload(&mut all, &mut broken).await,
+            0 if !chaos.uploaded.is_empty() => {
+                let number = chaos.random.below(chaos.uploaded.len() as u64) as usize;
+                chaos.announce(number).await;
+            }
+            _ => {}
         }
         for slot in &mut slots {
             if chaos.bury(slot) {
