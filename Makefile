@@ -44,7 +44,7 @@ fmt: ## format the code
 	cargo fmt
 
 .PHONY: test
-test: ## run all tests, on a LocalStack of their own
+test: ## run the tests, on a LocalStack of their own
 	@$(STACK) run cargo test --release --locked
 
 .PHONY: test-ministack

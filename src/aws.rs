@@ -1,8 +1,7 @@
 //! AWS clients and AWS errors, and shorthands for DynamoDB items.
 //!
 //! Every failed call becomes an [`AwsError`] that names the operation and the resource, says what to do about it, and is of
-//! one of a few kinds. What happens next is decided by the kind alone: [`Kind::is_passing`] is the one place that says
-//! what is worth trying again.
+//! one of a few kinds. [`Kind::is_passing`] is the one place that says which call is worth repeating by itself.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,7 +1,7 @@
 //! Parquet: the only module that knows arrow2 and parquet2.
 //!
-//! Two kinds of files pass through here: the curated rows, which anybody reads, and delta files, which only a roll
-//! forward reads. Columns reach the encoder as arrow2 arrays and come back from a delta file as such.
+//! Two kinds of files pass through here: the curated rows, which anybody reads, and delta files, which roll
+//! forward and auditor read. Columns reach the encoder as arrow2 arrays and come back from a delta file as such.
 //!
 //! Both crates are archived upstream and have faults that this module works round, each with a test:
 //!

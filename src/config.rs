@@ -1,7 +1,7 @@
 //! Configuration: every limit, rate and name, each with its default and why.
 //!
 //! A container is configured by its environment, a person by flags; both name the same settings. Values carry their units.
-//! [`Settings::problems`] checks them across each other before anything starts. What AWS needs (region, credentials,
+//! [`Settings::problems`] checks them before anything starts. What AWS needs (region, credentials,
 //! endpoint) comes from the standard `AWS_*` variables.
 
 use std::num::NonZeroU32;
@@ -78,8 +78,8 @@ pub struct Settings {
     /// Close a window early at so many messages
     ///
     /// A queue has at most 120,000 messages in flight, for all its consumers, and falls silent at that point without an
-    /// error. A window that fills while another one runs takes this number twice: the default leaves room for three
-    /// consumers.
+    /// error. A window that fills while another one runs takes this number twice: with the default, two consumers
+    /// fit with certainty, and more as long as their windows are not full.
     #[arg(
         long,
         env = "MUSIC_STREAMS_MAX_MESSAGES",
@@ -127,7 +127,7 @@ pub struct Settings {
     /// How often the incoming prefix is searched for files that nobody announced; 0s for never
     ///
     /// Finds files from before the deployment and those whose notification was lost. Several consumers take turns. Costs a
-    /// list request for each thousand files that wait, and a read of the ledger for each of them.
+    /// list request for each thousand files that wait, and some reads of the ledger for each of them.
     #[arg(long, env = "MUSIC_STREAMS_SWEEP_INTERVAL", value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration, help_heading = "Queue")]
     pub sweep_interval: Duration,
 
@@ -160,7 +160,7 @@ pub struct Settings {
     #[arg(long, env = "MUSIC_STREAMS_MAX_WRITES_PER_SECOND", value_name = "COUNT", help_heading = "Batch")]
     pub max_writes_per_second: Option<NonZeroU32>,
 
-    /// Report items written at the same time
+    /// Report items written at the same time, rounded up to a multiple of 16
     #[arg(
         long,
         env = "MUSIC_STREAMS_WRITE_CONCURRENCY",

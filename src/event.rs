@@ -20,7 +20,7 @@ use std::fmt;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use crate::layout::INCOMING;
+use crate::layout::{INCOMING, MAX_KEY_BYTES};
 
 /// SNS may wrap what EventBridge or S3 sent, and nothing wraps deeper than that.
 const MAX_ENVELOPES: usize = 2;
@@ -207,6 +207,9 @@ fn event(
 ) -> Result<ObjectEvent, String> {
     if bucket.is_empty() || key.is_empty() {
         return Err("empty bucket name or key".to_owned());
+    }
+    if key.len() > MAX_KEY_BYTES {
+        return Err(format!("its key has {} bytes, and S3 has none above {MAX_KEY_BYTES}", key.len()));
     }
     let version = Version::new(object[version_field].as_str(), || text(object, etag_field))?;
     Ok(ObjectEvent {

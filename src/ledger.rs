@@ -6,7 +6,7 @@
 //! | item | keys | attributes |
 //! |---|---|---|
 //! | registry | `registry`, `registry` | `version` N, `last` N, `batches` M: number → `state`, `owner`, `beat`, `since` |
-//! | claim | `object#s3://BUCKET/KEY`, `version#…` or `etag#…` | `batch` N, `claimed_at`, `expires_at` |
+//! | claim | `object#s3://BUCKET/KEY`, `version#…` or `etag#…` | `batch` N, `claimed_at`, `expires_at`, `renewed` |
 //! | sweep | `sweep`, `sweep` | `started_at` N, `by`, `finished_at` N, `found` N, `left_over` N |
 //! | record | `batch#000000000042`, `record` | `state` (`done`, `abandoned`), `summary`, `finished_at`, `expires_at` |
 //!
@@ -98,6 +98,14 @@ pub struct StoredRegistry {
     pub registry: Registry,
     /// Counts the writes; 0 where there is no item.
     pub version: u64,
+}
+
+/// Who has a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Holder {
+    batch: BatchNumber,
+    /// The object was seen to be finished, and still to lie there.
+    renewed: bool,
 }
 
 /// The ledger.
@@ -210,14 +218,10 @@ impl Ledger {
         }
         let mut holder = self.holder(&pk, &sk).await?;
         for _ in 0..ATTEMPTS {
-            if holder == Some(batch) {
+            if holder.is_some_and(|holder| holder.batch == batch) {
                 return Ok(Claim::Won);
             }
-            let state = match holder {
-                Some(holder) => self.state_of(holder).await?,
-                None => None,
-            };
-            match contest(state) {
+            match self.judge(holder).await? {
                 Contest::Leave => return Ok(Claim::Left),
                 Contest::Duplicate => {
                     // Before it was done, the batch may have released its claim on an object that was gone.
@@ -238,7 +242,10 @@ impl Ledger {
                         .condition_expression("#batch = :holder OR attribute_not_exists(pk)")
                         .expression_attribute_names("#batch", "batch")
                         .expression_attribute_values(":batch", AttributeValue::N(batch.to_string()))
-                        .expression_attribute_values(":holder", AttributeValue::N(holder.unwrap_or(0).to_string()))
+                        .expression_attribute_values(
+                            ":holder",
+                            AttributeValue::N(holder.map_or(0, |holder| holder.batch).to_string()),
+                        )
                         .expression_attribute_values(":claimed_at", text(jiff::Timestamp::now().to_string()))
                         .expression_attribute_values(":expires_at", expiry(CLAIM_DAYS));
                     match update.send().await.map_err(explain("dynamodb:UpdateItem", resource())) {
@@ -253,9 +260,19 @@ impl Ledger {
         Err(Self::contended("dynamodb:UpdateItem", resource()))
     }
 
-    /// The batch that has a claim.
-    async fn holder(&self, pk: &str, sk: &str) -> Result<Option<BatchNumber>, AwsError> {
-        Ok(self.get(pk, sk).await?.and_then(|item| number(&item, "batch")))
+    /// Who has a claim.
+    async fn holder(&self, pk: &str, sk: &str) -> Result<Option<Holder>, AwsError> {
+        let item = self.get(pk, sk).await?;
+        Ok(item.and_then(|item| Some(Holder { batch: number(&item, "batch")?, renewed: item.contains_key("renewed") })))
+    }
+
+    /// What a claim means for a batch that wants its object.
+    async fn judge(&self, holder: Option<Holder>) -> Result<Contest, AwsError> {
+        Ok(match holder {
+            Some(Holder { renewed: true, .. }) => Contest::Duplicate,
+            Some(Holder { batch, .. }) => contest(self.state_of(batch).await?),
+            None => contest(None),
+        })
     }
 
     /// Releases the claim on an object that was gone before it was read: should the same content come back, it is new. Must
@@ -282,11 +299,30 @@ impl Ledger {
     /// What a batch that wanted this object would do about it, as things stand.
     pub async fn standing(&self, object: &ObjectId) -> Result<Contest, AwsError> {
         let (pk, sk) = claim_key(object);
-        let state = match self.holder(&pk, &sk).await? {
-            Some(holder) => self.state_of(holder).await?,
-            None => None,
-        };
-        Ok(contest(state))
+        self.judge(self.holder(&pk, &sk).await?).await
+    }
+
+    /// Keeps the claim on an object that is finished for as long again, and without need of its batch's record: its content
+    /// still lies there, and must not count when both have expired. May be repeated.
+    pub async fn renew(&self, object: &ObjectId) -> Result<(), AwsError> {
+        let (pk, sk) = claim_key(object);
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key("pk", text(&pk))
+            .key("sk", text(&sk))
+            .update_expression("SET renewed = :yes, expires_at = :expires_at")
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_values(":yes", AttributeValue::Bool(true))
+            .expression_attribute_values(":expires_at", expiry(CLAIM_DAYS))
+            .send();
+        match update.await.map_err(explain("dynamodb:UpdateItem", format!("{}/{pk}", self.table))) {
+            Ok(_) => Ok(()),
+            // It expired this moment.
+            Err(error) if error.kind == Kind::Condition => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Begins a sweep, unless any consumer began one within the interval. By the consumers' clocks: what depends on it is how
@@ -385,8 +421,10 @@ impl Ledger {
         if let Some(entry) = self.registry().await?.batches.get(&number) {
             return Ok(Some(entry.state));
         }
-        let record = self.get(&record_key(number), "record").await?;
-        Ok(record.and_then(|record| State::from_name(&text_of(&record, "state")?)))
+        let Some(record) = self.get(&record_key(number), "record").await? else { return Ok(None) };
+        let state = text_of(&record, "state").and_then(|state| State::from_name(&state));
+        // Taken for none, its objects would count again.
+        state.map(Some).ok_or_else(|| self.foreign(&record_key(number)))
     }
 
     /// Changes the registry by compare-and-swap, until the change is made, or turns out to be made already or refused
@@ -411,15 +449,19 @@ impl Ledger {
         AwsError { operation, resource, kind: Kind::Throttled, cause }
     }
 
+    fn foreign(&self, pk: &str) -> AwsError {
+        AwsError {
+            operation: "dynamodb:GetItem",
+            resource: format!("{}/{pk}", self.table),
+            kind: Kind::Refused,
+            cause: "the item is not what this version writes; restore it, or run the version that wrote it".to_owned(),
+        }
+    }
+
     async fn stored_registry(&self) -> Result<StoredRegistry, AwsError> {
         let Some(item) = self.get("registry", "registry").await? else { return Ok(StoredRegistry::default()) };
         // What is not understood would be lost by the next swap.
-        parse_registry(&item).ok_or_else(|| AwsError {
-            operation: "dynamodb:GetItem",
-            resource: format!("{}/registry", self.table),
-            kind: Kind::Refused,
-            cause: "the item is not what this version writes; restore it, or run the version that wrote it".to_owned(),
-        })
+        parse_registry(&item).ok_or_else(|| self.foreign("registry"))
     }
 
     /// Replaces the registry if it still has the version that was read. Whether it did.

@@ -50,7 +50,7 @@ enum Command {
     Verify(VerifyQuery),
     /// Show the messages that nobody could work off, and why; or send them back
     DeadLetters(DeadLettersQuery),
-    /// Print every setting with its value and source, and say what is wrong
+    /// Print every setting of the pipeline with its value and source, and say what is wrong
     CheckConfig(CheckConfig),
 }
 

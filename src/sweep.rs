@@ -76,6 +76,9 @@ impl Sweeper {
             next = following.map(Some);
             let looks = self.old_enough(listed).into_iter().map(|event| async {
                 let standing = self.ledger.standing(&event.object).await?;
+                if standing == Contest::Duplicate {
+                    self.ledger.renew(&event.object).await?;
+                }
                 Ok::<_, AwsError>((standing, event))
             });
             let looked: Vec<_> =

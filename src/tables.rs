@@ -1,6 +1,6 @@
 //! The report tables: what an item looks like, and how it becomes another.
 //!
-//! Pure, and the only module that knows the report items' attributes. The attributes that people read stand beside those that
+//! Pure, and the only module that makes and reads report items. The attributes that people read stand beside those that
 //! the protocol needs: the sketch of the distinct count, the version, and the batches in it ([`Applied`]).
 //!
 //! Beside a track's item stands one listing per genre ([`LISTINGS_TABLE`]): a copy of its figures under `genre#date`, kept
@@ -227,7 +227,9 @@ pub fn applied_of(item: &Item) -> Option<Applied> {
         Some(AttributeValue::Ns(numbers)) => {
             numbers.iter().map(|number| number.parse()).collect::<Result<_, _>>().ok()?
         }
-        _ => BTreeSet::new(),
+        None => BTreeSet::new(),
+        // Taken for none, its batches could be applied again.
+        Some(_) => return None,
     };
     Some(Applied { through: number(item, "applied_through")?, listed })
 }

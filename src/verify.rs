@@ -80,7 +80,9 @@ pub enum VerifyError {
     #[error(transparent)]
     Aws(#[from] AwsError),
     /// A curated file cannot be kept on disk while it is read.
-    #[error("a temporary file cannot be written ({0}); set TMPDIR to a folder with room for the largest curated file")]
+    #[error(
+        "a temporary file cannot be written ({0}); set TMPDIR to a folder with room for three of the largest curated files"
+    )]
     TemporaryFile(std::io::Error),
     /// There is something wrong with the figures.
     #[error("{0} differences")]

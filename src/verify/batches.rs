@@ -136,8 +136,9 @@ impl Auditor {
         let mut listens: BTreeMap<i32, u64> = BTreeMap::new();
         for file in &manifest.delta_files {
             let bytes = self.bucket.read_all(&file.key).await?;
-            let deltas = match columnar::decode_deltas(&bytes) {
-                Ok(deltas) if file.is_of(&bytes) => deltas,
+            let decoded = file.is_of(&bytes).then(|| columnar::decode_deltas(&bytes));
+            let deltas = match decoded {
+                Some(Ok(deltas)) => deltas,
                 _ => {
                     self.findings.difference(&file.key, "the delta file that the batch wrote", "other bytes");
                     return Ok(());

@@ -85,6 +85,8 @@ fn unreadable() -> Vec<(String, &'static str)> {
         (direct(|record| record["s3"]["bucket"] = json!("bucket")), "no text in field \"name\""),
         (direct(|record| record["s3"]["bucket"]["name"] = json!("")), "empty bucket name or key"),
         (keyed(""), "empty bucket name or key"),
+        (keyed(&format!("incoming/{}", "x".repeat(1016))), "its key has 1025 bytes"),
+        (keyed(&format!("incoming/{}", "%C3%BC".repeat(508))), "its key has 1025 bytes"),
         (keyed("incoming/%FF.csv"), "does not decode to UTF-8"),
         (keyed("incoming/%C3.csv"), "does not decode to UTF-8"),
         (keyed("incoming/%ED%A0%80.csv"), "does not decode to UTF-8"),

@@ -1,7 +1,7 @@
 //! The protocol, explored exhaustively: every interleaving of two consumers and the owner of the bucket, with crashes,
 //! evictions of the living and the dead, lost answers, repeated notifications and overwritten objects.
 //!
-//! In every state that can be reached, the invariants of `docs/exactly-once.md` must hold, and from every one of them a single
+//! In every state that can be reached, the invariants of `src/lib.rs` must hold, and from every one of them a single
 //! consumer that is started alone must bring everything to its end, with every object counted once. And the model must be
 //! able to fail: each of the variants in [`Fault`] breaks the protocol in one place, and each is caught.
 

@@ -310,6 +310,39 @@ async fn the_same_content_under_the_same_key_counts_once() {
 }
 
 #[tokio::test]
+async fn what_lies_there_again_does_not_count_when_everything_about_its_batch_has_expired() {
+    let deployment = Deployment::new("expired").await;
+    let rows = rows(6100, 80);
+    deployment.put("incoming/a.csv", csv_of(&rows)).await;
+    deployment.work_off().await;
+    deployment.put("incoming/a.csv", csv_of(&rows)).await;
+    let consumer = deployment.consumer(&["--sweep-interval", "2s", "--sweep-age", "1s"]);
+    let started = std::time::Instant::now();
+    loop {
+        let ledger = deployment.scan("music_streams_ledger").await;
+        if ledger.iter().any(|item| item.contains_key("renewed")) {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{}", consumer.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    // As time to live would: the record of the batch goes.
+    for item in deployment.scan("music_streams_ledger").await {
+        if text(&item, "pk").starts_with("batch#") {
+            let delete = deployment.clients.dynamodb.delete_item();
+            let delete = delete.table_name(format!("{}music_streams_ledger", deployment.table_prefix));
+            delete.key("pk", item["pk"].clone()).key("sk", item["sk"].clone()).send().await.unwrap();
+        }
+    }
+    let announcement = announcements(&deployment, "incoming/a.csv", &etag_of(&deployment, "incoming/a.csv").await);
+    deployment.send(announcement[0].clone()).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    consumer.stop();
+    assert_eq!(deployment.keys("incoming/").await, ["incoming/a.csv"]);
+    Expected::of(&rows).assert_reported(&deployment).await;
+}
+
+#[tokio::test]
 async fn a_file_that_was_taken_away_counts_when_it_comes_back() {
     let deployment = Deployment::new("back").await;
     let rows = rows(6600, 80);
