@@ -10,7 +10,7 @@
 //! * parquet2 leaves `column_orders` out of the footer, so that readers ignore every minimum and maximum. The footer is
 //!   completed before it is written ([`ParquetFile::finish`]).
 //! * A timestamp in seconds loses its logical type. Microseconds, adjusted to UTC, are used.
-//! * Both crates panic on bytes that are not what they expect. Whatever is decoded is decoded by [`contained`], and delta
+//! * Both crates panic on bytes that are not what they expect. Whatever is decoded is decoded by `contained`, and delta
 //!   files only when their bytes are those that were written ([`crate::manifest::DeltaFile`]).
 //! * A dictionary that serves several row groups is written whole into each of them. Codes are renumbered per row group.
 //!
