@@ -12,6 +12,11 @@ SEEDS ?= 10000
 SECONDS ?= 120
 SEED ?= 1
 TARGET ?= file
+# Sizes and rounds of `make bench-peers`; a baseline to save and one to compare with, of `make bench`.
+ROWS ?= 1000000 10000000
+ROUNDS ?= 5
+SAVE ?=
+COMPARE ?=
 
 .DEFAULT_GOAL := help
 
@@ -65,8 +70,15 @@ chaos: ## kill, freeze and cut off consumers at random: make chaos SECONDS=120 S
 	    cargo test --release --locked --features failpoints --test chaos -- --nocapture --test-threads 1
 
 .PHONY: bench
-bench: ## run the benchmarks
-	cargo bench --locked
+bench: ## run the benchmarks: make bench [SAVE=name] [COMPARE=name]
+	cargo bench --locked --bench compute -- --quiet $(if $(SAVE),--save-baseline '$(SAVE)') $(if $(COMPARE),--baseline '$(COMPARE)')
+	@$(PYTHON) benches/table.py $(if $(SAVE),--baseline '$(SAVE)') $(if $(COMPARE),--compare '$(COMPARE)')
+
+.PHONY: bench-peers
+bench-peers: ## compare with DuckDB, Polars and PySpark on the same job: make bench-peers ROWS='1000000 10000000' ROUNDS=5
+	@$(STACK) install-peers
+	cargo build --release --locked --bench peers
+	@.tools/peers/bin/python benches/peers/run.py --rows $(ROWS) --rounds $(ROUNDS)
 
 .PHONY: measure-memory
 measure-memory: up build ## measure peak memory on 20 files of 50 MB
@@ -104,5 +116,6 @@ deny: ## check licences, sources and advisories of every dependency
 
 .PHONY: ci
 ci: lint deny test test-ministack chaos ## everything that must hold
+	cargo test --release --locked --benches
 	@$(MAKE) --no-print-directory local
 	@$(MAKE) --no-print-directory down

@@ -1,22 +1,28 @@
-//! The compute path of a batch, part by part, on one seeded day of listens. Run by `make bench`.
+//! A batch's work, part by part, on one seeded day of listens. Run by `make bench`.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::hint::black_box;
+use std::io::Cursor;
+use std::sync::Arc;
+use std::time::Duration;
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use csv_async::ByteRecord;
-use music_streams::aggregate::{Dictionary, Fold, Rows};
+use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use music_streams::aggregate::{Dictionary, Fold, Names, Rows};
+use music_streams::block::Block;
 use music_streams::catalogue::Catalogue;
-use music_streams::columnar::{self, ParquetFile, Renumbering};
-use music_streams::event;
-use music_streams::report::{Distinct, Member};
-use music_streams::row::{Columns, Row};
+use music_streams::columnar::{self, DeltaRow, ParquetFile, Renumbering};
+use music_streams::distinct::{Distinct, Member, Members};
+use music_streams::event::{self, ObjectEvent, ObjectId, Version};
+use music_streams::listening_file::{Blocks, ListeningFile};
+use music_streams::row::{Columns, day_of};
+use music_streams::tables::{self, Stored};
+use music_streams::window::{Limits, Message, MessageId, Window};
 
 const ROWS: usize = 200_000;
 const TRACKS: usize = 20_000;
 const USERS: u64 = 10_000;
-/// 2024-06-25T00:00:00Z.
+/// 2024-06-25T00:00:00Z, in microseconds.
 const MIDNIGHT: i64 = 1_719_273_600_000_000;
 
 /// SplitMix64, <https://prng.di.unimi.it/splitmix64.c>.
@@ -32,22 +38,18 @@ fn track_id(track: usize) -> String {
     format!("{track:022x}")
 }
 
-/// Listens as user, track and second of the day; half of them go to a hundredth of the tracks.
-fn listens() -> Vec<(i64, usize, i64)> {
-    let mut state = 7;
-    let listen = |_| {
-        let among = if random(&mut state).is_multiple_of(2) { TRACKS / 100 } else { TRACKS };
-        let (user, track) = (1 + random(&mut state) % USERS, random(&mut state) as usize % among);
-        (user as i64, track, (random(&mut state) % 86_400) as i64)
-    };
-    (0..ROWS).map(listen).collect()
-}
-
-fn csv() -> String {
+/// Listens of one day; half of them go to a hundredth of the tracks. With quotes, which every reader takes for the same,
+/// the lines take the general way.
+fn csv(quoted: bool) -> String {
     let mut csv = String::from("user_id,track_id,listen_time\n");
-    for (user, track, second) in listens() {
+    let mut state = 7;
+    for _ in 0..ROWS {
+        let among = if random(&mut state).is_multiple_of(2) { TRACKS / 100 } else { TRACKS };
+        let (user, track) = (1 + random(&mut state) % USERS, track_id(random(&mut state) as usize % among));
+        let second = random(&mut state) % 86_400;
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        csv += &format!("{user},{},2024-06-25 {hour:02}:{minute:02}:{second:02}\n", track_id(track));
+        let track = if quoted { format!("\"{track}\"") } else { track };
+        csv += &format!("{user},{track},2024-06-25 {hour:02}:{minute:02}:{second:02}\n");
     }
     csv
 }
@@ -56,125 +58,187 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
 
-fn catalogue() -> Catalogue {
-    let mut songs = String::from("track_id,track_name,artists,track_genre,duration_ms\n");
-    for track in 0..TRACKS {
-        songs += &format!(
-            "{},Song {track},Artist {},genre-{},{}\n",
-            track_id(track),
-            track % 3000,
-            track % 114,
-            60_000 + track
-        );
-    }
+fn catalogue() -> Arc<Catalogue> {
+    let song = |track| {
+        let (artist, genre, duration) = (track % 3000, track % 114, 60_000 + track);
+        format!("{},Song {track},Artist {artist},genre-{genre},{duration}\n", track_id(track))
+    };
+    let songs: String = (0..TRACKS).map(song).collect();
+    let songs = format!("track_id,track_name,artists,track_genre,duration_ms\n{songs}");
     let users: String = (1..=USERS).map(|user| format!("{user},Country {}\n", user % 150)).collect();
     let users = format!("user_id,user_country\n{users}");
-    runtime().block_on(Catalogue::parse(songs.as_bytes(), users.as_bytes())).unwrap()
+    Arc::new(runtime().block_on(Catalogue::parse(songs.as_bytes(), users.as_bytes())).unwrap())
 }
 
-/// The listens as rows in codes.
-fn rows(catalogue: &Catalogue) -> (Rows, Dictionary) {
-    let (mut rows, mut dictionary) = (Rows::default(), Dictionary::default());
-    let source = dictionary.add_source("incoming/bench.csv");
-    for (user_id, track, second) in listens() {
-        let row = Row { user_id, track_id: &track_id(track), listen_time: MIDNIGHT + second * 1_000_000 };
-        rows.push(row, source, &mut dictionary, catalogue);
+fn an_event() -> ObjectEvent {
+    let object =
+        ObjectId { bucket: "b".to_owned(), key: "incoming/a.csv".to_owned(), version: Version::ETag("e".to_owned()) };
+    ObjectEvent { object, size: 1000, created_at: None }
+}
+
+fn blocks(csv: &str) -> Vec<Block> {
+    runtime().block_on(async {
+        let mut blocks = Blocks::open(Cursor::new(csv.to_owned()), u64::MAX, jiff::Timestamp::now()).await.unwrap();
+        let mut all = Vec::new();
+        while let Some(block) = blocks.next().await.unwrap() {
+            all.push(block);
+        }
+        all
+    })
+}
+
+/// The day's rows in codes.
+fn rows() -> (Rows, Names) {
+    let mut dictionary = Dictionary::of(catalogue());
+    let source = dictionary.names().add_source("incoming/a.csv");
+    let mut rows = Rows::default();
+    for block in blocks(&csv(false)) {
+        rows.append(&block.parse(&an_event(), dictionary.names().catalogue()), source, &mut dictionary);
     }
-    (rows, dictionary)
+    assert_eq!(rows.len(), ROWS);
+    (rows, dictionary.names().clone())
 }
 
-fn notifications(criterion: &mut Criterion) {
-    let records: Vec<_> = (0..10)
-        .map(|number| {
-            serde_json::json!({"eventVersion": "2.1", "eventName": "ObjectCreated:Put", "eventTime": "2026-01-02T03:04:05.678Z",
-                "s3": {"bucket": {"name": "b"}, "object": {"key": format!("incoming/{number}+a.csv"), "size": 1000, "eTag": "e"}}})
-        })
-        .collect();
-    let body = serde_json::json!({ "Records": records }).to_string();
-    let mut group = criterion.benchmark_group("notification");
+fn group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, criterion::measurement::WallTime> {
+    let mut group = criterion.benchmark_group(name);
+    group.sample_size(20);
+    group
+}
+
+fn messages(criterion: &mut Criterion) {
+    let record = |number| {
+        serde_json::json!({"eventVersion": "2.1", "eventName": "ObjectCreated:Put", "eventTime": "2026-01-02T03:04:05.678Z",
+            "s3": {"bucket": {"name": "b"}, "object": {"key": format!("incoming/{number}+a.csv"), "size": 1000, "eTag": "e"}}})
+    };
+    let body = serde_json::json!({ "Records": (0..10).map(record).collect::<Vec<_>>() }).to_string();
+    let mut group = group(criterion, "messages");
     group.throughput(Throughput::Elements(10));
-    group.bench_function("decode 10 records", |bencher| bencher.iter(|| event::decode(black_box(&body))));
+    group.bench_function("decode a notification of 10", |bencher| {
+        bencher.iter(|| event::admit(event::decode(black_box(&body)), "b"));
+    });
+
+    let message = |number: u64| {
+        let mut event = an_event();
+        event.object.key = format!("incoming/{number}.csv");
+        Message { id: MessageId(number), events: vec![event], keep: false }
+    };
+    let messages: Vec<Message> = (0..10_000).map(message).collect();
+    let limits = Limits { objects: 20_000, bytes: u64::MAX, messages: 20_000 };
+    group.throughput(Throughput::Elements(messages.len() as u64));
+    group.bench_function("window of 10,000", |bencher| {
+        let windows = || (Window::new(Duration::from_secs(300), limits), messages.clone());
+        let fill = |(mut window, messages): (Window, Vec<Message>)| {
+            messages.into_iter().for_each(|message| window.offer(message, Duration::from_secs(1)).unwrap());
+            window.close()
+        };
+        bencher.iter_batched(windows, fill, BatchSize::LargeInput);
+    });
 }
 
 fn parsing(criterion: &mut Criterion) {
-    let (csv, catalogue, runtime) = (csv(), catalogue(), runtime());
-    let mut group = criterion.benchmark_group("rows");
-    group.throughput(Throughput::Bytes(csv.len() as u64)).sample_size(20);
-    group.bench_function("parse", |bencher| {
-        bencher.iter(|| {
-            runtime.block_on(async {
-                let mut reader = music_streams::csv::reader(csv.as_bytes()).await.unwrap();
-                let mut record = ByteRecord::new();
-                let mut fields = 0;
-                while reader.read_byte_record(&mut record).await.unwrap() {
-                    fields += record.len();
-                }
-                fields
-            })
+    let (plain, quoted, catalogue, runtime) = (csv(false), csv(true), catalogue(), runtime());
+    let mut group = group(criterion, "rows");
+    for (name, csv) in [("plain lines to rows in codes", &plain), ("records to rows in codes", &quoted)] {
+        let blocks = blocks(csv);
+        group.throughput(Throughput::Bytes(csv.len() as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| blocks.iter().map(|block| block.parse(&an_event(), &catalogue).rows).sum::<u64>());
         });
+    }
+    for (name, csv) in [("read blocks of plain lines", &plain), ("read blocks of records", &quoted)] {
+        group.throughput(Throughput::Bytes(csv.len() as u64));
+        group.bench_function(name, |bencher| {
+            let read = async || {
+                let now = jiff::Timestamp::now();
+                let mut blocks = Blocks::open(Cursor::new(csv.as_bytes().to_vec()), u64::MAX, now).await.unwrap();
+                while let Some(block) = blocks.next().await.unwrap() {
+                    black_box(block);
+                }
+            };
+            bencher.iter(|| runtime.block_on(read()));
+        });
+    }
+    group.throughput(Throughput::Bytes(plain.len() as u64));
+    group.bench_function("row by row, as the auditor reads", |bencher| {
+        let read = async || {
+            let now = jiff::Timestamp::now();
+            let mut file = ListeningFile::open(Cursor::new(plain.as_bytes().to_vec()), u64::MAX, now).await.unwrap();
+            while let Some(line) = file.next().await.unwrap() {
+                black_box(line.row.is_ok());
+            }
+        };
+        bencher.iter(|| runtime.block_on(read()));
     });
-    group.bench_function("parse, cleanse, enrich", |bencher| {
-        bencher.iter(|| {
-            runtime.block_on(async {
-                let mut reader = music_streams::csv::reader(csv.as_bytes()).await.unwrap();
-                let mut record = ByteRecord::new();
-                reader.read_byte_record(&mut record).await.unwrap();
-                let columns = Columns::from_header(record.iter()).unwrap();
-                let (mut rows, mut dictionary) = (Rows::default(), Dictionary::default());
-                while reader.read_byte_record(&mut record).await.unwrap() {
-                    let field = |index| record.get(index).unwrap_or_default();
-                    let row = columns.cleanse(record.len(), field, i64::MAX).unwrap();
-                    rows.push(row, 0, &mut dictionary, &catalogue);
-                }
-                rows.len()
-            })
-        });
+
+    let lines: Vec<Vec<&[u8]>> =
+        plain.lines().skip(1).map(|line| line.split(',').map(str::as_bytes).collect()).collect();
+    let columns = Columns::from_header(["user_id", "track_id", "listen_time"].map(str::as_bytes).into_iter()).unwrap();
+    group.throughput(Throughput::Elements(ROWS as u64));
+    group.bench_function("cleanse and enrich", |bencher| {
+        let enrich = |fields: &Vec<&[u8]>| {
+            let row = columns.cleanse(fields.len(), |index| fields[index], i64::MAX).unwrap();
+            let song = catalogue.song(catalogue.find_song(row.track_id.as_bytes()).unwrap());
+            let user = catalogue.user(catalogue.find_user(row.user_id).unwrap());
+            u64::from(song.duration_ms) + u64::from(user.country.unwrap_or_default())
+        };
+        bencher.iter(|| lines.iter().map(enrich).sum::<u64>());
     });
 }
 
 fn folding(criterion: &mut Criterion) {
-    let catalogue = catalogue();
-    let (rows, dictionary) = rows(&catalogue);
-    let mut group = criterion.benchmark_group("aggregate");
-    group.throughput(Throughput::Elements(ROWS as u64)).sample_size(20);
+    let (rows, names) = rows();
+    let day = day_of(MIDNIGHT);
+    let mut group = group(criterion, "aggregate");
+    group.throughput(Throughput::Elements(ROWS as u64));
     group.bench_function("fold", |bencher| {
-        bencher.iter_batched_ref(
-            Fold::default,
-            |fold| fold.add(&rows, &dictionary, &catalogue),
-            BatchSize::PerIteration,
-        );
+        bencher.iter_batched_ref(Fold::default, |fold| fold.add(day, &rows, &names), BatchSize::PerIteration);
     });
-    let (mut some, mut others) = (Distinct::default(), Distinct::default());
-    (0..1000).for_each(|user| some.insert(Member::of_user(user)));
-    (500..1500).for_each(|user| others.insert(Member::of_user(user)));
-    group.throughput(Throughput::Elements(1));
-    group.bench_function("merge two sketches of 1,000", |bencher| {
-        bencher.iter_batched_ref(|| some.clone(), |some| some.merge(&others), BatchSize::SmallInput);
-    });
+    for count in [100, 10_000] {
+        let mut members = Members::default();
+        members.extend((0..count).map(Member::of_user));
+        let one = Distinct::from_bytes(&members.into_bytes()).unwrap();
+        let mut other = Distinct::default();
+        (count / 2..2 * count).for_each(|user| other.insert(Member::of_user(user)));
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(format!("merge two sketches of {count}"), |bencher| {
+            bencher.iter_batched_ref(|| one.clone(), |one| one.merge(&other), BatchSize::SmallInput);
+        });
+    }
 }
 
 fn encoding(criterion: &mut Criterion) {
-    let catalogue = catalogue();
-    let (rows, dictionary) = rows(&catalogue);
-    let positions: Vec<u32> = (0..rows.len() as u32).collect();
-    let mut group = criterion.benchmark_group("parquet");
-    group.throughput(Throughput::Elements(ROWS as u64)).sample_size(20);
+    let (rows, names) = rows();
+    let mut group = group(criterion, "parquet");
+    group.throughput(Throughput::Elements(ROWS as u64));
     group.bench_function("encode curated rows", |bencher| {
         let mut scratch = Renumbering::default();
         bencher.iter(|| {
             let mut file = ParquetFile::curated().unwrap();
-            columnar::write_rows(&mut file, &rows, &positions, &dictionary, &catalogue, &mut scratch).unwrap();
+            file.append(columnar::encode_rows(&rows, &names, &mut scratch).unwrap()).unwrap();
             file.finish().unwrap()
         });
     });
     let mut fold = Fold::default();
-    fold.add(&rows, &dictionary, &catalogue);
-    let deltas: Vec<_> = fold.into_deltas(&dictionary, &catalogue).collect();
-    group.throughput(Throughput::Elements(deltas.len() as u64));
-    group.bench_function("encode deltas", |bencher| bencher.iter(|| columnar::encode_deltas(&deltas).unwrap()));
-    let bytes = columnar::encode_deltas(&deltas).unwrap();
+    fold.add(day_of(MIDNIGHT), &rows, &names);
+    let items: Vec<DeltaRow<'_>> = fold.into_items().map(|item| item.into_row(&names)).collect();
+    group.throughput(Throughput::Elements(items.len() as u64));
+    group.bench_function("encode deltas", |bencher| bencher.iter(|| columnar::encode_deltas(&items).unwrap()));
+    let bytes = columnar::encode_deltas(&items).unwrap();
     group.bench_function("decode deltas", |bencher| bencher.iter(|| columnar::decode_deltas(&bytes).unwrap().len()));
+
+    // What the upsert does to each item between its read and its write.
+    let deltas = columnar::decode_deltas(&bytes).unwrap();
+    let batch_before: Vec<_> =
+        deltas.iter().map(|delta| tables::item_of(&delta.key, &Stored::default().with(delta, 1, 0).unwrap())).collect();
+    group.bench_function("plan upserts", |bencher| {
+        bencher.iter(|| {
+            for (delta, item) in deltas.iter().zip(&batch_before) {
+                let stored = tables::parse_item(delta.key.report, item).unwrap();
+                black_box(tables::item_of(&delta.key, &stored.with(delta, 2, 1).unwrap()));
+            }
+        });
+    });
 }
 
-criterion_group!(benches, notifications, parsing, folding, encoding);
+criterion_group!(benches, messages, parsing, folding, encoding);
 criterion_main!(benches);

@@ -2,7 +2,8 @@
 """The local AWS: installs, starts and stops it.
 
     stack.py install            build and install everything pinned, once, into .tools/
-    stack.py install-checks     the readers and linters of the tests;  install-deny: cargo-deny;  install-fuzz: cargo-fuzz
+    stack.py install-checks     the readers and linters of the tests;  install-deny: cargo-deny;  install-fuzz: cargo-fuzz;
+                                install-peers: what the benchmarks compare with
     stack.py up                 start LocalStack on 127.0.0.1:4566 (returns at once when it is already up)
     stack.py down               stop what `up` started
     stack.py run COMMAND...     start a private stack on free ports, run COMMAND against it, stop it
@@ -115,6 +116,10 @@ def install_fuzz():
 
 def install_checks():
     install_python("checks", HERE.parent / "tests/requirements.txt")
+
+
+def install_peers():
+    install_python("peers", HERE.parent / "benches/peers/requirements.txt")
 
 
 def docker_answers():
@@ -315,6 +320,8 @@ if __name__ == "__main__":
             install_deny()
         case "install-fuzz", []:
             install_fuzz()
+        case "install-peers", []:
+            install_peers()
         case "up", []:
             up()
         case "down", []:

@@ -1,102 +1,139 @@
 //! Aggregation: rows of a batch, and what they add up to.
 //!
-//! Pure. Users and tracks become dense codes once, when their row is read ([`Dictionary`]); everything after works on
-//! codes: the fold here and the dictionary columns in [`crate::columnar`]. The fold gives one [`Delta`] for each report
-//! item that a row touched.
+//! Pure. Rows work in codes: those of the catalogue, and after them those of the tracks and listeners that the batch brought
+//! along ([`Names`]). The fold takes the rows of a row group at a time, sorts each day's pairs of track and listener, and so meets
+//! every report item once with all its rows: what is left to do for each row are a few sequential passes. It gives one
+//! [`DayItem`] for each report item that a row touched.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::catalogue::Catalogue;
-use crate::report::{Attributes, Delta, Figures, Key, Member, Report, UNKNOWN};
-use crate::row::{Row, day_of};
+use crate::block::Parsed;
+use crate::catalogue::{Catalogue, Song};
+use crate::columnar::DeltaRow;
+use crate::distinct::{Member, Members};
+use crate::report::{Report, UNKNOWN};
+use crate::row::day_of;
 
-/// A track that occurred in the batch.
-#[derive(Debug)]
-pub struct Track {
-    /// Its id.
-    pub id: Arc<str>,
-    /// Its song in the catalogue.
-    pub song: Option<u32>,
-    member: Member,
+/// What the codes of a batch stand for. Clones share what they hold, and see what is added later.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    catalogue: Arc<Catalogue>,
+    new_tracks: Arc<boxcar::Vec<(Arc<str>, Member)>>,
+    new_users: Arc<boxcar::Vec<(i64, Member)>>,
+    sources: Arc<boxcar::Vec<String>>,
 }
 
-/// A listener that occurred in the batch.
-#[derive(Debug)]
-pub struct User {
-    /// Its id.
-    pub id: i64,
-    /// Its country in the catalogue.
-    pub country: Option<u16>,
-    member: Member,
+impl Names {
+    /// The names in a catalogue.
+    pub fn of(catalogue: Arc<Catalogue>) -> Self {
+        Names { catalogue, ..Names::default() }
+    }
+
+    /// The catalogue.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// Registers a source file.
+    pub fn add_source(&self, key: &str) -> u32 {
+        self.sources.push(key.to_owned()) as u32
+    }
+
+    /// A source file's key.
+    pub fn source(&self, code: u32) -> &str {
+        self.sources.get(code as usize).map_or("", String::as_str)
+    }
+
+    /// The song of a track, if the catalogue has it.
+    pub fn song(&self, track: u32) -> Option<&Song> {
+        self.new_track(track).is_none().then(|| self.catalogue.song(track))
+    }
+
+    /// A track's id.
+    pub fn track_id(&self, track: u32) -> &str {
+        self.new_track(track).map_or_else(|| self.catalogue.song(track).track_id.as_ref(), |(id, _)| id)
+    }
+
+    /// A listener's id.
+    pub fn user_id(&self, user: u32) -> i64 {
+        self.new_user(user).map_or_else(|| self.catalogue.user(user).id, |&(id, _)| id)
+    }
+
+    /// A listener's country, if the catalogue tells it.
+    pub fn country(&self, user: u32) -> Option<&str> {
+        self.country_code(user).map(|code| self.catalogue.country(code))
+    }
+
+    /// The same as the catalogue's code.
+    pub fn country_code(&self, user: u32) -> Option<u16> {
+        if self.new_user(user).is_some() { None } else { self.catalogue.user(user).country }
+    }
+
+    fn track_member(&self, track: u32) -> Member {
+        self.new_track(track).map_or_else(|| self.catalogue.track_member(track), |&(_, member)| member)
+    }
+
+    fn user_member(&self, user: u32) -> Member {
+        self.new_user(user).map_or_else(|| self.catalogue.user_member(user), |&(_, member)| member)
+    }
+
+    fn new_track(&self, track: u32) -> Option<&(Arc<str>, Member)> {
+        self.new_tracks.get((track as usize).checked_sub(self.catalogue.songs())?)
+    }
+
+    fn new_user(&self, user: u32) -> Option<&(i64, Member)> {
+        self.new_users.get((user as usize).checked_sub(self.catalogue.users())?)
+    }
 }
 
-/// Tracks, listeners and source files of a batch, numbered from 0 in the order of their first occurrence.
+/// Gives codes to what the catalogue lacks.
 #[derive(Debug, Default)]
 pub struct Dictionary {
-    tracks: Vec<Track>,
+    names: Names,
     track_codes: HashMap<Arc<str>, u32, RandomState>,
-    users: Vec<User>,
     user_codes: HashMap<i64, u32, RandomState>,
-    sources: Vec<String>,
 }
 
 impl Dictionary {
-    /// Tracks and listeners in it. Each is in a report item at least, once a row of it counts.
-    pub fn len(&self) -> usize {
-        self.tracks.len() + self.users.len()
+    /// A dictionary on top of a catalogue.
+    pub fn of(catalogue: Arc<Catalogue>) -> Self {
+        Dictionary { names: Names::of(catalogue), ..Dictionary::default() }
     }
 
-    /// Whether it has none.
+    /// The names so far, and those to come.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Tracks and listeners that the catalogue lacks.
+    pub fn len(&self) -> usize {
+        self.track_codes.len() + self.user_codes.len()
+    }
+
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A track by code.
-    pub fn track(&self, code: u32) -> &Track {
-        &self.tracks[code as usize]
+    fn track_code(&mut self, id: &Arc<str>) -> u32 {
+        *self.track_codes.entry(Arc::clone(id)).or_insert_with(|| {
+            let position = self.names.new_tracks.push((Arc::clone(id), Member::of_track(id)));
+            (self.names.catalogue.songs() + position) as u32
+        })
     }
 
-    /// A listener by code.
-    pub fn user(&self, code: u32) -> &User {
-        &self.users[code as usize]
-    }
-
-    /// A source file's key by code.
-    pub fn source(&self, code: u32) -> &str {
-        &self.sources[code as usize]
-    }
-
-    /// Registers a source file.
-    pub fn add_source(&mut self, key: &str) -> u32 {
-        self.sources.push(key.to_owned());
-        (self.sources.len() - 1) as u32
-    }
-
-    fn track_code(&mut self, id: &str, catalogue: &Catalogue) -> u32 {
-        if let Some(&code) = self.track_codes.get(id) {
-            return code;
-        }
-        let (code, id) = (self.tracks.len() as u32, Arc::<str>::from(id));
-        self.tracks.push(Track { id: id.clone(), song: catalogue.find_song(&id), member: Member::of_track(&id) });
-        self.track_codes.insert(id, code);
-        code
-    }
-
-    fn user_code(&mut self, id: i64, catalogue: &Catalogue) -> u32 {
-        if let Some(&code) = self.user_codes.get(&id) {
-            return code;
-        }
-        let code = self.users.len() as u32;
-        self.users.push(User { id, country: catalogue.find_country(id), member: Member::of_user(id) });
-        self.user_codes.insert(id, code);
-        code
+    fn user_code(&mut self, id: i64) -> u32 {
+        *self.user_codes.entry(id).or_insert_with(|| {
+            let position = self.names.new_users.push((id, Member::of_user(id)));
+            (self.names.catalogue.users() + position) as u32
+        })
     }
 }
 
-/// Good rows, by column, in codes of a [`Dictionary`].
+/// Good rows, by column, in codes.
 #[derive(Debug, Default)]
 pub struct Rows {
     /// Codes of the tracks.
@@ -110,12 +147,14 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Adds a row.
-    pub fn push(&mut self, row: Row<'_>, source: u32, dictionary: &mut Dictionary, catalogue: &Catalogue) {
-        self.tracks.push(dictionary.track_code(row.track_id, catalogue));
-        self.users.push(dictionary.user_code(row.user_id, catalogue));
-        self.times.push(row.listen_time);
-        self.sources.push(source);
+    /// Adds the rows of a block, giving codes to what is new in it.
+    pub fn append(&mut self, block: &Parsed, source: u32, dictionary: &mut Dictionary) {
+        let new_tracks: Vec<u32> = block.new_tracks.iter().map(|id| dictionary.track_code(id)).collect();
+        let new_users: Vec<u32> = block.new_users.iter().map(|&id| dictionary.user_code(id)).collect();
+        append_codes(&mut self.tracks, &block.tracks, &new_tracks);
+        append_codes(&mut self.users, &block.users, &new_users);
+        self.times.extend_from_slice(&block.times);
+        self.sources.resize(self.times.len(), source);
     }
 
     /// How many there are.
@@ -145,14 +184,58 @@ impl Rows {
             sources: self.sources.split_off(start),
         }
     }
+
+    /// Splits the rows by report date, in the order in which the days first occur among them.
+    pub fn by_day(self) -> Vec<(i32, Rows)> {
+        let mut days: Vec<(i32, Rows)> = Vec::new();
+        let mut place_of: HashMap<i32, usize, RandomState> = HashMap::default();
+        let mut start = 0;
+        while start < self.len() {
+            // Neighbours mostly share their day: they are moved together.
+            let day = day_of(self.times[start]);
+            let length = self.times[start..].iter().take_while(|&&time| day_of(time) == day).count();
+            let place = *place_of.entry(day).or_insert_with(|| {
+                days.push((day, Rows::default()));
+                days.len() - 1
+            });
+            let run = start..start + length;
+            if days.len() == 1 && run == (0..self.len()) {
+                return vec![(day, self)];
+            }
+            let rows = &mut days[place].1;
+            rows.tracks.extend_from_slice(&self.tracks[run.clone()]);
+            rows.users.extend_from_slice(&self.users[run.clone()]);
+            rows.times.extend_from_slice(&self.times[run.clone()]);
+            rows.sources.extend_from_slice(&self.sources[run]);
+            start += length;
+        }
+        days
+    }
 }
 
-/// Deltas of one day, by code.
+fn append_codes(codes: &mut Vec<u32>, of_block: &[u32], new: &[u32]) {
+    if new.is_empty() {
+        codes.extend_from_slice(of_block);
+    } else {
+        let code = |&code: &u32| Parsed::new_position(code).map_or(code, |position| new[position]);
+        codes.extend(of_block.iter().map(code));
+    }
+}
+
+/// A report item in the making.
+#[derive(Debug, Default)]
+struct Item {
+    listens: u64,
+    listening_ms: u64,
+    members: Members,
+}
+
+/// Report items of one day, by code.
 #[derive(Debug, Default)]
 struct Day {
-    tracks: HashMap<u32, Figures, RandomState>,
-    genres: HashMap<Option<u16>, Figures, RandomState>,
-    users: HashMap<u32, Figures, RandomState>,
+    tracks: HashMap<u32, Item, RandomState>,
+    genres: HashMap<Option<u16>, Item, RandomState>,
+    users: HashMap<u32, Item, RandomState>,
 }
 
 /// What the rows so far add up to.
@@ -160,32 +243,58 @@ struct Day {
 pub struct Fold {
     days: BTreeMap<i32, Day>,
     items: usize,
+    pairs: Pairs,
+    /// Listens and milliseconds by listener, for the rows at hand; zero between them.
+    of_user: Vec<(u64, u64)>,
 }
 
 impl Fold {
-    /// Adds rows.
-    pub fn add(&mut self, rows: &Rows, dictionary: &Dictionary, catalogue: &Catalogue) {
-        for index in 0..rows.len() {
-            let (track, user) = (dictionary.track(rows.tracks[index]), dictionary.user(rows.users[index]));
-            let song = track.song.map(|song| catalogue.song(song));
-            let listening_ms = song.map_or(0, |song| u64::from(song.duration_ms));
-            let day = self.days.entry(day_of(rows.times[index])).or_default();
-            let items = &mut self.items;
-            let mut count = |figures: &mut Figures, member: Member| {
-                *items += usize::from(figures.listens == 0);
-                figures.listens += 1;
-                figures.listening_ms += listening_ms;
-                figures.distinct.insert(member);
+    /// Adds rows of one day.
+    pub fn add(&mut self, day: i32, rows: &Rows, names: &Names) {
+        let day = self.days.entry(day).or_default();
+        let mut items = 0;
+        let touched = |items: &mut usize, item: &Item| *items += usize::from(item.listens == 0);
+
+        self.pairs.set(&rows.tracks, &rows.users);
+        let greatest = rows.users.iter().max().map_or(0, |&user| user as usize + 1);
+        if self.of_user.len() < greatest {
+            self.of_user.resize(greatest, (0, 0));
+        }
+        for run in self.pairs.runs() {
+            let (track, listens) = (Pairs::first(run[0]), run.len() as u64);
+            let song = names.song(track);
+            let duration_ms = song.map_or(0, |song| u64::from(song.duration_ms));
+            for &pair in run {
+                let (user_listens, user_ms) = &mut self.of_user[Pairs::second(pair) as usize];
+                *user_listens += 1;
+                *user_ms += duration_ms;
+            }
+            let listeners = run.chunk_by(|a, b| a == b).map(|same| names.user_member(Pairs::second(same[0])));
+            let mut count = |item: &mut Item| {
+                touched(&mut items, item);
+                item.listens += listens;
+                item.listening_ms += listens * duration_ms;
+                item.members.extend(listeners.clone());
             };
-            count(day.tracks.entry(rows.tracks[index]).or_default(), user.member);
-            count(day.users.entry(rows.users[index]).or_default(), track.member);
+            count(day.tracks.entry(track).or_default());
             match song.map(|song| song.genres.as_slice()) {
-                None | Some([]) => count(day.genres.entry(None).or_default(), user.member),
+                None | Some([]) => count(day.genres.entry(names.catalogue().unknown_genre()).or_default()),
                 Some(genres) => {
-                    genres.iter().for_each(|&genre| count(day.genres.entry(Some(genre)).or_default(), user.member));
+                    genres.iter().for_each(|&genre| count(day.genres.entry(Some(genre)).or_default()));
                 }
             }
         }
+        self.pairs.swap_distinct();
+        for run in self.pairs.runs() {
+            let user = Pairs::first(run[0]);
+            let (listens, listening_ms) = std::mem::take(&mut self.of_user[user as usize]);
+            let item = day.users.entry(user).or_default();
+            touched(&mut items, item);
+            item.listens += listens;
+            item.listening_ms += listening_ms;
+            item.members.extend(run.iter().map(|&pair| names.track_member(Pairs::second(pair))));
+        }
+        self.items += items;
     }
 
     /// Report items touched so far: what memory and the delta file grow with.
@@ -193,63 +302,147 @@ impl Fold {
         self.items
     }
 
-    /// The deltas, day by day. Each is made when it is asked for, and what it was made of is freed with it.
-    pub fn into_deltas(self, dictionary: &Dictionary, catalogue: &Catalogue) -> impl Iterator<Item = Delta> {
-        self.days.into_iter().flat_map(move |(day, folded)| {
-            let delta = move |report, id: &str, figures, attributes| Delta {
-                key: Key { report, id: id.to_owned(), day },
-                figures,
-                attributes,
-            };
-            let tracks = folded.tracks.into_iter().map(move |(code, figures)| {
-                let track = dictionary.track(code);
-                delta(Report::Track, &track.id, figures, track_attributes(track, catalogue))
-            });
-            let genres = by_name(folded.genres, catalogue)
-                .into_iter()
-                .map(move |(genre, figures)| delta(Report::Genre, genre, figures, Attributes::default()));
-            let users = folded.users.into_iter().map(move |(code, figures)| {
-                let user = dictionary.user(code);
-                let country = user.country.map_or(UNKNOWN, |country| catalogue.country(country)).to_owned();
-                let attributes = Attributes { user_country: Some(country), ..Attributes::default() };
-                delta(Report::Listener, &user.id.to_string(), figures, attributes)
-            });
+    /// The report items, day by day. What an item is made of is freed with it.
+    pub fn into_items(self) -> impl Iterator<Item = DayItem> {
+        self.days.into_iter().flat_map(|(day, folded)| {
+            let item = move |of, item| DayItem { day, of, item };
+            let tracks = folded.tracks.into_iter().map(move |(track, figures)| item(Of::Track(track), figures));
+            let genres = folded.genres.into_iter().map(move |(genre, figures)| item(Of::Genre(genre), figures));
+            let users = folded.users.into_iter().map(move |(user, figures)| item(Of::Listener(user), figures));
             tracks.chain(genres).chain(users)
         })
     }
 }
 
-fn track_attributes(track: &Track, catalogue: &Catalogue) -> Attributes {
-    let song = track.song.map(|song| catalogue.song(song));
-    let mut genres: BTreeSet<String> =
-        song.iter().flat_map(|song| &song.genres).map(|&genre| catalogue.genre(genre).to_owned()).collect();
-    if genres.is_empty() {
-        genres.insert(UNKNOWN.to_owned());
-    }
-    Attributes {
-        track_name: song.and_then(|song| song.name.clone()),
-        artists: song.and_then(|song| song.artists.clone()),
-        genres,
-        user_country: None,
+/// What an item is about, by code.
+#[derive(Debug, Clone, Copy)]
+enum Of {
+    Track(u32),
+    Genre(Option<u16>),
+    Listener(u32),
+}
+
+/// A report item of a day, in codes.
+#[derive(Debug)]
+pub struct DayItem {
+    day: i32,
+    of: Of,
+    item: Item,
+}
+
+impl DayItem {
+    /// The item in names.
+    pub fn into_row(self, names: &Names) -> DeltaRow<'_> {
+        let DayItem { day, of, item: Item { listens, listening_ms, members } } = self;
+        let distinct = members.into_bytes();
+        let row = move |report, id| DeltaRow {
+            report,
+            id,
+            day,
+            listens,
+            listening_ms,
+            distinct,
+            track_name: None,
+            artists: None,
+            genres: None,
+            user_country: None,
+        };
+        match of {
+            Of::Track(track) => {
+                let song = names.song(track);
+                let genres = song.and_then(|song| song.genre_list).map(|list| names.catalogue().genre_list(list));
+                DeltaRow {
+                    track_name: song.and_then(|song| song.name.as_deref()),
+                    artists: song.and_then(|song| song.artists.as_deref()),
+                    genres: Some(genres.unwrap_or(UNKNOWN)),
+                    ..row(Report::Track, names.track_id(track).into())
+                }
+            }
+            Of::Genre(genre) => {
+                let name = genre.map_or(UNKNOWN, |genre| names.catalogue().genre(genre));
+                row(Report::Genre, name.into())
+            }
+            Of::Listener(user) => {
+                let user_country = Some(names.country(user).unwrap_or(UNKNOWN));
+                DeltaRow { user_country, ..row(Report::Listener, names.user_id(user).to_string().into()) }
+            }
+        }
     }
 }
 
-/// Figures by the genre's name. The catalogue itself may name a genre "unknown", which is then one with that of the tracks
-/// that have none.
-fn by_name(genres: HashMap<Option<u16>, Figures, RandomState>, catalogue: &Catalogue) -> BTreeMap<&str, Figures> {
-    let mut named: BTreeMap<&str, Figures> = BTreeMap::new();
-    for (genre, figures) in genres {
-        named.entry(genre.map_or(UNKNOWN, |code| catalogue.genre(code))).or_default().merge(&figures);
+/// Pairs of two codes in one number, sorted.
+#[derive(Debug, Default)]
+struct Pairs {
+    sorted: Vec<u64>,
+    scratch: Vec<u64>,
+}
+
+impl Pairs {
+    fn first(pair: u64) -> u32 {
+        (pair >> 32) as u32
     }
-    named
+
+    fn second(pair: u64) -> u32 {
+        pair as u32
+    }
+
+    fn set(&mut self, firsts: &[u32], seconds: &[u32]) {
+        self.sorted.clear();
+        self.sorted
+            .extend(firsts.iter().zip(seconds).map(|(&first, &second)| u64::from(first) << 32 | u64::from(second)));
+        self.sort_by(0);
+        self.sort_by(32);
+    }
+
+    /// Each pair once, the other way round.
+    fn swap_distinct(&mut self) {
+        self.sorted.dedup();
+        self.sorted.iter_mut().for_each(|pair| *pair = pair.rotate_left(32));
+        // The seconds are in order already, and sorting is stable.
+        self.sort_by(32);
+    }
+
+    /// All pairs with the same first code, for each of them.
+    fn runs(&self) -> impl Iterator<Item = &[u64]> {
+        self.sorted.chunk_by(|&a, &b| Self::first(a) == Self::first(b))
+    }
+
+    /// Sorts, stably, by the code that begins at bit `shift`: a radix sort, digit by digit.
+    fn sort_by(&mut self, shift: u32) {
+        const DIGIT_BITS: u32 = 11;
+        const SMALL: usize = 1024;
+        let code = |pair: u64| (pair >> shift) as u32;
+        if self.sorted.len() <= SMALL {
+            self.sorted.sort_by_key(|&pair| code(pair));
+            return;
+        }
+        let bits = u32::BITS - self.sorted.iter().fold(0, |all, &pair| all | code(pair)).leading_zeros();
+        self.scratch.resize(self.sorted.len(), 0);
+        for low in (0..bits).step_by(DIGIT_BITS as usize) {
+            let digit = |pair: u64| (code(pair) >> low) as usize & ((1 << DIGIT_BITS) - 1);
+            let mut ends = [0_usize; 1 << DIGIT_BITS];
+            self.sorted.iter().for_each(|&pair| ends[digit(pair)] += 1);
+            let mut start = 0;
+            for end in &mut ends {
+                start += std::mem::replace(end, start);
+            }
+            for &pair in &self.sorted {
+                let place = &mut ends[digit(pair)];
+                self.scratch[*place] = pair;
+                *place += 1;
+            }
+            std::mem::swap(&mut self.sorted, &mut self.scratch);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::MICROS_PER_DAY;
+    use crate::report::Delta;
+    use crate::row::date_text;
     use proptest::prelude::*;
-    use std::collections::HashSet;
+    use std::collections::{BTreeSet, HashSet};
 
     const SONGS: &str = "track_id,track_name,artists,track_genre,duration_ms\n\
         t0,A,X,pop,1000\nt0,A,X,rock,1000\nt1,B,Y,rock,250\nt2,C,Z,,7\nt3,D,Z,unknown,11\n";
@@ -259,21 +452,21 @@ mod tests {
         Catalogue::parse(SONGS.as_bytes(), USERS.as_bytes()).await.unwrap()
     }
 
+    /// A day of this century.
+    const DAY: i64 = 20_000;
+
     /// A listen: user, track, day.
     type Listen = (i64, u8, i64);
 
-    fn rows_of(listens: &[Listen], dictionary: &mut Dictionary, catalogue: &Catalogue) -> Rows {
+    fn add(fold: &mut Fold, listens: &[Listen], dictionary: &mut Dictionary) {
+        let line = |(user, track, day): &Listen| format!("{user},t{track},{} 00:00:05\n", date_text(*day as i32));
+        let lines: String = listens.iter().map(line).collect();
         let mut rows = Rows::default();
-        for &(user_id, track, day) in listens {
-            let track_id = format!("t{track}");
-            rows.push(
-                Row { user_id, track_id: &track_id, listen_time: day * MICROS_PER_DAY + 5 },
-                0,
-                dictionary,
-                catalogue,
-            );
+        rows.append(&crate::block::tests::parse(&lines, dictionary.names().catalogue()), 0, dictionary);
+        assert_eq!(rows.len(), listens.len());
+        for (day, rows) in rows.by_day() {
+            fold.add(day, &rows, dictionary.names());
         }
-        rows
     }
 
     /// Report, id and day of an item.
@@ -282,13 +475,16 @@ mod tests {
     /// The visible part of deltas: listens, milliseconds, distinct.
     type Visible = BTreeMap<Id, (u64, u64, u64)>;
 
-    fn folded(batches: &[&[Listen]], catalogue: &Catalogue) -> Visible {
-        let (mut dictionary, mut fold) = (Dictionary::default(), Fold::default());
-        for listens in batches {
-            let rows = rows_of(listens, &mut dictionary, catalogue);
-            fold.add(&rows, &dictionary, catalogue);
-        }
-        visible(fold.into_deltas(&dictionary, catalogue))
+    /// What comes out of the delta file.
+    fn deltas(fold: Fold, names: &Names) -> Vec<Delta> {
+        let rows: Vec<DeltaRow<'_>> = fold.into_items().map(|item| item.into_row(names)).collect();
+        crate::columnar::decode_deltas(&crate::columnar::encode_deltas(&rows).unwrap()).unwrap()
+    }
+
+    fn folded(batches: &[&[Listen]], catalogue: &Arc<Catalogue>) -> Visible {
+        let (mut dictionary, mut fold) = (Dictionary::of(Arc::clone(catalogue)), Fold::default());
+        batches.iter().for_each(|listens| add(&mut fold, listens, &mut dictionary));
+        visible(deltas(fold, dictionary.names()).into_iter())
     }
 
     fn visible(deltas: impl Iterator<Item = Delta>) -> Visible {
@@ -324,45 +520,44 @@ mod tests {
     }
 
     fn listens() -> impl Strategy<Value = Vec<Listen>> {
-        prop::collection::vec((1..40_i64, 0..6_u8, -2..3_i64), 0..200)
+        prop::collection::vec((1..40_i64, 0..6_u8, DAY - 2..DAY + 3), 0..200)
+    }
+
+    /// Sets that outgrow their lists, and runs that outgrow what is sorted by comparing.
+    #[tokio::test]
+    async fn many_rows_are_folded_as_few_are() {
+        let catalogue = Arc::new(catalogue().await);
+        let listens: Vec<Listen> =
+            (0..40_000_i64).map(|row| (1 + row * row % 3001, (row % 7 % 6) as u8, DAY + row % 97 / 90)).collect();
+        let expected = reference(&listens);
+        for parts in [1, 3, 17] {
+            let parts: Vec<&[Listen]> = listens.chunks(listens.len().div_ceil(parts)).collect();
+            let folded = folded(&parts, &catalogue);
+            assert_eq!(folded.len(), expected.len());
+            for (item, &(listens, ms, members)) in &expected {
+                let (folded_listens, folded_ms, folded_members) = folded[item];
+                assert_eq!((folded_listens, folded_ms), (listens, ms), "{item:?}");
+                assert!(folded_members.abs_diff(members) as f64 <= 1.0 + members as f64 * 0.03, "{item:?} {members}");
+            }
+        }
     }
 
     proptest! {
         #[test]
         fn the_fold_is_that_of_plain_sets_however_the_rows_are_cut(a in listens(), b in listens()) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let catalogue = runtime.block_on(catalogue());
+            let catalogue = Arc::new(runtime.block_on(catalogue()));
             let expected = reference(&[a.clone(), b.clone()].concat());
             prop_assert_eq!(&folded(&[&a, &b], &catalogue), &expected);
             prop_assert_eq!(&folded(&[&b, &a], &catalogue), &expected);
-        }
-
-        #[test]
-        fn deltas_survive_the_delta_file(listens in listens()) {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let catalogue = runtime.block_on(catalogue());
-            let (mut dictionary, mut fold) = (Dictionary::default(), Fold::default());
-            fold.add(&rows_of(&listens, &mut dictionary, &catalogue), &dictionary, &catalogue);
-            let items = fold.items();
-            let deltas: Vec<Delta> = fold.into_deltas(&dictionary, &catalogue).collect();
-            prop_assert!(deltas.len() <= items);
-            let bytes = crate::columnar::encode_deltas(&deltas).unwrap();
-            let back = crate::columnar::decode_deltas(&bytes).unwrap();
-            prop_assert_eq!(back.len(), deltas.len());
-            for (back, delta) in back.iter().zip(&deltas) {
-                prop_assert_eq!((&back.key, &back.attributes), (&delta.key, &delta.attributes));
-            }
-            prop_assert_eq!(visible(back.into_iter()), visible(deltas.into_iter()));
         }
     }
 
     #[tokio::test]
     async fn names_come_from_the_catalogue() {
-        let catalogue = catalogue().await;
-        let (mut dictionary, mut fold) = (Dictionary::default(), Fold::default());
-        let rows = rows_of(&[(1, 0, 0), (9, 5, 0)], &mut dictionary, &catalogue);
-        fold.add(&rows, &dictionary, &catalogue);
-        let deltas: Vec<Delta> = fold.into_deltas(&dictionary, &catalogue).collect();
+        let (mut dictionary, mut fold) = (Dictionary::of(Arc::new(catalogue().await)), Fold::default());
+        add(&mut fold, &[(1, 0, DAY), (9, 5, DAY)], &mut dictionary);
+        let deltas = deltas(fold, dictionary.names());
         let of = |report, id: &str| {
             &deltas.iter().find(|delta| delta.key.report == report && delta.key.id == id).unwrap().attributes
         };

@@ -14,7 +14,9 @@ use tokio::io::AsyncRead;
 use crate::aws::AwsError;
 use crate::bucket::Bucket;
 use crate::csv;
-use crate::report::LIST_SEPARATOR;
+use crate::distinct::Member;
+use crate::report::{LIST_SEPARATOR, UNKNOWN};
+use crate::row::parse_track_id;
 
 /// Key of the songs' file.
 pub const SONGS_KEY: &str = "reference/songs.csv";
@@ -24,30 +26,77 @@ pub const USERS_KEY: &str = "reference/users.csv";
 /// Longest time for reading both files: far above what a catalogue of a million tracks takes.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Length of the ids that nearly every track has: Spotify's, 128 bits in base 62.
+pub const CANONICAL_TRACK_ID_BYTES: usize = 22;
+
+/// An id of that length as numbers, of which the last two overlap: hashed and compared without a loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct PackedTrackId(u64, u64, u64);
+
+impl PackedTrackId {
+    fn of(id: &[u8; CANONICAL_TRACK_ID_BYTES]) -> Self {
+        let number = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&id[at..at + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        PackedTrackId(number(0), number(8), number(CANONICAL_TRACK_ID_BYTES - 8))
+    }
+}
+
+/// Greatest user id that is looked up in a list: 4 MiB of it.
+const SMALL_ID: usize = 1 << 20;
+/// Stands in that list for an id that nobody has.
+const NO_USER: u32 = u32::MAX;
+
 /// Longest field: far above any name, and far below DynamoDB's 2,048 bytes for a key and 400 KiB for an item.
 const MAX_FIELD_BYTES: usize = 1024;
 
 /// A track of the catalogue. One that is listed under several genres has one line for each of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Song {
+    /// Its track id.
+    pub track_id: Box<str>,
     /// Its name, where the catalogue gives one.
     pub name: Option<String>,
     /// Its artists, joined by `;` as in the catalogue.
     pub artists: Option<String>,
     /// Its genres, each once, in the catalogue's order; empty when no line names one.
     pub genres: Vec<u16>,
+    /// The same as text, joined by [`LIST_SEPARATOR`], as an index for [`Catalogue::genre_list`].
+    pub genre_list: Option<u32>,
     /// How long it plays, in milliseconds. The first line of the track counts.
     pub duration_ms: u32,
 }
 
-/// The catalogue.
+/// A listener of the catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    /// Its id.
+    pub id: i64,
+    /// Its country, as a code for [`Catalogue::country`].
+    pub country: Option<u16>,
+}
+
+/// The catalogue. Its tracks and listeners are numbered, and the numbers are the codes in which a batch works.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     songs: Vec<Song>,
-    song_of_track: HashMap<String, u32, RandomState>,
+    /// Beside the songs, as the fold asks for nothing else of them.
+    track_members: Vec<Member>,
+    /// Ids of the usual length lie in the table itself, which saves every row two cache misses.
+    song_of_track: HashMap<PackedTrackId, u32, RandomState>,
+    song_of_odd_track: HashMap<Box<[u8]>, u32, RandomState>,
+    commas_in_track_ids: bool,
     genres: Vec<String>,
+    genre_lists: Vec<String>,
+    unknown_genre: Option<u16>,
     countries: Vec<String>,
-    country_of_user: HashMap<i64, u16, RandomState>,
+    users: Vec<User>,
+    user_members: Vec<Member>,
+    /// Users by id as far as ids are small, as they are where they were counted up.
+    user_of_small_id: Vec<u32>,
+    user_of_id: HashMap<i64, u32, RandomState>,
     /// Lines passed over because a field that is needed was missing or no number.
     pub skipped_lines: u64,
 }
@@ -102,8 +151,26 @@ impl Catalogue {
     }
 
     /// The song with this track id, as an index for [`Catalogue::song`].
-    pub fn find_song(&self, track_id: &str) -> Option<u32> {
-        self.song_of_track.get(track_id).copied()
+    pub fn find_song(&self, track_id: &[u8]) -> Option<u32> {
+        match track_id.try_into() {
+            Ok(canonical) => self.find_canonical_song(canonical),
+            Err(_) => self.song_of_odd_track.get(track_id).copied(),
+        }
+    }
+
+    /// The same for an id of the usual length.
+    pub fn find_canonical_song(&self, track_id: &[u8; CANONICAL_TRACK_ID_BYTES]) -> Option<u32> {
+        self.song_of_track.get(&PackedTrackId::of(track_id)).copied()
+    }
+
+    /// A song as a member of the sets that are counted.
+    pub fn track_member(&self, index: u32) -> Member {
+        self.track_members[index as usize]
+    }
+
+    /// Whether some track's id has a comma in it.
+    pub fn has_commas_in_track_ids(&self) -> bool {
+        self.commas_in_track_ids
     }
 
     /// A song by index.
@@ -118,7 +185,7 @@ impl Catalogue {
 
     /// How many listeners there are.
     pub fn users(&self) -> usize {
-        self.country_of_user.len()
+        self.users.len()
     }
 
     /// A genre by code.
@@ -126,9 +193,32 @@ impl Catalogue {
         &self.genres[usize::from(code)]
     }
 
-    /// The country of a listener, as a code for [`Catalogue::country`].
-    pub fn find_country(&self, user_id: i64) -> Option<u16> {
-        self.country_of_user.get(&user_id).copied()
+    /// The code of the genre that is named as the tracks without any are counted, if there is one.
+    pub fn unknown_genre(&self) -> Option<u16> {
+        self.unknown_genre
+    }
+
+    /// The genres of a song as text, by [`Song::genre_list`].
+    pub fn genre_list(&self, index: u32) -> &str {
+        &self.genre_lists[index as usize]
+    }
+
+    /// The listener with this id, as an index for [`Catalogue::user`].
+    pub fn find_user(&self, user_id: i64) -> Option<u32> {
+        match usize::try_from(user_id).ok().and_then(|id| self.user_of_small_id.get(id)) {
+            Some(&index) => (index != NO_USER).then_some(index),
+            None => self.user_of_id.get(&user_id).copied(),
+        }
+    }
+
+    /// A listener as a member of the sets that are counted.
+    pub fn user_member(&self, index: u32) -> Member {
+        self.user_members[index as usize]
+    }
+
+    /// A listener by index.
+    pub fn user(&self, index: u32) -> &User {
+        &self.users[index as usize]
     }
 
     /// A country by code.
@@ -148,14 +238,33 @@ impl Catalogue {
                 self.skipped_lines += 1;
                 continue;
             };
-            if track_id.is_empty() || [track_id, name, artists, genre].iter().any(|field| field.len() > MAX_FIELD_BYTES)
-            {
+            if [name, artists, genre].iter().any(|field| field.len() > MAX_FIELD_BYTES) {
                 self.skipped_lines += 1;
                 continue;
             }
-            let index = *self.song_of_track.entry(track_id.to_owned()).or_insert_with(|| {
-                self.songs.push(Song { name: some(name), artists: some(artists), genres: Vec::new(), duration_ms });
-                (self.songs.len() - 1) as u32
+            // No good row names such a track, so that nothing is lost without it.
+            let Some(track_id) = parse_track_id(track_id.as_bytes()).filter(|id| !id.is_empty()) else {
+                self.skipped_lines += 1;
+                continue;
+            };
+            let index = self.find_song(track_id.as_bytes()).unwrap_or_else(|| {
+                let index = self.songs.len() as u32;
+                let (name, artists) = (some(name), some(artists));
+                self.songs.push(Song {
+                    track_id: track_id.into(),
+                    name,
+                    artists,
+                    genres: Vec::new(),
+                    genre_list: None,
+                    duration_ms,
+                });
+                self.track_members.push(Member::of_track(track_id));
+                self.commas_in_track_ids |= track_id.contains(',');
+                match track_id.as_bytes().try_into() {
+                    Ok(canonical) => self.song_of_track.insert(PackedTrackId::of(canonical), index),
+                    Err(_) => self.song_of_odd_track.insert(track_id.as_bytes().into(), index),
+                };
+                index
             });
             // The separator is reserved: it joins the genres of a track wherever they are written out.
             for genre in genre.split(LIST_SEPARATOR).map(str::trim).filter(|genre| !genre.is_empty()) {
@@ -166,6 +275,16 @@ impl Catalogue {
                     genres.push(code);
                 }
             }
+        }
+        self.unknown_genre = genre_codes.get(UNKNOWN).copied();
+        let mut lists: HashMap<Vec<u16>, u32> = HashMap::new();
+        for song in self.songs.iter_mut().filter(|song| !song.genres.is_empty()) {
+            song.genre_list = Some(*lists.entry(song.genres.clone()).or_insert_with(|| {
+                let names: Vec<&str> =
+                    song.genres.iter().map(|&code| self.genres[usize::from(code)].as_str()).collect();
+                self.genre_lists.push(names.join(&LIST_SEPARATOR.to_string()));
+                (self.genre_lists.len() - 1) as u32
+            }));
         }
         Ok(())
     }
@@ -181,10 +300,25 @@ impl Catalogue {
             };
             if country.len() > MAX_FIELD_BYTES {
                 self.skipped_lines += 1;
-            } else if !country.is_empty() {
+                continue;
+            }
+            let index = *self.user_of_id.entry(user_id).or_insert_with(|| {
+                self.users.push(User { id: user_id, country: None });
+                self.user_members.push(Member::of_user(user_id));
+                (self.users.len() - 1) as u32
+            });
+            if !country.is_empty() {
                 let code = intern(country, &mut country_codes, &mut self.countries)
                     .ok_or(CatalogueError::TooManyValues { key: USERS_KEY, column: "user_country" })?;
-                self.country_of_user.insert(user_id, code);
+                self.users[index as usize].country = Some(code);
+            }
+        }
+        let small = |user: &User| usize::try_from(user.id).ok().filter(|&id| id <= SMALL_ID);
+        let greatest = self.users.iter().filter_map(small).max();
+        self.user_of_small_id = vec![NO_USER; greatest.map_or(0, |greatest| greatest + 1)];
+        for (user, index) in self.users.iter().zip(0..) {
+            if let Some(id) = small(user) {
+                self.user_of_small_id[id] = index;
             }
         }
         Ok(())
@@ -266,7 +400,7 @@ fn some(text: &str) -> Option<String> {
 /// A CSV file read by column name.
 struct Table<const N: usize, R> {
     key: &'static str,
-    reader: csv_async::AsyncReader<csv::Peeked<R>>,
+    reader: csv::Reader<csv::Peeked<R>>,
     record: ByteRecord,
     indices: [usize; N],
 }
@@ -319,18 +453,19 @@ mod tests {
                      0,a,\"X;Y\",\"Say \"\"hi\"\", twice\",1000,pop\n1,b,,,5,\n2,a,X,other,9,rock\r\n3,a,X,other,9,pop\n4,c,Z,no duration,,pop\n5,,Z,no id,1,pop\n";
         let catalogue = parse(songs).await.unwrap();
         assert_eq!(catalogue.songs(), 2);
-        let song = catalogue.song(catalogue.find_song("a").unwrap());
+        let song = catalogue.song(catalogue.find_song(b"a").unwrap());
         assert_eq!(song.name.as_deref(), Some("Say \"hi\", twice"));
         assert_eq!(song.artists.as_deref(), Some("X;Y"));
         assert_eq!(song.duration_ms, 1000);
         assert_eq!(song.genres.iter().map(|&code| catalogue.genre(code)).collect::<Vec<_>>(), ["pop", "rock"]);
         assert_eq!(
-            *catalogue.song(catalogue.find_song("b").unwrap()),
-            Song { name: None, artists: None, genres: vec![], duration_ms: 5 }
+            *catalogue.song(catalogue.find_song(b"b").unwrap()),
+            Song { track_id: "b".into(), name: None, artists: None, genres: vec![], genre_list: None, duration_ms: 5 }
         );
-        assert_eq!(catalogue.find_song("c"), None);
-        assert_eq!(catalogue.find_country(1).map(|code| catalogue.country(code)), Some("Peru"));
-        assert_eq!(catalogue.find_country(2), None);
+        assert_eq!(catalogue.find_song(b"c"), None);
+        let country = |id| catalogue.user(catalogue.find_user(id).unwrap()).country.map(|code| catalogue.country(code));
+        assert_eq!((country(1), country(2)), (Some("Peru"), None));
+        assert_eq!(catalogue.genre_list(song.genre_list.unwrap()), "pop;rock");
         assert_eq!(catalogue.skipped_lines, 3);
     }
 

@@ -16,31 +16,39 @@
 //!
 //! Format: <https://github.com/apache/parquet-format>.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::io::{Cursor, Read, Seek, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow2::array::{Array, BinaryArray, DictionaryArray, PrimitiveArray, Utf8Array};
-use arrow2::datatypes::{DataType, Field, IntegerType, Schema, TimeUnit};
+use arrow2::array::{Array, BinaryArray, PrimitiveArray, Utf8Array};
+use arrow2::datatypes::{DataType, Field, Schema, TimeUnit};
 use arrow2::io::parquet::read as arrow_read;
 use arrow2::io::parquet::write::{self as arrow_write, Nested, to_parquet_schema};
 use parquet_format_safe::thrift::protocol::TCompactOutputProtocol;
 use parquet_format_safe::{ColumnOrder, TypeDefinedOrder};
-use parquet2::compression::{CompressionOptions, ZstdLevel};
+use parquet2::compression::{Compression, CompressionOptions};
 use parquet2::encoding::{Encoding, hybrid_rle};
+use parquet2::fallible_streaming_iterator;
 use parquet2::metadata::{Descriptor, SchemaDescriptor};
-use parquet2::page::{DataPage, DataPageHeader, DataPageHeaderV1, DictPage, Page};
+use parquet2::page::{
+    CompressedDataPage, CompressedDictPage, CompressedPage, DataPage, DataPageHeader, DataPageHeaderV1, DictPage, Page,
+};
+use parquet2::schema::Repetition;
 use parquet2::schema::types::PrimitiveType;
 use parquet2::statistics::{BinaryStatistics, PrimitiveStatistics, Statistics, serialize_statistics};
-use parquet2::write::{Compressor, DynIter, DynStreamingIterator, FileWriter, Version, WriteOptions};
+use parquet2::write::{DynIter, DynStreamingIterator, FileWriter, Version, WriteOptions};
 
-use crate::aggregate::{Dictionary, Rows};
-use crate::catalogue::Catalogue;
-use crate::report::{Attributes, Delta, Distinct, Figures, Key, LIST_SEPARATOR, Report};
-use crate::row::day_of;
+use crate::aggregate::{Names, Rows};
+use crate::catalogue::Song;
+use crate::distinct::Distinct;
+use crate::report::{Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
+use crate::row::MICROS_PER_DAY;
 
 /// Level 1: on this data as small as level 3, at less cost.
 const ZSTD_LEVEL: i32 = 1;
+
+const MICROS_PER_SECOND: i64 = 1_000_000;
 
 /// Parquet's footer ends with its own length (4 bytes) and the magic number (4 bytes).
 const FOOTER_TAIL_BYTES: usize = 8;
@@ -94,7 +102,6 @@ pub struct ParquetFile {
     output: Output,
     schema: SchemaDescriptor,
     writer: FileWriter<Output>,
-    statistics: bool,
 }
 
 impl ParquetFile {
@@ -104,7 +111,7 @@ impl ParquetFile {
         let options = WriteOptions { write_statistics: statistics, version: Version::V1 };
         let created_by = concat!("music-streams version ", env!("CARGO_PKG_VERSION")).to_owned();
         let writer = FileWriter::new(output.clone(), schema.clone(), options, Some(created_by));
-        Ok(ParquetFile { output, schema, writer, statistics })
+        Ok(ParquetFile { output, schema, writer })
     }
 
     /// A file of curated rows.
@@ -112,15 +119,23 @@ impl ParquetFile {
         Self::new(&curated_schema(), true)
     }
 
-    fn write_row_group(&mut self, columns: Vec<Box<dyn Array>>) -> Result<(), ColumnarError> {
-        let compression = CompressionOptions::Zstd(Some(ZstdLevel::try_new(ZSTD_LEVEL)?));
+    fn write_columns(&mut self, columns: Vec<Box<dyn Array>>) -> Result<(), ColumnarError> {
+        let mut compressor = PageCompressor::new()?;
         let mut chunks = Vec::with_capacity(columns.len());
         for (array, column) in columns.iter().zip(self.schema.columns()) {
-            let pages = pages(array.as_ref(), &column.descriptor.primitive_type, self.statistics)?;
-            let pages = DynIter::new(pages.into_iter().map(Ok));
-            chunks.push(Ok(DynStreamingIterator::new(Compressor::new(pages, compression, Vec::new()))));
+            let pages = pages(array.as_ref(), &column.descriptor.primitive_type)?;
+            chunks.push(pages.into_iter().map(|page| compressor.compress(page)).collect::<Result<_, _>>()?);
         }
-        self.writer.write::<parquet2::error::Error>(DynIter::new(chunks.into_iter()))?;
+        self.append(RowGroup(chunks))
+    }
+
+    /// Adds a row group of the file's columns.
+    pub fn append(&mut self, row_group: RowGroup) -> Result<(), ColumnarError> {
+        let chunks = row_group.0.iter().map(|pages| {
+            let pages = fallible_streaming_iterator::convert(pages.iter().map(Ok::<_, parquet2::error::Error>));
+            Ok(DynStreamingIterator::new(pages))
+        });
+        self.writer.write::<parquet2::error::Error>(DynIter::new(chunks))?;
         Ok(())
     }
 
@@ -155,146 +170,78 @@ impl ParquetFile {
     }
 }
 
-fn pages(array: &dyn Array, type_: &PrimitiveType, statistics: bool) -> Result<Vec<Page>, ColumnarError> {
-    if let Some(array) = array.as_any().downcast_ref::<DictionaryArray<u32>>() {
-        return dictionary_pages(array, type_);
-    }
+fn pages(array: &dyn Array, type_: &PrimitiveType) -> Result<Vec<Page>, ColumnarError> {
     let options = arrow_write::WriteOptions {
-        write_statistics: statistics,
+        write_statistics: false,
         version: arrow_write::Version::V1,
         compression: CompressionOptions::Uncompressed,
         data_pagesize_limit: None,
     };
-    let nullable = type_.field_info.repetition == parquet2::schema::Repetition::Optional;
+    let nullable = type_.field_info.repetition == Repetition::Optional;
     let nested = [Nested::Primitive(array.validity().cloned(), nullable, array.len())];
     let pages = arrow_write::array_to_pages(array, type_.clone(), &nested, options, Encoding::Plain)?;
     Ok(pages.collect::<Result<_, _>>()?)
 }
 
-/// A dictionary page and a data page of codes. Every value of the dictionary occurs, so its extremes are the column's.
-fn dictionary_pages(array: &DictionaryArray<u32>, type_: &PrimitiveType) -> Result<Vec<Page>, ColumnarError> {
-    let values = array.values().as_any();
-    let null_count = array.keys().null_count() as i64;
-    let (plain, statistics) = if let Some(values) = values.downcast_ref::<Utf8Array<i32>>() {
-        let mut plain = Vec::with_capacity(values.values().len() + 4 * values.len());
-        for value in values.values_iter() {
-            plain.extend_from_slice(&(value.len() as u32).to_le_bytes());
-            plain.extend_from_slice(value.as_bytes());
-        }
-        let extreme = |value: Option<&str>| value.map(|value| value.as_bytes().to_vec());
-        let statistics = BinaryStatistics {
-            primitive_type: type_.clone(),
-            null_count: Some(null_count),
-            distinct_count: None,
-            max_value: extreme(values.values_iter().max()),
-            min_value: extreme(values.values_iter().min()),
-        };
-        (plain, serialize_statistics(&statistics as &dyn Statistics))
-    } else if let Some(values) = values.downcast_ref::<PrimitiveArray<i64>>() {
-        let plain = values.values_iter().flat_map(|value| value.to_le_bytes()).collect();
-        (plain, extremes(values.values(), null_count, type_))
-    } else if let Some(values) = values.downcast_ref::<PrimitiveArray<i32>>() {
-        let plain = values.values_iter().flat_map(|value| value.to_le_bytes()).collect();
-        (plain, extremes(values.values(), null_count, type_))
-    } else {
-        return Err(ColumnarError::Encode(format!("no dictionary of {:?}", array.values().data_type())));
-    };
-    let distinct = array.values().len();
+/// The compressed pages of a row group, column by column.
+#[derive(Debug)]
+pub struct RowGroup(Vec<Vec<CompressedPage>>);
 
-    let mut buffer = Vec::with_capacity(array.len() * 2);
-    let validity = array.keys().validity();
-    if type_.field_info.repetition == parquet2::schema::Repetition::Optional {
-        // Definition levels: 1 where there is a value. Version 1 pages put their length before them.
-        buffer.extend_from_slice(&[0; 4]);
-        match validity {
-            Some(validity) => hybrid_rle::encode_bool(&mut buffer, validity.iter()),
-            None => hybrid_rle::encode_bool(&mut buffer, std::iter::repeat_n(true, array.len())),
-        }
-        .map_err(|error| ColumnarError::Encode(error.to_string()))?;
-        let length = (buffer.len() - 4) as u32;
-        buffer[..4].copy_from_slice(&length.to_le_bytes());
+/// Compresses page after page with one state.
+struct PageCompressor(zstd::bulk::Compressor<'static>);
+
+impl PageCompressor {
+    fn new() -> Result<Self, ColumnarError> {
+        let compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL);
+        compressor.map(PageCompressor).map_err(|error| ColumnarError::Encode(error.to_string()))
     }
-    let mut codes: Vec<u32> = match validity {
-        Some(_) => array.keys_iter().flatten().map(|code| code as u32).collect(),
-        None => array.keys().values().to_vec(),
-    };
-    // The bit-packed run speaks of whole groups of eight; parquet2 would cut the last one short.
-    codes.resize(codes.len().next_multiple_of(8), 0);
-    let bits = usize::BITS - distinct.saturating_sub(1).leading_zeros();
-    buffer.push(bits as u8);
-    hybrid_rle::encode_u32(&mut buffer, codes.into_iter(), bits)
-        .map_err(|error| ColumnarError::Encode(error.to_string()))?;
 
-    let header = DataPageHeader::V1(DataPageHeaderV1 {
-        num_values: array.len() as i32,
-        encoding: Encoding::RleDictionary.into(),
-        definition_level_encoding: Encoding::Rle.into(),
-        repetition_level_encoding: Encoding::Rle.into(),
-        statistics: Some(statistics),
-    });
-    let descriptor = Descriptor { primitive_type: type_.clone(), max_def_level: 0, max_rep_level: 0 };
-    Ok(vec![
-        Page::Dict(DictPage::new(plain, distinct, false)),
-        Page::Data(DataPage::new(header, buffer, descriptor, Some(array.len()))),
-    ])
-}
+    fn bytes(&mut self, bytes: &[u8]) -> Result<Vec<u8>, ColumnarError> {
+        let mut compressed = self.0.compress(bytes).map_err(|error| ColumnarError::Encode(error.to_string()))?;
+        compressed.shrink_to_fit();
+        Ok(compressed)
+    }
 
-fn extremes<T: parquet2::types::NativeType>(
-    values: &[T],
-    null_count: i64,
-    type_: &PrimitiveType,
-) -> parquet_format_safe::Statistics {
-    let order = |a: &&T, b: &&T| a.ord(b);
-    let statistics = PrimitiveStatistics {
-        primitive_type: type_.clone(),
-        null_count: Some(null_count),
-        distinct_count: None,
-        max_value: values.iter().max_by(order).copied(),
-        min_value: values.iter().min_by(order).copied(),
-    };
-    serialize_statistics(&statistics as &dyn Statistics)
+    fn compress(&mut self, page: Page) -> Result<CompressedPage, ColumnarError> {
+        Ok(match page {
+            Page::Dict(page) => {
+                let (bytes, values) = (self.bytes(&page.buffer)?, page.num_values);
+                CompressedPage::Dict(CompressedDictPage::new(
+                    bytes,
+                    Compression::Zstd,
+                    page.buffer.len(),
+                    values,
+                    page.is_sorted,
+                ))
+            }
+            Page::Data(page) => CompressedPage::Data(CompressedDataPage::new(
+                page.header().clone(),
+                self.bytes(page.buffer())?,
+                Compression::Zstd,
+                page.buffer().len(),
+                page.descriptor.clone(),
+                Some(page.num_values()),
+            )),
+        })
+    }
 }
 
 // ---------------------------------------------------------------------------------------------- curated rows
 
 /// The columns of a curated file; `docs/curated.md` describes them.
 fn curated_schema() -> Schema {
-    let dictionary = |of: DataType| DataType::Dictionary(IntegerType::UInt32, Box::new(of), false);
-    let text = || dictionary(DataType::Utf8);
+    let text = |name: &str, nullable| Field::new(name, DataType::Utf8, nullable);
     Schema::from(vec![
-        Field::new("user_id", dictionary(DataType::Int64), false),
-        Field::new("track_id", text(), false),
+        Field::new("user_id", DataType::Int64, false),
+        text("track_id", false),
         Field::new("listen_time", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".to_owned())), false),
-        Field::new("track_name", text(), true),
-        Field::new("artists", text(), true),
-        Field::new("track_genre", text(), true),
-        Field::new("duration_ms", dictionary(DataType::Int32), true),
-        Field::new("user_country", text(), true),
-        Field::new("source_key", text(), false),
+        text("track_name", true),
+        text("artists", true),
+        text("track_genre", true),
+        Field::new("duration_ms", DataType::Int32, true),
+        text("user_country", true),
+        text("source_key", false),
     ])
-}
-
-/// Splits rows by report date: positions into the rows, for each day that occurs.
-pub fn by_day(rows: &Rows) -> BTreeMap<i32, Vec<u32>> {
-    let mut days: BTreeMap<i32, Vec<u32>> = BTreeMap::new();
-    let mut last: Option<(i32, Vec<u32>)> = None;
-    for (position, &time) in rows.times.iter().enumerate() {
-        let day = day_of(time);
-        // Neighbours mostly share their day: the map is touched when it changes.
-        match &mut last {
-            Some((last_day, positions)) if *last_day == day => positions.push(position as u32),
-            _ => {
-                if let Some((last_day, positions)) = last.take() {
-                    days.insert(last_day, positions);
-                }
-                let mut positions = days.remove(&day).unwrap_or_default();
-                positions.push(position as u32);
-                last = Some((day, positions));
-            }
-        }
-    }
-    days.extend(last);
-    days
 }
 
 /// Renumbers codes to those that occur, in the order of their first occurrence.
@@ -326,98 +273,291 @@ impl Renumbering {
     }
 }
 
-/// Writes the rows at `positions` as one row group.
-pub fn write_rows(
-    file: &mut ParquetFile,
-    rows: &Rows,
-    positions: &[u32],
-    dictionary: &Dictionary,
-    catalogue: &Catalogue,
-    scratch: &mut Renumbering,
-) -> Result<(), ColumnarError> {
-    let at = |column: &'_ [u32]| positions.iter().map(|&position| column[position as usize]).collect::<Vec<_>>();
-    let (track_codes, tracks) = scratch.renumber(at(&rows.tracks).into_iter());
-    let (user_codes, users) = scratch.renumber(at(&rows.users).into_iter());
-    let (source_codes, sources) = scratch.renumber(at(&rows.sources).into_iter());
-    let times: Vec<i64> = positions.iter().map(|&position| rows.times[position as usize]).collect();
-    let songs: Vec<_> =
-        tracks.iter().map(|&code| dictionary.track(code).song.map(|song| catalogue.song(song))).collect();
+/// Encodes rows of one day as a row group. What the columns hold follows from five codes: rows are only looked at to number
+/// these anew, so that every dictionary has the values that occur and no others, and to write the numbers out.
+pub fn encode_rows(rows: &Rows, names: &Names, scratch: &mut Renumbering) -> Result<RowGroup, ColumnarError> {
+    let mut encoder = RowGroupEncoder::new()?;
+    let (track_codes, tracks) = scratch.renumber(rows.tracks.iter().copied());
+    let (user_codes, users) = scratch.renumber(rows.users.iter().copied());
+    let (source_codes, sources) = scratch.renumber(rows.sources.iter().copied());
+    let songs: Vec<Option<&Song>> = tracks.iter().map(|&track| names.song(track)).collect();
 
-    let user_ids: Vec<i64> = users.iter().map(|&code| dictionary.user(code).id).collect();
-    let durations = songs.iter().map(|song| song.map(|song| song.duration_ms as i32));
-    let genres = songs.iter().map(|song| {
-        let genres: Vec<_> = song.iter().flat_map(|song| &song.genres).map(|&code| catalogue.genre(code)).collect();
-        (!genres.is_empty()).then(|| genres.join(&LIST_SEPARATOR.to_string()))
-    });
-    let countries = users.iter().map(|&code| dictionary.user(code).country.map(|country| catalogue.country(country)));
-
-    file.write_row_group(vec![
-        dictionary_array(user_codes.iter().map(|&code| Some(code)), PrimitiveArray::from_vec(user_ids).boxed())?,
-        text_array(
-            track_codes.iter().map(|&code| Some(code)),
-            tracks.iter().map(|&code| dictionary.track(code).id.as_ref()),
-        )?,
-        PrimitiveArray::from_vec(times).to(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".to_owned()))).boxed(),
-        derived_text(&track_codes, songs.iter().map(|song| song.and_then(|song| song.name.as_deref())))?,
-        derived_text(&track_codes, songs.iter().map(|song| song.and_then(|song| song.artists.as_deref())))?,
-        derived_text(&track_codes, genres)?,
-        derived_numbers(&track_codes, durations)?,
-        derived_text(&user_codes, countries)?,
-        text_array(source_codes.iter().map(|&code| Some(code)), sources.iter().map(|&code| dictionary.source(code)))?,
-    ])
+    let mut by_track = Codes::new(&track_codes);
+    let mut by_user = Codes::new(&user_codes);
+    encoder.column(&mut by_user, each(users.iter().map(|&user| Some(names.user_id(user)))))?;
+    encoder.column(&mut by_track, each(tracks.iter().map(|&track| Some(names.track_id(track)))))?;
+    encoder.times(&rows.times, scratch)?;
+    encoder.column(&mut by_track, each(songs.iter().map(|song| song.and_then(|song| song.name.as_deref()))))?;
+    encoder.column(&mut by_track, each(songs.iter().map(|song| song.and_then(|song| song.artists.as_deref()))))?;
+    let genres = distinct(songs.iter().map(|song| song.and_then(|song| song.genre_list)), scratch);
+    encoder.column(&mut by_track, genres.map(|list| names.catalogue().genre_list(list)))?;
+    encoder.column(&mut by_track, each(songs.iter().map(|song| song.map(|song| song.duration_ms as i32))))?;
+    let countries = distinct(users.iter().map(|&user| names.country_code(user).map(u32::from)), scratch);
+    encoder.column(&mut by_user, countries.map(|code| names.catalogue().country(code as u16)))?;
+    encoder.column(&mut Codes::new(&source_codes), each(sources.iter().map(|&source| Some(names.source(source)))))?;
+    Ok(RowGroup(encoder.chunks))
 }
 
-fn dictionary_array(
-    codes: impl Iterator<Item = Option<u32>>,
-    values: Box<dyn Array>,
-) -> Result<Box<dyn Array>, ColumnarError> {
-    let codes: Vec<Option<u32>> = codes.collect();
-    let keys = if codes.iter().all(Option::is_some) {
-        PrimitiveArray::from_vec(codes.into_iter().flatten().collect())
-    } else {
-        PrimitiveArray::from(codes)
-    };
-    Ok(DictionaryArray::try_from_keys(keys, values)?.boxed())
+/// Stands for null among positions in a dictionary.
+const NULL: u32 = u32::MAX;
+
+/// A column's dictionary, and where in it each code finds its value.
+struct Values<V> {
+    positions: Vec<u32>,
+    dictionary: Vec<V>,
 }
 
-fn text_array<'a>(
-    codes: impl Iterator<Item = Option<u32>>,
-    values: impl Iterator<Item = &'a str>,
-) -> Result<Box<dyn Array>, ColumnarError> {
-    dictionary_array(codes, Utf8Array::<i32>::from_iter_values(values).boxed())
+impl<V> Values<V> {
+    fn map<W>(self, to: impl FnMut(V) -> W) -> Values<W> {
+        Values { positions: self.positions, dictionary: self.dictionary.into_iter().map(to).collect() }
+    }
 }
 
-/// A column that follows from another: `of_code` gives the value that each code of the other stands for.
-fn derived<V: Eq + std::hash::Hash + Clone>(
-    codes: &[u32],
-    of_code: impl Iterator<Item = Option<V>>,
-) -> (impl Iterator<Item = Option<u32>>, Vec<V>) {
-    let mut known: HashMap<V, u32> = HashMap::new();
-    let mut values = Vec::new();
-    let of_code: Vec<Option<u32>> = of_code
-        .map(|value| {
-            value.map(|value| {
-                *known.entry(value).or_insert_with_key(|value| {
-                    values.push(value.clone());
-                    (values.len() - 1) as u32
-                })
-            })
+/// A value of its own for each code. Values that nearly every code has for itself are not worth finding doubles among: in return,
+/// columns of the same codes have the same pages of positions.
+fn each<V>(of_code: impl Iterator<Item = Option<V>>) -> Values<V> {
+    let mut dictionary = Vec::with_capacity(of_code.size_hint().0);
+    let positions = of_code.map(|value| {
+        value.map_or(NULL, |value| {
+            dictionary.push(value);
+            (dictionary.len() - 1) as u32
         })
-        .collect();
-    (codes.iter().map(move |&code| of_code[code as usize]), values)
+    });
+    Values { positions: positions.collect(), dictionary }
 }
 
-fn derived_text<V: AsRef<str> + Eq + std::hash::Hash + Clone>(
-    codes: &[u32],
-    of_code: impl Iterator<Item = Option<V>>,
-) -> Result<Box<dyn Array>, ColumnarError> {
-    let (codes, values) = derived(codes, of_code);
-    text_array(codes, values.iter().map(AsRef::as_ref))
+/// Values that many codes share, each once.
+fn distinct(of_code: impl Iterator<Item = Option<u32>>, scratch: &mut Renumbering) -> Values<u32> {
+    let of_code: Vec<Option<u32>> = of_code.collect();
+    let (renumbered, dictionary) = scratch.renumber(of_code.iter().flatten().copied());
+    let mut renumbered = renumbered.into_iter();
+    let positions = of_code.iter().map(|value| value.and_then(|_| renumbered.next()).unwrap_or(NULL)).collect();
+    Values { positions, dictionary }
 }
 
-fn derived_numbers(codes: &[u32], of_code: impl Iterator<Item = Option<i32>>) -> Result<Box<dyn Array>, ColumnarError> {
-    let (codes, values) = derived(codes, of_code);
-    dictionary_array(codes, PrimitiveArray::from_vec(values).boxed())
+/// The codes of a row group's rows, and the pages made of them so far.
+struct Codes<'a> {
+    codes: &'a [u32],
+    pages: Vec<(Vec<u32>, bool, IndexPage)>,
+}
+
+impl<'a> Codes<'a> {
+    fn new(codes: &'a [u32]) -> Self {
+        Codes { codes, pages: Vec::new() }
+    }
+}
+
+/// A compressed page of positions in a dictionary.
+#[derive(Clone)]
+struct IndexPage {
+    compressed: Vec<u8>,
+    uncompressed_bytes: usize,
+    null_count: usize,
+}
+
+impl IndexPage {
+    /// Source: <https://parquet.apache.org/docs/file-format/data-pages/encodings/#RLEDICT>.
+    fn encode(
+        codes: &[u32],
+        positions: &[u32],
+        distinct: usize,
+        nullable: bool,
+        compressor: &mut PageCompressor,
+    ) -> Result<Self, ColumnarError> {
+        let bits = (usize::BITS - distinct.saturating_sub(1).leading_zeros()).max(1);
+        let mut page = Vec::with_capacity(codes.len() * bits as usize / 8 + codes.len() / 8 + 32);
+        let has_nulls = positions.contains(&NULL);
+        let mut null_count = 0;
+        if nullable {
+            // Definition levels: 1 where there is a value. Version 1 pages put their length before them.
+            page.extend_from_slice(&[0; 4]);
+            if has_nulls {
+                let valid = codes.iter().map(|&code| positions[code as usize] != NULL);
+                null_count = valid.clone().filter(|valid| !valid).count();
+                hybrid_rle::encode_bool(&mut page, valid).map_err(|error| ColumnarError::Encode(error.to_string()))?;
+            } else {
+                push_varint(&mut page, codes.len() << 1);
+                page.push(1);
+            }
+            let length = (page.len() - 4) as u32;
+            page[..4].copy_from_slice(&length.to_le_bytes());
+        }
+        page.push(bits as u8);
+        push_varint(&mut page, (codes.len() - null_count).div_ceil(8) << 1 | 1);
+        let of_rows = codes.iter().map(|&code| positions[code as usize]);
+        if has_nulls {
+            bit_pack(&mut page, of_rows.filter(|&position| position != NULL), bits);
+        } else {
+            bit_pack(&mut page, of_rows, bits);
+        }
+        Ok(IndexPage { compressed: compressor.bytes(&page)?, uncompressed_bytes: page.len(), null_count })
+    }
+}
+
+/// Unsigned LEB128, <https://en.wikipedia.org/wiki/LEB128>.
+fn push_varint(page: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        page.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    page.push(value as u8);
+}
+
+/// Packs values of so many bits, from the lowest bit on, and fills the last group of eight values up with zeros.
+fn bit_pack(page: &mut Vec<u8>, values: impl Iterator<Item = u32>, bits: u32) {
+    let (mut packed, mut filled, mut count) = (0_u64, 0, 0_usize);
+    for value in values {
+        packed |= u64::from(value) << filled;
+        filled += bits;
+        if filled >= u32::BITS {
+            page.extend_from_slice(&(packed as u32).to_le_bytes());
+            packed >>= u32::BITS;
+            filled -= u32::BITS;
+        }
+        count += 1;
+    }
+    let padding = (count.next_multiple_of(8) - count) * bits as usize;
+    let bytes = (filled as usize + padding) / 8;
+    let rest = packed.to_le_bytes();
+    page.extend((0..bytes).map(|index| rest.get(index).copied().unwrap_or(0)));
+}
+
+/// Values as a dictionary page has them.
+trait Plain: Copy {
+    fn encode(values: &[Self]) -> Vec<u8>;
+    fn statistics(values: &[Self], null_count: i64, type_: &PrimitiveType) -> parquet_format_safe::Statistics;
+}
+
+impl Plain for &str {
+    fn encode(values: &[Self]) -> Vec<u8> {
+        let mut plain = Vec::with_capacity(values.iter().map(|value| 4 + value.len()).sum());
+        for value in values {
+            plain.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            plain.extend_from_slice(value.as_bytes());
+        }
+        plain
+    }
+
+    fn statistics(values: &[Self], null_count: i64, type_: &PrimitiveType) -> parquet_format_safe::Statistics {
+        let extreme = |value: Option<&&str>| value.map(|value| value.as_bytes().to_vec());
+        let statistics = BinaryStatistics {
+            primitive_type: type_.clone(),
+            null_count: Some(null_count),
+            distinct_count: None,
+            max_value: extreme(values.iter().max()),
+            min_value: extreme(values.iter().min()),
+        };
+        serialize_statistics(&statistics as &dyn Statistics)
+    }
+}
+
+macro_rules! plain_number {
+    ($type:ty) => {
+        impl Plain for $type {
+            fn encode(values: &[Self]) -> Vec<u8> {
+                values.iter().flat_map(|value| value.to_le_bytes()).collect()
+            }
+
+            fn statistics(values: &[Self], null_count: i64, type_: &PrimitiveType) -> parquet_format_safe::Statistics {
+                let statistics = PrimitiveStatistics::<$type> {
+                    primitive_type: type_.clone(),
+                    null_count: Some(null_count),
+                    distinct_count: None,
+                    max_value: values.iter().max().copied(),
+                    min_value: values.iter().min().copied(),
+                };
+                serialize_statistics(&statistics as &dyn Statistics)
+            }
+        }
+    };
+}
+
+plain_number!(i64);
+plain_number!(i32);
+
+/// Encodes a row group of the curated columns, in the order of the schema.
+struct RowGroupEncoder {
+    types: Vec<PrimitiveType>,
+    compressor: PageCompressor,
+    chunks: Vec<Vec<CompressedPage>>,
+}
+
+impl RowGroupEncoder {
+    fn new() -> Result<Self, ColumnarError> {
+        let schema = to_parquet_schema(&curated_schema())?;
+        let types = schema.columns().iter().map(|column| column.descriptor.primitive_type.clone()).collect();
+        Ok(RowGroupEncoder { types, compressor: PageCompressor::new()?, chunks: Vec::new() })
+    }
+
+    /// The type of the next column.
+    fn next_type(&self) -> Result<PrimitiveType, ColumnarError> {
+        let next = self.types.get(self.chunks.len());
+        next.cloned().ok_or_else(|| ColumnarError::Encode("more columns than the schema has".to_owned()))
+    }
+
+    /// The next column, by dictionary.
+    fn column<V: Plain>(&mut self, codes: &mut Codes<'_>, values: Values<V>) -> Result<(), ColumnarError> {
+        let type_ = self.next_type()?;
+        let nullable = type_.field_info.repetition == Repetition::Optional;
+        let Values { positions, dictionary } = values;
+        let known = codes.pages.iter().find(|(known, optional, _)| *known == positions && *optional == nullable);
+        let page = match known {
+            Some((_, _, page)) => page.clone(),
+            None => {
+                let compressor = &mut self.compressor;
+                let page = IndexPage::encode(codes.codes, &positions, dictionary.len(), nullable, compressor)?;
+                codes.pages.push((positions, nullable, page.clone()));
+                page
+            }
+        };
+        let statistics = V::statistics(&dictionary, page.null_count as i64, &type_);
+        let plain = V::encode(&dictionary);
+        let dictionary_page = DictPage::new(plain, dictionary.len(), false);
+        let dictionary_page = self.compressor.compress(Page::Dict(dictionary_page))?;
+        let header = data_page_header(codes.codes.len(), Encoding::RleDictionary, statistics);
+        let data_page = CompressedDataPage::new(
+            header,
+            page.compressed,
+            Compression::Zstd,
+            page.uncompressed_bytes,
+            Descriptor { primitive_type: type_, max_def_level: 0, max_rep_level: 0 },
+            Some(codes.codes.len()),
+        );
+        self.chunks.push(vec![dictionary_page, CompressedPage::Data(data_page)]);
+        Ok(())
+    }
+
+    /// The next column, of times of one day: by dictionary where whole seconds repeat, which takes a quarter of the plain times'
+    /// space and time.
+    fn times(&mut self, times: &[i64], scratch: &mut Renumbering) -> Result<(), ColumnarError> {
+        let midnight = times.first().map_or(0, |&time| time.div_euclid(MICROS_PER_DAY) * MICROS_PER_DAY);
+        let (codes, seconds) = if times.iter().all(|time| (time - midnight) % MICROS_PER_SECOND == 0) {
+            scratch.renumber(times.iter().map(|time| ((time - midnight) / MICROS_PER_SECOND) as u32))
+        } else {
+            Default::default()
+        };
+        if !seconds.is_empty() && seconds.len() <= times.len() / 2 {
+            let values = seconds.iter().map(|&second| Some(midnight + i64::from(second) * MICROS_PER_SECOND));
+            return self.column(&mut Codes::new(&codes), each(values));
+        }
+        let type_ = self.next_type()?;
+        let header = data_page_header(times.len(), Encoding::Plain, i64::statistics(times, 0, &type_));
+        let descriptor = Descriptor { primitive_type: type_, max_def_level: 0, max_rep_level: 0 };
+        let page = DataPage::new(header, i64::encode(times), descriptor, Some(times.len()));
+        let page = self.compressor.compress(Page::Data(page))?;
+        self.chunks.push(vec![page]);
+        Ok(())
+    }
+}
+
+fn data_page_header(rows: usize, encoding: Encoding, statistics: parquet_format_safe::Statistics) -> DataPageHeader {
+    DataPageHeader::V1(DataPageHeaderV1 {
+        num_values: rows as i32,
+        encoding: encoding.into(),
+        definition_level_encoding: Encoding::Rle.into(),
+        repetition_level_encoding: Encoding::Rle.into(),
+        statistics: Some(statistics),
+    })
 }
 
 /// A row of a curated file, read back.
@@ -493,40 +633,59 @@ fn delta_schema() -> Schema {
     ])
 }
 
+/// A delta as its file has it.
+#[derive(Debug)]
+pub struct DeltaRow<'a> {
+    /// Which report.
+    pub report: Report,
+    /// The track id, genre or user id.
+    pub id: Cow<'a, str>,
+    /// The day, in days since the Unix epoch (UTC).
+    pub day: i32,
+    /// Rows counted.
+    pub listens: u64,
+    /// Sum of the tracks' durations, in milliseconds.
+    pub listening_ms: u64,
+    /// The sketch of its distinct members, serialized.
+    pub distinct: Vec<u8>,
+    /// The track's name.
+    pub track_name: Option<&'a str>,
+    /// Its artists.
+    pub artists: Option<&'a str>,
+    /// Every genre it is counted under, joined by [`LIST_SEPARATOR`].
+    pub genres: Option<&'a str>,
+    /// The listener's country.
+    pub user_country: Option<&'a str>,
+}
+
 /// Encodes a delta file.
-pub fn encode_deltas(deltas: &[Delta]) -> Result<Vec<u8>, ColumnarError> {
+pub fn encode_deltas(rows: &[DeltaRow<'_>]) -> Result<Vec<u8>, ColumnarError> {
     let mut file = ParquetFile::new(&delta_schema(), false)?;
-    if !deltas.is_empty() {
-        file.write_row_group(delta_columns(deltas))?;
+    if !rows.is_empty() {
+        file.write_columns(delta_columns(rows))?;
     }
     file.finish()
 }
 
-fn delta_columns(deltas: &[Delta]) -> Vec<Box<dyn Array>> {
-    let text = |value: fn(&Delta) -> &str| Utf8Array::<i32>::from_iter_values(deltas.iter().map(value)).boxed();
-    let number = |value: fn(&Delta) -> u64| {
-        let numbers: Vec<i64> = deltas.iter().map(|delta| i64::try_from(value(delta)).unwrap_or(i64::MAX)).collect();
+fn delta_columns(rows: &[DeltaRow<'_>]) -> Vec<Box<dyn Array>> {
+    let number = |value: fn(&DeltaRow<'_>) -> u64| {
+        let numbers: Vec<i64> = rows.iter().map(|row| i64::try_from(value(row)).unwrap_or(i64::MAX)).collect();
         PrimitiveArray::from_vec(numbers).boxed()
     };
-    let optional = |value: fn(&Delta) -> Option<String>| {
-        let values: Vec<Option<String>> = deltas.iter().map(value).collect();
-        Utf8Array::<i32>::from(values).boxed()
+    let optional = |value: for<'r> fn(&'r DeltaRow<'_>) -> Option<&'r str>| {
+        Utf8Array::<i32>::from_trusted_len_iter(rows.iter().map(value)).boxed()
     };
-    let days: Vec<i32> = deltas.iter().map(|delta| delta.key.day).collect();
     vec![
-        text(|delta| delta.key.report.name()),
-        text(|delta| &delta.key.id),
-        PrimitiveArray::from_vec(days).to(DataType::Date32).boxed(),
-        number(|delta| delta.figures.listens),
-        number(|delta| delta.figures.listening_ms),
-        BinaryArray::<i32>::from_iter_values(deltas.iter().map(|delta| delta.figures.distinct.to_bytes())).boxed(),
-        optional(|delta| delta.attributes.track_name.clone()),
-        optional(|delta| delta.attributes.artists.clone()),
-        optional(|delta| {
-            let genres: Vec<&str> = delta.attributes.genres.iter().map(String::as_str).collect();
-            (!genres.is_empty()).then(|| genres.join(&LIST_SEPARATOR.to_string()))
-        }),
-        optional(|delta| delta.attributes.user_country.clone()),
+        Utf8Array::<i32>::from_iter_values(rows.iter().map(|row| row.report.name())).boxed(),
+        Utf8Array::<i32>::from_iter_values(rows.iter().map(|row| &row.id)).boxed(),
+        PrimitiveArray::from_vec(rows.iter().map(|row| row.day).collect()).to(DataType::Date32).boxed(),
+        number(|row| row.listens),
+        number(|row| row.listening_ms),
+        BinaryArray::<i32>::from_iter_values(rows.iter().map(|row| &row.distinct)).boxed(),
+        optional(|row| row.track_name),
+        optional(|row| row.artists),
+        optional(|row| row.genres),
+        optional(|row| row.user_country),
     ]
 }
 

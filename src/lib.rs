@@ -25,11 +25,14 @@
 //! | [`ledger`] | the protocol's state in DynamoDB | shell |
 //! | [`catalogue`] | what is known of tracks and listeners | shell |
 //! | [`transform`] | objects in, everything to publish out | shell |
-//! | [`listening_file`] | from an object's bytes to rows | shell |
+//! | [`listening_file`] | from an object's bytes to blocks of records | shell |
+//! | [`block`] | from a block to rows in codes | pure |
 //! | [`csv`] | reading CSV | shell |
 //! | [`row`] | which rows are good | pure |
-//! | [`aggregate`] | rows in codes, and what they add up to | pure |
+//! | [`aggregate`] | rows, and what they add up to | pure |
+//! | [`compute`] | the four above and the one below on every core | shell |
 //! | [`columnar`] | Parquet; the only module that knows arrow2 and parquet2 | pure |
+//! | [`distinct`] | sets of which only the size is asked for, as sketches | pure |
 //! | [`report`] | what is counted, and how two counts become one | pure |
 //! | [`tables`] | the report items | pure |
 //! | [`upsert`] | deltas into the report tables, each once | shell |
@@ -69,12 +72,15 @@
 pub mod aggregate;
 pub mod aws;
 pub mod batch;
+pub mod block;
 pub mod bucket;
 pub mod catalogue;
 pub mod columnar;
+pub mod compute;
 pub mod config;
 pub mod csv;
 pub mod dead_letters;
+pub mod distinct;
 pub mod event;
 pub mod layout;
 pub mod ledger;

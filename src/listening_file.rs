@@ -1,20 +1,24 @@
-//! A listening file: from the bytes of an object to its rows, good and rejected.
+//! A listening file: from the bytes of an object to its records.
 //!
 //! Streams, and never has a file in memory whole. Plain or gzip, told apart by the first two bytes; then CSV with a header.
+//! [`Blocks`] gives it in blocks, for a batch; [`ListeningFile`] row by row, for whoever is not in a hurry.
 //! Whatever the bytes are, the answer is rows or a [`BadObject`]: nothing panics, and neither a record without an end nor
 //! a stream that inflates without end takes memory or time beyond the limits. What the rows are depends on the bytes, the
 //! limit and `judged_at` alone, so that whoever reads the file again later finds the same rows.
 
+use std::io::Cursor;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use async_compression::tokio::bufread::GzipDecoder;
-use csv_async::{AsyncReader, ByteRecord};
-use tokio::io::{AsyncRead, BufReader, ReadBuf};
+use csv_async::ByteRecord;
+use memchr::{memchr, memchr_iter, memrchr};
+use tokio::io::{AsyncRead, AsyncReadExt, BufReader, Chain, ReadBuf};
 
 use crate::aws::AwsError;
+use crate::block::{self, BLOCK_BYTES, Block};
 use crate::csv::{self, Peeked};
 use crate::row::{Columns, Rejection, Row};
 
@@ -112,13 +116,11 @@ pub struct Line<'a> {
     pub record: &'a ByteRecord,
 }
 
-/// A file that is being read.
+/// A file that is being read row by row.
 pub struct ListeningFile {
-    reader: AsyncReader<Peeked<Guard>>,
-    record: ByteRecord,
+    records: Records,
     columns: Columns,
     judged_at: i64,
-    progress: Arc<Progress>,
 }
 
 impl ListeningFile {
@@ -128,61 +130,224 @@ impl ListeningFile {
         limit_bytes: u64,
         judged_at: jiff::Timestamp,
     ) -> Result<Self, ReadError> {
-        let (magic, body) = csv::peek(body, GZIP_MAGIC.len()).await?;
-        if magic.is_empty() {
+        let body = Guard::open(body, limit_bytes).await?;
+        let mut records = Records::begin(Vec::new(), body, 0).await?;
+        if records.next().await?.is_none() {
             return Err(ReadError::Bad(BadObject::Empty));
         }
-        let body: Pin<Box<dyn AsyncRead + Send>> = if magic == GZIP_MAGIC {
-            let mut decoder = GzipDecoder::new(BufReader::with_capacity(GZIP_BUFFER_BYTES, body));
-            decoder.multiple_members(true);
-            Box::pin(decoder)
-        } else {
-            Box::pin(body)
-        };
-        let progress = Arc::new(Progress::default());
-        let guarded = Guard { inner: body, delivered: 0, limit_bytes, progress: Arc::clone(&progress) };
-        let mut reader = csv::reader(guarded).await?;
-        let mut record = ByteRecord::new();
-        if !reader.read_byte_record(&mut record).await? {
-            return Err(ReadError::Bad(BadObject::Empty));
-        }
-        let columns = Columns::from_header(record.iter()).map_err(|reason| {
-            let binary = record.as_slice().contains(&0) || std::str::from_utf8(record.as_slice()).is_err();
-            ReadError::Bad(if binary { BadObject::Binary } else { BadObject::Header(reason) })
-        })?;
-        Ok(ListeningFile { reader, record, columns, judged_at: judged_at.as_microsecond(), progress })
+        let columns = columns(records.record.iter())?;
+        Ok(ListeningFile { records, columns, judged_at: judged_at.as_microsecond() })
     }
 
     /// The next row; `None` at the end of the file. Rows that came before an error are not to be used: a file counts whole or
     /// not at all.
     pub async fn next(&mut self) -> Result<Option<Line<'_>>, ReadError> {
-        let position = self.reader.position();
-        let line = position.line();
-        self.progress.parsed.store(position.byte(), Ordering::Relaxed);
-        self.progress.line.store(line, Ordering::Relaxed);
-        if !self.reader.read_byte_record(&mut self.record).await? {
-            return Ok(None);
-        }
-        let record = &self.record;
+        let Some(number) = self.records.next().await? else { return Ok(None) };
+        let record = &self.records.record;
         let row = self.columns.cleanse(record.len(), |index| record.get(index).unwrap_or_default(), self.judged_at);
-        Ok(Some(Line { number: record.position().map_or(line, csv_async::Position::line), row, record }))
+        Ok(Some(Line { number, row, record }))
     }
 }
 
-/// How far the CSV reader is.
+/// A file that is being read block by block. As long as its text is plain, its blocks are cut at line feeds; from the first
+/// quote or carriage return on, csv-async makes the records.
+pub struct Blocks {
+    source: Source,
+    columns: Columns,
+    judged_at: i64,
+}
+
+enum Source {
+    /// Text that was read and not given out, and the line it begins on.
+    Plain {
+        body: Guard,
+        text: Vec<u8>,
+        line: u64,
+    },
+    Records(Box<Records>),
+    Ended,
+}
+
+impl Blocks {
+    /// Reads the header, as [`ListeningFile::open`] does.
+    pub async fn open(
+        body: impl AsyncRead + Send + Unpin + 'static,
+        limit_bytes: u64,
+        judged_at: jiff::Timestamp,
+    ) -> Result<Self, ReadError> {
+        let mut body = Guard::open(body, limit_bytes).await?;
+        let mut text = Vec::new();
+        let ended = fill(&mut body, &mut text, BLOCK_BYTES).await?;
+        let unmarked = text.strip_prefix(csv::BYTE_ORDER_MARK).unwrap_or(&text);
+        let start = text.len() - unmarked.len() + unmarked.iter().take_while(|&&byte| byte == b'\n').count();
+        let header = &text[start..];
+        let header_end = memchr(b'\n', header).or(ended.then_some(header.len()));
+        let judged_at = judged_at.as_microsecond();
+        match header_end.map(|end| &header[..end]).filter(|header| !header.is_empty() && block::is_plain(header)) {
+            Some(header) => {
+                let columns = columns(header.split(|&byte| byte == b','))?;
+                let line = 2 + memchr_iter(b'\n', &text[..start]).count() as u64;
+                let passed = (start + header.len() + 1).min(text.len());
+                body.progress.parsed.store(passed as u64, Ordering::Relaxed);
+                text.drain(..passed);
+                Ok(Blocks { source: Source::Plain { body, text, line }, columns, judged_at })
+            }
+            None => {
+                let mut records = Records::begin(text, body, 0).await?;
+                if records.next().await?.is_none() {
+                    return Err(ReadError::Bad(BadObject::Empty));
+                }
+                let columns = columns(records.record.iter())?;
+                Ok(Blocks { source: Source::Records(Box::new(records)), columns, judged_at })
+            }
+        }
+    }
+
+    /// The next block; `None` at the end of the file. Blocks that came before an error are not to be used: a file counts whole
+    /// or not at all.
+    pub async fn next(&mut self) -> Result<Option<Block>, ReadError> {
+        loop {
+            match std::mem::replace(&mut self.source, Source::Ended) {
+                Source::Ended => return Ok(None),
+                Source::Plain { mut body, mut text, line } => {
+                    body.progress.line.store(line, Ordering::Relaxed);
+                    let mut ended = fill(&mut body, &mut text, BLOCK_BYTES).await?;
+                    let length = loop {
+                        match memrchr(b'\n', &text) {
+                            _ if ended => break text.len(),
+                            Some(last) => break last + 1,
+                            // A line longer than a block: the guard says when it is too long.
+                            None => {
+                                let wanted = text.len() + BLOCK_BYTES;
+                                ended = fill(&mut body, &mut text, wanted).await?;
+                            }
+                        }
+                    };
+                    if !block::is_plain(&text[..length]) {
+                        self.source = Source::Records(Box::new(Records::begin(text, body, line - 1).await?));
+                        continue;
+                    }
+                    if length == 0 {
+                        return Ok(None);
+                    }
+                    let mut rest = Vec::with_capacity(BLOCK_BYTES);
+                    rest.extend_from_slice(&text[length..]);
+                    text.truncate(length);
+                    body.progress.parsed.fetch_add(length as u64, Ordering::Relaxed);
+                    let next_line = line + memchr_iter(b'\n', &text).count() as u64;
+                    self.source = Source::Plain { body, text: rest, line: next_line };
+                    return Ok(Some(Block::plain(text, line, self.columns, self.judged_at)));
+                }
+                Source::Records(mut records) => {
+                    let (mut block, mut bytes) = (Vec::new(), 0);
+                    while bytes < BLOCK_BYTES {
+                        let Some(line) = records.next().await? else { break };
+                        bytes += RECORD_OVERHEAD_BYTES + records.record.as_slice().len();
+                        block.push((line, records.record.clone()));
+                    }
+                    if block.is_empty() {
+                        return Ok(None);
+                    }
+                    self.source = Source::Records(records);
+                    return Ok(Some(Block::records(block, self.columns, self.judged_at)));
+                }
+            }
+        }
+    }
+}
+
+/// What a record takes in memory besides its text, about.
+const RECORD_OVERHEAD_BYTES: usize = 200;
+
+/// Reads until there are `wanted` bytes; tells whether the body has ended.
+async fn fill(body: &mut Guard, text: &mut Vec<u8>, wanted: usize) -> Result<bool, ReadError> {
+    while text.len() < wanted {
+        text.reserve(wanted - text.len());
+        if body.read_buf(text).await? == 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Finds the columns in a header.
+fn columns<'a>(header: impl Iterator<Item = &'a [u8]> + Clone) -> Result<Columns, ReadError> {
+    Columns::from_header(header.clone()).map_err(|reason| {
+        let text = header.collect::<Vec<_>>().concat();
+        let binary = text.contains(&0) || std::str::from_utf8(&text).is_err();
+        ReadError::Bad(if binary { BadObject::Binary } else { BadObject::Header(reason) })
+    })
+}
+
+/// The records that csv-async makes of a body, or of what is left of it.
+struct Records {
+    reader: csv::Reader<Peeked<Chain<Cursor<Vec<u8>>, Guard>>>,
+    record: ByteRecord,
+    progress: Arc<Progress>,
+    /// Bytes and lines before the first record.
+    passed: (u64, u64),
+}
+
+impl Records {
+    /// Goes on after `passed_lines`, with text that has been read already.
+    async fn begin(text: Vec<u8>, body: Guard, passed_lines: u64) -> Result<Self, ReadError> {
+        let progress = Arc::clone(&body.progress);
+        let passed = (body.delivered - text.len() as u64, passed_lines);
+        let body = Cursor::new(text).chain(body);
+        let reader = if passed_lines == 0 {
+            csv::reader(body).await?
+        } else {
+            csv::reader_amid(Cursor::new(Vec::new()).chain(body))
+        };
+        Ok(Records { reader, record: ByteRecord::new(), progress, passed })
+    }
+
+    /// Reads the next record; gives the line on which it begins.
+    async fn next(&mut self) -> Result<Option<u64>, ReadError> {
+        let position = self.reader.position();
+        self.progress.parsed.store(self.passed.0 + position.byte().saturating_sub(1), Ordering::Relaxed);
+        self.progress.line.store(self.line(position), Ordering::Relaxed);
+        let found = self.reader.read_byte_record(&mut self.record).await?;
+        Ok(found.then(|| self.record.position().map_or(0, |position| self.line(position))))
+    }
+
+    /// The line of the file. The reader has seen one more than there is.
+    fn line(&self, position: &csv_async::Position) -> u64 {
+        self.passed.1 + position.line().saturating_sub(1).max(1)
+    }
+}
+
+/// How far the text has been parsed.
 #[derive(Debug, Default)]
 struct Progress {
     parsed: AtomicU64,
     line: AtomicU64,
 }
 
-/// Bounds what goes into the CSV reader: the object's size after decompression, and the length of one record, which the
-/// reader would otherwise collect without end.
+/// The decompressed body. Bounds what goes into the parser: the object's size after decompression, and the length of one
+/// record, which would otherwise be collected without end.
 struct Guard {
     inner: Pin<Box<dyn AsyncRead + Send>>,
     delivered: u64,
     limit_bytes: u64,
     progress: Arc<Progress>,
+}
+
+impl Guard {
+    async fn open(body: impl AsyncRead + Send + Unpin + 'static, limit_bytes: u64) -> Result<Self, ReadError> {
+        let (magic, body) = csv::peek(body, GZIP_MAGIC.len()).await?;
+        if magic.is_empty() {
+            return Err(ReadError::Bad(BadObject::Empty));
+        }
+        let inner: Pin<Box<dyn AsyncRead + Send>> = if magic == GZIP_MAGIC {
+            let mut decoder = GzipDecoder::new(BufReader::with_capacity(GZIP_BUFFER_BYTES, body));
+            decoder.multiple_members(true);
+            Box::pin(decoder)
+        } else {
+            Box::pin(body)
+        };
+        Ok(Guard { inner, delivered: 0, limit_bytes, progress: Arc::default() })
+    }
 }
 
 impl AsyncRead for Guard {

@@ -1,18 +1,12 @@
 //! Reports: what is counted, and how two counts become one.
 //!
 //! Pure. A [`Delta`] is what one batch adds to one report item. Merging deltas is commutative and associative, so neither
-//! the order of rows nor that of batches changes a figure. Counts and times are integers; distinct counts are Apache
-//! DataSketches HLL sketches, whose bytes Java, C++ and Python read too.
+//! the order of rows nor that of batches changes a figure. Counts and times are integers; distinct counts are sketches
+//! ([`crate::distinct`]).
 
 use std::collections::BTreeSet;
 
-use datasketches::hash::value::raw_bytes;
-use datasketches::hll::{Coupon, HllSketch, HllType, HllUnion};
-
-/// Number of registers of a sketch, as a power of two. 2^14 gives a standard error of 0.8 % and counts exactly, in
-/// practice, up to some 1,500 members (below that the sketch keeps the members' hashes). A full sketch takes 8 KiB; one of
-/// a hundred members 400 bytes.
-pub const SKETCH_LG_K: u8 = 14;
+use crate::distinct::Distinct;
 
 /// Joins several genres in one attribute, as the catalogue joins several artists.
 pub const LIST_SEPARATOR: char = ';';
@@ -85,75 +79,6 @@ pub struct Key {
     pub id: String,
     /// The day, in days since the Unix epoch (UTC).
     pub day: i32,
-}
-
-/// A set of which only the size is asked for.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Distinct(HllSketch);
-
-/// The hash of a member, made once and used in many sketches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Member(Coupon);
-
-impl Member {
-    /// A listener, hashed as DataSketches hashes a 64-bit integer in every language.
-    pub fn of_user(user_id: i64) -> Self {
-        Member(Coupon::from_value(user_id))
-    }
-
-    /// A track, hashed as DataSketches hashes a UTF-8 string in every language.
-    pub fn of_track(track_id: &str) -> Self {
-        Member(Coupon::from_value(raw_bytes::from_str(track_id)))
-    }
-}
-
-impl Default for Distinct {
-    fn default() -> Self {
-        match HllSketch::new(SKETCH_LG_K, HllType::Hll4) {
-            Ok(sketch) => Distinct(sketch),
-            Err(_) => unreachable!("SKETCH_LG_K is within the library's 4 to 21"),
-        }
-    }
-}
-
-impl Distinct {
-    /// Adds a member; adding it again changes nothing.
-    pub fn insert(&mut self, member: Member) {
-        self.0.update_with_coupon(member.0);
-    }
-
-    /// Adds another set's members.
-    pub fn merge(&mut self, other: &Distinct) {
-        if let Ok(mut union) = HllUnion::new(SKETCH_LG_K) {
-            union.update(&self.0);
-            union.update(&other.0);
-            self.0 = union.to_sketch(HllType::Hll4);
-        }
-    }
-
-    /// How many members. Estimated from the registers alone, so that it does not depend on the order of merges.
-    pub fn count(&self) -> u64 {
-        self.0.composite_estimate().round() as u64
-    }
-
-    /// In DataSketches' serialized form.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        self.0.serialize()
-    }
-
-    /// From DataSketches' serialized form. The error says what is wrong with the bytes.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        let read = |bytes| HllSketch::deserialize(bytes).map_err(|error| format!("not an HLL sketch: {error}"));
-        let sketch = read(bytes)?;
-        // The library reads some damaged sketches whose like it could not read again once they are written.
-        read(&sketch.serialize())?;
-        Ok(Distinct(sketch))
-    }
-
-    /// Bytes of memory it takes, about.
-    pub fn memory_bytes(&self) -> usize {
-        std::mem::size_of::<Self>() + self.0.estimated_size()
-    }
 }
 
 /// What the catalogue says about the item of a report.
@@ -237,6 +162,7 @@ pub fn average_ms(listening_ms: u64, listeners: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::distinct::Member;
     use proptest::prelude::*;
 
     fn figures(rows: &[(i64, u16)]) -> Figures {
@@ -276,38 +202,8 @@ mod tests {
         }
 
         #[test]
-        fn sketches_survive_their_bytes(users in prop::collection::vec(1..5_000_i64, 0..4_000)) {
-            let mut distinct = Distinct::default();
-            users.iter().for_each(|&user| distinct.insert(Member::of_user(user)));
-            prop_assert_eq!(Distinct::from_bytes(&distinct.to_bytes()).unwrap().count(), distinct.count());
-        }
-
-        /// Two members of a small set fall together once in 200 million pairs, so not even this may ask for equality.
-        #[test]
-        fn small_counts_are_off_by_chance_only(users in prop::collection::hash_set(1..i64::MAX, 0..1000)) {
-            let mut distinct = Distinct::default();
-            users.iter().for_each(|&user| distinct.insert(Member::of_user(user)));
-            prop_assert!((0..=2).contains(&(users.len() as u64 - distinct.count())));
-        }
-
-        #[test]
         fn seconds_are_exact(ms in 0..u64::MAX / 2) {
             prop_assert_eq!(parse_seconds(&seconds_text(ms)), Some(ms));
-        }
-
-        #[test]
-        fn no_bytes_panic_as_a_sketch(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            let _ = Distinct::from_bytes(&bytes);
-        }
-    }
-
-    #[test]
-    fn counts_are_exact_when_small() {
-        let mut distinct = Distinct::default();
-        for user in 1..=1000 {
-            distinct.insert(Member::of_user(user));
-            distinct.insert(Member::of_user(user));
-            assert_eq!(distinct.count(), user as u64);
         }
     }
 

@@ -112,6 +112,11 @@ impl Columns {
         }
     }
 
+    /// Whether the file has exactly the required columns, in their usual order.
+    pub fn are_the_required_ones(&self) -> bool {
+        (self.indices, self.width) == ([0, 1, 2], 3)
+    }
+
     /// Judges one record; `now` in microseconds since the Unix epoch.
     pub fn cleanse<'a>(
         &self,
@@ -131,11 +136,25 @@ impl Columns {
         let user_id = parse_user_id(user_id).ok_or(Rejection::UserId)?;
         let track_id = parse_track_id(track_id).ok_or(Rejection::TrackId)?;
         let listen_time = parse_time(listen_time).ok_or(Rejection::ListenTime)?;
-        if !(EARLIEST_MICROS..=now.saturating_add(MAX_FUTURE_MICROS)).contains(&listen_time) {
+        if !is_in_range(listen_time, now) {
             return Err(Rejection::ListenTimeRange);
         }
         Ok(Row { user_id, track_id, listen_time })
     }
+}
+
+/// Whether a listening event can have happened at this time, as seen from `now`.
+pub fn is_in_range(listen_time: i64, now: i64) -> bool {
+    (EARLIEST_MICROS..=now.saturating_add(MAX_FUTURE_MICROS)).contains(&listen_time)
+}
+
+/// Microseconds since midnight of `HH:MM:SS`.
+pub fn time_of_day(text: &[u8; 8]) -> Option<i64> {
+    let digits = [0, 1, 3, 4, 6, 7].map(|index| text[index].wrapping_sub(b'0'));
+    let [hour, minute, second] = [0, 2, 4].map(|index| i64::from(digits[index]) * 10 + i64::from(digits[index + 1]));
+    let well_formed = digits.iter().all(|&digit| digit <= 9) & (text[2] == b':') & (text[5] == b':');
+    (well_formed & (hour <= 23) & (minute <= 59) & (second <= 59))
+        .then_some((hour * 3600 + minute * 60 + second) * 1_000_000)
 }
 
 /// Days since the Unix epoch of a time in microseconds: the report date.
@@ -170,7 +189,7 @@ fn parse_user_id(field: &[u8]) -> Option<i64> {
     (value > 0).then_some(value)
 }
 
-fn parse_track_id(field: &[u8]) -> Option<&str> {
+pub(crate) fn parse_track_id(field: &[u8]) -> Option<&str> {
     if field.len() > MAX_TRACK_ID_CHARS || !field.iter().all(u8::is_ascii_graphic) {
         return None;
     }
@@ -179,18 +198,15 @@ fn parse_track_id(field: &[u8]) -> Option<&str> {
 
 /// Microseconds since the Unix epoch of `YYYY-MM-DD HH:MM:SS` or ISO 8601 (RFC 3339's profile, with the zone optional and
 /// `+HHMM`, `+HH` allowed). UTC if no zone is given; digits past the microsecond are cut off.
-fn parse_time(field: &[u8]) -> Option<i64> {
+pub(crate) fn parse_time(field: &[u8]) -> Option<i64> {
     let (date, rest) = (field.get(..10)?, field.get(10..19)?);
-    if !matches!(rest[0], b' ' | b'T' | b't') || rest[3] != b':' || rest[6] != b':' {
+    if !matches!(rest[0], b' ' | b'T' | b't') {
         return None;
     }
-    let (hour, minute, second) = (two_digits(&rest[1..3])?, two_digits(&rest[4..6])?, two_digits(&rest[7..9])?);
-    if hour > 23 || minute > 59 || second > 59 {
-        return None;
-    }
+    let time_of_day = time_of_day(rest[1..].first_chunk()?)?;
     let (fraction_micros, zone) = parse_fraction(&field[19..])?;
-    let seconds = i64::from(days_of(date)?) * 86_400 + hour * 3600 + minute * 60 + second - parse_zone(zone)?;
-    Some(seconds * 1_000_000 + fraction_micros)
+    let midnight = i64::from(days_of(date)?) * MICROS_PER_DAY;
+    Some(midnight + time_of_day - parse_zone(zone)? * 1_000_000 + fraction_micros)
 }
 
 /// Microseconds of `.123456789`, and what follows it.

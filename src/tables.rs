@@ -14,8 +14,9 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::aws::{Item, number, text, text_of};
+use crate::distinct::Distinct;
 use crate::protocol::{Applied, BatchNumber};
-use crate::report::{self, Attributes, Delta, Distinct, Figures, Key, LIST_SEPARATOR, Report};
+use crate::report::{self, Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
 use crate::row::date_text;
 
 /// The table of listings, without the prefix.
@@ -237,7 +238,7 @@ pub fn applied_of(item: &Item) -> Option<Applied> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Member;
+    use crate::distinct::Member;
     use proptest::prelude::*;
 
     fn delta(users: &[i64], genres: &[&str], name: &str) -> Delta {

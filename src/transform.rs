@@ -9,39 +9,39 @@
 //! afterwards, preparation ends with [`PrepareError::Spoiled`] and the batch is prepared again without it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use csv_async::ByteRecord;
 use futures::{StreamExt, TryStreamExt};
 use governor::DefaultDirectRateLimiter;
 use tokio::io::AsyncRead;
 use tokio_util::sync::CancellationToken;
 
-use crate::aggregate::{Dictionary, Fold, Rows};
+use crate::aggregate::{Dictionary, Rows};
 use crate::aws::{AwsError, Kind};
 use crate::bucket::{Bucket, PendingUpload, Upload};
 use crate::catalogue::Catalogue;
-use crate::columnar::{self, ColumnarError, ParquetFile, Renumbering};
+use crate::columnar::{ColumnarError, ParquetFile, RowGroup};
+use crate::compute::{self, Compute, ComputeError};
 use crate::event::ObjectEvent;
 use crate::layout;
-use crate::listening_file::{BadObject, ListeningFile, ReadError};
+use crate::listening_file::{BadObject, Blocks, ReadError};
 use crate::manifest::DeltaFile;
 use crate::protocol::BatchNumber;
-use crate::row::{Rejection, date_of, date_text};
+use crate::row::{date_of, date_text};
 
-/// Rows that make a row group worth writing: small enough to hold twice, large enough to compress well.
-const ROW_GROUP_ROWS: usize = 128 * 1024;
+/// Rows that make a row group worth writing: small enough to hold several times, large enough that its dictionaries, which name
+/// every track that occurs, weigh little.
+pub const ROW_GROUP_ROWS: usize = 512 * 1024;
 /// Encoded bytes of all days that may wait for their uploads; with more, the largest file is finished early.
 const MAX_PENDING_BYTES: usize = 64 << 20;
 /// Rejected rows, encoded, that wait for the end of their object.
 const MAX_REJECT_BYTES: usize = 8 << 20;
-/// Longest field that is shown of a rejected row, in bytes, and how many fields are.
-const SHOWN: (usize, usize) = (256, 32);
-/// Rows between two looks at the rate limit and at cancellation.
+/// Rows for which the rate limit is asked at a time.
 const ROWS_PER_CHECK: u32 = 4096;
 /// Report items in one delta file: what a roll forward holds in memory at a time, at 8 KiB each at the most.
-const DELTAS_PER_FILE: usize = 4096;
+pub const DELTAS_PER_FILE: usize = 4096;
 /// Uploads that are finished at the same time.
 const CONCURRENT_UPLOADS: usize = 16;
 
@@ -73,6 +73,9 @@ pub enum PrepareError {
     /// Encoding failed.
     #[error(transparent)]
     Columnar(#[from] ColumnarError),
+    /// A computation did not come to its end.
+    #[error(transparent)]
+    Compute(#[from] ComputeError),
     /// The process is about to stop.
     #[error("stopped by request")]
     Cancelled,
@@ -122,6 +125,11 @@ impl CuratedFile {
         self.parquet.pending_bytes() + self.upload.buffered_bytes()
     }
 
+    async fn append(&mut self, row_group: RowGroup) -> Result<(), PrepareError> {
+        self.parquet.append(row_group)?;
+        Ok(self.upload.write(&self.parquet.take_pending()).await?)
+    }
+
     async fn finish(mut self) -> Result<Upload, PrepareError> {
         self.upload.write(&self.parquet.finish()?).await?;
         Ok(self.upload.finish().await?)
@@ -131,7 +139,6 @@ impl CuratedFile {
 /// A batch in preparation.
 pub struct Preparation {
     bucket: Bucket,
-    catalogue: Arc<Catalogue>,
     batch: BatchNumber,
     opened_at: jiff::Timestamp,
     limits: Limits,
@@ -139,13 +146,10 @@ pub struct Preparation {
     dictionary: Dictionary,
     /// Rows that are neither folded nor encoded yet.
     rows: Rows,
-    fold: Fold,
-    renumbering: Renumbering,
+    compute: Compute,
     files: BTreeMap<i32, CuratedFile>,
     parts: BTreeMap<i32, usize>,
     finished: Vec<Upload>,
-    /// Rows read since the last look at the pace.
-    unpaced_rows: u32,
     /// Rejected rows that are not with the upload yet.
     rejects: Vec<u8>,
     rejects_upload: Option<PendingUpload>,
@@ -169,21 +173,20 @@ impl Preparation {
         limits: Limits,
         stop: CancellationToken,
     ) -> Self {
+        let dictionary = Dictionary::of(catalogue);
+        let compute = Compute::new(dictionary.names().clone());
         Preparation {
             bucket,
-            catalogue,
             batch,
             opened_at,
             limits,
             stop,
-            dictionary: Dictionary::default(),
+            dictionary,
             rows: Rows::default(),
-            fold: Fold::default(),
-            renumbering: Renumbering::default(),
+            compute,
             files: BTreeMap::new(),
             parts: BTreeMap::new(),
             finished: Vec::new(),
-            unpaced_rows: 0,
             rejects: Vec::new(),
             rejects_upload: None,
         }
@@ -228,30 +231,27 @@ impl Preparation {
         body: impl AsyncRead + Send + Unpin + 'static,
         mark: &mut Mark,
     ) -> Result<Outcome, Failure> {
-        let mut file = ListeningFile::open(body, self.limits.object_bytes, self.opened_at).await?;
-        let source = self.dictionary.add_source(&event.object.key);
+        let blocks = Blocks::open(body, self.limits.object_bytes, self.opened_at).await?;
+        let blocks = futures::stream::try_unfold(blocks, async |mut blocks| {
+            Ok::<_, Failure>(blocks.next().await?.map(|block| (block, blocks)))
+        });
+        let mut parsed = std::pin::pin!(compute::parse(blocks, event.clone(), self.dictionary.names().clone()));
+        let source = self.dictionary.names().add_source(&event.object.key);
         let (mut rows, mut rejected) = (0_u64, 0_u64);
-        while let Some(line) = file.next().await? {
-            rows += 1;
-            match line.row {
-                Ok(row) => self.rows.push(row, source, &mut self.dictionary, &self.catalogue),
-                Err(rejection) => {
-                    rejected += 1;
-                    self.reject(event, line.number, rejection, line.record);
-                }
-            }
+        while let Some(block) = parsed.try_next().await? {
+            rows += block.rows;
+            rejected += block.rejected;
+            self.rows.append(&block, source, &mut self.dictionary);
+            self.rejects.extend_from_slice(&block.rejects);
             if self.rows.len() >= ROW_GROUP_ROWS || self.rejects.len() >= MAX_REJECT_BYTES {
                 self.relieve(mark).await?;
             }
-            self.unpaced_rows += 1;
-            if self.unpaced_rows >= ROWS_PER_CHECK {
-                self.check_pace().await?;
-            }
+            self.check_pace(block.rows).await?;
         }
         Ok(Outcome::Counted { rows, rejected })
     }
 
-    async fn check_pace(&mut self) -> Result<(), PrepareError> {
+    async fn check_pace(&self, rows: u64) -> Result<(), PrepareError> {
         if self.stop.is_cancelled() {
             return Err(PrepareError::Cancelled);
         }
@@ -259,23 +259,14 @@ impl Preparation {
         if self.dictionary.len() > self.limits.report_items {
             return Err(PrepareError::TooManyItems);
         }
-        let rows = NonZeroU32::new(std::mem::take(&mut self.unpaced_rows));
-        if let (Some(limiter), Some(rows)) = (&self.limits.rows, rows) {
+        let Some(limiter) = &self.limits.rows else { return Ok(()) };
+        let mut left = u32::try_from(rows).unwrap_or(u32::MAX);
+        while let Some(step) = NonZeroU32::new(left.min(ROWS_PER_CHECK)) {
             // A limiter with a burst below the step would never let it pass; configuration rules that out.
-            let _ = self.stop.run_until_cancelled(limiter.until_n_ready(rows)).await;
+            let _ = self.stop.run_until_cancelled(limiter.until_n_ready(step)).await;
+            left -= step.get();
         }
         Ok(())
-    }
-
-    fn reject(&mut self, event: &ObjectEvent, line: u64, rejection: Rejection, record: &ByteRecord) {
-        let shown = |field: &[u8]| String::from_utf8_lossy(&field[..field.len().min(SHOWN.0)]).into_owned();
-        let fields: Vec<String> = record.iter().take(SHOWN.1).map(shown).collect();
-        let reject = serde_json::json!({
-            "object": event.object.key, "version": event.object.version, "line": line,
-            "reason": rejection.to_string(), "fields": fields,
-        });
-        self.rejects.extend_from_slice(reject.to_string().as_bytes());
-        self.rejects.push(b'\n');
     }
 
     /// Makes room: writes what earlier objects left, or, when the current object alone fills the memory, all of it.
@@ -295,38 +286,13 @@ impl Preparation {
         Ok(())
     }
 
-    /// Folds and encodes all rows in memory, and hands finished bytes to the uploads.
+    /// Has all rows in memory folded and encoded, and hands what was encoded meanwhile to the uploads.
     async fn flush(&mut self) -> Result<(), PrepareError> {
         let rows = std::mem::take(&mut self.rows);
-        self.fold.add(&rows, &self.dictionary, &self.catalogue);
-        if self.fold.items() > self.limits.report_items {
+        if self.compute.start(rows).await? > self.limits.report_items {
             return Err(PrepareError::TooManyItems);
         }
-        let mut pending_bytes: usize = self.files.values().map(CuratedFile::pending_bytes).sum();
-        for (day, positions) in columnar::by_day(&rows) {
-            let mut file = match self.files.remove(&day) {
-                Some(file) => file,
-                None => {
-                    let part = self.parts.entry(day).and_modify(|part| *part += 1).or_insert(1);
-                    let key = layout::curated_key(&date_text(day), self.batch, *part);
-                    CuratedFile { parquet: ParquetFile::curated()?, upload: self.bucket.upload(key) }
-                }
-            };
-            pending_bytes -= file.pending_bytes();
-            let (dictionary, catalogue) = (&self.dictionary, &self.catalogue);
-            columnar::write_rows(&mut file.parquet, &rows, &positions, dictionary, catalogue, &mut self.renumbering)?;
-            let bytes = file.parquet.take_pending();
-            file.upload.write(&bytes).await?;
-            pending_bytes += file.pending_bytes();
-            self.files.insert(day, file);
-            if pending_bytes > MAX_PENDING_BYTES {
-                let largest = self.files.iter().max_by_key(|(_, file)| file.pending_bytes()).map(|(&day, _)| day);
-                if let Some(file) = largest.and_then(|day| self.files.remove(&day)) {
-                    pending_bytes -= file.pending_bytes();
-                    self.finished.push(file.finish().await?);
-                }
-            }
-        }
+        self.write_encoded(compute::cores()).await?;
         if !self.rejects.is_empty() {
             let key = || layout::rejected_rows_key(&date_of(self.opened_at), self.batch);
             let upload = self.rejects_upload.get_or_insert_with(|| self.bucket.upload(key()));
@@ -335,9 +301,43 @@ impl Preparation {
         Ok(())
     }
 
+    /// Adds row groups to their files until at most so many are still being encoded, and sends the files on.
+    async fn write_encoded(&mut self, at_most: usize) -> Result<(), PrepareError> {
+        let mut pending_bytes: usize = self.files.values().map(CuratedFile::pending_bytes).sum();
+        while let Some(row_groups) = self.compute.encoded(at_most).await? {
+            for (day, row_group) in row_groups {
+                let file = self.file(day)?;
+                let before = file.pending_bytes();
+                file.append(row_group).await?;
+                pending_bytes = pending_bytes + file.pending_bytes() - before;
+                if pending_bytes > MAX_PENDING_BYTES {
+                    let largest = self.files.iter().max_by_key(|(_, file)| file.pending_bytes()).map(|(&day, _)| day);
+                    if let Some(file) = largest.and_then(|day| self.files.remove(&day)) {
+                        pending_bytes -= file.pending_bytes();
+                        self.finished.push(file.finish().await?);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The file of a day that is being written.
+    fn file(&mut self, day: i32) -> Result<&mut CuratedFile, PrepareError> {
+        Ok(match self.files.entry(day) {
+            Entry::Occupied(file) => file.into_mut(),
+            Entry::Vacant(place) => {
+                let part = self.parts.entry(day).and_modify(|part| *part += 1).or_insert(1);
+                let key = layout::curated_key(&date_text(day), self.batch, *part);
+                place.insert(CuratedFile { parquet: ParquetFile::curated()?, upload: self.bucket.upload(key) })
+            }
+        })
+    }
+
     /// Ends the files, and gives what is to be published.
     pub async fn finish(mut self) -> Result<Prepared, PrepareError> {
         self.flush().await?;
+        self.write_encoded(0).await?;
         let files = std::mem::take(&mut self.files).into_values().map(CuratedFile::finish);
         let mut uploads = self.finished;
         uploads
@@ -345,13 +345,16 @@ impl Preparation {
         if let Some(upload) = self.rejects_upload {
             uploads.push(upload.finish().await?);
         }
-        let report_items = self.fold.items();
+        let fold = self.compute.into_fold().await?;
+        let report_items = fold.items();
+        if report_items > self.limits.report_items {
+            return Err(PrepareError::TooManyItems);
+        }
         let mut delta_files = Vec::new();
-        let mut deltas = self.fold.into_deltas(&self.dictionary, &self.catalogue).peekable();
-        while deltas.peek().is_some() {
-            let group: Vec<_> = deltas.by_ref().take(DELTAS_PER_FILE).collect();
+        let encoded = compute::encode_deltas(fold, self.dictionary.names().clone(), DELTAS_PER_FILE);
+        let mut encoded = std::pin::pin!(encoded);
+        while let Some(bytes) = encoded.try_next().await? {
             let key = layout::deltas_key(self.batch, delta_files.len() + 1);
-            let bytes = columnar::encode_deltas(&group)?;
             let file = DeltaFile::new(key, &bytes);
             self.bucket.put(&file.key, bytes, "application/vnd.apache.parquet").await?;
             delta_files.push(file);
@@ -371,6 +374,12 @@ enum Failure {
 impl From<PrepareError> for Failure {
     fn from(error: PrepareError) -> Self {
         Failure::Prepare(error)
+    }
+}
+
+impl From<ComputeError> for Failure {
+    fn from(error: ComputeError) -> Self {
+        Failure::Prepare(error.into())
     }
 }
 

@@ -3,18 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::process::Command;
+use std::sync::Arc;
 
 use music_streams::aggregate::{Dictionary, Rows};
 use music_streams::catalogue::Catalogue;
 use music_streams::columnar::{self, ParquetFile, Renumbering};
-use music_streams::report::{Distinct, Member};
-use music_streams::row::Row;
+use music_streams::distinct::{Distinct, Member};
+use music_streams::event::{ObjectEvent, ObjectId, Version};
+use music_streams::listening_file::Blocks;
 
 const SONGS: &str = "track_id,track_name,artists,track_genre,duration_ms\n\
     known,Zulu,Ä;B,pop,1000\nknown,Zulu,Ä;B,rock,1000\nbare,,,,7\nelsewhere,Never played,N,fado,9\n";
 const USERS: &str = "user_id,user_country\n1,Peru\n3,Ghana\n";
-/// 2024-06-25T00:00:00Z.
-const MIDNIGHT: i64 = 1_719_273_600_000_000;
 
 fn python(arguments: &[&std::ffi::OsStr]) -> String {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -25,21 +25,36 @@ fn python(arguments: &[&std::ffi::OsStr]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Rows of a file with these lines.
+async fn rows(lines: String, dictionary: &mut Dictionary, source: u32) -> Rows {
+    let object = ObjectId { bucket: String::new(), key: String::new(), version: Version::ETag(String::new()) };
+    let event = ObjectEvent { object, size: 0, created_at: None };
+    let text = format!("user_id,track_id,listen_time\n{lines}").into_bytes();
+    let mut blocks = Blocks::open(std::io::Cursor::new(text), u64::MAX, jiff::Timestamp::now()).await.unwrap();
+    let mut rows = Rows::default();
+    while let Some(block) = blocks.next().await.unwrap() {
+        rows.append(&block.parse(&event, dictionary.names().catalogue()), source, dictionary);
+    }
+    rows
+}
+
+async fn dictionary() -> Dictionary {
+    Dictionary::of(Arc::new(Catalogue::parse(SONGS.as_bytes(), USERS.as_bytes()).await.unwrap()))
+}
+
 /// Two row groups: 21 rows, then 9.
 async fn written() -> Vec<u8> {
-    let catalogue = Catalogue::parse(SONGS.as_bytes(), USERS.as_bytes()).await.unwrap();
-    let (mut dictionary, mut scratch) = (Dictionary::default(), Renumbering::default());
-    let source = dictionary.add_source("incoming/ä.csv");
+    let (mut dictionary, mut scratch) = (dictionary().await, Renumbering::default());
+    let source = dictionary.names().add_source("incoming/ä.csv");
     let mut file = ParquetFile::curated().unwrap();
     for (first, count) in [(0, 21), (21, 9)] {
-        let mut rows = Rows::default();
-        for index in first..first + count {
+        let line = |index| {
             let track_id = ["known", "bare", "absent"][index % 3];
-            let row = Row { user_id: 1 + index as i64 % 4, track_id, listen_time: MIDNIGHT + index as i64 };
-            rows.push(row, source, &mut dictionary, &catalogue);
-        }
-        let positions: Vec<u32> = (0..count as u32).collect();
-        columnar::write_rows(&mut file, &rows, &positions, &dictionary, &catalogue, &mut scratch).unwrap();
+            format!("{},{track_id},2024-06-25 00:00:00.{index:06}\n", 1 + index % 4)
+        };
+        let rows = rows((first..first + count).map(line).collect(), &mut dictionary, source).await;
+        assert_eq!(rows.len(), count);
+        file.append(columnar::encode_rows(&rows, dictionary.names(), &mut scratch).unwrap()).unwrap();
     }
     file.finish().unwrap()
 }
@@ -106,26 +121,63 @@ async fn types_nulls_and_statistics_are_right_for_every_reader() {
 
 #[tokio::test]
 async fn a_row_group_holds_only_values_that_occur_in_it() {
-    let catalogue = Catalogue::parse(SONGS.as_bytes(), USERS.as_bytes()).await.unwrap();
-    let (mut dictionary, mut scratch) = (Dictionary::default(), Renumbering::default());
-    let source = dictionary.add_source("a");
-    let mut rows = Rows::default();
-    for index in 0..20_000_i64 {
-        let track_id = format!("track-{:016x}", index.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64));
-        rows.push(
-            Row { user_id: 1 + index, track_id: &track_id, listen_time: MIDNIGHT },
-            source,
-            &mut dictionary,
-            &catalogue,
-        );
-    }
-    let mut size_of = |positions: Vec<u32>| {
+    let (mut dictionary, mut scratch) = (dictionary().await, Renumbering::default());
+    let line = |index: i64| {
+        let scattered = index.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64);
+        format!("{},track-{scattered:016x},2024-06-25 00:00:00\n", 1 + index)
+    };
+    let mut rows = rows((0..20_000).map(line).collect(), &mut dictionary, 0).await;
+    let mut size_of = |rows: &Rows| {
         let mut file = ParquetFile::curated().unwrap();
-        columnar::write_rows(&mut file, &rows, &positions, &dictionary, &catalogue, &mut scratch).unwrap();
+        file.append(columnar::encode_rows(rows, dictionary.names(), &mut scratch).unwrap()).unwrap();
         file.finish().unwrap().len()
     };
-    let (all, few) = (size_of((0..20_000).collect()), size_of((0..20).collect()));
+    let all = size_of(&rows);
+    rows.truncate(20);
+    let few = size_of(&rows);
     assert!(few * 20 < all, "{few} bytes for 20 rows, {all} for 20,000: the dictionary is written whole");
+}
+
+/// Whatever the rows are, DuckDB reads back what went in: few and many values, nulls in any column, times with fractions and
+/// without, counts around the groups of eight in which codes are packed.
+#[tokio::test]
+async fn every_shape_of_rows_is_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("curated.parquet");
+    for (count, tracks, fraction) in [(1, 1, ""), (7, 2, ""), (8, 3, ".5"), (9, 1, ""), (1000, 3, ""), (5000, 700, "")]
+    {
+        let (mut dictionary, mut scratch) = (dictionary().await, Renumbering::default());
+        let source = dictionary.names().add_source("s");
+        let known = ["known", "bare", "elsewhere"];
+        let fields = |index: usize| {
+            let track = index * index % tracks;
+            let track = known.get(track).map_or_else(|| format!("new-{track}"), |&id| id.to_owned());
+            (1 + index % 5, track, format!("2024-06-25 {:02}:{:02}:{:02}{fraction}", index % 24, index % 7, index % 60))
+        };
+        let line = |index| {
+            let (user, track, time) = fields(index);
+            format!("{user},{track},{time}\n")
+        };
+        let rows = rows((0..count).map(line).collect(), &mut dictionary, source).await;
+        let mut file = ParquetFile::curated().unwrap();
+        file.append(columnar::encode_rows(&rows, dictionary.names(), &mut scratch).unwrap()).unwrap();
+        std::fs::write(&path, file.finish().unwrap()).unwrap();
+        let read: Vec<serde_json::Value> =
+            serde_json::from_str(&python(&["curated".as_ref(), path.as_os_str()])).unwrap();
+        assert_eq!(read.len(), count);
+        for (index, row) in read.iter().enumerate() {
+            let (user, track, time) = fields(index);
+            let song = match track.as_str() {
+                "known" => serde_json::json!(["Zulu", "Ä;B", "pop;rock", 1000]),
+                "bare" => serde_json::json!([null, null, null, 7]),
+                "elsewhere" => serde_json::json!(["Never played", "N", "fado", 9]),
+                _ => serde_json::json!([null, null, null, null]),
+            };
+            let country = [Some("Peru"), None, Some("Ghana"), None, None][user - 1];
+            let expected = serde_json::json!([user, track, time, song[0], song[1], song[2], song[3], country, "s"]);
+            assert_eq!(row, &expected, "row {index} of {count}");
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 """Reads Parquet files as others do, for the tests to compare.
 
     readers.py rows duckdb|pyarrow|polars FOLDER      every row as one line of text, sorted
+    readers.py curated FILE                           every column of every row in order, as JSON, if all readers agree
     readers.py facts FILE                             what each reader makes of types, nulls and statistics, as JSON
     readers.py sketch FILE COUNT                      the count that DataSketches' own library reads from a sketch of the
                                                       numbers below COUNT, and that of its union with a sketch of its own
@@ -34,6 +35,19 @@ def rows(reader, folder):
         shown = ("" if value is None else str(value) for value in (name, genre, duration))
         lines.append("|".join([str(user), track, f"{time:%Y-%m-%d %H:%M:%S}", *shown]))
     print("\n".join(sorted(lines)))
+
+
+def curated(file):
+    duckdb.sql("SET TimeZone = 'UTC'")
+    of_readers = [
+        duckdb.read_parquet(file).fetchall(),
+        [tuple(row.values()) for row in pyarrow.parquet.ParquetFile(file).read().to_pylist()],
+        polars.read_parquet(file).rows(),
+    ]
+    texts = [[[user, track, f"{time:%Y-%m-%d %H:%M:%S.%f}".rstrip("0").rstrip("."), *rest]
+              for user, track, time, *rest in rows] for rows in of_readers]
+    assert texts[0] == texts[1] == texts[2], "the readers disagree"
+    print(json.dumps(texts[0]))
 
 
 def facts(file):
@@ -80,4 +94,4 @@ def sketch(file, members):
     print(ours.get_estimate(), union.get_estimate())
 
 
-{"rows": rows, "facts": facts, "sketch": sketch}[sys.argv[1]](*sys.argv[2:])
+{"rows": rows, "curated": curated, "facts": facts, "sketch": sketch}[sys.argv[1]](*sys.argv[2:])

@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::columnar::CuratedRow;
-use crate::report::{Figures, Key, LIST_SEPARATOR, Member, Report, UNKNOWN};
+use crate::distinct::Member;
+use crate::report::{Figures, Key, LIST_SEPARATOR, Report, UNKNOWN};
 use crate::tables::Visible;
 
 use super::hash;

@@ -9,12 +9,13 @@ use std::task::{Context, Poll};
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use music_streams::aws::Item;
-use music_streams::columnar::{decode_deltas, encode_deltas};
+use music_streams::columnar::{DeltaRow, decode_deltas, encode_deltas};
+use music_streams::distinct::Member;
 use music_streams::event::{admit, decode};
 use music_streams::ledger::{parse_registry, registry_item};
 use music_streams::listening_file::{BadObject, ListeningFile, ReadError};
 use music_streams::manifest::DeltaFile;
-use music_streams::report::{Attributes, Delta, Figures, Key, LIST_SEPARATOR, Member, Report};
+use music_streams::report::{Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
 use music_streams::row::{Columns, MAX_TRACK_ID_CHARS, REQUIRED_COLUMNS, date_text, day_of};
 use music_streams::tables;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -200,7 +201,23 @@ pub fn deltas(bytes: &[u8]) {
         let key = Key { report, id: source.text(), day: source.number() as i32 };
         deltas.push(Delta { key, figures, attributes });
     }
-    let mut encoded = encode_deltas(&deltas).unwrap();
+    let genres: Vec<String> = deltas
+        .iter()
+        .map(|delta| delta.attributes.genres.iter().map(String::as_str).collect::<Vec<_>>().join(";"))
+        .collect();
+    let rows = deltas.iter().zip(&genres).map(|(Delta { key, figures, attributes }, genres)| DeltaRow {
+        report: key.report,
+        id: key.id.as_str().into(),
+        day: key.day,
+        listens: figures.listens,
+        listening_ms: figures.listening_ms,
+        distinct: figures.distinct.to_bytes(),
+        track_name: attributes.track_name.as_deref(),
+        artists: attributes.artists.as_deref(),
+        genres: Some(genres.as_str()).filter(|genres| !genres.is_empty()),
+        user_country: attributes.user_country.as_deref(),
+    });
+    let mut encoded = encode_deltas(&rows.collect::<Vec<_>>()).unwrap();
     let file = DeltaFile::new("deltas".to_owned(), &encoded);
     assert!(file.is_of(&encoded));
     let decoded = decode_deltas(&encoded).unwrap();

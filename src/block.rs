@@ -1,0 +1,454 @@
+//! Blocks of a listening file: from text to rows in codes, the one place where every byte of input is looked at.
+//!
+//! A block is some hundred kilobytes of whole records. Blocks are independent of each other, so that several cores parse them at
+//! once; what is new in one, a track or a listener that the catalogue lacks, is numbered within the block and gets its
+//! code when the block is taken up, in order ([`crate::aggregate::Rows::append`]).
+//!
+//! There are three ways through, from fast to general, and they give the same rows for every input (the tests compare them):
+//!
+//! 1. **Canonical lines** of plain text, `17,5SuOikwiRyPMVoIQDJUgSV,2024-06-25 17:43:13`, are not even split: where the
+//!    catalogue has the 22 bytes after the first comma as a track, and a well-formed time stands between the next comma and a
+//!    line feed, no delimiter can have been overlooked.
+//! 2. **Plain lines**, in a block without quote and carriage return, are split at every comma.
+//! 3. **Records** are what csv-async makes of everything else.
+//!
+//! docs/adr/0011-compute-path.md has the measurements.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use csv_async::ByteRecord;
+use foldhash::fast::RandomState;
+use memchr::{memchr, memchr_iter};
+
+use crate::catalogue::{CANONICAL_TRACK_ID_BYTES, Catalogue};
+use crate::event::ObjectEvent;
+use crate::row::{self, Columns, Rejection, Row};
+
+/// Text of a block: large enough that handing it over costs nothing, small enough for a core's cache.
+pub const BLOCK_BYTES: usize = 256 << 10;
+/// Longest field that is shown of a rejected row, in bytes, and how many fields are.
+const SHOWN: (usize, usize) = (256, 32);
+/// Marks the number of a track or listener that is new in the block.
+const NEW: u32 = 1 << 31;
+
+/// What stands in a block.
+#[derive(Debug)]
+enum Text {
+    /// Lines without quote and carriage return.
+    Plain(Vec<u8>),
+    /// Records with the lines on which they begin.
+    Records(Vec<(u64, ByteRecord)>),
+}
+
+/// A part of a listening file.
+#[derive(Debug)]
+pub struct Block {
+    text: Text,
+    first_line: u64,
+    columns: Columns,
+    judged_at: i64,
+}
+
+/// The rows of a block, in codes of the catalogue or numbers of its own.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// Rows, good and rejected.
+    pub rows: u64,
+    /// Rejected rows.
+    pub rejected: u64,
+    pub(crate) tracks: Vec<u32>,
+    pub(crate) users: Vec<u32>,
+    pub(crate) times: Vec<i64>,
+    pub(crate) new_tracks: Vec<Arc<str>>,
+    pub(crate) new_users: Vec<i64>,
+    /// The rejected rows with their reasons, as JSON lines.
+    pub rejects: Vec<u8>,
+}
+
+impl Parsed {
+    /// The position among the block's new tracks or listeners that a code stands for.
+    pub(crate) fn new_position(code: u32) -> Option<usize> {
+        (code & NEW != 0).then_some((code & !NEW) as usize)
+    }
+}
+
+/// Whether text can be split at its commas and line feeds alone.
+pub fn is_plain(text: &[u8]) -> bool {
+    memchr::memchr2(b'"', b'\r', text).is_none()
+}
+
+impl Block {
+    /// Whole lines of text that [`is_plain`]; `first_line` is the number of the first one.
+    pub(crate) fn plain(text: Vec<u8>, first_line: u64, columns: Columns, judged_at: i64) -> Self {
+        Block { text: Text::Plain(text), first_line, columns, judged_at }
+    }
+
+    /// Records with their lines.
+    pub(crate) fn records(records: Vec<(u64, ByteRecord)>, columns: Columns, judged_at: i64) -> Self {
+        Block { text: Text::Records(records), first_line: 0, columns, judged_at }
+    }
+
+    /// Judges every row and finds its codes.
+    pub fn parse(&self, event: &ObjectEvent, catalogue: &Catalogue) -> Parsed {
+        let mut parser = Parser {
+            block: self,
+            event,
+            catalogue,
+            parsed: Parsed::default(),
+            new_tracks: HashMap::default(),
+            new_users: HashMap::default(),
+            date: [0; 11],
+            midnight: 0,
+        };
+        match &self.text {
+            Text::Plain(text) => parser.plain(text),
+            Text::Records(records) => {
+                for (line, record) in records {
+                    let field = |index| record.get(index).unwrap_or_default();
+                    parser.add(*line, record.len(), field);
+                }
+            }
+        }
+        parser.parsed
+    }
+}
+
+struct Parser<'a> {
+    block: &'a Block,
+    event: &'a ObjectEvent,
+    catalogue: &'a Catalogue,
+    parsed: Parsed,
+    new_tracks: HashMap<Arc<str>, u32, RandomState>,
+    new_users: HashMap<i64, u32, RandomState>,
+    /// Date of the last canonical line, with the byte after it, and its midnight: neighbours mostly share it.
+    date: [u8; 11],
+    midnight: i64,
+}
+
+impl Parser<'_> {
+    fn plain(&mut self, text: &[u8]) {
+        // A row takes some 48 bytes.
+        let rows = text.len() / 40;
+        self.parsed.tracks.reserve(rows);
+        self.parsed.users.reserve(rows);
+        self.parsed.times.reserve(rows);
+        let canonical = self.block.columns.are_the_required_ones() && !self.catalogue.has_commas_in_track_ids();
+        let mut fields = Vec::new();
+        let (mut at, mut line) = (0, self.block.first_line);
+        while at < text.len() {
+            let length = if canonical { self.canonical(&text[at..]) } else { None };
+            at += length.unwrap_or_else(|| {
+                let rest = &text[at..];
+                let length = memchr(b'\n', rest).unwrap_or(rest.len());
+                self.line(&rest[..length], line, &mut fields);
+                length + 1
+            });
+            line += 1;
+        }
+    }
+
+    /// Takes the canonical line that the text begins with, if it does; gives its length with the line feed.
+    fn canonical(&mut self, text: &[u8]) -> Option<usize> {
+        let (user_id, digits) = leading_number(text)?;
+        let track_at = digits + 1;
+        let time_at = track_at + CANONICAL_TRACK_ID_BYTES + 1;
+        let track_id = text.get(track_at..)?.first_chunk()?;
+        let time = text.get(time_at..time_at + CANONICAL_TIME_BYTES + 1)?;
+        if text[time_at - 1] != b',' || time[CANONICAL_TIME_BYTES] != b'\n' {
+            return None;
+        }
+        if time[..self.date.len()] != self.date {
+            self.midnight =
+                row::parse_time(&time[..CANONICAL_TIME_BYTES])?.div_euclid(row::MICROS_PER_DAY) * row::MICROS_PER_DAY;
+            self.date.copy_from_slice(&time[..11]);
+        }
+        let listen_time = self.midnight + row::time_of_day(time[11..].first_chunk()?)?;
+        if !row::is_in_range(listen_time, self.block.judged_at) {
+            return None;
+        }
+        let track = self.catalogue.find_canonical_song(track_id)?;
+        let user = self.user_code(user_id);
+        self.push(track, user, listen_time);
+        Some(time_at + CANONICAL_TIME_BYTES + 1)
+    }
+
+    /// Splits a plain line.
+    fn line(&mut self, line: &[u8], number: u64, fields: &mut Vec<Range<usize>>) {
+        // As in every CSV, an empty line is no record.
+        if line.is_empty() {
+            return;
+        }
+        fields.clear();
+        let mut start = 0;
+        for end in memchr_iter(b',', line) {
+            fields.push(start..end);
+            start = end + 1;
+        }
+        fields.push(start..line.len());
+        self.add(number, fields.len(), |index| fields.get(index).map_or(&[][..], |range| &line[range.clone()]));
+    }
+
+    /// Judges a record.
+    fn add<'r>(&mut self, line: u64, fields: usize, field: impl Fn(usize) -> &'r [u8]) {
+        match self.block.columns.cleanse(fields, &field, self.block.judged_at) {
+            Ok(Row { user_id, track_id, listen_time }) => {
+                let (track, user) = (self.track_code(track_id), self.user_code(user_id));
+                self.push(track, user, listen_time);
+            }
+            Err(rejection) => self.reject(line, rejection, (0..fields).map(field)),
+        }
+    }
+
+    fn push(&mut self, track: u32, user: u32, listen_time: i64) {
+        self.parsed.rows += 1;
+        self.parsed.tracks.push(track);
+        self.parsed.users.push(user);
+        self.parsed.times.push(listen_time);
+    }
+
+    fn track_code(&mut self, id: &str) -> u32 {
+        if let Some(code) = self.catalogue.find_song(id.as_bytes()).or_else(|| self.new_tracks.get(id).copied()) {
+            return code;
+        }
+        let (code, id) = (NEW | self.parsed.new_tracks.len() as u32, Arc::<str>::from(id));
+        self.parsed.new_tracks.push(Arc::clone(&id));
+        self.new_tracks.insert(id, code);
+        code
+    }
+
+    fn user_code(&mut self, id: i64) -> u32 {
+        self.catalogue.find_user(id).unwrap_or_else(|| {
+            *self.new_users.entry(id).or_insert_with(|| {
+                self.parsed.new_users.push(id);
+                NEW | (self.parsed.new_users.len() - 1) as u32
+            })
+        })
+    }
+
+    fn reject<'r>(&mut self, line: u64, rejection: Rejection, fields: impl Iterator<Item = &'r [u8]>) {
+        self.parsed.rows += 1;
+        self.parsed.rejected += 1;
+        let shown = |field: &[u8]| String::from_utf8_lossy(&field[..field.len().min(SHOWN.0)]).into_owned();
+        let fields: Vec<String> = fields.take(SHOWN.1).map(shown).collect();
+        let reject = serde_json::json!({
+            "object": self.event.object.key, "version": self.event.object.version, "line": line,
+            "reason": rejection.to_string(), "fields": fields,
+        });
+        self.parsed.rejects.extend_from_slice(reject.to_string().as_bytes());
+        self.parsed.rejects.push(b'\n');
+    }
+}
+
+/// Length of `YYYY-MM-DD HH:MM:SS`.
+const CANONICAL_TIME_BYTES: usize = 19;
+/// As many digits never overflow.
+const MAX_CANONICAL_DIGITS: usize = 18;
+
+/// The positive number before the first comma, and how many digits it has.
+fn leading_number(text: &[u8]) -> Option<(i64, usize)> {
+    let mut value = 0_i64;
+    for (digits, &byte) in text.iter().take(MAX_CANONICAL_DIGITS + 1).enumerate() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return (byte == b',' && value > 0).then_some((value, digits));
+        }
+        // At most 18 digits have been taken in before a nineteenth ends the loop.
+        value = value.wrapping_mul(10).wrapping_add(i64::from(digit));
+    }
+    None
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::listening_file::{Blocks, ListeningFile, ReadError};
+    use proptest::prelude::*;
+    use std::io::Cursor;
+
+    const NOW: i64 = 1_767_225_600; // 2026-01-01T00:00:00Z
+
+    pub(crate) fn event() -> ObjectEvent {
+        ObjectEvent {
+            object: crate::event::ObjectId {
+                bucket: "b".to_owned(),
+                key: "incoming/a.csv".to_owned(),
+                version: crate::event::Version::ETag("e".to_owned()),
+            },
+            size: 0,
+            created_at: None,
+        }
+    }
+
+    /// Parses lines without a header.
+    pub(crate) fn parse(lines: &str, catalogue: &Catalogue) -> Parsed {
+        let columns = Columns::from_header(row::REQUIRED_COLUMNS.iter().map(|name| name.as_bytes())).unwrap();
+        Block::plain(lines.as_bytes().to_vec(), 2, columns, i64::MAX).parse(&event(), catalogue)
+    }
+
+    /// What one way through makes of a file: its rows as user, track and time, and the reasons of its rejected rows; or its
+    /// reason for the file.
+    type Read = Result<(Vec<(i64, String, i64)>, Vec<String>), String>;
+
+    async fn by_blocks(text: &[u8], catalogue: &Catalogue) -> Read {
+        let read = async {
+            let now = jiff::Timestamp::from_second(NOW).unwrap();
+            let mut blocks = Blocks::open(Cursor::new(text.to_vec()), u64::MAX, now).await?;
+            let (mut rows, mut reasons) = (Vec::new(), Vec::new());
+            while let Some(block) = blocks.next().await? {
+                let parsed = block.parse(&event(), catalogue);
+                for (index, &time) in parsed.times.iter().enumerate() {
+                    let (track, user) = (parsed.tracks[index], parsed.users[index]);
+                    let track = Parsed::new_position(track)
+                        .map_or_else(|| catalogue.song(track).track_id.as_ref(), |new| parsed.new_tracks[new].as_ref());
+                    let user =
+                        Parsed::new_position(user).map_or_else(|| catalogue.user(user).id, |new| parsed.new_users[new]);
+                    rows.push((user, track.to_owned(), time));
+                }
+                for reject in parsed.rejects.split(|&byte| byte == b'\n').filter(|reject| !reject.is_empty()) {
+                    let reject: serde_json::Value = serde_json::from_slice(reject).unwrap();
+                    reasons.push(format!("{} {}", reject["reason"], reject["fields"]));
+                }
+            }
+            Ok((rows, reasons))
+        };
+        read.await.map_err(|error: ReadError| error.to_string())
+    }
+
+    async fn row_by_row(text: &[u8]) -> Read {
+        let read = async {
+            let now = jiff::Timestamp::from_second(NOW).unwrap();
+            let mut file = ListeningFile::open(Cursor::new(text.to_vec()), u64::MAX, now).await?;
+            let (mut rows, mut reasons) = (Vec::new(), Vec::new());
+            while let Some(line) = file.next().await? {
+                match line.row {
+                    Ok(row) => rows.push((row.user_id, row.track_id.to_owned(), row.listen_time)),
+                    Err(rejection) => {
+                        let shown = |field: &[u8]| field[..field.len().min(SHOWN.0)].to_vec();
+                        let fields = line.record.iter().take(SHOWN.1).map(shown);
+                        let fields: Vec<_> = fields.map(|field| String::from_utf8_lossy(&field).into_owned()).collect();
+                        let fields = serde_json::json!(fields);
+                        reasons.push(format!("{} {fields}", serde_json::json!(rejection.to_string())));
+                    }
+                }
+            }
+            Ok((rows, reasons))
+        };
+        read.await.map_err(|error: ReadError| error.to_string())
+    }
+
+    async fn catalogue() -> Catalogue {
+        let songs = "track_id,track_name,artists,track_genre,duration_ms\n\
+            5SuOikwiRyPMVoIQDJUgSV,A,X,pop,1\nshort,B,X,pop,1\n0000000000000000000000,C,X,pop,1\n";
+        Catalogue::parse(songs.as_bytes(), "user_id,user_country\n7,Peru\n8,Ghana\n".as_bytes()).await.unwrap()
+    }
+
+    fn field() -> impl Strategy<Value = String> {
+        prop_oneof![
+            8 => prop::sample::select(vec![
+                "7", "8", "9", "0", "", "007", "-1", "999999999999999999", "9999999999999999999", "9223372036854775807",
+                "5SuOikwiRyPMVoIQDJUgSV", "0000000000000000000000", "short", "0123456789012345678901", "unknown", "ä",
+                "5SuOikwiRyPMVoIQDJUgS", "2024-06-25 17:43:13", "2024-06-25T17:43:13Z", "2024-06-26 00:00:00",
+                "2024-02-30 17:43:13", "2024-06-25 24:43:13", "2024-06-25 17:43:1", "2026-01-02 00:00:01", "\u{feff}7",
+                "1999-12-31 23:59:59", "2024-06-25 17:43:13.5", "\"7\"", "\"a,b\"", "\"", "\0", " ",
+            ]).prop_map(str::to_owned),
+            1 => "[0-9a-z,\" ]{0,25}",
+        ]
+    }
+
+    /// Lines that are mostly nearly canonical, with all that may stand between and around them.
+    fn text() -> impl Strategy<Value = String> {
+        let canonical =
+            (0..10_i64, prop::sample::select(vec!["5SuOikwiRyPMVoIQDJUgSV", "0123456789012345678901"]), 0..60)
+                .prop_map(|(user, track, second)| format!("{user},{track},2024-06-25 17:43:{second:02}"));
+        let line = prop_oneof![
+            4 => canonical,
+            2 => prop::collection::vec(field(), 0..5).prop_map(|fields| fields.join(",")),
+            2 => (field(), field(), field()).prop_map(|(a, b, c)| format!("{a},{b},{c}")),
+        ];
+        let ending = prop_oneof![20 => Just("\n"), 1 => Just("\r\n"), 1 => Just("\r"), 1 => Just("\n\n")];
+        let header = prop::sample::select(vec![
+            "user_id,track_id,listen_time\n",
+            "user_id,track_id,listen_time\r\n",
+            "\u{feff}user_id,track_id,listen_time\n",
+            "listen_time,x,track_id,user_id\n",
+            "\n\nuser_id,track_id,listen_time\n",
+            "\u{feff}\u{feff}user_id,track_id,listen_time\n",
+            "\n\u{feff}user_id,track_id,listen_time\n",
+            "\"user_id\",track_id,listen_time\n",
+            "user_id,track_id,listen_time",
+            "user_id,track\n",
+            "",
+            "\n",
+        ]);
+        (header, prop::collection::vec((line, ending), 0..12), any::<bool>()).prop_map(|(header, lines, cut)| {
+            let mut text = header.to_owned();
+            lines.iter().for_each(|(line, ending)| text += &format!("{line}{ending}"));
+            if cut {
+                text.pop();
+            }
+            text
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        #[test]
+        fn blocks_have_the_rows_that_csv_async_has(text in text()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let catalogue = runtime.block_on(catalogue());
+            let expected = runtime.block_on(row_by_row(text.as_bytes()));
+            prop_assert_eq!(runtime.block_on(by_blocks(text.as_bytes(), &catalogue)), expected);
+        }
+    }
+
+    /// Files of several blocks, of which a late one has a quote, a carriage return, or a long line.
+    #[tokio::test]
+    async fn a_file_that_ceases_to_be_plain_is_read_on_as_csv() {
+        let catalogue = catalogue().await;
+        let plain = "7,5SuOikwiRyPMVoIQDJUgSV,2024-06-25 17:43:13\n".repeat(3 * BLOCK_BYTES / 45);
+        let long = format!("7,{},2024-06-25 17:43:13\n", "x".repeat(2 * BLOCK_BYTES));
+        let endless = format!("7,\"{plain}{plain}{plain}{plain}{plain}{plain}{plain}{plain}");
+        let lines = plain.len() / 45;
+        for (middle, rows, rejected) in [
+            ("\"7\",\"short\",2024-06-25 17:43:13\n", 2 * lines + 1, 0),
+            ("7,short,2024-06-25 17:43:13\r\n", 2 * lines + 1, 0),
+            ("\"7\n8\",short,2024-06-25 17:43:13\n", 2 * lines, 1),
+            ("\u{feff}7,short,2024-06-25 17:43:13\n", 2 * lines, 1),
+            (&long, 2 * lines, 1),
+            ("\n\n\n", 2 * lines, 0),
+        ] {
+            let text = format!("user_id,track_id,listen_time\n{plain}{middle}{plain}");
+            let (good, bad) = by_blocks(text.as_bytes(), &catalogue).await.unwrap();
+            assert_eq!((good.len(), bad.len()), (rows, rejected), "{}", &middle[..middle.len().min(50)]);
+            assert_eq!(
+                row_by_row(text.as_bytes()).await.map(|(good, bad)| (good.len(), bad.len())),
+                Ok((rows, rejected))
+            );
+        }
+        let text = format!("user_id,track_id,listen_time\n{plain}{endless}");
+        let (blocks, rows) = (by_blocks(text.as_bytes(), &catalogue).await, row_by_row(text.as_bytes()).await);
+        assert!(blocks.as_ref().unwrap_err().contains(&format!("line {}", lines + 2)), "{blocks:?}");
+        assert_eq!(blocks, rows);
+    }
+
+    #[tokio::test]
+    async fn rejected_rows_have_their_line() {
+        let catalogue = catalogue().await;
+        let canonical = "7,5SuOikwiRyPMVoIQDJUgSV,2024-06-25 17:43:13\n";
+        let now = jiff::Timestamp::from_second(NOW).unwrap();
+        for quote in ["", "\"\""] {
+            let text = format!("user_id,track_id,listen_time\n{canonical}{canonical}x,y{quote}\n{canonical}z\n");
+            let mut blocks = Blocks::open(Cursor::new(text.into_bytes()), u64::MAX, now).await.unwrap();
+            let parsed = blocks.next().await.unwrap().unwrap().parse(&event(), &catalogue);
+            let rejects = String::from_utf8(parsed.rejects).unwrap();
+            let lines: Vec<u64> = rejects
+                .lines()
+                .map(|reject| serde_json::from_str::<serde_json::Value>(reject).unwrap()["line"].as_u64().unwrap())
+                .collect();
+            assert_eq!((parsed.rows, parsed.rejected, lines), (5, 2, vec![4, 6]));
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Distinct counts: sets of listeners or tracks of which only the size is asked for.
+//!
+//! Pure. What is stored and merged is an Apache DataSketches HLL sketch ([`Distinct`]), whose bytes Java, C++ and Python read too.
+//! While a batch's rows are folded, a set is a plain list of hashes, or plain registers once it is large ([`Members`]): its
+//! sketch is only wanted once, as bytes, and is written out in one go. docs/adr/0011-compute-path.md has what that saves.
+
+use std::hash::{Hash, Hasher};
+
+use datasketches::hash::value::raw_bytes;
+use datasketches::hll::{Coupon, HllSketch, HllType, HllUnion};
+
+/// Number of registers of a sketch, as a power of two. 2^14 gives a standard error of 0.8 % and counts exactly, in
+/// practice, up to some 1,500 members (below that the sketch keeps the members' hashes). A full sketch takes 8 KiB; one of
+/// a hundred members 400 bytes.
+pub const SKETCH_LG_K: u8 = 14;
+
+/// The hash of a member, made once and used in many sketches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member(Coupon);
+
+impl Member {
+    /// A listener, hashed as DataSketches hashes a 64-bit integer in every language.
+    pub fn of_user(user_id: i64) -> Self {
+        Member(Coupon::from_value(user_id))
+    }
+
+    /// A track, hashed as DataSketches hashes a UTF-8 string in every language.
+    pub fn of_track(track_id: &str) -> Self {
+        Member(Coupon::from_value(raw_bytes::from_str(track_id)))
+    }
+
+    /// The hash as a number, which the library shows to hashers alone.
+    fn number(self) -> u32 {
+        struct Seen(u32);
+        impl Hasher for Seen {
+            fn write(&mut self, _: &[u8]) {}
+
+            fn write_u32(&mut self, number: u32) {
+                self.0 = number;
+            }
+
+            fn finish(&self) -> u64 {
+                u64::from(self.0)
+            }
+        }
+        let mut seen = Seen(0);
+        self.0.hash(&mut seen);
+        seen.0
+    }
+}
+
+/// A set in the making.
+#[derive(Debug)]
+pub enum Members {
+    /// Its members; some may be there several times.
+    Few(Vec<Member>),
+    /// The registers of its sketch.
+    Many(Box<[u8; REGISTERS]>),
+}
+
+/// Members that are listed before duplicates are looked for.
+const FEW_MEMBERS: usize = 2048;
+/// As many members fill half the bytes that registers take. Beyond, the library has registers as well.
+const MAX_LISTED: usize = 1536;
+const REGISTERS: usize = 1 << SKETCH_LG_K;
+
+impl Default for Members {
+    fn default() -> Self {
+        Members::Few(Vec::new())
+    }
+}
+
+impl Members {
+    /// Adds members.
+    pub fn extend(&mut self, members: impl Iterator<Item = Member>) {
+        match self {
+            Members::Few(few) => {
+                few.extend(members);
+                if few.len() > FEW_MEMBERS {
+                    few.sort_unstable();
+                    few.dedup();
+                    if few.len() > FEW_MEMBERS / 2 {
+                        *self = Members::Many(registers(few));
+                    }
+                }
+            }
+            Members::Many(registers) => members.for_each(|member| raise(registers, member)),
+        }
+    }
+
+    /// The sketch in DataSketches' serialized form: what [`Distinct::to_bytes`] gives, but for the order of members and, of large
+    /// sets, with a byte for each register. Source: `HllSketch::serialize` of the library, and PreambleUtil.java in
+    /// <https://github.com/apache/datasketches-java>.
+    pub fn into_bytes(self) -> Vec<u8> {
+        let mut few = match self {
+            Members::Few(few) => few,
+            Members::Many(registers) => return bytes_of_registers(&registers),
+        };
+        few.sort_unstable();
+        few.dedup();
+        if few.len() > MAX_LISTED {
+            return bytes_of_registers(&registers(&few));
+        }
+        bytes_of_list(&few)
+    }
+}
+
+fn registers(members: &[Member]) -> Box<[u8; REGISTERS]> {
+    let mut registers = Box::new([0; REGISTERS]);
+    members.iter().for_each(|&member| raise(&mut registers, member));
+    registers
+}
+
+/// A register keeps the greatest value, the upper six bits, of the members whose lower bits name it.
+fn raise(registers: &mut [u8; REGISTERS], member: Member) {
+    let number = member.number();
+    let register = &mut registers[number as usize % REGISTERS];
+    *register = (*register).max((number >> 26) as u8);
+}
+
+/// What every image begins with.
+const SERIAL_VERSION: u8 = 1;
+const HLL_FAMILY: u8 = 7;
+const EMPTY: u8 = 4;
+const COMPACT: u8 = 8;
+const OUT_OF_ORDER: u8 = 16;
+
+fn bytes_of_list(members: &[Member]) -> Vec<u8> {
+    /// A list of fewer members is written as such, one of more as a hash table without its gaps.
+    const LIST_LG_SIZE: u8 = 3;
+    const MIN_TABLE_LG_SIZE: u8 = 5;
+    let mut bytes = Vec::with_capacity(12 + 4 * members.len());
+    if members.len() < 1 << LIST_LG_SIZE {
+        let flags = if members.is_empty() { COMPACT | EMPTY } else { COMPACT };
+        let (words, mode) = (2, 0);
+        bytes.extend([words, SERIAL_VERSION, HLL_FAMILY, SKETCH_LG_K, LIST_LG_SIZE, flags, members.len() as u8, mode]);
+    } else {
+        // A table is at most three quarters full.
+        let fits = |lg_size: &u8| 4 * members.len() <= 3 << lg_size;
+        let lg_size = (MIN_TABLE_LG_SIZE..SKETCH_LG_K).find(fits).unwrap_or(SKETCH_LG_K);
+        let (words, mode) = (3, 1);
+        bytes.extend([words, SERIAL_VERSION, HLL_FAMILY, SKETCH_LG_K, lg_size, COMPACT, 0, mode]);
+        bytes.extend((members.len() as u32).to_le_bytes());
+    }
+    members.iter().for_each(|member| bytes.extend(member.number().to_le_bytes()));
+    bytes
+}
+
+fn bytes_of_registers(registers: &[u8; REGISTERS]) -> Vec<u8> {
+    let mut counts = [0_u32; 64];
+    registers.iter().for_each(|&value| counts[usize::from(value) % counts.len()] += 1);
+    // The estimate is made of the sums of 2 to the power of minus the value, of small and of large values.
+    let sum = |values: std::ops::Range<i32>| -> f64 {
+        values.map(|value| f64::from(counts[value as usize]) * f64::from(-value).exp2()).sum()
+    };
+    let (words, mode_of_8_bit_registers) = (10, 2 | 2 << 2);
+    let mut bytes = Vec::with_capacity(40 + REGISTERS);
+    bytes.extend([words, SERIAL_VERSION, HLL_FAMILY, SKETCH_LG_K, 0, OUT_OF_ORDER, 0, mode_of_8_bit_registers]);
+    for field in [0.0, sum(0..32), sum(32..64)] {
+        bytes.extend(field.to_le_bytes());
+    }
+    bytes.extend(counts[0].to_le_bytes());
+    bytes.extend(0_u32.to_le_bytes());
+    bytes.extend(registers);
+    bytes
+}
+
+/// A set of which only the size is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Distinct(HllSketch);
+
+impl Default for Distinct {
+    fn default() -> Self {
+        match HllSketch::new(SKETCH_LG_K, HllType::Hll4) {
+            Ok(sketch) => Distinct(sketch),
+            Err(_) => unreachable!("SKETCH_LG_K is within the library's 4 to 21"),
+        }
+    }
+}
+
+impl Distinct {
+    /// Adds a member; adding it again changes nothing.
+    pub fn insert(&mut self, member: Member) {
+        self.0.update_with_coupon(member.0);
+    }
+
+    /// Adds another set's members.
+    pub fn merge(&mut self, other: &Distinct) {
+        if let Ok(mut union) = HllUnion::new(SKETCH_LG_K) {
+            union.update(&self.0);
+            union.update(&other.0);
+            self.0 = union.to_sketch(HllType::Hll4);
+        }
+    }
+
+    /// How many members. Estimated from the registers alone, so that it does not depend on the order of merges.
+    pub fn count(&self) -> u64 {
+        self.0.composite_estimate().round() as u64
+    }
+
+    /// In DataSketches' serialized form.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.serialize()
+    }
+
+    /// From DataSketches' serialized form. The error says what is wrong with the bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let read = |bytes| HllSketch::deserialize(bytes).map_err(|error| format!("not an HLL sketch: {error}"));
+        let sketch = read(bytes)?;
+        // The library reads some damaged sketches whose like it could not read again once they are written.
+        read(&sketch.serialize())?;
+        Ok(Distinct(sketch))
+    }
+
+    /// Bytes of memory it takes, about.
+    pub fn memory_bytes(&self) -> usize {
+        std::mem::size_of::<Self>() + self.0.estimated_size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn sketches_survive_their_bytes(users in prop::collection::vec(1..5_000_i64, 0..4_000)) {
+            let mut distinct = Distinct::default();
+            users.iter().for_each(|&user| distinct.insert(Member::of_user(user)));
+            prop_assert_eq!(Distinct::from_bytes(&distinct.to_bytes()).unwrap().count(), distinct.count());
+        }
+
+        /// Two members of a small set fall together once in 200 million pairs, so not even this may ask for equality.
+        #[test]
+        fn small_counts_are_off_by_chance_only(users in prop::collection::hash_set(1..i64::MAX, 0..1000)) {
+            let mut distinct = Distinct::default();
+            users.iter().for_each(|&user| distinct.insert(Member::of_user(user)));
+            prop_assert!((0..=2).contains(&(users.len() as u64 - distinct.count())));
+        }
+
+        #[test]
+        fn no_bytes_panic_as_a_sketch(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = Distinct::from_bytes(&bytes);
+        }
+
+        /// In every form: lists, tables of every size, registers; with duplicates; added at once and one by one.
+        #[test]
+        fn members_have_the_library_s_sketch(users in prop::collection::vec(1..6_000_i64, 0..6_000), part in 1..700_usize) {
+            let (mut members, mut expected) = (Members::default(), Distinct::default());
+            for users in users.chunks(part) {
+                members.extend(users.iter().map(|&user| Member::of_user(user)));
+            }
+            users.iter().for_each(|&user| expected.insert(Member::of_user(user)));
+            let sketch = Distinct::from_bytes(&members.into_bytes()).unwrap();
+            prop_assert_eq!(sketch.count(), expected.count());
+            // Merging shows the members themselves, and must count none twice.
+            let mut merged = expected.clone();
+            merged.merge(&sketch);
+            prop_assert_eq!(merged.count(), expected.count());
+        }
+    }
+
+    #[test]
+    fn counts_are_exact_when_small() {
+        let mut distinct = Distinct::default();
+        for user in 1..=1000 {
+            distinct.insert(Member::of_user(user));
+            distinct.insert(Member::of_user(user));
+            assert_eq!(distinct.count(), user as u64);
+        }
+    }
+
+    #[test]
+    fn members_are_written_as_the_library_writes_them() {
+        for count in [0, 1, 7, 8, 24, 25, 48, 49, 1000, 1536] {
+            let (mut members, mut expected) = (Members::default(), Distinct::default());
+            members.extend((0..count).map(Member::of_user));
+            (0..count).for_each(|user| expected.insert(Member::of_user(user)));
+            let (bytes, expected) = (members.into_bytes(), expected.to_bytes());
+            assert_eq!((bytes.len(), &bytes[..8]), (expected.len(), &expected[..8]), "{count} members");
+        }
+    }
+}
