@@ -11,7 +11,7 @@ use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_grou
 use music_streams::aggregate::{Dictionary, Fold, Names, Rows};
 use music_streams::block::Block;
 use music_streams::catalogue::Catalogue;
-use music_streams::columnar::{self, DeltaRow, ParquetFile, Renumbering};
+use music_streams::columnar::{self, DeltaRow, ParquetFile};
 use music_streams::distinct::{Distinct, Member, Members};
 use music_streams::event::{self, ObjectEvent, ObjectId, Version};
 use music_streams::listening_file::{Blocks, ListeningFile};
@@ -211,10 +211,9 @@ fn encoding(criterion: &mut Criterion) {
     let mut group = group(criterion, "parquet");
     group.throughput(Throughput::Elements(ROWS as u64));
     group.bench_function("encode curated rows", |bencher| {
-        let mut scratch = Renumbering::default();
         bencher.iter(|| {
             let mut file = ParquetFile::curated().unwrap();
-            file.append(columnar::encode_rows(&rows, &names, &mut scratch).unwrap()).unwrap();
+            file.append(columnar::encode_rows(&rows, &names).unwrap()).unwrap();
             file.finish().unwrap()
         });
     });

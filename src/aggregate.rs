@@ -147,6 +147,16 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// None yet, and room for so many: memory that is not touched costs nothing, and memory that grows is copied.
+    pub fn with_capacity(rows: usize) -> Self {
+        Rows {
+            tracks: Vec::with_capacity(rows),
+            users: Vec::with_capacity(rows),
+            times: Vec::with_capacity(rows),
+            sources: Vec::with_capacity(rows),
+        }
+    }
+
     /// Adds the rows of a block, giving codes to what is new in it.
     pub fn append(&mut self, block: &Parsed, source: u32, dictionary: &mut Dictionary) {
         let new_tracks: Vec<u32> = block.new_tracks.iter().map(|id| dictionary.track_code(id)).collect();
@@ -187,29 +197,33 @@ impl Rows {
 
     /// Splits the rows by report date, in the order in which the days first occur among them.
     pub fn by_day(self) -> Vec<(i32, Rows)> {
-        let mut days: Vec<(i32, Rows)> = Vec::new();
+        // Neighbours mostly share their day: they are moved together.
+        let mut runs = Vec::new();
+        let mut days: Vec<(i32, usize)> = Vec::new();
         let mut place_of: HashMap<i32, usize, RandomState> = HashMap::default();
         let mut start = 0;
-        while start < self.len() {
-            // Neighbours mostly share their day: they are moved together.
-            let day = day_of(self.times[start]);
-            let length = self.times[start..].iter().take_while(|&&time| day_of(time) == day).count();
+        for same_day in self.times.chunk_by(|&a, &b| day_of(a) == day_of(b)) {
+            let day = day_of(same_day[0]);
             let place = *place_of.entry(day).or_insert_with(|| {
-                days.push((day, Rows::default()));
+                days.push((day, 0));
                 days.len() - 1
             });
-            let run = start..start + length;
-            if days.len() == 1 && run == (0..self.len()) {
-                return vec![(day, self)];
-            }
-            let rows = &mut days[place].1;
+            days[place].1 += same_day.len();
+            runs.push((place, start..start + same_day.len()));
+            start += same_day.len();
+        }
+        if let [(day, _)] = days[..] {
+            return vec![(day, self)];
+        }
+        let mut split: Vec<_> = days.into_iter().map(|(day, length)| (day, Rows::with_capacity(length))).collect();
+        for (place, run) in runs {
+            let rows = &mut split[place].1;
             rows.tracks.extend_from_slice(&self.tracks[run.clone()]);
             rows.users.extend_from_slice(&self.users[run.clone()]);
             rows.times.extend_from_slice(&self.times[run.clone()]);
             rows.sources.extend_from_slice(&self.sources[run]);
-            start += length;
         }
-        days
+        split
     }
 }
 

@@ -185,7 +185,7 @@ fn pages(array: &dyn Array, type_: &PrimitiveType) -> Result<Vec<Page>, Columnar
 
 /// The compressed pages of a row group, column by column.
 #[derive(Debug)]
-pub struct RowGroup(Vec<Vec<CompressedPage>>);
+pub struct RowGroup(Vec<ColumnPages>);
 
 /// Compresses page after page with one state.
 struct PageCompressor(zstd::bulk::Compressor<'static>);
@@ -244,58 +244,91 @@ fn curated_schema() -> Schema {
     ])
 }
 
-/// Renumbers codes to those that occur, in the order of their first occurrence.
-#[derive(Debug, Default)]
-pub struct Renumbering {
-    local: Vec<u32>,
-}
-
-impl Renumbering {
+/// Renumbers codes to those that occur, in the order of their first occurrence: gives the new codes, and for each of them the old
+/// one.
+fn renumber(codes: impl Iterator<Item = u32>) -> (Vec<u32>, Vec<u32>) {
     const UNUSED: u32 = u32::MAX;
-
-    /// The new codes, and for each of them the old one.
-    fn renumber(&mut self, codes: impl Iterator<Item = u32>) -> (Vec<u32>, Vec<u32>) {
-        let mut used = Vec::new();
-        let mut renumbered = Vec::with_capacity(codes.size_hint().0);
-        for code in codes {
-            let slot = code as usize;
-            if slot >= self.local.len() {
-                self.local.resize(slot + 1, Self::UNUSED);
-            }
-            if self.local[slot] == Self::UNUSED {
-                self.local[slot] = used.len() as u32;
-                used.push(code);
-            }
-            renumbered.push(self.local[slot]);
+    let (mut used, mut new_of) = (Vec::new(), Vec::new());
+    let mut renumbered = Vec::with_capacity(codes.size_hint().0);
+    for code in codes {
+        let slot = code as usize;
+        if slot >= new_of.len() {
+            new_of.resize(slot + 1, UNUSED);
         }
-        used.iter().for_each(|&code| self.local[code as usize] = Self::UNUSED);
-        (renumbered, used)
+        if new_of[slot] == UNUSED {
+            new_of[slot] = used.len() as u32;
+            used.push(code);
+        }
+        renumbered.push(new_of[slot]);
     }
+    (renumbered, used)
 }
 
-/// Encodes rows of one day as a row group. What the columns hold follows from five codes: rows are only looked at to number
-/// these anew, so that every dictionary has the values that occur and no others, and to write the numbers out.
-pub fn encode_rows(rows: &Rows, names: &Names, scratch: &mut Renumbering) -> Result<RowGroup, ColumnarError> {
-    let mut encoder = RowGroupEncoder::new()?;
-    let (track_codes, tracks) = scratch.renumber(rows.tracks.iter().copied());
-    let (user_codes, users) = scratch.renumber(rows.users.iter().copied());
-    let (source_codes, sources) = scratch.renumber(rows.sources.iter().copied());
-    let songs: Vec<Option<&Song>> = tracks.iter().map(|&track| names.song(track)).collect();
-
-    let mut by_track = Codes::new(&track_codes);
-    let mut by_user = Codes::new(&user_codes);
-    encoder.column(&mut by_user, each(users.iter().map(|&user| Some(names.user_id(user)))))?;
-    encoder.column(&mut by_track, each(tracks.iter().map(|&track| Some(names.track_id(track)))))?;
-    encoder.times(&rows.times, scratch)?;
-    encoder.column(&mut by_track, each(songs.iter().map(|song| song.and_then(|song| song.name.as_deref()))))?;
-    encoder.column(&mut by_track, each(songs.iter().map(|song| song.and_then(|song| song.artists.as_deref()))))?;
-    let genres = distinct(songs.iter().map(|song| song.and_then(|song| song.genre_list)), scratch);
-    encoder.column(&mut by_track, genres.map(|list| names.catalogue().genre_list(list)))?;
-    encoder.column(&mut by_track, each(songs.iter().map(|song| song.map(|song| song.duration_ms as i32))))?;
-    let countries = distinct(users.iter().map(|&user| names.country_code(user).map(u32::from)), scratch);
-    encoder.column(&mut by_user, countries.map(|code| names.catalogue().country(code as u16)))?;
-    encoder.column(&mut Codes::new(&source_codes), each(sources.iter().map(|&source| Some(names.source(source)))))?;
-    Ok(RowGroup(encoder.chunks))
+/// Encodes rows of one day as a row group. What the columns hold follows from four codes: rows are only looked at to number
+/// these anew, so that every dictionary has the values that occur and no others, and to write the numbers out. Columns of
+/// different codes are encoded side by side.
+pub fn encode_rows(rows: &Rows, names: &Names) -> Result<RowGroup, ColumnarError> {
+    let schema = to_parquet_schema(&curated_schema())?;
+    let type_of = |name: &str| {
+        let column = schema.columns().iter().find(|column| column.descriptor.primitive_type.field_info.name == name);
+        let type_ = column.map(|column| column.descriptor.primitive_type.clone());
+        type_.ok_or_else(|| ColumnarError::Encode(format!("the schema lacks the column {name}")))
+    };
+    let of_tracks = || {
+        let (codes, tracks) = renumber(rows.tracks.iter().copied());
+        let songs: Vec<Option<&Song>> = tracks.iter().map(|&track| names.song(track)).collect();
+        let genres = distinct(songs.iter().map(|song| song.and_then(|song| song.genre_list)));
+        let mut encoder = ColumnEncoder::new(&codes)?;
+        Ok::<_, ColumnarError>([
+            encoder.column(type_of("track_id")?, each(tracks.iter().map(|&track| Some(names.track_id(track)))))?,
+            encoder.column(
+                type_of("track_name")?,
+                each(songs.iter().map(|song| song.and_then(|song| song.name.as_deref()))),
+            )?,
+            encoder.column(
+                type_of("artists")?,
+                each(songs.iter().map(|song| song.and_then(|song| song.artists.as_deref()))),
+            )?,
+            encoder.column(type_of("track_genre")?, genres.map(|list| names.catalogue().genre_list(list)))?,
+            encoder.column(
+                type_of("duration_ms")?,
+                each(songs.iter().map(|song| song.map(|song| song.duration_ms as i32))),
+            )?,
+        ])
+    };
+    let of_users = || {
+        let (codes, users) = renumber(rows.users.iter().copied());
+        let countries = distinct(users.iter().map(|&user| names.country_code(user).map(u32::from)));
+        let mut encoder = ColumnEncoder::new(&codes)?;
+        Ok::<_, ColumnarError>([
+            encoder.column(type_of("user_id")?, each(users.iter().map(|&user| Some(names.user_id(user)))))?,
+            encoder.column(type_of("user_country")?, countries.map(|code| names.catalogue().country(code as u16)))?,
+        ])
+    };
+    let of_rows = || {
+        let (codes, sources) = renumber(rows.sources.iter().copied());
+        Ok::<_, ColumnarError>([
+            encode_times(type_of("listen_time")?, &rows.times)?,
+            ColumnEncoder::new(&codes)?
+                .column(type_of("source_key")?, each(sources.iter().map(|&source| Some(names.source(source)))))?,
+        ])
+    };
+    let (of_tracks, (of_users, of_rows)) = rayon::join(of_tracks, || rayon::join(of_users, of_rows));
+    let [track_id, track_name, artists, track_genre, duration_ms] = of_tracks?;
+    let [user_id, user_country] = of_users?;
+    let [listen_time, source_key] = of_rows?;
+    // In the order of the schema.
+    Ok(RowGroup(vec![
+        user_id,
+        track_id,
+        listen_time,
+        track_name,
+        artists,
+        track_genre,
+        duration_ms,
+        user_country,
+        source_key,
+    ]))
 }
 
 /// Stands for null among positions in a dictionary.
@@ -327,24 +360,12 @@ fn each<V>(of_code: impl Iterator<Item = Option<V>>) -> Values<V> {
 }
 
 /// Values that many codes share, each once.
-fn distinct(of_code: impl Iterator<Item = Option<u32>>, scratch: &mut Renumbering) -> Values<u32> {
+fn distinct(of_code: impl Iterator<Item = Option<u32>>) -> Values<u32> {
     let of_code: Vec<Option<u32>> = of_code.collect();
-    let (renumbered, dictionary) = scratch.renumber(of_code.iter().flatten().copied());
+    let (renumbered, dictionary) = renumber(of_code.iter().flatten().copied());
     let mut renumbered = renumbered.into_iter();
     let positions = of_code.iter().map(|value| value.and_then(|_| renumbered.next()).unwrap_or(NULL)).collect();
     Values { positions, dictionary }
-}
-
-/// The codes of a row group's rows, and the pages made of them so far.
-struct Codes<'a> {
-    codes: &'a [u32],
-    pages: Vec<(Vec<u32>, bool, IndexPage)>,
-}
-
-impl<'a> Codes<'a> {
-    fn new(codes: &'a [u32]) -> Self {
-        Codes { codes, pages: Vec::new() }
-    }
 }
 
 /// A compressed page of positions in a dictionary.
@@ -475,79 +496,66 @@ macro_rules! plain_number {
 plain_number!(i64);
 plain_number!(i32);
 
-/// Encodes a row group of the curated columns, in the order of the schema.
-struct RowGroupEncoder {
-    types: Vec<PrimitiveType>,
+/// A column of a row group: its compressed pages.
+type ColumnPages = Vec<CompressedPage>;
+
+/// Encodes columns that follow from the same codes of a row group's rows.
+struct ColumnEncoder<'a> {
+    codes: &'a [u32],
     compressor: PageCompressor,
-    chunks: Vec<Vec<CompressedPage>>,
+    /// The pages made so far, with the positions in them and whether they may be null.
+    pages: Vec<(Vec<u32>, bool, IndexPage)>,
 }
 
-impl RowGroupEncoder {
-    fn new() -> Result<Self, ColumnarError> {
-        let schema = to_parquet_schema(&curated_schema())?;
-        let types = schema.columns().iter().map(|column| column.descriptor.primitive_type.clone()).collect();
-        Ok(RowGroupEncoder { types, compressor: PageCompressor::new()?, chunks: Vec::new() })
+impl<'a> ColumnEncoder<'a> {
+    fn new(codes: &'a [u32]) -> Result<Self, ColumnarError> {
+        Ok(ColumnEncoder { codes, compressor: PageCompressor::new()?, pages: Vec::new() })
     }
 
-    /// The type of the next column.
-    fn next_type(&self) -> Result<PrimitiveType, ColumnarError> {
-        let next = self.types.get(self.chunks.len());
-        next.cloned().ok_or_else(|| ColumnarError::Encode("more columns than the schema has".to_owned()))
-    }
-
-    /// The next column, by dictionary.
-    fn column<V: Plain>(&mut self, codes: &mut Codes<'_>, values: Values<V>) -> Result<(), ColumnarError> {
-        let type_ = self.next_type()?;
+    /// A column by dictionary.
+    fn column<V: Plain>(&mut self, type_: PrimitiveType, values: Values<V>) -> Result<ColumnPages, ColumnarError> {
         let nullable = type_.field_info.repetition == Repetition::Optional;
         let Values { positions, dictionary } = values;
-        let known = codes.pages.iter().find(|(known, optional, _)| *known == positions && *optional == nullable);
+        let known = self.pages.iter().find(|(known, optional, _)| *known == positions && *optional == nullable);
         let page = match known {
             Some((_, _, page)) => page.clone(),
             None => {
                 let compressor = &mut self.compressor;
-                let page = IndexPage::encode(codes.codes, &positions, dictionary.len(), nullable, compressor)?;
-                codes.pages.push((positions, nullable, page.clone()));
+                let page = IndexPage::encode(self.codes, &positions, dictionary.len(), nullable, compressor)?;
+                self.pages.push((positions, nullable, page.clone()));
                 page
             }
         };
         let statistics = V::statistics(&dictionary, page.null_count as i64, &type_);
-        let plain = V::encode(&dictionary);
-        let dictionary_page = DictPage::new(plain, dictionary.len(), false);
+        let dictionary_page = DictPage::new(V::encode(&dictionary), dictionary.len(), false);
         let dictionary_page = self.compressor.compress(Page::Dict(dictionary_page))?;
-        let header = data_page_header(codes.codes.len(), Encoding::RleDictionary, statistics);
         let data_page = CompressedDataPage::new(
-            header,
+            data_page_header(self.codes.len(), Encoding::RleDictionary, statistics),
             page.compressed,
             Compression::Zstd,
             page.uncompressed_bytes,
             Descriptor { primitive_type: type_, max_def_level: 0, max_rep_level: 0 },
-            Some(codes.codes.len()),
+            Some(self.codes.len()),
         );
-        self.chunks.push(vec![dictionary_page, CompressedPage::Data(data_page)]);
-        Ok(())
+        Ok(vec![dictionary_page, CompressedPage::Data(data_page)])
     }
+}
 
-    /// The next column, of times of one day: by dictionary where whole seconds repeat, which takes a quarter of the plain times'
-    /// space and time.
-    fn times(&mut self, times: &[i64], scratch: &mut Renumbering) -> Result<(), ColumnarError> {
-        let midnight = times.first().map_or(0, |&time| time.div_euclid(MICROS_PER_DAY) * MICROS_PER_DAY);
-        let (codes, seconds) = if times.iter().all(|time| (time - midnight) % MICROS_PER_SECOND == 0) {
-            scratch.renumber(times.iter().map(|time| ((time - midnight) / MICROS_PER_SECOND) as u32))
-        } else {
-            Default::default()
-        };
+/// A column of times of one day: by dictionary where whole seconds repeat, which takes a quarter of the plain times' space and
+/// time.
+fn encode_times(type_: PrimitiveType, times: &[i64]) -> Result<ColumnPages, ColumnarError> {
+    let midnight = times.first().map_or(0, |&time| time.div_euclid(MICROS_PER_DAY) * MICROS_PER_DAY);
+    if times.iter().all(|time| (time - midnight) % MICROS_PER_SECOND == 0) {
+        let (codes, seconds) = renumber(times.iter().map(|time| ((time - midnight) / MICROS_PER_SECOND) as u32));
         if !seconds.is_empty() && seconds.len() <= times.len() / 2 {
             let values = seconds.iter().map(|&second| Some(midnight + i64::from(second) * MICROS_PER_SECOND));
-            return self.column(&mut Codes::new(&codes), each(values));
+            return ColumnEncoder::new(&codes)?.column(type_, each(values));
         }
-        let type_ = self.next_type()?;
-        let header = data_page_header(times.len(), Encoding::Plain, i64::statistics(times, 0, &type_));
-        let descriptor = Descriptor { primitive_type: type_, max_def_level: 0, max_rep_level: 0 };
-        let page = DataPage::new(header, i64::encode(times), descriptor, Some(times.len()));
-        let page = self.compressor.compress(Page::Data(page))?;
-        self.chunks.push(vec![page]);
-        Ok(())
     }
+    let header = data_page_header(times.len(), Encoding::Plain, i64::statistics(times, 0, &type_));
+    let descriptor = Descriptor { primitive_type: type_, max_def_level: 0, max_rep_level: 0 };
+    let page = DataPage::new(header, i64::encode(times), descriptor, Some(times.len()));
+    Ok(vec![PageCompressor::new()?.compress(Page::Data(page))?])
 }
 
 fn data_page_header(rows: usize, encoding: Encoding, statistics: parquet_format_safe::Statistics) -> DataPageHeader {

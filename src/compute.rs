@@ -15,7 +15,7 @@ use tokio::sync::oneshot::error::RecvError;
 
 use crate::aggregate::{DayItem, Fold, Names, Rows};
 use crate::block::{Block, Parsed};
-use crate::columnar::{self, ColumnarError, DeltaRow, Renumbering, RowGroup};
+use crate::columnar::{self, ColumnarError, DeltaRow, RowGroup};
 use crate::event::ObjectEvent;
 
 /// A computation did not come to its end.
@@ -95,8 +95,7 @@ impl Compute {
             fold
         });
         self.encoding.push_back(spawn(move || {
-            let mut scratch = Renumbering::default();
-            let encode = |(day, rows): &(i32, Rows)| Ok((*day, columnar::encode_rows(rows, &names, &mut scratch)?));
+            let encode = |(day, rows): &(i32, Rows)| Ok((*day, columnar::encode_rows(rows, &names)?));
             days.iter().map(encode).collect()
         }));
         Ok(items)

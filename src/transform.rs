@@ -34,6 +34,8 @@ use crate::row::{date_of, date_text};
 /// Rows that make a row group worth writing: small enough to hold several times, large enough that its dictionaries, which name
 /// every track that occurs, weigh little.
 pub const ROW_GROUP_ROWS: usize = 512 * 1024;
+/// Rows that there is room for from the start: a row group, and the block that fills it.
+pub const ROOM: usize = ROW_GROUP_ROWS + ROW_GROUP_ROWS / 16;
 /// Encoded bytes of all days that may wait for their uploads; with more, the largest file is finished early.
 const MAX_PENDING_BYTES: usize = 64 << 20;
 /// Rejected rows, encoded, that wait for the end of their object.
@@ -182,7 +184,7 @@ impl Preparation {
             limits,
             stop,
             dictionary,
-            rows: Rows::default(),
+            rows: Rows::with_capacity(ROOM),
             compute,
             files: BTreeMap::new(),
             parts: BTreeMap::new(),
@@ -288,11 +290,11 @@ impl Preparation {
 
     /// Has all rows in memory folded and encoded, and hands what was encoded meanwhile to the uploads.
     async fn flush(&mut self) -> Result<(), PrepareError> {
-        let rows = std::mem::take(&mut self.rows);
+        let rows = std::mem::replace(&mut self.rows, Rows::with_capacity(ROOM));
         if self.compute.start(rows).await? > self.limits.report_items {
             return Err(PrepareError::TooManyItems);
         }
-        self.write_encoded(compute::cores()).await?;
+        self.write_encoded(compute::cores() - 1).await?;
         if !self.rejects.is_empty() {
             let key = || layout::rejected_rows_key(&date_of(self.opened_at), self.batch);
             let upload = self.rejects_upload.get_or_insert_with(|| self.bucket.upload(key()));

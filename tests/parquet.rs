@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use music_streams::aggregate::{Dictionary, Rows};
 use music_streams::catalogue::Catalogue;
-use music_streams::columnar::{self, ParquetFile, Renumbering};
+use music_streams::columnar::{self, ParquetFile};
 use music_streams::distinct::{Distinct, Member};
 use music_streams::event::{ObjectEvent, ObjectId, Version};
 use music_streams::listening_file::Blocks;
@@ -44,7 +44,7 @@ async fn dictionary() -> Dictionary {
 
 /// Two row groups: 21 rows, then 9.
 async fn written() -> Vec<u8> {
-    let (mut dictionary, mut scratch) = (dictionary().await, Renumbering::default());
+    let mut dictionary = dictionary().await;
     let source = dictionary.names().add_source("incoming/ä.csv");
     let mut file = ParquetFile::curated().unwrap();
     for (first, count) in [(0, 21), (21, 9)] {
@@ -54,7 +54,7 @@ async fn written() -> Vec<u8> {
         };
         let rows = rows((first..first + count).map(line).collect(), &mut dictionary, source).await;
         assert_eq!(rows.len(), count);
-        file.append(columnar::encode_rows(&rows, dictionary.names(), &mut scratch).unwrap()).unwrap();
+        file.append(columnar::encode_rows(&rows, dictionary.names()).unwrap()).unwrap();
     }
     file.finish().unwrap()
 }
@@ -121,7 +121,7 @@ async fn types_nulls_and_statistics_are_right_for_every_reader() {
 
 #[tokio::test]
 async fn a_row_group_holds_only_values_that_occur_in_it() {
-    let (mut dictionary, mut scratch) = (dictionary().await, Renumbering::default());
+    let mut dictionary = dictionary().await;
     let line = |index: i64| {
         let scattered = index.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64);
         format!("{},track-{scattered:016x},2024-06-25 00:00:00\n", 1 + index)
@@ -129,7 +129,7 @@ async fn a_row_group_holds_only_values_that_occur_in_it() {
     let mut rows = rows((0..20_000).map(line).collect(), &mut dictionary, 0).await;
     let mut size_of = |rows: &Rows| {
         let mut file = ParquetFile::curated().unwrap();
-        file.append(columnar::encode_rows(rows, dictionary.names(), &mut scratch).unwrap()).unwrap();
+        file.append(columnar::encode_rows(rows, dictionary.names()).unwrap()).unwrap();
         file.finish().unwrap().len()
     };
     let all = size_of(&rows);
@@ -146,7 +146,7 @@ async fn every_shape_of_rows_is_read_back() {
     let path = folder.path().join("curated.parquet");
     for (count, tracks, fraction) in [(1, 1, ""), (7, 2, ""), (8, 3, ".5"), (9, 1, ""), (1000, 3, ""), (5000, 700, "")]
     {
-        let (mut dictionary, mut scratch) = (dictionary().await, Renumbering::default());
+        let mut dictionary = dictionary().await;
         let source = dictionary.names().add_source("s");
         let known = ["known", "bare", "elsewhere"];
         let fields = |index: usize| {
@@ -160,7 +160,7 @@ async fn every_shape_of_rows_is_read_back() {
         };
         let rows = rows((0..count).map(line).collect(), &mut dictionary, source).await;
         let mut file = ParquetFile::curated().unwrap();
-        file.append(columnar::encode_rows(&rows, dictionary.names(), &mut scratch).unwrap()).unwrap();
+        file.append(columnar::encode_rows(&rows, dictionary.names()).unwrap()).unwrap();
         std::fs::write(&path, file.finish().unwrap()).unwrap();
         let read: Vec<serde_json::Value> =
             serde_json::from_str(&python(&["curated".as_ref(), path.as_os_str()])).unwrap();

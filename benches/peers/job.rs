@@ -19,7 +19,7 @@ use music_streams::compute::{self, Compute};
 use music_streams::event::{ObjectEvent, ObjectId, Version};
 use music_streams::listening_file::Blocks;
 use music_streams::row::date_text;
-use music_streams::transform::{DELTAS_PER_FILE, ROW_GROUP_ROWS};
+use music_streams::transform::{DELTAS_PER_FILE, ROOM, ROW_GROUP_ROWS};
 
 /// As in the program itself.
 #[global_allocator]
@@ -58,7 +58,7 @@ async fn job(data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
     let mut dictionary = Dictionary::of(Arc::new(catalogue));
     let mut compute = Compute::new(dictionary.names().clone());
     let mut files = CuratedFiles { out, files: BTreeMap::new() };
-    let (mut rows, mut read, mut rejected) = (Rows::default(), 0, 0);
+    let (mut rows, mut read, mut rejected) = (Rows::with_capacity(ROOM), 0, 0);
 
     let mut inputs = Vec::new();
     for entry in std::fs::read_dir(data)? {
@@ -82,8 +82,8 @@ async fn job(data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
             rejected += block.rejected;
             rows.append(&block, source, &mut dictionary);
             if rows.len() >= ROW_GROUP_ROWS {
-                compute.start(std::mem::take(&mut rows)).await?;
-                files.write(&mut compute, compute::cores()).await?;
+                compute.start(std::mem::replace(&mut rows, Rows::with_capacity(ROOM))).await?;
+                files.write(&mut compute, compute::cores() - 1).await?;
             }
         }
     }

@@ -33,6 +33,12 @@ REPORTS = {
 SAMPLE_S, LIMIT_S = 0.05, 1800
 
 
+def high_water(pid):
+    """Peak resident memory of a process, in bytes."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
+
+
 def measure(command, out):
     """Runs a job; returns what it said, with wall, CPU and peak memory of its whole tree of processes."""
     shutil.rmtree(out, ignore_errors=True)
@@ -51,7 +57,9 @@ def measure(command, out):
                     times = member.cpu_times()
                     cpu[member.pid] = times.user + times.system
                     resident += member.memory_info().rss
-        except psutil.Error:
+                # The kernel's own high-water mark, which no sample misses.
+                peak = max(peak, high_water(member.pid))
+        except (psutil.Error, OSError):
             pass
         peak = max(peak, resident)
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
@@ -64,9 +72,9 @@ def measure(command, out):
     said = process.stdout.read().strip().splitlines()
     if status != 0 or not said:
         raise RuntimeError(f"{command[0]} ended with status {status}")
-    # The kernel's figures are exact for one process; a tree whose parts outlive each other is what was sampled.
+    # The kernel's figure is exact for one process; a tree whose parts outlive each other is what was sampled. Its peak of
+    # memory is of no use: it begins with that of this process, from which the job was forked.
     cpu_s = max(usage.ru_utime + usage.ru_stime, sum(cpu.values()))
-    peak = max(peak, usage.ru_maxrss * 1024)
     size = sum(file.stat().st_size for file in (out / "curated").rglob("*.parquet"))
     return {**json.loads(said[-1]), "wall_s": wall, "cpu_s": cpu_s, "peak_rss": peak, "output_bytes": size}
 
