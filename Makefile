@@ -15,6 +15,8 @@ TARGET ?= file
 # Sizes and rounds of `make bench-peers`; a baseline to save and one to compare with, of `make bench`.
 ROWS ?= 1000000 10000000
 ROUNDS ?= 5
+# Latency that `make bench-e2e` adds to every call.
+LATENCY_MS ?= 5
 SAVE ?=
 COMPARE ?=
 
@@ -79,6 +81,11 @@ bench-peers: ## compare with DuckDB, Polars and PySpark on the same job: make be
 	@$(STACK) install-peers
 	cargo build --release --locked --bench peers
 	@.tools/peers/bin/python benches/peers/run.py --rows $(ROWS) --rounds $(ROUNDS)
+
+.PHONY: bench-e2e
+bench-e2e: up build ## compare with a plain Python consumer on many small files: make bench-e2e LATENCY_MS=5
+	@$(STACK) install-peers
+	@.tools/peers/bin/python benches/peers/e2e.py --latency-ms $(LATENCY_MS)
 
 .PHONY: measure-memory
 measure-memory: up build ## measure peak memory on 20 files of 50 MB

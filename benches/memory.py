@@ -1,12 +1,13 @@
 """`make measure-memory`: peak memory and time of the consumer and of the auditor on many large files, on the local stack.
 
-    memory.py [--files 20] [--megabytes 50] [--tracks 20000] [--users 20000] [-- FLAG ...]
+    memory.py [--files 20] [--megabytes 50] [--contents 20] [--tracks 20000] [--users 20000] [-- FLAG ...]
 
 Flags after -- go to `music-streams run`. The files are seeded and of the shape of real ones: a few tracks are heard very
-often, and all is of one day. With more tracks and listeners the local DynamoDB takes most of an hour.
+often, and all is of one day. With more files than contents, contents repeat under other names, which count anew. With more tracks and listeners the local DynamoDB takes most of an hour.
 """
 
 import argparse
+import io
 import itertools
 import os
 import random
@@ -35,7 +36,8 @@ def listens(seed, rows, tracks, weights, users):
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--files", type=int, default=20)
-    arguments.add_argument("--megabytes", type=int, default=50)
+    arguments.add_argument("--megabytes", type=float, default=50)
+    arguments.add_argument("--contents", type=int, default=20)
     arguments.add_argument("--tracks", type=int, default=20_000)
     arguments.add_argument("--users", type=int, default=20_000)
     arguments.add_argument("flags", nargs="*")
@@ -54,13 +56,17 @@ def main():
     users = "user_id,user_country\n" + "".join(f"{user},Country {user % 150}\n" for user in range(1, options.users + 1))
     s3.put_object(Bucket=bucket, Key="reference/songs.csv", Body=songs.encode())
     s3.put_object(Bucket=bucket, Key="reference/users.csv", Body=users.encode())
-    rows = options.megabytes * 1_000_000 // ROW_BYTES
+    rows = int(options.megabytes * 1_000_000) // ROW_BYTES
+    contents = [listens(number, rows, tracks, weights, options.users).encode() for number in range(min(options.contents, options.files))]
     total = 0
     for number in range(options.files):
-        content = listens(number, rows, tracks, weights, options.users).encode()
+        content = contents[number % len(contents)]
         total += len(content)
-        s3.put_object(Bucket=bucket, Key=f"incoming/streams{number:04}.csv", Body=content)
-        print(f"  uploaded {number + 1} of {options.files} files", flush=True)
+        # In parts when it is large, and from memory once.
+        s3.upload_fileobj(io.BytesIO(content), bucket, f"incoming/streams{number:06}.csv")
+        if (number + 1) % max(1, options.files // 20) == 0:
+            print(f"  uploaded {number + 1} of {options.files} files", flush=True)
+    del contents
 
     command = [str(local.BINARY), "run", "--window", "5s", "--log-format", "text", *options.flags]
     started = time.monotonic()
@@ -73,7 +79,7 @@ def main():
     consumer.send_signal(signal.SIGTERM)
     if consumer.wait(timeout=60):
         sys.exit("the consumer did not end cleanly")
-    print(f"{options.files} files of {options.megabytes} MB, {rows * options.files:,} rows, {total:,} bytes: "
+    print(f"{options.files} files of {options.megabytes:g} MB, {rows * options.files:,} rows, {total:,} bytes: "
           f"peak resident memory {peak_kib / 1024:.0f} MiB, {seconds:.0f} s")
 
     command = [str(local.BINARY), "verify", "--date", "2024-06-25"]

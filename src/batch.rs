@@ -5,7 +5,7 @@
 //! costs nothing; after it every step may be repeated by anyone, any number of times, and ends in the same state.
 //! [`Worker::recover`] does for a dead consumer's batch what is left to do.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::aws::{AwsError, Backoff, persist};
-use crate::bucket::{Bucket, Moved};
+use crate::bucket::{Bucket, Moved, READ_AHEAD_BYTES};
 use crate::catalogue::CatalogueSource;
 use crate::columnar::{self, ColumnarError};
 use crate::event::{ObjectEvent, ObjectId};
@@ -30,10 +30,11 @@ use crate::transform::{Limits, Outcome, Preparation, PrepareError, Prepared};
 use crate::upsert::{Reports, UpsertError};
 use crate::window::{Closed, MessageId};
 
-/// Calls for different objects under way at once: claims, copies, deletes.
-const CONCURRENT_OBJECTS: usize = 32;
-/// Bodies that are opened ahead of their turn; each holds a few hundred kilobytes.
-const OPEN_AHEAD: usize = 8;
+/// Calls for different objects under way at once: claims, copies, deletes. Small objects cost round trips and little else.
+const CONCURRENT_OBJECTS: usize = 64;
+/// Bodies that are opened ahead of their turn, while together they have fewer bytes in memory than this.
+const OPEN_AHEAD: usize = 64;
+const OPEN_AHEAD_BYTES: u64 = 4 << 20;
 /// Beats within one lease.
 const BEATS_PER_LEASE: u32 = 4;
 /// When messages come back whose object S3 does not give out: rarely, as each return counts towards the dead-letter queue.
@@ -304,13 +305,19 @@ impl Worker {
         let mut places = Places::new(date_of(opened_at), batch);
         let mut objects = Vec::with_capacity(won.len());
         let bucket = self.bucket.clone();
-        let mut bodies = futures::stream::iter(won)
-            .map(|position| {
+        let (mut waiting, mut open, mut open_bytes) = (won.into_iter(), VecDeque::new(), 0);
+        loop {
+            while open.len() < OPEN_AHEAD
+                && open_bytes < OPEN_AHEAD_BYTES
+                && let Some(position) = waiting.next()
+            {
                 let body = (!unusable.contains_key(&position)).then(|| bucket.read(&events[position].object));
-                std::future::ready((position, body))
-            })
-            .buffered(OPEN_AHEAD);
-        while let Some((position, body)) = bodies.next().await {
+                let bytes = events[position].size.min(READ_AHEAD_BYTES);
+                open_bytes += bytes;
+                open.push_back((position, body, bytes));
+            }
+            let Some((position, body, bytes)) = open.pop_front() else { break };
+            open_bytes -= bytes;
             let event = &events[position];
             let outcome = match body {
                 Some(body) => preparation.add(position, event, body).await?,
@@ -331,7 +338,6 @@ impl Worker {
             let ObjectEvent { object, size, created_at } = event.clone();
             objects.push(ManifestObject { object, size, created_at, fate });
         }
-        drop(bodies);
 
         let Prepared { uploads, delta_files, report_items } = preparation.finish().await?;
         fail_point!("prepared");

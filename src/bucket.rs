@@ -29,8 +29,10 @@ pub const PART_BYTES: usize = 8 << 20;
 const MAX_COPY_BYTES: u64 = 256 << 20;
 /// Parts of an upload, at most. Same source.
 const MAX_PARTS: u64 = 10_000;
-/// Chunks of a body read ahead: a few hundred kilobytes.
+/// Chunks of a body read ahead.
 const CHUNKS_AHEAD: usize = 8;
+/// What these chunks take in memory, about.
+pub const READ_AHEAD_BYTES: u64 = 512 << 10;
 /// Longest wait for the next chunk of a body.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Tries to go on reading a body without any progress.

@@ -140,7 +140,7 @@ pub struct Settings {
 
     /// Report items that a batch may touch; with more, it is split
     ///
-    /// Memory grows with this: some 500 bytes an item where listeners are few, 8 KiB at the most.
+    /// Memory grows with this: some 500 bytes an item where listeners are few, 16 KiB at the most.
     #[arg(
         long,
         env = "MUSIC_STREAMS_MAX_REPORT_ITEMS",

@@ -196,6 +196,7 @@ impl Flow {
                 },
                 () = sleep_if(due_in), if is_idle => match (hand, self.window.close()) {
                     (Hand::Idle(mut worker), Some(window)) => Hand::Busy(Box::pin(async move {
+                        tracing::info!(objects = window.objects.len(), messages = window.messages.len(), "window closed");
                         worker.run(window).await;
                         worker
                     })),

@@ -42,7 +42,7 @@ const MAX_PENDING_BYTES: usize = 64 << 20;
 const MAX_REJECT_BYTES: usize = 8 << 20;
 /// Rows for which the rate limit is asked at a time.
 const ROWS_PER_CHECK: u32 = 4096;
-/// Report items in one delta file: what a roll forward holds in memory at a time, at 8 KiB each at the most.
+/// Report items in one delta file: what a roll forward holds in memory at a time, at 16 KiB each at the most.
 pub const DELTAS_PER_FILE: usize = 4096;
 /// Uploads that are finished at the same time.
 const CONCURRENT_UPLOADS: usize = 16;

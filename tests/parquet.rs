@@ -127,7 +127,7 @@ async fn a_row_group_holds_only_values_that_occur_in_it() {
         format!("{},track-{scattered:016x},2024-06-25 00:00:00\n", 1 + index)
     };
     let mut rows = rows((0..20_000).map(line).collect(), &mut dictionary, 0).await;
-    let mut size_of = |rows: &Rows| {
+    let size_of = |rows: &Rows| {
         let mut file = ParquetFile::curated().unwrap();
         file.append(columnar::encode_rows(rows, dictionary.names()).unwrap()).unwrap();
         file.finish().unwrap().len()
