@@ -105,6 +105,20 @@ fn group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, cri
     group
 }
 
+/// What no program can be faster than: to read the text, and to copy it.
+fn floors(criterion: &mut Criterion) {
+    let csv = csv(false);
+    let mut group = group(criterion, "floor");
+    group.throughput(Throughput::Bytes(csv.len() as u64));
+    group.bench_function("count line feeds", |bencher| {
+        bencher.iter(|| memchr::memchr_iter(b'\n', black_box(csv.as_bytes())).count());
+    });
+    group.bench_function("copy", |bencher| {
+        let mut copy = vec![0; csv.len()];
+        bencher.iter(|| copy.copy_from_slice(black_box(csv.as_bytes())));
+    });
+}
+
 fn messages(criterion: &mut Criterion) {
     let record = |number| {
         serde_json::json!({"eventVersion": "2.1", "eventName": "ObjectCreated:Put", "eventTime": "2026-01-02T03:04:05.678Z",
@@ -239,5 +253,5 @@ fn encoding(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, messages, parsing, folding, encoding);
+criterion_group!(benches, floors, messages, parsing, folding, encoding);
 criterion_main!(benches);
