@@ -12,6 +12,7 @@ import datetime
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -80,6 +81,7 @@ def ours(options):
     latency = Latency(options.latency_ms / 1000)
     command = [str(local.BINARY), "run", "--window", "10m", "--max-objects", str(options.files), "--sweep-interval", "0s",
                "--visibility-timeout", "30m", "--log-format", "json"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with open(HERE.parent.parent / "target/bench-e2e.log", "w+") as log:
         consumer = subprocess.Popen(command, env={**os.environ, **endpoints(latency), **environment}, stderr=log, stdout=log)
         wait_until_empty(environment["MUSIC_STREAMS_QUEUE_URL"], consumer)
@@ -87,6 +89,7 @@ def ours(options):
         consumer.send_signal(signal.SIGTERM)
         if consumer.wait(timeout=60):
             sys.exit("the consumer did not end cleanly")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         log.seek(0)
         lines = [json.loads(line) for line in log if line.startswith("{")]
     said = lambda what: [line for line in lines if line["message"] == what]
@@ -96,6 +99,8 @@ def ours(options):
     since_close = lambda at: (at - datetime.datetime.fromisoformat(closed[0]["timestamp"])).total_seconds()
     seconds = since_close(ended)
     print(f"  ours: {seconds:.1f} s from the close of the window; stages: {done[0]['seconds']}")
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"  {cpu_s:.1f} s of CPU, {cpu_s / sum(latency.counts.values()) * 1e6:.0f} µs a request with all else")
     protocol = sum(count for name, count in latency.counts.items() if name != "reports")
     items = done[0]["report_items"]
     print(f"  requests: {dict(sorted(latency.counts.items()))}")
