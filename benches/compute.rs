@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use music_streams::aggregate::{Dictionary, Fold, Names, Rows};
+use music_streams::aggregate::{DeltaRow, Dictionary, Fold, Names, Rows};
 use music_streams::block::Block;
 use music_streams::catalogue::Catalogue;
-use music_streams::columnar::{self, DeltaRow, ParquetFile};
+use music_streams::columnar::{self, ParquetFile};
 use music_streams::distinct::{Distinct, Member, Members};
 use music_streams::event::{self, ObjectEvent, ObjectId, Version};
 use music_streams::listening_file::{Blocks, ListeningFile};

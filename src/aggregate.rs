@@ -5,6 +5,7 @@
 //! every report item once with all its rows: what is left to do for each row are a few sequential passes. It gives one
 //! [`DayItem`] for each report item that a row touched.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -12,7 +13,6 @@ use foldhash::fast::RandomState;
 
 use crate::block::Parsed;
 use crate::catalogue::{Catalogue, Song};
-use crate::columnar::DeltaRow;
 use crate::distinct::{Member, Members};
 use crate::report::{Report, UNKNOWN};
 use crate::row::day_of;
@@ -326,6 +326,31 @@ impl Fold {
             tracks.chain(genres).chain(users)
         })
     }
+}
+
+/// A report item of a day, in names: a row of a delta file.
+#[derive(Debug)]
+pub struct DeltaRow<'a> {
+    /// Which report.
+    pub report: Report,
+    /// The track id, genre or user id.
+    pub id: Cow<'a, str>,
+    /// The day, in days since the Unix epoch (UTC).
+    pub day: i32,
+    /// Rows counted.
+    pub listens: u64,
+    /// Sum of the tracks' durations, in milliseconds.
+    pub listening_ms: u64,
+    /// The sketch of its distinct members, serialized.
+    pub distinct: Vec<u8>,
+    /// The track's name.
+    pub track_name: Option<&'a str>,
+    /// Its artists.
+    pub artists: Option<&'a str>,
+    /// Every genre it is counted under, joined by [`crate::report::LIST_SEPARATOR`].
+    pub genres: Option<&'a str>,
+    /// The listener's country.
+    pub user_country: Option<&'a str>,
 }
 
 /// What an item is about, by code.

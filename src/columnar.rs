@@ -16,7 +16,6 @@
 //!
 //! Format: <https://github.com/apache/parquet-format>.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::{Cursor, Read, Seek, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +38,7 @@ use parquet2::schema::types::PrimitiveType;
 use parquet2::statistics::{BinaryStatistics, PrimitiveStatistics, Statistics, serialize_statistics};
 use parquet2::write::{DynIter, DynStreamingIterator, FileWriter, Version, WriteOptions};
 
-use crate::aggregate::{Names, Rows};
+use crate::aggregate::{DeltaRow, Names, Rows};
 use crate::catalogue::Song;
 use crate::distinct::Distinct;
 use crate::report::{Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
@@ -639,31 +638,6 @@ fn delta_schema() -> Schema {
         Field::new("genres", DataType::Utf8, true),
         Field::new("user_country", DataType::Utf8, true),
     ])
-}
-
-/// A delta as its file has it.
-#[derive(Debug)]
-pub struct DeltaRow<'a> {
-    /// Which report.
-    pub report: Report,
-    /// The track id, genre or user id.
-    pub id: Cow<'a, str>,
-    /// The day, in days since the Unix epoch (UTC).
-    pub day: i32,
-    /// Rows counted.
-    pub listens: u64,
-    /// Sum of the tracks' durations, in milliseconds.
-    pub listening_ms: u64,
-    /// The sketch of its distinct members, serialized.
-    pub distinct: Vec<u8>,
-    /// The track's name.
-    pub track_name: Option<&'a str>,
-    /// Its artists.
-    pub artists: Option<&'a str>,
-    /// Every genre it is counted under, joined by [`LIST_SEPARATOR`].
-    pub genres: Option<&'a str>,
-    /// The listener's country.
-    pub user_country: Option<&'a str>,
 }
 
 /// Encodes a delta file.

@@ -13,9 +13,9 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::RecvError;
 
-use crate::aggregate::{DayItem, Fold, Names, Rows};
+use crate::aggregate::{DayItem, DeltaRow, Fold, Names, Rows};
 use crate::block::{Block, Parsed};
-use crate::columnar::{self, ColumnarError, DeltaRow, RowGroup};
+use crate::columnar::{self, ColumnarError, RowGroup};
 use crate::event::ObjectEvent;
 
 /// A computation did not come to its end.

@@ -8,8 +8,9 @@ use std::task::{Context, Poll};
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
+use music_streams::aggregate::DeltaRow;
 use music_streams::aws::Item;
-use music_streams::columnar::{DeltaRow, decode_deltas, encode_deltas};
+use music_streams::columnar::{decode_deltas, encode_deltas};
 use music_streams::distinct::Member;
 use music_streams::event::{admit, decode};
 use music_streams::ledger::{parse_registry, registry_item};
