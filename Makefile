@@ -73,8 +73,9 @@ chaos: ## kill, freeze and cut off consumers at random: make chaos SECONDS=120 S
 
 .PHONY: bench
 bench: ## run the benchmarks: make bench [SAVE=name] [COMPARE=name]
+	@rm -rf target/criterion/*/*/new
 	cargo bench --locked --bench compute -- --quiet $(if $(SAVE),--save-baseline '$(SAVE)') $(if $(COMPARE),--baseline '$(COMPARE)')
-	@$(PYTHON) benches/table.py $(if $(SAVE),--baseline '$(SAVE)') $(if $(COMPARE),--compare '$(COMPARE)')
+	@$(PYTHON) benches/table.py $(if $(COMPARE),--compare '$(COMPARE)')
 
 .PHONY: bench-peers
 bench-peers: ## compare with DuckDB, Polars and PySpark on the same job: make bench-peers ROWS='1000000 10000000' ROUNDS=5

@@ -22,9 +22,14 @@ sys.path.insert(0, str(ROOT / "localstack"))
 import local  # noqa: E402
 
 ROW_BYTES = 49
+MOST_ROWS = 1_000_000
 
 
 def listens(seed, rows, tracks, weights, users):
+    """A file. What is longer than a million rows repeats itself."""
+    if rows > MOST_ROWS:
+        header, body = listens(seed, MOST_ROWS, tracks, weights, users).split("\n", 1)
+        return "\n".join([header, body * (rows // MOST_ROWS)])
     choose = random.Random(seed)
     listeners = choose.choices(range(1, users + 1), k=rows)
     seconds = choose.choices(range(86_400), k=rows)
@@ -57,6 +62,7 @@ def main():
     s3.put_object(Bucket=bucket, Key="reference/songs.csv", Body=songs.encode())
     s3.put_object(Bucket=bucket, Key="reference/users.csv", Body=users.encode())
     rows = int(options.megabytes * 1_000_000) // ROW_BYTES
+    rows -= rows % MOST_ROWS if rows > MOST_ROWS else 0
     contents = [listens(number, rows, tracks, weights, options.users).encode() for number in range(min(options.contents, options.files))]
     total = 0
     for number in range(options.files):

@@ -1,6 +1,6 @@
 """The results of `make bench` as a table: medians, throughput, and the change since a saved baseline.
 
-    table.py [--baseline NAME] [--compare NAME]
+    table.py [--compare NAME]
 """
 
 import argparse
@@ -22,11 +22,10 @@ def in_units(rate, kind):
 
 def main():
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--baseline", default="new")
     arguments.add_argument("--compare")
     options = arguments.parse_args()
     lines = []
-    for folder in sorted(RESULTS.glob(f"*/*/{options.baseline}")):
+    for folder in sorted(RESULTS.glob("*/*/new")):
         benchmark = json.loads((folder / "benchmark.json").read_text())
         median_ns = json.loads((folder / "estimates.json").read_text())["median"]["point_estimate"]
         (kind, amount), = benchmark["throughput"].items()
