@@ -25,17 +25,38 @@ ROW_BYTES = 49
 MOST_ROWS = 1_000_000
 
 
-def listens(seed, rows, tracks, weights, users):
-    """A file. What is longer than a million rows repeats itself."""
-    if rows > MOST_ROWS:
-        header, body = listens(seed, MOST_ROWS, tracks, weights, users).split("\n", 1)
-        return "\n".join([header, body * (rows // MOST_ROWS)])
-    choose = random.Random(seed)
-    listeners = choose.choices(range(1, users + 1), k=rows)
-    seconds = choose.choices(range(86_400), k=rows)
-    lines = (f"{user},{track},2024-06-25 {second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}\n"
-             for user, track, second in zip(listeners, choose.choices(tracks, cum_weights=weights, k=rows), seconds))
-    return "user_id,track_id,listen_time\n" + "".join(lines)
+class Listens(io.RawIOBase):
+    """A file. What is longer than a million rows repeats itself, and is never in memory as a whole."""
+
+    def __init__(self, seed, rows, tracks, weights, users):
+        choose = random.Random(seed)
+        few = min(rows, MOST_ROWS)
+        listeners = choose.choices(range(1, users + 1), k=few)
+        seconds = choose.choices(range(86_400), k=few)
+        lines = (f"{user},{track},2024-06-25 {second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}\n"
+                 for user, track, second in zip(listeners, choose.choices(tracks, cum_weights=weights, k=few), seconds))
+        self.header, self.body = b"user_id,track_id,listen_time\n", "".join(lines).encode()
+        self.bytes = len(self.header) + len(self.body) * (rows // few)
+        self.rewind()
+
+    def rewind(self):
+        self.place, self.left = self.header, self.bytes
+        return self
+
+    def readable(self):
+        return True
+
+    def read(self, size=-1):
+        taken = []
+        while size and self.left:
+            if not self.place:
+                self.place = memoryview(self.body)
+            piece = bytes(self.place[:size if size > 0 else self.left])
+            self.place = self.place[len(piece):]
+            self.left -= len(piece)
+            size -= len(piece) if size > 0 else 0
+            taken.append(piece)
+        return b"".join(taken)
 
 
 def main():
@@ -63,13 +84,12 @@ def main():
     s3.put_object(Bucket=bucket, Key="reference/users.csv", Body=users.encode())
     rows = int(options.megabytes * 1_000_000) // ROW_BYTES
     rows -= rows % MOST_ROWS if rows > MOST_ROWS else 0
-    contents = [listens(number, rows, tracks, weights, options.users).encode() for number in range(min(options.contents, options.files))]
+    contents = [Listens(number, rows, tracks, weights, options.users) for number in range(min(options.contents, options.files))]
     total = 0
     for number in range(options.files):
         content = contents[number % len(contents)]
-        total += len(content)
-        # In parts when it is large, and from memory once.
-        s3.upload_fileobj(io.BytesIO(content), bucket, f"incoming/streams{number:06}.csv")
+        total += content.bytes
+        s3.upload_fileobj(content.rewind(), bucket, f"incoming/streams{number:06}.csv")
         if (number + 1) % max(1, options.files // 20) == 0:
             print(f"  uploaded {number + 1} of {options.files} files", flush=True)
     del contents

@@ -16,6 +16,8 @@ use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tokio_util::sync::CancellationToken;
 
+use crate::requests::Requests;
+
 /// Tries of one call inside the SDK, with its own backoff, before it counts as failed.
 const CALL_ATTEMPTS: u32 = 4;
 /// Longest wait for a connection.
@@ -139,17 +141,22 @@ fn lacks_credentials(error: &dyn std::error::Error) -> bool {
     false
 }
 
+/// What services say when they ask to slow down.
+pub const THROTTLING_CODES: [&str; 9] = [
+    "ThrottlingException",
+    "Throttling",
+    "RequestThrottled",
+    "SlowDown",
+    "RequestLimitExceeded",
+    "ProvisionedThroughputExceededException",
+    "TooManyRequestsException",
+    "OverLimit",
+    "LimitExceededException",
+];
+
 fn kind_of(code: &str, status: u16) -> Kind {
     match code {
-        "ThrottlingException"
-        | "Throttling"
-        | "RequestThrottled"
-        | "SlowDown"
-        | "RequestLimitExceeded"
-        | "ProvisionedThroughputExceededException"
-        | "TooManyRequestsException"
-        | "OverLimit"
-        | "LimitExceededException" => Kind::Throttled,
+        _ if THROTTLING_CODES.contains(&code) => Kind::Throttled,
         "ConditionalCheckFailedException" | "PreconditionFailed" => Kind::Condition,
         "AccessDenied"
         | "AccessDeniedException"
@@ -191,6 +198,8 @@ pub struct Clients {
     pub sqs: aws_sdk_sqs::Client,
     /// DynamoDB.
     pub dynamodb: aws_sdk_dynamodb::Client,
+    /// What became of their requests.
+    pub requests: Requests,
 }
 
 impl Clients {
@@ -211,15 +220,20 @@ impl Clients {
             .await;
         let endpoint_given =
             ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().any(|name| std::env::var_os(name).is_some());
+        let requests = Requests::default();
         let s3 = aws_sdk_s3::config::Builder::from(&config)
+            .interceptor(requests.clone())
             .force_path_style(endpoint_given)
             // Parts of an upload need no checksum beyond the transport's; their completion would have to repeat each.
             .request_checksum_calculation(aws_sdk_s3::config::RequestChecksumCalculation::WhenRequired)
             .build();
+        let sqs = aws_sdk_sqs::config::Builder::from(&config).interceptor(requests.clone()).build();
+        let dynamodb = aws_sdk_dynamodb::config::Builder::from(&config).interceptor(requests.clone()).build();
         Clients {
             s3: aws_sdk_s3::Client::from_conf(s3),
-            sqs: aws_sdk_sqs::Client::new(&config),
-            dynamodb: aws_sdk_dynamodb::Client::new(&config),
+            sqs: aws_sdk_sqs::Client::from_conf(sqs),
+            dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb),
+            requests,
         }
     }
 }

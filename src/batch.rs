@@ -6,27 +6,33 @@
 //! [`Worker::recover`] does for a dead consumer's batch what is left to do.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fail::fail_point;
 use futures::{StreamExt, TryStreamExt};
+use opentelemetry::KeyValue;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use crate::aws::{AwsError, Backoff, persist};
 use crate::bucket::{Bucket, Moved, READ_AHEAD_BYTES};
 use crate::catalogue::CatalogueSource;
 use crate::columnar::{self, ColumnarError};
+use crate::compute::Scope;
+use crate::ecs::ScaleInProtection;
 use crate::event::{ObjectEvent, ObjectId};
+use crate::health::Progress;
 use crate::layout::{self, Places};
 use crate::ledger::{Claim, Ledger};
 use crate::listening_file::BadObject;
 use crate::manifest::{Counts, Fate, Manifest, ManifestObject};
+use crate::metrics::{label, metrics};
 use crate::protocol::{BatchNumber, Entry, State};
 use crate::queue::Custody;
 use crate::row::date_of;
-use crate::transform::{Limits, Outcome, Preparation, PrepareError, Prepared};
+use crate::stages::Stages;
+use crate::transform::{Limits, Outcome, Plan, Preparation, PrepareError, Prepared};
 use crate::upsert::{Reports, UpsertError};
 use crate::window::{Closed, MessageId};
 
@@ -114,6 +120,10 @@ pub struct Worker {
     pub limits: Limits,
     /// How long an owner may be silent.
     pub lease: Duration,
+    /// Told of every step, so that a batch that stands still is seen.
+    pub progress: Progress,
+    /// Keeps the task while a batch is committed and not done.
+    pub protection: ScaleInProtection,
     /// The process is about to stop: what is not committed is given up.
     pub stop: CancellationToken,
     /// The time to stop is up: what is committed is left to the next consumer.
@@ -130,7 +140,15 @@ impl Worker {
         let mut pending = vec![(0..window.objects.len()).collect::<Vec<_>>()];
         while let Some(objects) = pending.pop() {
             let work = Work { events: &window.objects, positions: &objects, unusable: &unusable };
-            match self.attempt(&work, &mut finishes).await {
+            let mut stages = Stages::begin("batch", None);
+            let span = stages.log_span();
+            let attempted = self.attempt(&work, &mut finishes, &mut stages).instrument(span).await;
+            if let Err(error) = &attempted {
+                stages.failed(error);
+                metrics().batches.add(1, &label("outcome", "failed"));
+            }
+            drop(stages);
+            match attempted {
                 Ok(()) => {}
                 Err(BatchError::Prepare(PrepareError::Spoiled { object, outcome: Outcome::Unreadable(error) })) => {
                     tracing::error!(object = window.objects[object].object.key, "left out: {error}");
@@ -169,6 +187,7 @@ impl Worker {
             }
         }
         self.settle_messages(&window, &finishes).await;
+        self.progress.rests();
     }
 
     /// A message is deleted when all its objects are finished, and only then.
@@ -200,20 +219,26 @@ impl Worker {
     }
 
     /// One batch.
-    async fn attempt(&mut self, work: &Work<'_>, finishes: &mut [Finish]) -> Result<(), BatchError> {
+    async fn attempt(
+        &mut self,
+        work: &Work<'_>,
+        finishes: &mut [Finish],
+        stages: &mut Stages,
+    ) -> Result<(), BatchError> {
         let Work { events, positions, .. } = *work;
-        let mut stages = Stages::begin();
         let stop = self.stop.clone();
+        self.progress.made();
 
         // Open.
         let batch = persist(&stop, async || self.ledger.open().await).await?;
         fail_point!("opened");
+        stages.note("batch", batch);
         let opened_at = jiff::Timestamp::now();
         let heart = self.beat(batch);
 
         // Claim and prepare; until the commit, any failure gives the batch up.
         let prepared = tokio::select! {
-            prepared = self.claim_and_prepare(batch, opened_at, work, finishes, &mut stages) => prepared,
+            prepared = self.claim_and_prepare(batch, opened_at, work, finishes, stages) => prepared,
             () = heart.evicted.cancelled() => Err(BatchError::Evicted),
             () = stop.cancelled() => Err(PrepareError::Cancelled.into()),
         };
@@ -244,12 +269,15 @@ impl Worker {
 
         // Roll forward.
         stages.end("commit");
-        self.roll_forward(batch, &manifest, &mut stages).await.map_err(BatchError::LeftCommitted)?;
+        self.roll_forward(batch, &manifest, stages).await.map_err(BatchError::LeftCommitted)?;
         let done: HashSet<&ObjectId> = manifest.objects.iter().map(|object| &object.object).collect();
         for &position in positions.iter().filter(|&&position| done.contains(&events[position].object)) {
             finishes[position] = Finish::Finished;
         }
         let counts = Counts::of(&manifest);
+        stages.note("objects", counts.objects);
+        stages.note("rows", counts.rows);
+        stages.note("report_items", report_items as u64);
         let lag = counts.oldest_created_at.map_or(0, |oldest| jiff::Timestamp::now().as_second() - oldest.as_second());
         tracing::info!(
             batch,
@@ -289,7 +317,10 @@ impl Worker {
         for (position, claim) in claims {
             match claim {
                 Claim::Won => won.push(position),
-                Claim::Duplicate => finishes[position] = Finish::Finished,
+                Claim::Duplicate => {
+                    metrics().objects.add(1, &label("outcome", "duplicate"));
+                    finishes[position] = Finish::Finished;
+                }
                 Claim::Left => finishes[position] = Finish::Elsewhere,
             }
         }
@@ -301,7 +332,8 @@ impl Worker {
 
         let catalogue = self.catalogue.latest().await;
         let (bucket, limits, stop) = (self.bucket.clone(), self.limits.clone(), self.stop.clone());
-        let mut preparation = Preparation::new(bucket, catalogue, batch, opened_at, limits, stop);
+        let plan = Plan { batch, opened_at, scope: Scope::Batch };
+        let mut preparation = Preparation::new(bucket, catalogue, plan, limits, stop, self.progress.clone());
         let mut places = Places::new(date_of(opened_at), batch);
         let mut objects = Vec::with_capacity(won.len());
         let bucket = self.bucket.clone();
@@ -339,9 +371,10 @@ impl Worker {
             objects.push(ManifestObject { object, size, created_at, fate });
         }
 
-        let Prepared { uploads, delta_files, report_items } = preparation.finish().await?;
+        let Prepared { uploads, delta_files, report_items, rejected } = preparation.finish().await?;
         fail_point!("prepared");
-        let manifest = Manifest { batch, opened_at, objects, uploads, delta_files };
+        let traceparent = stages.traceparent();
+        let manifest = Manifest { batch, opened_at, objects, uploads, delta_files, rejected, traceparent };
         let json = serde_json::to_vec(&manifest).map_err(BatchError::Manifest)?;
         self.bucket.put(&layout::manifest_key(batch), json, "application/json").await?;
         fail_point!("manifest written");
@@ -389,6 +422,7 @@ impl Worker {
         stages: &mut Stages,
     ) -> Result<(), RollForwardError> {
         let halt = &self.halt;
+        let _protected = self.protection.hold();
 
         // Upsert.
         let through = persist(halt, async || self.ledger.registry().await).await?.applied_through().min(batch - 1);
@@ -402,6 +436,7 @@ impl Worker {
         }
         fail_point!("upserted");
         stages.end("upsert");
+        observe_freshness(manifest);
 
         // Publish.
         futures::stream::iter(&manifest.uploads)
@@ -425,12 +460,14 @@ impl Worker {
         // Finish.
         let summary = serde_json::to_string(&Counts::of(manifest)).unwrap_or_default();
         persist(halt, async || self.ledger.close(batch, State::Done, &summary).await).await?;
+        observe_done(manifest);
         Ok(())
     }
 
     /// Moves one object to the archive or to quarantine.
     async fn put_away(&self, batch: BatchNumber, object: &ManifestObject) -> Result<(), AwsError> {
         let ManifestObject { object, size, fate, .. } = object;
+        self.progress.made();
         let to = match fate {
             Fate::Archived { to, .. } => to,
             Fate::Quarantined { to, reason } => {
@@ -460,6 +497,7 @@ impl Worker {
         let recovered = match seen.state {
             State::Open => match self.ledger.abandon(batch, &seen).await {
                 Ok(true) => {
+                    metrics().recoveries.add(1, &label("what", "abandoned"));
                     tracing::warn!(batch, owner = seen.owner, "abandoned an open batch whose owner is silent");
                     self.clear_away(batch).await.map_err(RollForwardError::from)
                 }
@@ -473,6 +511,7 @@ impl Worker {
         if let Err(error) = recovered {
             tracing::warn!(batch, "recovery did not succeed: {error}; trying again after the lease");
         }
+        self.progress.rests();
     }
 
     async fn adopt_and_finish(&self, batch: BatchNumber, seen: &Entry) -> Result<(), RollForwardError> {
@@ -480,16 +519,23 @@ impl Worker {
             return Ok(());
         }
         fail_point!("adopted");
+        metrics().recoveries.add(1, &label("what", "adopted"));
+        self.progress.made();
         tracing::warn!(batch, owner = seen.owner, "took over a committed batch whose owner is silent");
         let _heart = self.beat(batch);
         let key = layout::manifest_key(batch);
         let json = persist(&self.halt, async || self.bucket.read_all(&key).await).await?;
         let manifest: Manifest =
             serde_json::from_slice(&json).map_err(|error| RollForwardError::Manifest { key, error })?;
-        let mut stages = Stages::begin();
-        self.roll_forward(batch, &manifest, &mut stages).await?;
-        tracing::info!(batch, objects = manifest.objects.len(), seconds = %stages, "batch done after recovery");
-        Ok(())
+        let mut stages = Stages::begin("batch recovery", manifest.traceparent.as_deref());
+        stages.note("batch", batch);
+        let span = stages.log_span();
+        let finish = async {
+            self.roll_forward(batch, &manifest, &mut stages).await.inspect_err(|error| stages.failed(error))?;
+            tracing::info!(batch, objects = manifest.objects.len(), seconds = %stages, "batch done after recovery");
+            Ok(())
+        };
+        finish.instrument(span).await
     }
 
     fn beat(&self, batch: BatchNumber) -> Heart {
@@ -518,30 +564,29 @@ struct Heart {
     _beating: AbortOnDropHandle<()>,
 }
 
-/// How long each stage of a batch took.
-struct Stages {
-    last: Instant,
-    ended: Vec<(&'static str, Duration)>,
-}
-
-impl Stages {
-    fn begin() -> Self {
-        Stages { last: Instant::now(), ended: Vec::new() }
-    }
-
-    fn end(&mut self, stage: &'static str) {
-        let now = Instant::now();
-        self.ended.push((stage, now - self.last));
-        self.last = now;
-    }
-}
-
-impl fmt::Display for Stages {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (stage, duration)) in self.ended.iter().enumerate() {
-            let space = if index == 0 { "" } else { " " };
-            write!(f, "{space}{stage} {:.3}", duration.as_secs_f64())?;
+/// How old the objects are whose listens have just come into the reports.
+fn observe_freshness(manifest: &Manifest) {
+    let now = jiff::Timestamp::now();
+    for object in &manifest.objects {
+        if let (Fate::Archived { .. }, Some(created_at)) = (&object.fate, object.created_at) {
+            let age = now.duration_since(created_at).as_secs_f64().max(0.0);
+            metrics().freshness.record(age, &[]);
         }
-        Ok(())
+    }
+}
+
+/// What a batch did. Counted at its end, so that what was tried several times counts once.
+fn observe_done(manifest: &Manifest) {
+    let counts = Counts::of(manifest);
+    let metrics = metrics();
+    metrics.batches.add(1, &label("outcome", "done"));
+    metrics.objects.add(counts.archived, &label("outcome", "archived"));
+    metrics.objects.add(counts.quarantined, &label("outcome", "quarantined"));
+    metrics.objects.add(counts.gone, &label("outcome", "superseded"));
+    metrics.object_bytes.add(counts.bytes, &[]);
+    metrics.rows_read.add(counts.rows, &[]);
+    metrics.rows_curated.add(counts.rows - counts.rejected, &[]);
+    for (kind, count) in &manifest.rejected {
+        metrics.rows_rejected.add(*count, &[KeyValue::new("reason", kind.clone())]);
     }
 }

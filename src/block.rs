@@ -14,7 +14,7 @@
 //!
 //! docs/adr/0011-compute-path.md has the measurements.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -56,8 +56,8 @@ pub struct Block {
 pub struct Parsed {
     /// Rows, good and rejected.
     pub rows: u64,
-    /// Rejected rows.
-    pub rejected: u64,
+    /// Rejected rows, by [`Rejection::kind`].
+    pub rejected: BTreeMap<&'static str, u64>,
     pub(crate) tracks: Vec<u32>,
     pub(crate) users: Vec<u32>,
     pub(crate) times: Vec<i64>,
@@ -229,7 +229,7 @@ impl Parser<'_> {
 
     fn reject<'r>(&mut self, line: u64, rejection: Rejection, fields: impl Iterator<Item = &'r [u8]>) {
         self.parsed.rows += 1;
-        self.parsed.rejected += 1;
+        *self.parsed.rejected.entry(rejection.kind()).or_default() += 1;
         let shown = |field: &[u8]| String::from_utf8_lossy(&field[..field.len().min(SHOWN.0)]).into_owned();
         let fields: Vec<String> = fields.take(SHOWN.1).map(shown).collect();
         let reject = serde_json::json!({
@@ -448,7 +448,7 @@ pub(crate) mod tests {
                 .lines()
                 .map(|reject| serde_json::from_str::<serde_json::Value>(reject).unwrap()["line"].as_u64().unwrap())
                 .collect();
-            assert_eq!((parsed.rows, parsed.rejected, lines), (5, 2, vec![4, 6]));
+            assert_eq!((parsed.rows, parsed.rejected.values().sum::<u64>(), lines), (5, 2, vec![4, 6]));
         }
     }
 }

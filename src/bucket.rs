@@ -216,6 +216,26 @@ impl Bucket {
         Ok(pages.into_iter().flat_map(|page| page.contents.unwrap_or_default()).filter_map(listed).collect())
     }
 
+    /// The last of our own keys under a prefix that sort behind a key; `None` where there is none.
+    pub async fn last_key_behind(&self, prefix: &str, key: String) -> Result<Option<String>, AwsError> {
+        let list = self.client.list_objects_v2().bucket(&self.name).prefix(prefix).start_after(key);
+        let mut pages = list.into_paginator().send();
+        let mut last = None;
+        while let Some(page) = pages.try_next().await.map_err(explain("s3:ListBucket", self.url(prefix)))? {
+            last = page.contents.unwrap_or_default().pop().and_then(|object| object.key).or(last);
+        }
+        Ok(last)
+    }
+
+    /// The folders directly under a prefix of our own, each with the slash at its end.
+    pub async fn folders(&self, prefix: &str) -> Result<Vec<String>, AwsError> {
+        let list = self.client.list_objects_v2().bucket(&self.name).prefix(prefix).delimiter("/");
+        let pages: Vec<_> =
+            list.into_paginator().send().try_collect().await.map_err(explain("s3:ListBucket", self.url(prefix)))?;
+        let folders = pages.into_iter().flat_map(|page| page.common_prefixes.unwrap_or_default());
+        Ok(folders.filter_map(|folder| folder.prefix).collect())
+    }
+
     /// The current object under a key.
     pub async fn find(&self, key: &str) -> Result<Option<ObjectId>, AwsError> {
         let head = self.client.head_object().bucket(&self.name).key(key).send().await;

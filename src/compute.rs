@@ -65,6 +65,26 @@ pub fn parse<E: From<ComputeError>>(
     blocks.map_ok(start).try_buffered(BLOCKS_AHEAD * cores())
 }
 
+/// What of the rows is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything: a batch.
+    Batch,
+    /// One day's file and figures.
+    Day(i32),
+    /// One day's figures, and no file.
+    FiguresOf(i32),
+}
+
+impl Scope {
+    fn has(self, day: i32) -> bool {
+        match self {
+            Scope::Batch => true,
+            Scope::Day(only) | Scope::FiguresOf(only) => day == only,
+        }
+    }
+}
+
 /// Row groups of each day, in the making or made.
 type Encoding = oneshot::Receiver<Result<Vec<(i32, RowGroup)>, ColumnarError>>;
 
@@ -72,15 +92,16 @@ type Encoding = oneshot::Receiver<Result<Vec<(i32, RowGroup)>, ColumnarError>>;
 #[derive(Debug)]
 pub struct Compute {
     names: Names,
+    scope: Scope,
     fold: oneshot::Receiver<Fold>,
     encoding: VecDeque<Encoding>,
 }
 
 impl Compute {
     /// Nothing yet.
-    pub fn new(names: Names) -> Self {
+    pub fn new(names: Names, scope: Scope) -> Self {
         let fold = spawn(Fold::default);
-        Compute { names, fold, encoding: VecDeque::new() }
+        Compute { names, scope, fold, encoding: VecDeque::new() }
     }
 
     /// Begins work on rows, once the fold is through with those before; tells how many report items these touched.
@@ -88,16 +109,21 @@ impl Compute {
         let mut fold = (&mut self.fold).await?;
         let items = fold.items();
         let names = self.names.clone();
-        let days = Arc::new(rows.by_day());
+        let scope = self.scope;
+        let mut days = rows.by_day();
+        days.retain(|(day, _)| scope.has(*day));
+        let days = Arc::new(days);
         let (of_fold, names_of_fold) = (Arc::clone(&days), names.clone());
         self.fold = spawn(move || {
             of_fold.iter().for_each(|(day, rows)| fold.add(*day, rows, &names_of_fold));
             fold
         });
-        self.encoding.push_back(spawn(move || {
-            let encode = |(day, rows): &(i32, Rows)| Ok((*day, columnar::encode_rows(rows, &names)?));
-            days.iter().map(encode).collect()
-        }));
+        if !matches!(scope, Scope::FiguresOf(_)) {
+            self.encoding.push_back(spawn(move || {
+                let encode = |(day, rows): &(i32, Rows)| Ok((*day, columnar::encode_rows(rows, &names)?));
+                days.iter().map(encode).collect()
+            }));
+        }
         Ok(items)
     }
 
@@ -112,9 +138,9 @@ impl Compute {
         }
     }
 
-    /// What all rows add up to.
-    pub async fn into_fold(self) -> Result<Fold, ComputeError> {
-        Ok(self.fold.await?)
+    /// What all rows add up to, once.
+    pub async fn take_fold(&mut self) -> Result<Fold, ComputeError> {
+        Ok((&mut self.fold).await?)
     }
 }
 

@@ -4,6 +4,7 @@
 //! [`Settings::problems`] checks them before anything starts. What AWS needs (region, credentials,
 //! endpoint) comes from the standard `AWS_*` variables.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -175,6 +176,20 @@ pub struct Settings {
     /// Keep it below the stop timeout of the container: 30 s by default on ECS, 120 s at the most on Fargate.
     #[arg(long, env = "MUSIC_STREAMS_SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "25s", value_parser = humantime::parse_duration, help_heading = "Process")]
     pub shutdown_timeout: Duration,
+
+    /// Answer questions about health there, over HTTP: /live and /ready [default: nowhere]
+    ///
+    /// The container image has 127.0.0.1:8080, where music-streams health asks; 0.0.0.0:8080 lets an orchestrator ask.
+    #[arg(long, env = "MUSIC_STREAMS_HEALTH_ADDRESS", value_name = "ADDRESS", help_heading = "Process")]
+    pub health_address: Option<SocketAddr>,
+
+    /// Not ready when an AWS service has failed for so long
+    #[arg(long, env = "MUSIC_STREAMS_UNREADY_AFTER", value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration, help_heading = "Process")]
+    pub unready_after: Duration,
+
+    /// Not live when a batch has stood still for so long, although AWS answers
+    #[arg(long, env = "MUSIC_STREAMS_STUCK_AFTER", value_name = "DURATION", default_value = "15m", value_parser = humantime::parse_duration, help_heading = "Process")]
+    pub stuck_after: Duration,
 
     /// Stop by itself after so long without any message or batch [default: never]
     #[arg(long, env = "MUSIC_STREAMS_EXIT_WHEN_IDLE", value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Process")]

@@ -65,6 +65,16 @@ pub fn batch_prefix(batch: BatchNumber) -> String {
     format!("{BATCHES}{}/", batch_name(batch))
 }
 
+/// Sorts behind everything that a batch keeps, and before what later ones do.
+pub fn behind_batch(batch: BatchNumber) -> String {
+    format!("{BATCHES}{}0", batch_name(batch))
+}
+
+/// The batch in the name of a folder, which is the one after `parents` of them in the key.
+pub fn batch_of_folder(key: &str, parents: usize) -> Option<BatchNumber> {
+    key.split('/').nth(parents)?.strip_prefix("batch-")?.parse().ok()
+}
+
 /// What a batch decided: objects, uploads, delta files.
 pub fn manifest_key(batch: BatchNumber) -> String {
     format!("{}manifest.json", batch_prefix(batch))
@@ -167,5 +177,8 @@ mod tests {
         assert_eq!(batch_of_curated(&curated_key("2026-01-02", 42, 1)), Some(42));
         assert_eq!(batch_of_curated(&curated_key("2026-01-02", 42, 3)), Some(42));
         assert_eq!(batch_of_curated("curated/report_date=2026-01-02/part-0.parquet"), None);
+        assert_eq!(batch_of_folder(&manifest_key(42), 1), Some(42));
+        assert_eq!(batch_of_folder("archive/2026-01-02/batch-000000000042/batch-7/x", 2), Some(42));
+        assert!(deltas_key(42, 9) < behind_batch(42) && behind_batch(42) < deltas_key(43, 1));
     }
 }

@@ -176,6 +176,11 @@ impl Ledger {
         self.change(|registry| registry.abandon_own(number, &self.owner)).await
     }
 
+    /// Takes no number up to this one any more.
+    pub async fn skip_to(&self, number: BatchNumber) -> Result<(), AwsError> {
+        self.change(|registry| registry.skip_to(number)).await.map(drop)
+    }
+
     /// Writes the record of a finished batch, then takes it off the registry. In this order, so that its state can be
     /// found at any time; both may be repeated.
     pub async fn close(&self, number: BatchNumber, state: State, summary: &str) -> Result<(), AwsError> {

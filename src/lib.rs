@@ -20,6 +20,7 @@
 //! | [`sweep`] | objects that no message announces | shell |
 //! | [`window`] | which objects are worked on together | pure |
 //! | [`batch`] | the protocol carried out, top to bottom | shell |
+//! | [`stages`] | a batch's stages, as they are told | shell |
 //! | [`protocol`] | the protocol's decisions | pure |
 //! | [`manifest`] | what a batch decided | shell |
 //! | [`ledger`] | the protocol's state in DynamoDB | shell |
@@ -44,6 +45,11 @@
 //! | [`dead_letters`] | `music-streams dead-letters` | shell |
 //! | [`show`] | tables and texts for people | pure |
 //! | [`aws`] | clients, and what to do about errors | shell |
+//! | [`requests`] | what became of every request | shell |
+//! | [`health`] | whether the consumer is ready, and lives | shell |
+//! | [`metrics`] | every metric there is | pure |
+//! | [`telemetry`] | metrics and traces, exported over OTLP | shell |
+//! | [`ecs`] | what ECS tells a task, and is told by it | shell |
 //!
 //! # Glossary
 //!
@@ -81,21 +87,27 @@ pub mod config;
 pub mod csv;
 pub mod dead_letters;
 pub mod distinct;
+pub mod ecs;
 pub mod event;
+pub mod health;
 pub mod layout;
 pub mod ledger;
 pub mod listening_file;
 pub mod manifest;
+pub mod metrics;
 pub mod pipeline;
 pub mod protocol;
 pub mod query;
 pub mod queue;
 pub mod report;
+pub mod requests;
 pub mod row;
 pub mod show;
+pub mod stages;
 pub mod status;
 pub mod sweep;
 pub mod tables;
+pub mod telemetry;
 pub mod transform;
 pub mod upsert;
 pub mod verify;

@@ -8,9 +8,11 @@ use comfy_table::{Table, presets};
 use music_streams::aws::{AwsError, Clients};
 use music_streams::config::{self, Settings};
 use music_streams::dead_letters::DeadLettersQuery;
+use music_streams::health::HealthQuery;
 use music_streams::pipeline;
 use music_streams::query::Query;
 use music_streams::status::StatusQuery;
+use music_streams::telemetry::Telemetry;
 use music_streams::verify::VerifyQuery;
 use tracing_subscriber::EnvFilter;
 
@@ -54,6 +56,10 @@ enum Command {
     Verify(VerifyQuery),
     /// Show the messages that nobody could work off, and why; or send them back
     DeadLetters(DeadLettersQuery),
+    /// Ask a running consumer whether it lives, or is ready; for health checks of containers
+    ///
+    /// The exit status is 0 if it is, and 1 if not, with the reason.
+    Health(HealthQuery),
     /// Print every setting of the pipeline with its value and source, and say what is wrong
     CheckConfig(CheckConfig),
 }
@@ -107,6 +113,7 @@ fn main() -> ExitCode {
             Command::Status(query) => say(query.answer(clients().await).await),
             Command::Verify(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::DeadLetters(query) => say(query.answer(clients().await).await),
+            Command::Health(query) => query.ask().await.map(|said| println!("{said}")),
             Command::CheckConfig(check) => check_config(&check, &matches),
         }
     });
@@ -147,7 +154,10 @@ async fn run_consumer(run: &Run) -> Result<(), String> {
         return Err(problems.join("\nmusic-streams: "));
     }
     start_logging(run.log_format);
-    pipeline::run(&run.settings, clients().await).await.map_err(|error| error.to_string())
+    let telemetry = Telemetry::start().await.map_err(|error| format!("telemetry: {error} (check the OTEL_ variables)"))?;
+    let done = pipeline::run(&run.settings, clients().await, &telemetry).await.map_err(|error| error.to_string());
+    telemetry.stop().await;
+    done
 }
 
 fn start_logging(format: LogFormat) {
@@ -155,9 +165,9 @@ fn start_logging(format: LogFormat) {
     let is_terminal = std::io::stderr().is_terminal();
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+        LogFormat::Json => logs.json().flatten_event(true).with_span_list(false).init(),
         LogFormat::Auto if !is_terminal => {
-            logs.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+            logs.json().flatten_event(true).with_span_list(false).init();
         }
         LogFormat::Auto | LogFormat::Text => logs.with_target(false).with_ansi(is_terminal).init(),
     }

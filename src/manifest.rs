@@ -3,6 +3,8 @@
 //! Written before the commit, it is all that a roll forward needs, by whomever; afterwards it tells what became of
 //! each object for as long as it is kept ([`crate::layout::BATCHES`]).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::aws::{AwsError, Kind};
@@ -24,6 +26,12 @@ pub struct Manifest {
     pub uploads: Vec<Upload>,
     /// Delta files to apply.
     pub delta_files: Vec<DeltaFile>,
+    /// Rejected rows by what is wrong with them.
+    #[serde(default)]
+    pub rejected: BTreeMap<String, u64>,
+    /// The context of its trace ([`crate::stages`]), where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 impl Manifest {

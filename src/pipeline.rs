@@ -13,52 +13,75 @@
 //! Stop, on SIGTERM or Ctrl-C: receivers finish their poll and give back what it brings; buffered messages are given back; a
 //! batch that is not committed is given up; one that is committed goes on until it is done or the time is up.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::LocalBoxFuture;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::aws::{AwsError, Backoff, Clients};
+use crate::aws::{Backoff, Clients};
 use crate::batch::{UNREADABLE_DELAY, Worker};
 use crate::bucket::Bucket;
-use crate::catalogue::{CatalogueError, CatalogueSource};
+use crate::catalogue::CatalogueSource;
 use crate::config::Settings;
+use crate::ecs::ScaleInProtection;
 use crate::event::{admit, decode};
+use crate::health::Health;
 use crate::ledger::{LEDGER_TABLE, Ledger};
+use crate::metrics::{label, metrics};
 use crate::protocol::{BatchNumber, Entry, LeaseWatch};
-use crate::queue::{Custody, Queue, Received};
+use crate::queue::{Backlog, Custody, MAX_IN_FLIGHT_MESSAGES, Queue, Received};
 use crate::sweep::Sweeper;
+use crate::telemetry::Telemetry;
 use crate::transform;
 use crate::upsert::Reports;
 use crate::window::{self, Message, Window};
 
 /// Overdue batches waiting for this consumer; more are found again at the next look.
 const OVERDUE: usize = 16;
+/// Between two looks at the queue and at memory, for their metrics.
+const OBSERVATION_INTERVAL: Duration = Duration::from_secs(15);
 /// Looks at the registry within one lease.
 const LOOKS_PER_LEASE: u32 = 4;
 
 /// Why the consumer does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A resource cannot be used.
-    #[error(transparent)]
-    Aws(#[from] AwsError),
-    /// The catalogue cannot be used.
-    #[error("{0} (upload it under reference/ of the bucket)")]
-    Catalogue(#[from] CatalogueError),
+    /// Resources cannot be used; each is named with what is wrong.
+    #[error("{0}")]
+    Resources(String),
+    /// Nothing can be answered at the address for health.
+    #[error("--health-address {address} cannot be used: {error}; give one that is free")]
+    HealthAddress {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        error: std::io::Error,
+    },
     /// The operating system refuses signal handlers.
     #[error("signals cannot be handled: {0}")]
     Signals(std::io::Error),
 }
 
 /// Runs the consumer until it is asked to stop.
-pub async fn run(settings: &Settings, clients: Clients) -> Result<(), StartError> {
+pub async fn run(settings: &Settings, clients: Clients, telemetry: &Telemetry) -> Result<(), StartError> {
     let stop = CancellationToken::new();
     let halt = CancellationToken::new();
     stop_on_signal(stop.clone(), halt.clone(), settings.shutdown_timeout)?;
+    let health = Health::new(clients.requests, stop.clone(), settings.unready_after, settings.stuck_after);
+    let _answering = match settings.health_address {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await;
+            let listener = listener.map_err(|error| StartError::HealthAddress { address, error })?;
+            Some(AbortOnDropHandle::new(tokio::spawn(health.clone().answer(listener))))
+        }
+        None => None,
+    };
 
     let queue = Queue::new(clients.sqs, settings.queue_url.clone(), settings.visibility_timeout);
     let bucket = Bucket::new(clients.s3, settings.bucket.clone());
@@ -68,13 +91,28 @@ pub async fn run(settings: &Settings, clients: Clients) -> Result<(), StartError
         rate.map(|rate| Arc::new(RateLimiter::direct(Quota::per_second(rate))) as Arc<DefaultDirectRateLimiter>)
     };
     let writes = limiter(settings.max_writes_per_second);
-    let reports = Reports::new(clients.dynamodb, settings.table_prefix.clone(), settings.write_concurrency, writes);
+    let progress = health.progress.clone();
+    let prefix = settings.table_prefix.clone();
+    let reports = Reports::new(clients.dynamodb, prefix, settings.write_concurrency, writes, progress.clone());
 
-    queue.check().await?;
-    bucket.check().await?;
-    ledger.registry().await?;
-    reports.check().await?;
-    let catalogue = CatalogueSource::load(bucket.clone()).await?;
+    let (queue_answers, bucket_answers, registry, reports_answer, catalogue) = futures::join!(
+        queue.check(),
+        bucket.check(),
+        ledger.registry(),
+        reports.check(),
+        CatalogueSource::load(bucket.clone())
+    );
+    // All that is wrong is said at once: permissions are rarely missing one at a time.
+    let problems: Vec<String> = [queue_answers, bucket_answers, registry.map(drop), reports_answer]
+        .into_iter()
+        .filter_map(Result::err)
+        .map(|error| error.to_string())
+        .chain(catalogue.as_ref().err().map(|error| format!("{error} (upload it under reference/ of the bucket)")))
+        .collect();
+    let (Ok(catalogue), true) = (catalogue, problems.is_empty()) else {
+        return Err(StartError::Resources(problems.join("\n")));
+    };
+    health.started();
 
     let (custody, custodian) = Custody::keep(queue.clone());
     let (messages_in, messages) = mpsc::channel(settings.receivers);
@@ -104,6 +142,7 @@ pub async fn run(settings: &Settings, clients: Clients) -> Result<(), StartError
         sources.push(tokio::spawn(sweeper.run()));
     }
     drop(messages_in);
+    let _observing = telemetry.has_metrics().then(|| AbortOnDropHandle::new(tokio::spawn(observe(queue.clone()))));
     let (overdue_in, overdue) = mpsc::channel(OVERDUE);
     let watch = tokio::spawn(watch_leases(ledger.clone(), settings.lease, overdue_in, stop.clone()));
 
@@ -119,6 +158,8 @@ pub async fn run(settings: &Settings, clients: Clients) -> Result<(), StartError
             rows: limiter(settings.max_rows_per_second),
         },
         lease: settings.lease,
+        progress,
+        protection: ScaleInProtection::of_this_task(),
         stop: stop.clone(),
         halt: halt.clone(),
     };
@@ -175,6 +216,8 @@ impl Flow {
         let mut last_activity = Instant::now();
         loop {
             let is_idle = matches!(hand, Hand::Idle(_));
+            metrics().window_objects.record(self.window.objects() as u64, &[]);
+            metrics().window_fill.record(self.window.fill(), &[]);
             let due_in = self.window.due_at(now()).map(|due| due.saturating_sub(now()));
             let idle_for = match self.idle_limit {
                 Some(limit) if is_idle && self.window.is_empty() => Some(limit.saturating_sub(last_activity.elapsed())),
@@ -356,6 +399,31 @@ async fn watch_leases(
             Err(error) => tracing::warn!("{error}; looking again"),
         }
     }
+}
+
+/// Tells what nothing else comes across, again and again.
+async fn observe(queue: Queue) {
+    let mut tick = tokio::time::interval(OBSERVATION_INTERVAL);
+    loop {
+        tick.tick().await;
+        metrics().memory.record(resident_bytes().unwrap_or(0), &[]);
+        match queue.backlog().await {
+            Ok(Backlog { waiting, in_flight, delayed }) => {
+                for (state, messages) in [("waiting", waiting), ("in_flight", in_flight), ("delayed", delayed)] {
+                    metrics().queue_messages.record(messages, &label("state", state));
+                }
+                metrics().in_flight_share.record(in_flight as f64 / MAX_IN_FLIGHT_MESSAGES as f64, &[]);
+            }
+            Err(error) => tracing::warn!("{error}; the backlog is not told"),
+        }
+    }
+}
+
+/// <https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
 }
 
 /// A name that no other process has had: host, process and start.

@@ -146,6 +146,15 @@ impl Registry {
         }
     }
 
+    /// Takes no number up to this one any more. A ledger that was restored to an earlier time has forgotten the numbers since, and
+    /// items that have those batches in them would take a new batch of the same number for one of them.
+    pub fn skip_to(&self, number: BatchNumber) -> Change {
+        if number <= self.last {
+            return Change::Already;
+        }
+        Change::To(Registry { last: number, batches: self.batches.clone() })
+    }
+
     /// Takes a finished batch off the list.
     pub fn close(&self, number: BatchNumber) -> Change {
         let mut next = self.clone();
@@ -211,6 +220,11 @@ impl Applied {
     /// Whether the batch is newer than every one that was applied.
     pub fn is_newest(&self, batch: BatchNumber) -> bool {
         self.listed.last().is_none_or(|&last| batch > last)
+    }
+
+    /// The newest batch that it may have in it.
+    pub fn newest(&self) -> BatchNumber {
+        self.listed.last().copied().unwrap_or(0).max(self.through)
     }
 
     /// The item after the batch: listed, and the watermark moved up to `through`, which shortens the list.

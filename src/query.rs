@@ -11,7 +11,7 @@ use crate::aws::{AwsError, Item, explain, number, text};
 use crate::report::{Report, parse_seconds};
 use crate::row::{date_text, parse_date};
 use crate::show::{Format, printable, table};
-use crate::tables::{BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, date_shard, genre_date};
+use crate::tables::{BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, date_shard, genre_date, is_empty};
 
 /// What to show, and how.
 #[derive(Debug, Args)]
@@ -150,9 +150,10 @@ impl Tables<'_> {
                     .query()
                     .table_name(&table)
                     .index_name(BY_LISTENS)
-                    .key_condition_expression("#key = :partition")
+                    .key_condition_expression("#key = :partition AND total_listens > :none")
                     .expression_attribute_names("#key", key)
                     .expression_attribute_values(":partition", text(partition))
+                    .expression_attribute_values(":none", AttributeValue::N("0".to_owned()))
                     .scan_index_forward(false)
                     .limit(i32::from(top));
                 let explain_query = explain("dynamodb:Query", format!("{table}/index/{BY_LISTENS}"));
@@ -174,7 +175,8 @@ impl Tables<'_> {
     /// A track's items, the latest first.
     async fn days(&self, track_id: &str) -> Result<Vec<Item>, AwsError> {
         let table = format!("{}{}", self.prefix, Report::Track.table());
-        self.client
+        let items: Result<Vec<_>, _> = self
+            .client
             .query()
             .table_name(&table)
             .key_condition_expression("track_id = :id")
@@ -184,8 +186,10 @@ impl Tables<'_> {
             .items()
             .send()
             .try_collect()
-            .await
-            .map_err(explain("dynamodb:Query", table))
+            .await;
+        let mut items = items.map_err(explain("dynamodb:Query", table))?;
+        items.retain(|item| !is_empty(item));
+        Ok(items)
     }
 }
 

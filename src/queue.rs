@@ -6,16 +6,19 @@
 //! back as a duplicate, which the ledger recognizes.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_sqs::types::{
-    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, QueueAttributeName,
+    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
+    MessageSystemAttributeName, QueueAttributeName,
 };
 use futures::StreamExt;
+use opentelemetry::KeyValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::aws::{AwsError, Kind, explain};
+use crate::metrics::metrics;
 use crate::window::MessageId;
 
 /// Entries of one batch call:
@@ -171,19 +174,23 @@ impl Queue {
             .max_number_of_messages(BATCH_ENTRIES as i32)
             .wait_time_seconds(wait.as_secs() as i32)
             .visibility_timeout(self.visibility.as_secs() as i32)
-            .message_system_attribute_names(aws_sdk_sqs::types::MessageSystemAttributeName::ApproximateReceiveCount)
+            .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
+            .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .send()
             .await
             .map_err(explain("sqs:ReceiveMessage", &self.url))?;
         let mut received = Vec::new();
         let mut held = Vec::new();
         for message in output.messages.unwrap_or_default() {
-            let count = aws_sdk_sqs::types::MessageSystemAttributeName::ApproximateReceiveCount;
-            let receive_count =
-                message.attributes.as_ref().and_then(|attributes| attributes.get(&count)?.parse().ok()).unwrap_or(1);
+            let attribute = |name| message.attributes.as_ref().and_then(|attributes| attributes.get(&name));
+            let receive_count = attribute(MessageSystemAttributeName::ApproximateReceiveCount)
+                .and_then(|count| count.parse().ok())
+                .unwrap_or(1);
+            let sent_at = attribute(MessageSystemAttributeName::SentTimestamp).and_then(|millis| millis.parse().ok());
+            let sent_at = UNIX_EPOCH + Duration::from_millis(sent_at.unwrap_or(0));
             let Some(receipt_handle) = message.receipt_handle else { continue };
             let id = custody.next_id();
-            held.push((id, Receipt { handle: receipt_handle, receive_count }));
+            held.push((id, Receipt { handle: receipt_handle, receive_count, sent_at }));
             received.push(Received {
                 id,
                 message_id: message.message_id.unwrap_or_default(),
@@ -191,6 +198,10 @@ impl Queue {
                 receive_count,
             });
         }
+        metrics().messages_received.add(
+            received.len() as u64,
+            &[KeyValue::new("messaging.system", "aws_sqs"), KeyValue::new("messaging.operation.name", "receive")],
+        );
         custody.hold(held).await;
         Ok(received)
     }
@@ -247,6 +258,8 @@ impl Queue {
 struct Receipt {
     handle: String,
     receive_count: u32,
+    /// When it came into the queue.
+    sent_at: SystemTime,
 }
 
 /// What can be done to messages in custody.
@@ -383,6 +396,8 @@ impl Custodian {
     }
 
     async fn extend(&mut self) {
+        let oldest = self.held.values().filter_map(|(receipt, _)| receipt.sent_at.elapsed().ok()).max();
+        metrics().oldest_message_age.record(oldest.unwrap_or_default().as_secs_f64(), &[]);
         let now = Instant::now();
         let soon = now + self.queue.visibility.mul_f64(EXTEND_BELOW);
         let due: Vec<_> = self

@@ -54,6 +54,20 @@ pub enum Rejection {
     ListenTimeRange,
 }
 
+impl Rejection {
+    /// What is wrong, in a word: the label of a metric.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Rejection::WrongWidth { .. } => "width",
+            Rejection::Missing(_) => "missing",
+            Rejection::UserId => "user_id",
+            Rejection::TrackId => "track_id",
+            Rejection::ListenTime => "listen_time",
+            Rejection::ListenTimeRange => "listen_time_range",
+        }
+    }
+}
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -17,6 +17,7 @@ use crate::aws::AwsError;
 use crate::bucket::Bucket;
 use crate::event::{Notification, ObjectEvent, admit};
 use crate::layout::INCOMING;
+use crate::metrics::{label, metrics};
 use crate::ledger::{Ledger, Swept};
 use crate::protocol::Contest;
 use crate::queue::{BATCH_ENTRIES, Custody};
@@ -51,6 +52,8 @@ impl Sweeper {
                 if self.ledger.take_sweep_turn(self.interval).await? {
                     let swept = self.sweep().await?;
                     self.ledger.end_sweep(swept).await?;
+                    metrics().sweep_objects.add(swept.found, &label("finding", "found"));
+                    metrics().sweep_objects.add(swept.left_over, &label("finding", "left_over"));
                     if swept != Swept::default() {
                         tracing::info!(found = swept.found, left_over = swept.left_over, "swept the incoming prefix");
                     }

@@ -63,6 +63,29 @@ impl Stored {
         next.version += 1;
         Some(next)
     }
+
+    /// The item with these figures instead, which are those of every batch up to `through`; or `None` when it has a later one in
+    /// it, which would be lost. No straggler can add one of those batches again, and the version is beyond every one that the item
+    /// and its listings had.
+    #[must_use]
+    pub fn replaced(&self, figures: Figures, attributes: Attributes, through: BatchNumber, now_ms: u64) -> Option<Self> {
+        if self.applied.newest() > through {
+            return None;
+        }
+        let applied = Applied { through, listed: BTreeSet::new() };
+        Some(Stored { figures, attributes, applied, version: now_ms.max(self.version + 1) })
+    }
+
+    /// Its listing under a genre that it does not have any more: no listens.
+    pub fn emptied(&self) -> Self {
+        Stored { figures: Figures::default(), ..self.clone() }
+    }
+}
+
+/// Whether an item or a listing has no listens: what a rebuild has left of one that should not be there. It stays, so that no straggler
+/// brings it back, and nobody is shown it.
+pub fn is_empty(item: &Item) -> bool {
+    number(item, "total_listens") == Some(0)
 }
 
 /// Partition key of listings.
@@ -263,6 +286,18 @@ mod tests {
         assert_eq!((late.figures.listens, late.version), (3, 3));
         assert_eq!(late.with(&delta(&[3], &["pop"], "older"), 5, 3), None);
         assert_eq!(late.with(&delta(&[3], &["pop"], "older"), 2, 3), None, "below the watermark");
+    }
+
+    #[test]
+    fn a_replaced_item_takes_later_batches_and_no_earlier_one() {
+        let Delta { figures, attributes, .. } = delta(&[1, 2], &["pop"], "x");
+        let stored = Stored::default().with(&delta(&[1], &["rock"], "old"), 4, 3).unwrap();
+        assert_eq!(stored.replaced(figures.clone(), attributes.clone(), 3, 0), None, "batch 4 would be lost");
+        let replaced = stored.replaced(figures, attributes, 6, 1000).unwrap();
+        assert_eq!((replaced.figures.listens, replaced.version), (2, 1000));
+        assert_eq!(replaced.attributes.genres.iter().collect::<Vec<_>>(), ["pop"]);
+        assert_eq!(replaced.with(&delta(&[1], &["rock"], "old"), 4, 3), None, "it has that");
+        assert_eq!(replaced.with(&delta(&[3], &["pop"], "x"), 7, 6).unwrap().figures.listens, 3);
     }
 
     #[test]

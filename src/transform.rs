@@ -13,22 +13,24 @@ use std::collections::btree_map::Entry;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use governor::DefaultDirectRateLimiter;
 use tokio::io::AsyncRead;
 use tokio_util::sync::CancellationToken;
 
-use crate::aggregate::{Dictionary, Rows};
+use crate::aggregate::{Dictionary, Fold, Rows};
 use crate::aws::{AwsError, Kind};
 use crate::bucket::{Bucket, PendingUpload, Upload};
 use crate::catalogue::Catalogue;
-use crate::columnar::{ColumnarError, ParquetFile, RowGroup};
-use crate::compute::{self, Compute, ComputeError};
+use crate::columnar::{self, ColumnarError, ParquetFile, RowGroup};
+use crate::compute::{self, Compute, ComputeError, Scope};
 use crate::event::ObjectEvent;
+use crate::health::Progress;
 use crate::layout;
 use crate::listening_file::{BadObject, Blocks, ReadError};
 use crate::manifest::DeltaFile;
 use crate::protocol::BatchNumber;
+use crate::report::Delta;
 use crate::row::{date_of, date_text};
 
 /// Rows that make a row group worth writing: small enough to hold several times, large enough that its dictionaries, which name
@@ -94,6 +96,17 @@ pub enum PrepareError {
     TooManyItems,
 }
 
+/// What is prepared.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// The batch that the files carry in their names.
+    pub batch: BatchNumber,
+    /// When it was opened: what rows' times are judged by.
+    pub opened_at: jiff::Timestamp,
+    /// What of the rows is wanted; the others are read and left.
+    pub scope: Scope,
+}
+
 /// Bounds of a preparation.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -114,6 +127,8 @@ pub struct Prepared {
     pub delta_files: Vec<DeltaFile>,
     /// Report items in them.
     pub report_items: usize,
+    /// Rejected rows of the objects that count, by [`Rejection::kind`](crate::row::Rejection::kind).
+    pub rejected: BTreeMap<String, u64>,
 }
 
 /// A curated file that is being written.
@@ -141,8 +156,7 @@ impl CuratedFile {
 /// A batch in preparation.
 pub struct Preparation {
     bucket: Bucket,
-    batch: BatchNumber,
-    opened_at: jiff::Timestamp,
+    plan: Plan,
     limits: Limits,
     stop: CancellationToken,
     dictionary: Dictionary,
@@ -155,6 +169,8 @@ pub struct Preparation {
     /// Rejected rows that are not with the upload yet.
     rejects: Vec<u8>,
     rejects_upload: Option<PendingUpload>,
+    rejected: BTreeMap<&'static str, u64>,
+    progress: Progress,
 }
 
 /// Where the current object begins in what is still in memory, and whether part of it has left memory.
@@ -166,21 +182,20 @@ struct Mark {
 }
 
 impl Preparation {
-    /// An empty batch. Rows are judged as of `opened_at`.
+    /// Nothing yet.
     pub fn new(
         bucket: Bucket,
         catalogue: Arc<Catalogue>,
-        batch: BatchNumber,
-        opened_at: jiff::Timestamp,
+        plan: Plan,
         limits: Limits,
         stop: CancellationToken,
+        progress: Progress,
     ) -> Self {
         let dictionary = Dictionary::of(catalogue);
-        let compute = Compute::new(dictionary.names().clone());
+        let compute = Compute::new(dictionary.names().clone(), plan.scope);
         Preparation {
             bucket,
-            batch,
-            opened_at,
+            plan,
             limits,
             stop,
             dictionary,
@@ -191,6 +206,8 @@ impl Preparation {
             finished: Vec::new(),
             rejects: Vec::new(),
             rejects_upload: None,
+            rejected: BTreeMap::new(),
+            progress,
         }
     }
 
@@ -233,24 +250,30 @@ impl Preparation {
         body: impl AsyncRead + Send + Unpin + 'static,
         mark: &mut Mark,
     ) -> Result<Outcome, Failure> {
-        let blocks = Blocks::open(body, self.limits.object_bytes, self.opened_at).await?;
+        let blocks = Blocks::open(body, self.limits.object_bytes, self.plan.opened_at).await?;
         let blocks = futures::stream::try_unfold(blocks, async |mut blocks| {
             Ok::<_, Failure>(blocks.next().await?.map(|block| (block, blocks)))
         });
         let mut parsed = std::pin::pin!(compute::parse(blocks, event.clone(), self.dictionary.names().clone()));
         let source = self.dictionary.names().add_source(&event.object.key);
-        let (mut rows, mut rejected) = (0_u64, 0_u64);
+        let (mut rows, mut rejected) = (0_u64, BTreeMap::<_, u64>::new());
         while let Some(block) = parsed.try_next().await? {
             rows += block.rows;
-            rejected += block.rejected;
+            for (kind, count) in &block.rejected {
+                *rejected.entry(*kind).or_default() += count;
+            }
             self.rows.append(&block, source, &mut self.dictionary);
             self.rejects.extend_from_slice(&block.rejects);
             if self.rows.len() >= ROW_GROUP_ROWS || self.rejects.len() >= MAX_REJECT_BYTES {
                 self.relieve(mark).await?;
             }
+            self.progress.made();
             self.check_pace(block.rows).await?;
         }
-        Ok(Outcome::Counted { rows, rejected })
+        for (&kind, count) in &rejected {
+            *self.rejected.entry(kind).or_default() += count;
+        }
+        Ok(Outcome::Counted { rows, rejected: rejected.into_values().sum() })
     }
 
     async fn check_pace(&self, rows: u64) -> Result<(), PrepareError> {
@@ -295,8 +318,8 @@ impl Preparation {
             return Err(PrepareError::TooManyItems);
         }
         self.write_encoded(compute::cores() - 1).await?;
-        if !self.rejects.is_empty() {
-            let key = || layout::rejected_rows_key(&date_of(self.opened_at), self.batch);
+        if self.plan.scope == Scope::Batch && !self.rejects.is_empty() {
+            let key = || layout::rejected_rows_key(&date_of(self.plan.opened_at), self.plan.batch);
             let upload = self.rejects_upload.get_or_insert_with(|| self.bucket.upload(key()));
             upload.write(&std::mem::take(&mut self.rejects)).await?;
         }
@@ -330,38 +353,53 @@ impl Preparation {
             Entry::Occupied(file) => file.into_mut(),
             Entry::Vacant(place) => {
                 let part = self.parts.entry(day).and_modify(|part| *part += 1).or_insert(1);
-                let key = layout::curated_key(&date_text(day), self.batch, *part);
+                let key = layout::curated_key(&date_text(day), self.plan.batch, *part);
                 place.insert(CuratedFile { parquet: ParquetFile::curated()?, upload: self.bucket.upload(key) })
             }
         })
     }
 
-    /// Ends the files, and gives what is to be published.
+    /// Ends the files and writes the delta files, and gives what is to be published.
     pub async fn finish(mut self) -> Result<Prepared, PrepareError> {
-        self.flush().await?;
-        self.write_encoded(0).await?;
-        let files = std::mem::take(&mut self.files).into_values().map(CuratedFile::finish);
-        let mut uploads = self.finished;
-        uploads
-            .extend(futures::stream::iter(files).buffer_unordered(CONCURRENT_UPLOADS).try_collect::<Vec<_>>().await?);
-        if let Some(upload) = self.rejects_upload {
-            uploads.push(upload.finish().await?);
-        }
-        let fold = self.compute.into_fold().await?;
+        let (uploads, fold) = self.finish_files().await?;
         let report_items = fold.items();
-        if report_items > self.limits.report_items {
-            return Err(PrepareError::TooManyItems);
-        }
         let mut delta_files = Vec::new();
         let encoded = compute::encode_deltas(fold, self.dictionary.names().clone(), DELTAS_PER_FILE);
         let mut encoded = std::pin::pin!(encoded);
         while let Some(bytes) = encoded.try_next().await? {
-            let key = layout::deltas_key(self.batch, delta_files.len() + 1);
+            let key = layout::deltas_key(self.plan.batch, delta_files.len() + 1);
             let file = DeltaFile::new(key, &bytes);
             self.bucket.put(&file.key, bytes, "application/vnd.apache.parquet").await?;
             delta_files.push(file);
         }
-        Ok(Prepared { uploads, delta_files, report_items })
+        let rejected = self.rejected.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect();
+        Ok(Prepared { uploads, delta_files, report_items, rejected })
+    }
+
+    /// Ends the files, and gives them and what a roll forward would read from the delta files.
+    pub async fn finish_unwritten(
+        mut self,
+    ) -> Result<(Vec<Upload>, impl Stream<Item = Result<Vec<Delta>, PrepareError>>), PrepareError> {
+        let (uploads, fold) = self.finish_files().await?;
+        let encoded = compute::encode_deltas(fold, self.dictionary.names().clone(), DELTAS_PER_FILE);
+        Ok((uploads, encoded.map(|bytes| Ok(columnar::decode_deltas(&bytes?)?))))
+    }
+
+    async fn finish_files(&mut self) -> Result<(Vec<Upload>, Fold), PrepareError> {
+        self.flush().await?;
+        self.write_encoded(0).await?;
+        let files = std::mem::take(&mut self.files).into_values().map(CuratedFile::finish);
+        let mut uploads = std::mem::take(&mut self.finished);
+        uploads
+            .extend(futures::stream::iter(files).buffer_unordered(CONCURRENT_UPLOADS).try_collect::<Vec<_>>().await?);
+        if let Some(upload) = self.rejects_upload.take() {
+            uploads.push(upload.finish().await?);
+        }
+        let fold = self.compute.take_fold().await?;
+        if fold.items() > self.limits.report_items {
+            return Err(PrepareError::TooManyItems);
+        }
+        Ok((uploads, fold))
     }
 }
 

@@ -8,6 +8,7 @@
 //! tried again after a growing pause.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,12 +21,14 @@ use governor::DefaultDirectRateLimiter;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::{AwsError, Item, Kind, explain, persist, text};
+use crate::health::Progress;
+use crate::metrics::{label, metrics};
 use crate::protocol::BatchNumber;
 use crate::report::{Delta, Key, Report};
 use crate::row::date_text;
 use crate::tables::{
-    BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, Stored, date_shard, genre_date, item_of, key_item, listing_of, parse_item,
-    parse_key,
+    BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, Stored, date_shard, genre_date, is_empty, item_of, key_item, listing_of,
+    parse_item, parse_key,
 };
 
 /// Items of one read: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
@@ -42,6 +45,7 @@ pub struct Reports {
     table_prefix: String,
     groups: usize,
     writes: Option<Arc<DefaultDirectRateLimiter>>,
+    progress: Progress,
 }
 
 /// A stored item cannot be understood, or a call failed.
@@ -65,14 +69,15 @@ pub enum UpsertError {
 }
 
 impl Reports {
-    /// The tables of this prefix, written by at most `concurrency` calls at a time and at the given pace.
+    /// The tables of this prefix, written by at most `concurrency` calls at a time and at the given pace; each item is progress.
     pub fn new(
         client: aws_sdk_dynamodb::Client,
         table_prefix: String,
         concurrency: usize,
         writes: Option<Arc<DefaultDirectRateLimiter>>,
+        progress: Progress,
     ) -> Self {
-        Reports { client, table_prefix, groups: concurrency.div_ceil(WRITES_PER_GROUP), writes }
+        Reports { client, table_prefix, groups: concurrency.div_ceil(WRITES_PER_GROUP), writes, progress }
     }
 
     /// A table's full name.
@@ -96,67 +101,132 @@ impl Reports {
         get.send().await.map(drop).map_err(explain("dynamodb:GetItem", table))
     }
 
-    /// Applies deltas of a committed batch. May be repeated, and carried out by several at a time. Ends early only when
-    /// `halt` comes or a call fails for good.
+    /// Applies deltas of a committed batch, and tells how many items did not have them yet. May be repeated, and carried out by
+    /// several at a time. Ends early only when `halt` comes or a call fails for good.
     pub async fn apply(
         &self,
         batch: BatchNumber,
         through: BatchNumber,
         deltas: Vec<Delta>,
         halt: &CancellationToken,
-    ) -> Result<(), UpsertError> {
+    ) -> Result<usize, UpsertError> {
+        let change = |stored: &Stored, delta: &Delta| stored.with(delta, batch, through).ok_or(Unchanged::HasIt);
+        let changed = self.change_all(deltas, &change, halt).await?;
+        Ok(changed.iter().filter(|(_, changed)| changed.is_ok()).count())
+    }
+
+    /// Gives items the figures that every batch up to `through` adds up to, whatever they had. The ones that have a later batch in them
+    /// stay as they are and are given back.
+    pub async fn replace(
+        &self,
+        through: BatchNumber,
+        items: Vec<Delta>,
+        halt: &CancellationToken,
+    ) -> Result<Vec<Key>, UpsertError> {
+        let now_ms = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+        let change = |stored: &Stored, delta: &Delta| {
+            if stored.version == 0 && delta.figures.listens == 0 {
+                return Err(Unchanged::HasIt);
+            }
+            let Delta { figures, attributes, .. } = delta.clone();
+            stored.replaced(figures, attributes, through, now_ms).ok_or(Unchanged::HasLater)
+        };
+        let changed = self.change_all(items, &change, halt).await?;
+        Ok(changed.into_iter().filter(|(_, changed)| *changed == Err(Unchanged::HasLater)).map(|(key, _)| key).collect())
+    }
+
+    /// Changes items, several at a time.
+    async fn change_all(
+        &self,
+        deltas: Vec<Delta>,
+        change: &impl Fn(&Stored, &Delta) -> Result<Stored, Unchanged>,
+        halt: &CancellationToken,
+    ) -> Result<Vec<(Key, Result<(), Unchanged>)>, UpsertError> {
         let mut groups = Vec::new();
         let mut deltas = deltas.into_iter().peekable();
         while deltas.peek().is_some() {
             groups.push(deltas.by_ref().take(READ_ITEMS).collect::<Vec<_>>());
         }
         futures::stream::iter(groups)
-            .map(|group| self.apply_group(batch, through, group, halt))
+            .map(|group| self.change_group(group, change, halt))
             .buffer_unordered(self.groups)
-            .try_collect()
+            .try_concat()
             .await
     }
 
-    async fn apply_group(
+    async fn change_group(
         &self,
-        batch: BatchNumber,
-        through: BatchNumber,
         group: Vec<Delta>,
+        change: &impl Fn(&Stored, &Delta) -> Result<Stored, Unchanged>,
         halt: &CancellationToken,
-    ) -> Result<(), UpsertError> {
+    ) -> Result<Vec<(Key, Result<(), Unchanged>)>, UpsertError> {
         let keys: Vec<&Key> = group.iter().map(|delta| &delta.key).collect();
         let mut stored = persist(halt, async || self.read(&keys).await).await?;
-        let writes: Vec<_> = group.iter().map(|delta| (delta, stored.remove(&delta.key))).collect();
+        let writes: Vec<_> = group.into_iter().map(|delta| (stored.remove(&delta.key), delta)).collect();
         futures::stream::iter(writes)
-            .map(|(delta, item)| self.apply_one(batch, through, delta, item, halt))
+            .map(async |(item, delta)| {
+                let changed = self.change_one(&delta, item, change, halt).await?;
+                Ok((delta.key, changed))
+            })
             .buffer_unordered(WRITES_PER_GROUP)
             .try_collect()
             .await
     }
 
-    async fn apply_one(
+    async fn change_one(
         &self,
-        batch: BatchNumber,
-        through: BatchNumber,
         delta: &Delta,
         item: Option<Item>,
+        change: &impl Fn(&Stored, &Delta) -> Result<Stored, Unchanged>,
         halt: &CancellationToken,
-    ) -> Result<(), UpsertError> {
+    ) -> Result<Result<(), Unchanged>, UpsertError> {
         let mut stored = self.parse(&delta.key, item)?;
-        while let Some(next) = stored.with(delta, batch, through) {
+        let changed = loop {
+            let next = match change(&stored, delta) {
+                Ok(next) => next,
+                Err(unchanged) => break Err(unchanged),
+            };
             match persist(halt, async || self.write(&delta.key, &next, stored.version).await).await? {
                 Written::Yes => {
                     fail::fail_point!("item written");
+                    metrics().report_items.add(1, &label("report", delta.key.report.name()));
                     stored = next;
-                    break;
+                    break Ok(());
                 }
                 // Another batch was faster, or an earlier try of this write did happen.
-                Written::Conflict(newer) => stored = self.parse(&delta.key, newer)?,
+                Written::Conflict(newer) => {
+                    metrics().conflicts.add(1, &[]);
+                    stored = self.parse(&delta.key, newer)?;
+                }
             }
-        }
+        };
         if delta.key.report == Report::Track {
             for genre in &stored.attributes.genres {
                 persist(halt, async || self.write_listing(&delta.key, genre, &stored).await).await?;
+            }
+        }
+        self.progress.made();
+        Ok(changed)
+    }
+
+    /// Empties the listings of a genre's day whose tracks do not have the genre any more. May be repeated.
+    pub async fn empty_stale_listings(
+        &self,
+        genre: &str,
+        day: i32,
+        halt: &CancellationToken,
+    ) -> Result<(), UpsertError> {
+        let mut groups = pin!(self.listings(genre, day).try_chunks(READ_ITEMS));
+        while let Some(listings) = groups.next().await {
+            let listings = listings.map_err(|broken| broken.1)?;
+            let is_shown = |item: &Item| (!is_empty(item)).then(|| parse_key(Report::Track, item)).flatten();
+            let keys: Vec<Key> = listings.iter().filter_map(is_shown).collect();
+            let mut items = persist(halt, async || self.read(&keys.iter().collect::<Vec<_>>()).await).await?;
+            for key in keys {
+                let stored = self.parse(&key, items.remove(&key))?;
+                if !stored.attributes.genres.contains(genre) {
+                    persist(halt, async || self.write_listing(&key, genre, &stored.emptied()).await).await?;
+                }
             }
         }
         Ok(())
@@ -174,6 +244,9 @@ impl Reports {
         let table = self.table(report);
         let query = move |partition| {
             let query = self.client.query().table_name(&table).index_name(BY_LISTENS);
+            let query = query
+                .key_condition_expression("#key = :partition AND total_listens > :none")
+                .expression_attribute_values(":none", AttributeValue::N("0".to_owned()));
             pages(query, attribute, partition, format!("{table}/index/{BY_LISTENS}"))
         };
         futures::stream::iter(partitions).flat_map(query)
@@ -183,6 +256,7 @@ impl Reports {
     pub fn listings(&self, genre: &str, day: i32) -> impl Stream<Item = Result<Item, AwsError>> {
         let table = self.listings_table();
         let query = self.client.query().table_name(&table).consistent_read(true);
+        let query = query.key_condition_expression("#key = :partition");
         pages(query, "genre_date", genre_date(genre, &date_text(day)), table)
     }
 
@@ -261,7 +335,10 @@ impl Reports {
             .send()
             .await;
         match put.map_err(explain("dynamodb:PutItem", format!("{table}/{}", key.id))) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                metrics().report_items.add(1, &label("report", "listing"));
+                Ok(())
+            }
             Err(error) if error.kind == Kind::Condition => Ok(()),
             Err(error) => Err(error),
         }
@@ -283,7 +360,7 @@ impl Reports {
     }
 }
 
-/// All items of one partition.
+/// All items of one partition, which is called so in the query.
 fn pages(
     query: QueryFluentBuilder,
     attribute: &str,
@@ -291,7 +368,6 @@ fn pages(
     resource: String,
 ) -> impl Stream<Item = Result<Item, AwsError>> + use<> {
     let mut items = query
-        .key_condition_expression("#key = :partition")
         .expression_attribute_names("#key", attribute)
         .expression_attribute_values(":partition", text(partition))
         .into_paginator()
@@ -299,6 +375,15 @@ fn pages(
         .send();
     futures::stream::poll_fn(move |context| items.poll_next(context))
         .map(move |item| item.map_err(explain("dynamodb:Query", resource.clone())))
+}
+
+/// Why an item stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unchanged {
+    /// It has what it should have.
+    HasIt,
+    /// It has a batch in it that would be lost.
+    HasLater,
 }
 
 /// What a conditional write came to.

@@ -29,6 +29,7 @@ use tokio::io::AsyncWriteExt;
 use crate::aws::{AwsError, Clients};
 use crate::bucket::Bucket;
 use crate::columnar;
+use crate::health::Progress;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
 use crate::protocol::BatchNumber;
@@ -100,7 +101,7 @@ impl VerifyQuery {
         let mut auditor = Auditor {
             ledger,
             bucket: Bucket::new(clients.s3, self.bucket.clone()),
-            reports: Reports::new(clients.dynamodb, self.table_prefix.clone(), 1, None),
+            reports: Reports::new(clients.dynamodb, self.table_prefix.clone(), 1, None, Progress::default()),
             max_items: self.max_report_items as usize,
             findings: Findings { format: self.format, ..Findings::new() },
             published: BTreeMap::new(),

@@ -115,6 +115,23 @@ impl Window {
             || self.content.messages.len() >= self.limits.messages
     }
 
+    /// Objects in it.
+    pub fn objects(&self) -> usize {
+        self.content.objects.len()
+    }
+
+    /// How full it is: the largest of its shares of the limits; 1 and above when it [`is_full`](Window::is_full).
+    pub fn fill(&self) -> f64 {
+        let Limits { objects, bytes, messages } = self.limits;
+        [
+            self.content.objects.len() as f64 / objects as f64,
+            self.bytes as f64 / bytes as f64,
+            self.content.messages.len() as f64 / messages as f64,
+        ]
+        .into_iter()
+        .fold(0.0, f64::max)
+    }
+
     /// When the window is due, since the Unix epoch; `None` while it is empty.
     pub fn due_at(&self, now: Duration) -> Option<Duration> {
         if self.is_full() { self.edge.map(|_| now) } else { self.edge }

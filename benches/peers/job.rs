@@ -15,7 +15,7 @@ use futures::{StreamExt, TryStreamExt};
 use music_streams::aggregate::{Dictionary, Rows};
 use music_streams::catalogue::Catalogue;
 use music_streams::columnar::{ParquetFile, RowGroup};
-use music_streams::compute::{self, Compute};
+use music_streams::compute::{self, Compute, Scope};
 use music_streams::event::{ObjectEvent, ObjectId, Version};
 use music_streams::listening_file::Blocks;
 use music_streams::row::date_text;
@@ -56,7 +56,7 @@ async fn job(data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
     let open = |name| tokio::fs::File::open(data.join(name));
     let catalogue = Catalogue::parse(open("songs.csv").await?, open("users.csv").await?).await?;
     let mut dictionary = Dictionary::of(Arc::new(catalogue));
-    let mut compute = Compute::new(dictionary.names().clone());
+    let mut compute = Compute::new(dictionary.names().clone(), Scope::Batch);
     let mut files = CuratedFiles { out, files: BTreeMap::new() };
     let (mut rows, mut read, mut rejected) = (Rows::with_capacity(ROOM), 0, 0);
 
@@ -79,7 +79,7 @@ async fn job(data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
         let mut parsed = compute::parse(blocks, event, dictionary.names().clone()).boxed();
         while let Some(block) = parsed.try_next().await? {
             read += block.rows;
-            rejected += block.rejected;
+            rejected += block.rejected.values().sum::<u64>();
             rows.append(&block, source, &mut dictionary);
             if rows.len() >= ROW_GROUP_ROWS {
                 compute.start(std::mem::replace(&mut rows, Rows::with_capacity(ROOM))).await?;
@@ -91,7 +91,7 @@ async fn job(data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
     files.write(&mut compute, 0).await?;
     files.finish()?;
 
-    let fold = compute.into_fold().await?;
+    let fold = compute.take_fold().await?;
     std::fs::create_dir_all(out.join("deltas"))?;
     let mut delta_files = std::pin::pin!(compute::encode_deltas(fold, dictionary.names().clone(), DELTAS_PER_FILE));
     let mut number = 0;

@@ -1,0 +1,189 @@
+//! Health: whether the consumer should get work, and whether it should be replaced.
+//!
+//! * **Ready**: queue, bucket, tables and catalogue have answered, it is not stopping, and no service has failed for long.
+//! * **Live**: no batch at work stands still. While a service fails that is not held against it: a new process would meet the same.
+//!
+//! Both are answered over HTTP (`/ready` and `/live`: 200, or 503 with the reason), and by `music-streams health`, which needs no shell
+//! and no `curl` in the container.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::requests::Requests;
+
+/// Longest wait of `music-streams health` for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Shared by whoever makes progress on a batch.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    since: Instant,
+    /// Milliseconds after `since`; [`NO_BATCH`] while none is at work.
+    last: Arc<AtomicU64>,
+}
+
+const NO_BATCH: u64 = u64::MAX;
+
+impl Default for Progress {
+    fn default() -> Self {
+        Progress { since: Instant::now(), last: Arc::new(AtomicU64::new(NO_BATCH)) }
+    }
+}
+
+impl Progress {
+    /// A step of a batch is done: an object, a block of rows, a report item.
+    pub fn made(&self) {
+        self.last.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// No batch is at work.
+    pub fn rests(&self) {
+        self.last.store(NO_BATCH, Ordering::Relaxed);
+    }
+
+    /// For how long a batch has stood still; zero when none is at work.
+    pub fn standing_for(&self) -> Duration {
+        match self.last.load(Ordering::Relaxed) {
+            NO_BATCH => Duration::ZERO,
+            last => self.since.elapsed().saturating_sub(Duration::from_millis(last)),
+        }
+    }
+}
+
+/// The consumer's health.
+#[derive(Debug, Clone)]
+pub struct Health {
+    requests: Requests,
+    /// Where a batch's progress is told.
+    pub progress: Progress,
+    started: Arc<AtomicBool>,
+    stop: CancellationToken,
+    unready_after: Duration,
+    stuck_after: Duration,
+}
+
+impl Health {
+    /// Of a consumer that is starting. It is unready when a service fails for `unready_after`, and dead when a batch stands still for
+    /// `stuck_after`.
+    pub fn new(requests: Requests, stop: CancellationToken, unready_after: Duration, stuck_after: Duration) -> Self {
+        Health { requests, progress: Progress::default(), started: Arc::default(), stop, unready_after, stuck_after }
+    }
+
+    /// Everything that it needs has answered.
+    pub fn started(&self) {
+        self.started.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it should get work; else why not.
+    pub fn ready(&self) -> Result<(), String> {
+        if !self.started.load(Ordering::Relaxed) {
+            return Err("starting: queue, bucket, tables and catalogue have not all answered yet".to_owned());
+        }
+        if self.stop.is_cancelled() {
+            return Err("stopping".to_owned());
+        }
+        let failing = self.requests.failing_for(self.unready_after);
+        if failing.is_empty() {
+            return Ok(());
+        }
+        let say = |(service, duration): &(String, Duration)| format!("{service} has failed for {}", seconds(*duration));
+        Err(failing.iter().map(say).collect::<Vec<_>>().join(", "))
+    }
+
+    /// Whether it should go on; else why not.
+    pub fn live(&self) -> Result<(), String> {
+        let standing = self.progress.standing_for();
+        if standing < self.stuck_after || !self.requests.failing_for(Duration::ZERO).is_empty() {
+            return Ok(());
+        }
+        Err(format!("a batch has stood still for {}", seconds(standing)))
+    }
+
+    /// Answers whoever asks there, for ever.
+    pub async fn answer(self, listener: TcpListener) {
+        let (of_live, of_ready) = (self.clone(), self);
+        let routes = Router::new()
+            .route("/live", get(async move || answer(of_live.live(), "live")))
+            .route("/ready", get(async move || answer(of_ready.ready(), "ready")));
+        // Never returns.
+        let _ = axum::serve(listener, routes).await;
+    }
+}
+
+fn answer(verdict: Result<(), String>, word: &str) -> (StatusCode, String) {
+    match verdict {
+        Ok(()) => (StatusCode::OK, format!("{word}\n")),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not {word}: {reason}\n")),
+    }
+}
+
+fn seconds(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(duration.as_secs()))
+}
+
+/// Which question to ask a running consumer.
+#[derive(Debug, Args)]
+pub struct HealthQuery {
+    /// Where it answers: the --health-address that it was given
+    #[arg(long, env = "MUSIC_STREAMS_HEALTH_ADDRESS", value_name = "ADDRESS")]
+    health_address: SocketAddr,
+
+    /// Ask whether it is ready, and not only whether it lives
+    #[arg(long)]
+    ready: bool,
+}
+
+impl HealthQuery {
+    /// Asks. The error tells why it is not well.
+    pub async fn ask(&self) -> Result<String, String> {
+        let question = if self.ready { "ready" } else { "live" };
+        let url = format!("http://{}/{question}", self.health_address);
+        let unreachable = |error: reqwest::Error| format!("nobody answers at {url}: {error}");
+        let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).no_proxy().build().map_err(unreachable)?;
+        let response = client.get(&url).send().await.map_err(unreachable)?;
+        let is_well = response.status().is_success();
+        let said = response.text().await.map_err(unreachable)?.trim_end().to_owned();
+        if is_well { Ok(said) } else { Err(said) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_stands_still_ends_life() {
+        let health =
+            Health::new(Requests::default(), CancellationToken::new(), Duration::MAX, Duration::from_millis(30));
+        assert!(health.live().is_ok(), "no batch");
+        health.progress.made();
+        assert!(health.live().is_ok());
+        std::thread::sleep(Duration::from_millis(31));
+        assert!(health.live().unwrap_err().contains("stood still"));
+        health.progress.made();
+        assert!(health.live().is_ok());
+        health.progress.rests();
+        std::thread::sleep(Duration::from_millis(31));
+        assert!(health.live().is_ok(), "the batch is done");
+    }
+
+    #[test]
+    fn it_is_ready_between_start_and_stop() {
+        let stop = CancellationToken::new();
+        let health = Health::new(Requests::default(), stop.clone(), Duration::MAX, Duration::MAX);
+        assert!(health.ready().unwrap_err().starts_with("starting"));
+        health.started();
+        assert!(health.ready().is_ok());
+        stop.cancel();
+        assert_eq!(health.ready().unwrap_err(), "stopping");
+    }
+}
