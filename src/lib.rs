@@ -41,6 +41,7 @@
 //! | [`layout`] | where everything lies in the bucket | pure |
 //! | [`query`] | `music-streams report` | shell |
 //! | [`status`] | `music-streams status` | shell |
+//! | [`replay`] | `music-streams replay`: reports from the archive, once more | shell |
 //! | [`verify`] | `music-streams verify` | shell |
 //! | [`dead_letters`] | `music-streams dead-letters` | shell |
 //! | [`show`] | tables and texts for people | pure |
@@ -99,6 +100,7 @@ pub mod pipeline;
 pub mod protocol;
 pub mod query;
 pub mod queue;
+pub mod replay;
 pub mod report;
 pub mod requests;
 pub mod row;

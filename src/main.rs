@@ -11,6 +11,7 @@ use music_streams::dead_letters::DeadLettersQuery;
 use music_streams::health::HealthQuery;
 use music_streams::pipeline;
 use music_streams::query::Query;
+use music_streams::replay::ReplayQuery;
 use music_streams::status::StatusQuery;
 use music_streams::telemetry::Telemetry;
 use music_streams::verify::VerifyQuery;
@@ -54,6 +55,11 @@ enum Command {
     /// file lies in one place. The exit status is 0 if all agree, and 1 on any difference. Writes nothing, and may run beside
     /// consumers.
     Verify(VerifyQuery),
+    /// Bring a day's reports back from its archived files, or rebuild them
+    ///
+    /// Applies every batch of the day again, from the archived originals: what an item has stays, what it has lost comes back. Nothing
+    /// counts twice, however often it is done. With --rebuild, items and curated files are replaced instead.
+    Replay(ReplayQuery),
     /// Show the messages that nobody could work off, and why; or send them back
     DeadLetters(DeadLettersQuery),
     /// Ask a running consumer whether it lives, or is ready; for health checks of containers
@@ -112,6 +118,7 @@ fn main() -> ExitCode {
             Command::Report(query) => say(query.answer(&clients().await.dynamodb).await),
             Command::Status(query) => say(query.answer(clients().await).await),
             Command::Verify(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
+            Command::Replay(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::DeadLetters(query) => say(query.answer(clients().await).await),
             Command::Health(query) => query.ask().await.map(|said| println!("{said}")),
             Command::CheckConfig(check) => check_config(&check, &matches),

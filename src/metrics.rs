@@ -12,6 +12,9 @@ use std::sync::LazyLock;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 
+/// A label's name and its values.
+pub type Label = (&'static str, &'static [&'static str]);
+
 /// What a metric is called, and what it means.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
@@ -21,8 +24,8 @@ pub struct Metric {
     pub unit: &'static str,
     /// Counter, gauge or histogram.
     pub kind: &'static str,
-    /// Its labels, each with its values.
-    pub labels: &'static [(&'static str, &'static str)],
+    /// Its labels, each with its values; none where they are too many to name.
+    pub labels: &'static [Label],
     /// What it tells.
     pub meaning: &'static str,
 }
@@ -31,7 +34,7 @@ impl Metric {
     const fn of<I: Instrument>(
         name: &'static str,
         unit: &'static str,
-        labels: &'static [(&'static str, &'static str)],
+        labels: &'static [Label],
         meaning: &'static str,
     ) -> Self {
         Metric { name, unit, kind: I::KIND, labels, meaning }
@@ -47,12 +50,17 @@ const SECONDS: [f64; 20] = [
 trait Instrument {
     const KIND: &'static str;
     fn build(meter: &Meter, metric: &Metric) -> Self;
+    /// Has it exported before anything is recorded.
+    fn begin(&self, _labels: &[KeyValue]) {}
 }
 
 impl Instrument for Counter<u64> {
     const KIND: &'static str = "counter";
     fn build(meter: &Meter, metric: &Metric) -> Self {
         meter.u64_counter(metric.name).with_unit(metric.unit).with_description(metric.meaning).build()
+    }
+    fn begin(&self, labels: &[KeyValue]) {
+        self.add(0, labels);
     }
 }
 
@@ -79,9 +87,9 @@ impl Instrument for Histogram<f64> {
 }
 
 macro_rules! metrics {
-    ($($field:ident: $instrument:ty = $name:literal, $unit:literal, [$(($label:literal, $values:literal)),*], $meaning:literal;)*) => {
+    ($($field:ident: $instrument:ty = $name:literal, $unit:literal, [$(($label:literal, [$($value:literal),*])),*], $meaning:literal;)*) => {
         /// Every metric there is.
-        pub const TABLE: &[Metric] = &[$(Metric::of::<$instrument>($name, $unit, &[$(($label, $values)),*], $meaning)),*];
+        pub const TABLE: &[Metric] = &[$(Metric::of::<$instrument>($name, $unit, &[$(($label, &[$($value),*])),*], $meaning)),*];
 
         /// What metrics are recorded with.
         #[derive(Debug)]
@@ -94,32 +102,39 @@ macro_rules! metrics {
                 Metrics {
                     $($field: <$instrument>::build(
                         meter,
-                        &Metric::of::<$instrument>($name, $unit, &[$(($label, $values)),*], $meaning),
+                        &Metric::of::<$instrument>($name, $unit, &[$(($label, &[$($value),*])),*], $meaning),
                     ),)*
                 }
+            }
+
+            /// Exports every counter from zero on, so that its first increase is seen as one.
+            pub fn begin(&self) {
+                $(for labels in combinations(&[$(($label, &[$($value),*])),*]) {
+                    self.$field.begin(&labels);
+                })*
             }
         }
     };
 }
 
 metrics! {
-    queue_messages: Gauge<u64> = "music_streams.queue.messages", "{message}", [("state", "waiting, in_flight, delayed")],
+    queue_messages: Gauge<u64> = "music_streams.queue.messages", "{message}", [("state", ["waiting", "in_flight", "delayed"])],
         "Messages of the queue, as SQS counts them: approximately. Those waiting are the backlog.";
     in_flight_share: Gauge<f64> = "music_streams.queue.in_flight_share", "1", [],
         "Messages in flight, as a share of the 120,000 at which SQS falls silent.";
     oldest_message_age: Gauge<f64> = "music_streams.queue.oldest_message_age", "s", [],
         "Since when the oldest message that this consumer holds has been in the queue; 0 when it holds none.";
-    messages_received: Counter<u64> = "messaging.client.consumed.messages", "{message}", [("messaging.system", "aws_sqs"), ("messaging.operation.name", "receive")],
+    messages_received: Counter<u64> = "messaging.client.consumed.messages", "{message}", [("messaging.system", ["aws_sqs"]), ("messaging.operation.name", ["receive"])],
         "Messages received, each time anew.";
     window_objects: Gauge<u64> = "music_streams.window.objects", "{object}", [],
         "Objects in the window that fills.";
     window_fill: Gauge<f64> = "music_streams.window.fill", "1", [],
         "How full the window is: the largest of its shares of the most objects, bytes and messages. At 1 it closes early.";
-    stage_duration: Histogram<f64> = "music_streams.batch.stage.duration", "s", [("stage", "claim, transform, commit, upsert, publish, archive")],
+    stage_duration: Histogram<f64> = "music_streams.batch.stage.duration", "s", [("stage", ["claim", "transform", "commit", "upsert", "publish", "archive"])],
         "How long a stage of a batch took.";
-    batches: Counter<u64> = "music_streams.batches", "{batch}", [("outcome", "done, failed")],
+    batches: Counter<u64> = "music_streams.batches", "{batch}", [("outcome", ["done", "failed"])],
         "Batches that came to their end, and attempts at a batch that failed and are repeated.";
-    recoveries: Counter<u64> = "music_streams.ledger.recoveries", "{batch}", [("what", "abandoned, adopted")],
+    recoveries: Counter<u64> = "music_streams.ledger.recoveries", "{batch}", [("what", ["abandoned", "adopted"])],
         "Batches of silent consumers that were given up because they were open, or finished because they were committed.";
     freshness: Histogram<f64> = "music_streams.freshness", "s", [],
         "From the creation of an object until its listens are in the reports, for each object that is counted.";
@@ -127,24 +142,34 @@ metrics! {
         "Rows of the files that were counted, good or not.";
     rows_curated: Counter<u64> = "music_streams.rows.curated", "{row}", [],
         "Good rows: those in the curated files and in the reports.";
-    rows_rejected: Counter<u64> = "music_streams.rows.rejected", "{row}", [("reason", "width, missing, user_id, track_id, listen_time, listen_time_range")],
+    rows_rejected: Counter<u64> = "music_streams.rows.rejected", "{row}", [("reason", ["width", "missing", "user_id", "track_id", "listen_time", "listen_time_range"])],
         "Rows that cannot be counted, by what is wrong with them.";
-    objects: Counter<u64> = "music_streams.objects", "{object}", [("outcome", "archived, quarantined, superseded, duplicate")],
+    objects: Counter<u64> = "music_streams.objects", "{object}", [("outcome", ["archived", "quarantined", "superseded", "duplicate"])],
         "Objects by what became of them: counted and archived; set aside, because they cannot be counted; deleted or replaced before they were read; counted before.";
     object_bytes: Counter<u64> = "music_streams.objects.size", "By", [],
         "Bytes of the objects that batches had, as announced.";
-    report_items: Counter<u64> = "music_streams.report_items.written", "{item}", [("report", "track, genre, listener, listing")],
+    report_items: Counter<u64> = "music_streams.report_items.written", "{item}", [("report", ["track", "genre", "listener", "listing"])],
         "Report items written: each is a write request that DynamoDB charges for.";
     conflicts: Counter<u64> = "music_streams.report_items.conflicts", "{conflict}", [],
         "Writes of report items that were done again, because another batch had written the item meanwhile.";
-    requests: Counter<u64> = "music_streams.aws.requests", "{request}", [("rpc.service", "SQS, S3, DynamoDB"), ("rpc.method", "the operation"), ("outcome", "ok, refused, throttled, failed")],
-        "Requests sent to AWS, each try of it: what is paid for. Refused: a condition that did not hold, or a fault of ours; failed: no answer, or a fault of the service.";
-    retries: Counter<u64> = "music_streams.aws.retries", "{request}", [("rpc.service", "SQS, S3, DynamoDB")],
+    requests: Counter<u64> = "music_streams.aws.requests", "{request}", [("rpc.service", ["SQS", "S3", "DynamoDB"]), ("rpc.method", []), ("outcome", ["ok", "refused", "throttled", "failed"])],
+        "Requests sent to AWS by operation, each try of it: what is paid for. Refused: a condition that did not hold, or a fault of ours; failed: no answer, or a fault of the service.";
+    retries: Counter<u64> = "music_streams.aws.retries", "{request}", [("rpc.service", ["SQS", "S3", "DynamoDB"])],
         "Those of the requests that repeat one that was throttled or failed.";
-    sweep_objects: Counter<u64> = "music_streams.sweep.objects", "{object}", [("finding", "found, left_over")],
+    sweep_objects: Counter<u64> = "music_streams.sweep.objects", "{object}", [("finding", ["found", "left_over"])],
         "Objects that a sweep came upon: waiting with no message, and taken up; or counted before and put there again.";
     memory: Gauge<u64> = "process.memory.usage", "By", [],
         "Resident memory of the process.";
+}
+
+/// Every combination of the labels' values; none where there is a label whose values are not named.
+fn combinations(labels: &[Label]) -> Vec<Vec<KeyValue>> {
+    labels.iter().fold(vec![Vec::new()], |combinations, (name, values)| {
+        let with = |value: &'static str| {
+            combinations.iter().map(move |labels| [labels.as_slice(), &[KeyValue::new(*name, value)]].concat())
+        };
+        values.iter().flat_map(|value| with(value).collect::<Vec<_>>()).collect()
+    })
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics::new(&opentelemetry::global::meter("music-streams")));
@@ -163,7 +188,11 @@ pub fn label(name: &'static str, value: &'static str) -> [KeyValue; 1] {
 pub fn table() -> String {
     let mut table = String::from("| name | unit | kind | labels | meaning |\n|---|---|---|---|---|\n");
     for Metric { name, unit, kind, labels, meaning } in TABLE {
-        let labels: Vec<String> = labels.iter().map(|(label, values)| format!("`{label}`: {values}")).collect();
+        let labels = labels.iter().map(|(label, values)| match values {
+            [] => format!("`{label}`"),
+            values => format!("`{label}`: {}", values.join(", ")),
+        });
+        let labels: Vec<String> = labels.collect();
         let _ = writeln!(table, "| `{name}` | {unit} | {kind} | {} | {meaning} |", labels.join("; "));
     }
     table

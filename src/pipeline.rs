@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::aws::{Backoff, Clients};
+use crate::aws::{AwsError, Backoff, Clients};
 use crate::batch::{UNREADABLE_DELAY, Worker};
 use crate::bucket::Bucket;
 use crate::catalogue::CatalogueSource;
@@ -32,6 +32,7 @@ use crate::config::Settings;
 use crate::ecs::ScaleInProtection;
 use crate::event::{admit, decode};
 use crate::health::Health;
+use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
 use crate::metrics::{label, metrics};
 use crate::protocol::{BatchNumber, Entry, LeaseWatch};
@@ -44,8 +45,6 @@ use crate::window::{self, Message, Window};
 
 /// Overdue batches waiting for this consumer; more are found again at the next look.
 const OVERDUE: usize = 16;
-/// Between two looks at the queue and at memory, for their metrics.
-const OBSERVATION_INTERVAL: Duration = Duration::from_secs(15);
 /// Looks at the registry within one lease.
 const LOOKS_PER_LEASE: u32 = 4;
 
@@ -95,15 +94,15 @@ pub async fn run(settings: &Settings, clients: Clients, telemetry: &Telemetry) -
     let prefix = settings.table_prefix.clone();
     let reports = Reports::new(clients.dynamodb, prefix, settings.write_concurrency, writes, progress.clone());
 
-    let (queue_answers, bucket_answers, registry, reports_answer, catalogue) = futures::join!(
+    let (queue_answers, bucket_answers, ledger_answers, reports_answer, catalogue) = futures::join!(
         queue.check(),
         bucket.check(),
-        ledger.registry(),
+        skip_taken_numbers(&ledger, &bucket),
         reports.check(),
         CatalogueSource::load(bucket.clone())
     );
     // All that is wrong is said at once: permissions are rarely missing one at a time.
-    let problems: Vec<String> = [queue_answers, bucket_answers, registry.map(drop), reports_answer]
+    let problems: Vec<String> = [queue_answers, bucket_answers, ledger_answers, reports_answer]
         .into_iter()
         .filter_map(Result::err)
         .map(|error| error.to_string())
@@ -142,7 +141,9 @@ pub async fn run(settings: &Settings, clients: Clients, telemetry: &Telemetry) -
         sources.push(tokio::spawn(sweeper.run()));
     }
     drop(messages_in);
-    let _observing = telemetry.has_metrics().then(|| AbortOnDropHandle::new(tokio::spawn(observe(queue.clone()))));
+    let _observing = telemetry
+        .interval()
+        .map(|interval| AbortOnDropHandle::new(tokio::spawn(observe(queue.clone(), interval))));
     let (overdue_in, overdue) = mpsc::channel(OVERDUE);
     let watch = tokio::spawn(watch_leases(ledger.clone(), settings.lease, overdue_in, stop.clone()));
 
@@ -191,6 +192,17 @@ pub async fn run(settings: &Settings, clients: Clients, telemetry: &Telemetry) -
     let _ = halt.run_until_cancelled(stopped).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Tells a ledger that was lost, or restored to an earlier time, which numbers are taken: the bucket knows.
+async fn skip_taken_numbers(ledger: &Ledger, bucket: &Bucket) -> Result<(), AwsError> {
+    let last = ledger.registry().await?.last;
+    let kept = bucket.last_key_behind(layout::BATCHES, layout::behind_batch(last)).await?;
+    let Some(taken) = kept.and_then(|key| layout::batch_of_folder(&key, 1)).filter(|&taken| taken > last) else {
+        return Ok(());
+    };
+    tracing::warn!(last, taken, "the ledger has forgotten batches that the bucket knows; their numbers are skipped");
+    ledger.skip_to(taken).await
 }
 
 /// The worker, or the batch that it is at.
@@ -402,8 +414,8 @@ async fn watch_leases(
 }
 
 /// Tells what nothing else comes across, again and again.
-async fn observe(queue: Queue) {
-    let mut tick = tokio::time::interval(OBSERVATION_INTERVAL);
+async fn observe(queue: Queue, interval: Duration) {
+    let mut tick = tokio::time::interval(interval);
     loop {
         tick.tick().await;
         metrics().memory.record(resident_bytes().unwrap_or(0), &[]);

@@ -194,6 +194,11 @@ pub fn parse_date(text: &str) -> Option<i32> {
     (date.len() == 10).then(|| days_of(date)).flatten()
 }
 
+/// The same of a command line's argument.
+pub fn parse_day(text: &str) -> Result<i32, String> {
+    parse_date(text).ok_or_else(|| "give a day as YYYY-MM-DD".to_owned())
+}
+
 fn parse_user_id(field: &[u8]) -> Option<i64> {
     if field.len() > 19 || !field.iter().all(u8::is_ascii_digit) {
         return None;

@@ -12,7 +12,13 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
 use crate::ecs;
+use crate::metrics::metrics;
 
+/// How often metrics are exported unless the environment says otherwise:
+/// <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#periodic-exporting-metricreader>.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
+/// The queue is not looked at more often.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the last export may take when the process ends.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -26,8 +32,8 @@ pub struct Telemetry {
 impl Telemetry {
     /// Starts to export what the environment asks for. Has to be called before the first metric is recorded.
     pub async fn start() -> Result<Self, ExporterBuildError> {
-        let (metrics, traces) = (is_wanted("METRICS"), is_wanted("TRACES"));
-        if !metrics && !traces {
+        let (has_metrics, has_traces) = (is_wanted("METRICS"), is_wanted("TRACES"));
+        if !has_metrics && !has_traces {
             return Ok(Telemetry::default());
         }
         let resource = Resource::builder()
@@ -39,14 +45,15 @@ impl Telemetry {
         });
         let resource = if has_name { resource } else { resource.with_service_name("music-streams") }.build();
         let mut telemetry = Telemetry::default();
-        if metrics {
+        if has_metrics {
             let exporter = MetricExporter::builder().build()?;
             let provider =
                 SdkMeterProvider::builder().with_resource(resource.clone()).with_periodic_exporter(exporter).build();
             opentelemetry::global::set_meter_provider(provider.clone());
             telemetry.metrics = Some(provider);
+            metrics().begin();
         }
-        if traces {
+        if has_traces {
             let exporter = SpanExporter::builder().build()?;
             let provider = SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build();
             opentelemetry::global::set_tracer_provider(provider.clone());
@@ -55,9 +62,10 @@ impl Telemetry {
         Ok(telemetry)
     }
 
-    /// Whether metrics are exported.
-    pub fn has_metrics(&self) -> bool {
-        self.metrics.is_some()
+    /// How often metrics are exported, if they are: as often as it pays to look at what is only ever looked at for them.
+    pub fn interval(&self) -> Option<Duration> {
+        let milliseconds = variable("OTEL_METRIC_EXPORT_INTERVAL").and_then(|text| text.parse().ok());
+        self.metrics.as_ref().map(|_| milliseconds.map_or(DEFAULT_INTERVAL, Duration::from_millis).max(MIN_INTERVAL))
     }
 
     /// Exports what is left, for a few seconds at the most.

@@ -33,7 +33,7 @@ use crate::health::Progress;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
 use crate::protocol::BatchNumber;
-use crate::row::{date_text, day_of, parse_date};
+use crate::row::{date_text, day_of, parse_day};
 use crate::show::{Format, printable};
 use crate::upsert::Reports;
 
@@ -68,10 +68,6 @@ pub struct VerifyQuery {
     /// Lines for people, or JSON Lines for programs
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-}
-
-fn parse_day(text: &str) -> Result<i32, String> {
-    parse_date(text).ok_or_else(|| "give a day as YYYY-MM-DD".to_owned())
 }
 
 /// Why the audit did not come to its end.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::*;
 
 /// Runs a command on a deployment.
-fn ask(deployment: &Deployment, arguments: &[&str]) -> Ended {
+pub fn ask(deployment: &Deployment, arguments: &[&str]) -> Ended {
     let environment = [
         ("MUSIC_STREAMS_QUEUE_URL", deployment.queue_url.as_str()),
         ("MUSIC_STREAMS_BUCKET", deployment.bucket.as_str()),
@@ -18,7 +18,7 @@ fn ask(deployment: &Deployment, arguments: &[&str]) -> Ended {
 }
 
 /// Verifies both days of the generated rows: whether they agree, what each difference is about, all notes and the summary.
-fn verify(deployment: &Deployment, arguments: &[&str]) -> (bool, Vec<Value>, Vec<String>, Value) {
+pub fn verify(deployment: &Deployment, arguments: &[&str]) -> (bool, Vec<Value>, Vec<String>, Value) {
     let days = ["verify", "--date", "2024-06-24", "--date", "2024-06-25", "--format", "json"];
     let ended = ask(deployment, &[&days, arguments].concat());
     let lines: Vec<Value> = ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

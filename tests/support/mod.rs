@@ -69,7 +69,7 @@ impl Deployment {
         deployment
     }
 
-    async fn put_catalogue(&self) {
+    pub async fn put_catalogue(&self) {
         self.put("reference/songs.csv", songs_csv()).await;
         self.put("reference/users.csv", users_csv()).await;
     }
@@ -123,6 +123,12 @@ impl Deployment {
             (attributes[&count].parse().unwrap(), message.body().unwrap().to_owned())
         };
         output.messages().iter().map(of).collect()
+    }
+
+    /// An item of the ledger.
+    pub async fn ledger_item(&self, pk: &str) -> Item {
+        let ledger = self.scan("music_streams_ledger").await;
+        ledger.into_iter().find(|item| text(item, "pk") == pk).unwrap()
     }
 
     /// How many batches took a number, whatever became of them.

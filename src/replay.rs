@@ -1,0 +1,395 @@
+//! `music-streams replay`: a day's reports from its archived files, once more.
+//!
+//! Which batches have rows of the day, its curated files tell; which files those batches counted, their manifests, or their folders in
+//! the archive once the manifests have expired. The files are read, cleansed and folded by what batches do it with.
+//!
+//! * **Replay** applies the figures of each batch again, by the same conditional writes as the batch itself: an item that has the batch
+//!   stays as it is, and one that has lost it, because it was deleted or restored to an earlier time, gets it back.
+//! * **Rebuild** takes nothing from the items. Each gets the figures of all finished batches, with the catalogue as it is now, and the
+//!   curated files are written anew with it. An item that has a batch in it which was not finished when the files were listed is left,
+//!   and looked at again afterwards, so that consumers at work are not in the way.
+//!
+//! Both may be repeated, and broken off at any time.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::sync::Arc;
+
+use clap::Args;
+use futures::{StreamExt, TryStreamExt};
+use governor::{Quota, RateLimiter};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
+
+use crate::aws::{AwsError, Clients};
+use crate::bucket::{Bucket, Upload};
+use crate::catalogue::{Catalogue, CatalogueError, CatalogueSource};
+use crate::compute::Scope;
+use crate::event::{ObjectEvent, ObjectId, Version};
+use crate::health::Progress;
+use crate::layout;
+use crate::ledger::{LEDGER_TABLE, Ledger};
+use crate::manifest::{Fate, Manifest};
+use crate::protocol::BatchNumber;
+use crate::report::{Attributes, Delta, Figures, Key, Report};
+use crate::row::{date_text, parse_day};
+use crate::tables::parse_key;
+use crate::transform::{Limits, Outcome, Plan, Preparation, PrepareError};
+use crate::upsert::{Reports, UpsertError};
+
+/// Archived files that are opened ahead.
+const OPEN_AHEAD: usize = 16;
+/// Looks at items that consumers changed meanwhile, before they are left as they are.
+const LOOKS: usize = 3;
+
+/// What to replay.
+#[derive(Debug, Args)]
+pub struct ReplayQuery {
+    /// Day (UTC) of the reports; may be given several times
+    #[arg(long = "date", required = true, value_parser = parse_day, value_name = "YYYY-MM-DD")]
+    days: Vec<i32>,
+
+    /// Do not trust the reports: give every item of the day the figures that the archive and today's catalogue give
+    ///
+    /// The curated files of the day are written anew as well. Consumers may go on.
+    #[arg(long)]
+    rebuild: bool,
+
+    /// Bucket with the archived and curated files and the catalogue
+    #[arg(long, env = "MUSIC_STREAMS_BUCKET", value_name = "NAME")]
+    bucket: String,
+
+    /// Put before the name of every table
+    #[arg(long, env = "MUSIC_STREAMS_TABLE_PREFIX", value_name = "TEXT", default_value = "")]
+    table_prefix: String,
+
+    /// Report items in memory at a time: those of a batch, or of a day that is rebuilt; with more, it ends
+    ///
+    /// Some 500 bytes each where listeners are few, 16 KiB at the most.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..), value_name = "COUNT")]
+    max_report_items: u32,
+
+    /// Report items written a second [default: as fast as the tables take them]
+    #[arg(long, env = "MUSIC_STREAMS_MAX_WRITES_PER_SECOND", value_name = "COUNT")]
+    max_writes_per_second: Option<NonZeroU32>,
+
+    /// Report items written at the same time, rounded up to a multiple of 16
+    #[arg(long, env = "MUSIC_STREAMS_WRITE_CONCURRENCY", value_name = "COUNT", default_value_t = 64)]
+    write_concurrency: usize,
+}
+
+/// Why it did not come to its end. What was written until then is right, and it may be begun again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// A call failed.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// There is no catalogue to read the files with.
+    #[error("{0} (upload it under reference/ of the bucket)")]
+    Catalogue(#[from] CatalogueError),
+    /// Files could not be read or encoded.
+    #[error(transparent)]
+    Prepare(PrepareError),
+    /// A report item could not be written.
+    #[error(transparent)]
+    Upsert(#[from] UpsertError),
+    /// An archived file is not what its batch counted.
+    #[error("{place} {problem}; restore it from a backup or an older version, then begin again")]
+    Archive {
+        /// Where it lies, or should.
+        place: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The files of a batch are nowhere in the archive.
+    #[error("batch {0} has curated rows of the day, and no manifest and no folder in the archive; restore the folder, then begin again")]
+    NoArchive(BatchNumber),
+    /// A consumer is at work, or was and left something.
+    #[error(
+        "batches are at work ({0:?}), and the first thing that a consumer writes to an item hides what it has lost: stop the consumers \
+         once music-streams status shows no batch at work, or use --rebuild, which may run beside them"
+    )]
+    AtWork(Vec<BatchNumber>),
+    /// More report items than the memory is for.
+    #[error("the day has more than {0} report items; give a higher --max-report-items, and the memory for it")]
+    TooManyItems(u32),
+    /// Consumers kept changing the same items.
+    #[error("{0} items got new batches again and again and are as consumers left them; begin again when less comes in")]
+    Changing(usize),
+}
+
+impl ReplayQuery {
+    /// Replays, and tells what came of it.
+    pub async fn run(mut self, clients: Clients) -> Result<(), ReplayError> {
+        self.days.sort_unstable();
+        self.days.dedup();
+        let bucket = Bucket::new(clients.s3, self.bucket.clone());
+        let ledger = format!("{}{LEDGER_TABLE}", self.table_prefix);
+        let ledger = Ledger::new(clients.dynamodb.clone(), ledger, String::new());
+        let writes = self.max_writes_per_second.map(|rate| Arc::new(RateLimiter::direct(Quota::per_second(rate))));
+        let (prefix, concurrency) = (self.table_prefix.clone(), self.write_concurrency);
+        let reports = Reports::new(clients.dynamodb, prefix, concurrency, writes, Progress::default());
+        reports.check().await?;
+        let catalogue = CatalogueSource::load(bucket.clone()).await?.latest().await;
+        let replay = Replay { query: &self, bucket, ledger, reports, catalogue, progress: progress_bar() };
+        for &day in &self.days {
+            let done = if self.rebuild { replay.rebuild(day).await } else { replay.apply_again(day).await };
+            replay.progress.reset();
+            println!("{}: {}", date_text(day), done?);
+        }
+        replay.progress.finish_and_clear();
+        Ok(())
+    }
+}
+
+fn progress_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:<24} [{bar:40}] {pos} of {len} batches, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style)
+}
+
+/// What there is of a batch in the archive.
+struct Archived {
+    opened_at: jiff::Timestamp,
+    /// Where each file lies, and the key that it came with.
+    files: Vec<(String, String)>,
+}
+
+struct Replay<'a> {
+    query: &'a ReplayQuery,
+    bucket: Bucket,
+    ledger: Ledger,
+    reports: Reports,
+    catalogue: Arc<Catalogue>,
+    progress: ProgressBar,
+}
+
+impl Replay<'_> {
+    // -------------------------------------------------------------------------------------- replay
+
+    /// Applies every batch of a day again.
+    async fn apply_again(&self, day: i32) -> Result<String, ReplayError> {
+        let registry = self.ledger.registry().await?;
+        if !registry.batches.is_empty() {
+            return Err(ReplayError::AtWork(registry.batches.into_keys().collect()));
+        }
+        let batches = self.batches(day, registry.last).await?;
+        let (mut items, mut lacked) = (0, 0);
+        self.begin(format!("{} replay", date_text(day)), batches.len());
+        // In their order: an item that has a batch is taken to have all of its day's batches before it.
+        for &batch in batches.keys() {
+            let (_, deltas) = self.prepare(batch, Scope::FiguresOf(day)).await?;
+            let mut deltas = pin!(deltas);
+            while let Some(deltas) = deltas.try_next().await.map_err(|error| self.explained(error))? {
+                items += deltas.len();
+                lacked += self.reports.apply(batch, batch - 1, deltas, &CancellationToken::new()).await?;
+            }
+            self.progress.inc(1);
+        }
+        let had = items - lacked;
+        Ok(format!("{} batches with {items} figures: {lacked} were lacking and are back, {had} were there", batches.len()))
+    }
+
+    // -------------------------------------------------------------------------------------- rebuild
+
+    /// Gives every item of a day the figures that its archived files add up to.
+    async fn rebuild(&self, day: i32) -> Result<String, ReplayError> {
+        let (mut batches, mut items) = (0, 0);
+        let mut genres = BTreeSet::new();
+        // What is to be replaced; `None` for everything.
+        let mut only: Option<HashSet<Key>> = None;
+        for look in 0..LOOKS {
+            let is_first = look == 0;
+            // Every batch up to here is finished: nothing can be added to what it published, and nothing of it is under way.
+            let through = self.ledger.registry().await?.applied_through();
+            let mut figures = self.fold(day, through, only.as_ref(), is_first, &mut batches).await?;
+            self.progress.set_message(format!("{} writing", date_text(day)));
+            if is_first {
+                self.add_items_without_rows(day, &mut figures).await?;
+                items = figures.len();
+                genres.extend(figures.keys().filter(|key| key.report == Report::Genre).map(|key| key.id.clone()));
+            }
+            for key in only.into_iter().flatten() {
+                figures.entry(key).or_default();
+            }
+            let deltas = figures.into_iter().map(|(key, (figures, attributes))| Delta { key, figures, attributes });
+            // The item of a genre that nothing has any more tells where to look for stale listings, so it goes last.
+            let (last, first): (Vec<_>, Vec<_>) =
+                deltas.partition(|delta| delta.key.report == Report::Genre && delta.figures.listens == 0);
+            let never = CancellationToken::new();
+            let mut changing = self.reports.replace(through, first, &never).await?;
+            for genre in &genres {
+                self.reports.empty_stale_listings(genre, day, &never).await?;
+            }
+            changing.extend(self.reports.replace(through, last, &never).await?);
+            if changing.is_empty() {
+                return Ok(format!("rebuilt {items} report items and the curated files of {batches} batches"));
+            }
+            only = Some(changing.into_iter().collect());
+        }
+        Err(ReplayError::Changing(only.map_or(0, |only| only.len())))
+    }
+
+    /// What the archived files of finished batches add up to. At the first look, curated files are published from them.
+    async fn fold(
+        &self,
+        day: i32,
+        through: BatchNumber,
+        only: Option<&HashSet<Key>>,
+        is_first: bool,
+        count: &mut usize,
+    ) -> Result<HashMap<Key, (Figures, Attributes)>, ReplayError> {
+        let batches = self.batches(day, through).await?;
+        *count = batches.len();
+        self.begin(format!("{} rebuild", date_text(day)), batches.len());
+        let mut figures: HashMap<Key, (Figures, Attributes)> = HashMap::new();
+        for (batch, curated) in batches {
+            let scope = if is_first { Scope::Day(day) } else { Scope::FiguresOf(day) };
+            let (uploads, deltas) = self.prepare(batch, scope).await?;
+            let mut deltas = pin!(deltas);
+            while let Some(deltas) = deltas.try_next().await.map_err(|error| self.explained(error))? {
+                for Delta { key, figures: added, attributes } in deltas {
+                    if only.is_none_or(|only| only.contains(&key)) {
+                        let (sum, names) = figures.entry(key).or_default();
+                        sum.merge(&added);
+                        names.update(attributes);
+                    }
+                }
+                if figures.len() > self.query.max_report_items as usize {
+                    return Err(ReplayError::TooManyItems(self.query.max_report_items));
+                }
+            }
+            if is_first {
+                self.publish(&uploads, curated).await?;
+            }
+            self.progress.inc(1);
+        }
+        Ok(figures)
+    }
+
+    /// Puts the curated files of a batch and day in the place of those that there are.
+    async fn publish(&self, uploads: &[Upload], before: Vec<String>) -> Result<(), ReplayError> {
+        for upload in uploads {
+            self.bucket.complete_upload(upload).await?;
+        }
+        // Of a batch of very many days there are several files a day, whose rows are all in the first now.
+        for key in before.iter().filter(|key| uploads.iter().all(|upload| upload.key != **key)) {
+            self.bucket.delete_prefix(key).await?;
+        }
+        Ok(())
+    }
+
+    /// Items that the tables have and no row explains are to have no listens.
+    async fn add_items_without_rows(
+        &self,
+        day: i32,
+        figures: &mut HashMap<Key, (Figures, Attributes)>,
+    ) -> Result<(), ReplayError> {
+        for report in Report::ALL {
+            let mut items = pin!(self.reports.day(report, day));
+            while let Some(item) = items.try_next().await? {
+                figures.extend(parse_key(report, &item).filter(|key| !figures.contains_key(key)).map(|key| (key, <_>::default())));
+            }
+        }
+        Ok(())
+    }
+
+    // -------------------------------------------------------------------------------------- archive
+
+    fn begin(&self, what: String, batches: usize) {
+        self.progress.reset();
+        self.progress.set_length(batches as u64);
+        self.progress.set_message(what);
+    }
+
+    /// The finished batches that have rows of a day, each with its curated files of that day.
+    async fn batches(&self, day: i32, through: BatchNumber) -> Result<BTreeMap<BatchNumber, Vec<String>>, ReplayError> {
+        let mut batches: BTreeMap<BatchNumber, Vec<String>> = BTreeMap::new();
+        for (key, _) in self.bucket.list(&layout::curated_prefix(&date_text(day))).await? {
+            if let Some(batch) = layout::batch_of_curated(&key).filter(|&batch| batch <= through) {
+                batches.entry(batch).or_default().push(key);
+            }
+        }
+        Ok(batches)
+    }
+
+    /// Reads a batch's archived files as the batch did.
+    async fn prepare(
+        &self,
+        batch: BatchNumber,
+        scope: Scope,
+    ) -> Result<(Vec<Upload>, impl futures::Stream<Item = Result<Vec<Delta>, PrepareError>>), ReplayError> {
+        let Archived { opened_at, files } = self.archived(batch).await?;
+        let limits =
+            Limits { object_bytes: u64::MAX, report_items: self.query.max_report_items as usize, rows: None };
+        let (bucket, catalogue) = (self.bucket.clone(), Arc::clone(&self.catalogue));
+        let (plan, stop) = (Plan { batch, opened_at, scope }, CancellationToken::new());
+        let mut preparation = Preparation::new(bucket, catalogue, plan, limits, stop, Progress::default());
+        let mut bodies = futures::stream::iter(&files)
+            .map(async |(place, source)| {
+                let body = self.bucket.find(place).await?.map(|object| self.bucket.read(&object));
+                Ok::<_, AwsError>((place, source, body))
+            })
+            .buffered(OPEN_AHEAD);
+        while let Some((place, source, body)) = bodies.try_next().await? {
+            let problem = |problem: String| ReplayError::Archive { place: place.clone(), problem };
+            let Some(body) = body else { return Err(problem("is not there".to_owned())) };
+            let object = ObjectId {
+                bucket: self.bucket.name().to_owned(),
+                key: source.clone(),
+                version: Version::ETag(String::new()),
+            };
+            let event = ObjectEvent { object, size: 0, created_at: None };
+            match preparation.add(0, &event, body).await {
+                Ok(Outcome::Counted { .. }) => {}
+                Ok(Outcome::Bad(bad)) => return Err(problem(format!("cannot be read: {bad}"))),
+                Ok(Outcome::Gone | Outcome::Unreadable(_)) => {
+                    return Err(problem("was replaced while it was read".to_owned()));
+                }
+                Err(PrepareError::Spoiled { outcome: Outcome::Bad(bad), .. }) => {
+                    return Err(problem(format!("cannot be read: {bad}")));
+                }
+                Err(error) => return Err(self.explained(error)),
+            }
+        }
+        preparation.finish_unwritten().await.map_err(|error| self.explained(error))
+    }
+
+    fn explained(&self, error: PrepareError) -> ReplayError {
+        match error {
+            PrepareError::TooManyItems => ReplayError::TooManyItems(self.query.max_report_items),
+            error => ReplayError::Prepare(error),
+        }
+    }
+
+    /// The files that a batch counted, and when it did.
+    async fn archived(&self, batch: BatchNumber) -> Result<Archived, ReplayError> {
+        if let Some(manifest) = Manifest::find(&self.bucket, batch).await? {
+            let place = |object: crate::manifest::ManifestObject| match object.fate {
+                Fate::Archived { to, .. } => Some((to, object.object.key)),
+                Fate::Quarantined { .. } | Fate::Gone => None,
+            };
+            return Ok(Archived {
+                opened_at: manifest.opened_at,
+                files: manifest.objects.into_iter().filter_map(place).collect(),
+            });
+        }
+        for date in self.bucket.folders(layout::ARCHIVE).await? {
+            let folder = format!("{date}{}/", layout::batch_name(batch));
+            let files = self.bucket.list(&folder).await?;
+            if !files.is_empty() {
+                let source = |(place, _): (String, u64)| {
+                    let source = format!("{}{}", layout::INCOMING, place.strip_prefix(&folder).unwrap_or(&place));
+                    (place, source)
+                };
+                // The end of its date: a row that was less than a day in the future then is no further from it.
+                let date = date.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+                let opened_at = format!("{date}T23:59:59Z").parse();
+                let opened_at = opened_at.map_err(|_| ReplayError::NoArchive(batch))?;
+                return Ok(Archived { opened_at, files: files.into_iter().map(source).collect() });
+            }
+        }
+        Err(ReplayError::NoArchive(batch))
+    }
+}

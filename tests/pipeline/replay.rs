@@ -1,0 +1,270 @@
+//! The way back: reports that were lost or damaged are brought back from the archive, by what the operations guide says.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use crate::operators::{ask, verify};
+use crate::support::*;
+
+const TABLES: [&str; 4] =
+    ["track_level_reports", "genre_level_reports", "listener_level_reports", "genre_track_listings"];
+
+/// The commands of a section of the operations guide.
+fn commands_of_the_guide(section: &str) -> Vec<Vec<String>> {
+    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    let (_, after) = guide.split_once(&format!("## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
+    let text = after.split("\n## ").next().unwrap();
+    let commands = text.split("```sh\n").skip(1).flat_map(|block| block.split("```").next().unwrap().lines());
+    commands
+        .filter_map(|line| line.trim().strip_prefix("music-streams "))
+        .map(|line| line.split('#').next().unwrap().split_whitespace().map(str::to_owned).collect())
+        .collect()
+}
+
+/// Does what a section of the guide says, and gives what the commands said.
+fn follow(deployment: &Deployment, section: &str) -> String {
+    let commands = commands_of_the_guide(section);
+    assert!(commands.iter().any(|command| command[0] == "replay"), "{commands:?}");
+    let mut said = String::new();
+    for command in commands {
+        let ended = ask(deployment, &command.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(ended.success, "{command:?}: {}{}", ended.stdout, ended.stderr);
+        said += &ended.stdout;
+    }
+    said
+}
+
+/// Everything in the tables that people see.
+async fn seen(deployment: &Deployment) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    for table in TABLES {
+        for item in deployment.scan(table).await.iter().filter(|item| number(item, "total_listens") > 0) {
+            let mut fields: Vec<_> = item
+                .iter()
+                .filter(|(name, _)| !["version", "applied", "applied_through", "sketch"].contains(&name.as_str()))
+                .map(|(name, value)| format!("{name}={value:?}"))
+                .collect();
+            fields.sort();
+            seen.insert(format!("{table} {}", fields.join(" ")));
+        }
+    }
+    seen
+}
+
+fn assert_same(found: &BTreeSet<String>, expected: &BTreeSet<String>) {
+    let some = |lines: Vec<&String>| format!("{} such as {:#?}", lines.len(), lines.iter().take(3).collect::<Vec<_>>());
+    let (lost, other) = (expected.difference(found).collect(), found.difference(expected).collect());
+    assert!(found == expected, "lost: {}\nnot expected: {}", some(lost), some(other));
+}
+
+async fn write(deployment: &Deployment, table: &str, item: Item) {
+    let put = deployment.clients.dynamodb.put_item().table_name(format!("{}{table}", deployment.table_prefix));
+    put.set_item(Some(item)).send().await.unwrap();
+}
+
+async fn delete(deployment: &Deployment, table: &str, item: &Item) {
+    let key = match table {
+        "track_level_reports" => ["track_id", "report_date"],
+        "genre_level_reports" => ["track_genre", "report_date"],
+        "listener_level_reports" => ["user_id", "report_date"],
+        "genre_track_listings" => ["genre_date", "track_id"],
+        _ => ["pk", "sk"],
+    };
+    let mut delete = deployment.clients.dynamodb.delete_item().table_name(format!("{}{table}", deployment.table_prefix));
+    for name in key {
+        delete = delete.key(name, item[name].clone());
+    }
+    delete.send().await.unwrap();
+}
+
+/// Files of the seeds, worked off two at a time.
+async fn work_off(deployment: &Deployment, seeds: std::ops::Range<u64>) -> Vec<Row> {
+    let mut all = Vec::new();
+    for seed in seeds {
+        let rows = rows(8100 + seed, 400);
+        let csv = csv_of(&rows) + "x,bad user,2024-06-25 00:00:00\n";
+        deployment.put(&format!("incoming/{seed} +é.csv"), if seed == 1 { gzip(csv.as_bytes()) } else { csv.into() }).await;
+        all.extend(rows);
+    }
+    let consumer = deployment.consumer(&["--max-objects", "2"]);
+    deployment.settled().await;
+    consumer.stop();
+    all
+}
+
+#[tokio::test]
+async fn a_day_that_was_restored_to_an_earlier_time_is_replayed() {
+    let deployment = Deployment::new("replay").await;
+    let mut all = work_off(&deployment, 0..2).await;
+    let mut backup = Vec::new();
+    for table in TABLES {
+        backup.push((table, deployment.scan(table).await));
+    }
+    all.extend(work_off(&deployment, 2..6).await);
+    let before = seen(&deployment).await;
+
+    // Of what is there, nothing changes.
+    let said = follow(&deployment, "Replay a day");
+    assert!(said.contains("figures: 0 were lacking"), "{said}");
+    assert_same(&seen(&deployment).await, &before);
+
+    // All tables are as they were once, and two items that were there then are lost altogether.
+    for (table, items) in backup {
+        for item in deployment.scan(table).await {
+            delete(&deployment, table, &item).await;
+        }
+        for item in items.into_iter().skip(if table == "genre_track_listings" { 0 } else { 2 }) {
+            write(&deployment, table, item).await;
+        }
+    }
+    assert!(seen(&deployment).await != before);
+    let said = follow(&deployment, "Replay a day");
+    assert!(said.contains("all agree") && !said.contains("figures: 0 were lacking"), "{said}");
+    let ended = ask(&deployment, &["replay", "--date", "2024-06-24"]);
+    assert!(ended.success, "{}", ended.stderr);
+    assert_same(&seen(&deployment).await, &before);
+    Expected::of(&all).assert_reported(&deployment).await;
+
+    // While a batch is at work, a lost item could be taken for a whole one.
+    let mut registry = deployment.ledger_item("registry").await;
+    let entry = [("state", "open"), ("owner", "somebody")].map(|(k, v)| (k.to_owned(), AttributeValue::S(v.into())));
+    let entry = entry.into_iter().chain(["beat", "since"].map(|name| (name.to_owned(), AttributeValue::N("0".into()))));
+    let batches = [("3".to_owned(), AttributeValue::M(entry.collect()))].into();
+    registry.insert("batches".into(), AttributeValue::M(batches));
+    write(&deployment, "music_streams_ledger", registry).await;
+    let ended = ask(&deployment, &["replay", "--date", "2024-06-25"]);
+    assert!(!ended.success && ended.stderr.contains("batches are at work ([3])"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn a_day_is_rebuilt_in_place() {
+    let deployment = Deployment::new("rebuild").await;
+    let mut all = work_off(&deployment, 0..5).await;
+    let before = seen(&deployment).await;
+    follow(&deployment, "Rebuild a day");
+    assert_same(&seen(&deployment).await, &before);
+
+    // Whatever was done to the day's items and listings.
+    for table in TABLES {
+        let items = deployment.scan(table).await;
+        let of_the_day = |item: &&Item| text(item, "report_date") == "2024-06-25";
+        let mut items = items.iter().filter(of_the_day);
+        delete(&deployment, table, items.next().unwrap()).await;
+        let mut wrong = items.next().unwrap().clone();
+        wrong.insert("total_listens".into(), AttributeValue::N("1000000".into()));
+        write(&deployment, table, wrong).await;
+        let mut invented = items.next().unwrap().clone();
+        let (name, value) = match table {
+            "track_level_reports" | "genre_track_listings" => ("track_id", "an-invented-track"),
+            "genre_level_reports" => ("track_genre", "an invented genre"),
+            _ => ("user_id", "123456789"),
+        };
+        if table != "genre_track_listings" {
+            invented.insert(name.into(), AttributeValue::S(value.into()));
+            write(&deployment, table, invented).await;
+        }
+    }
+    let said = follow(&deployment, "Rebuild a day");
+    assert!(said.contains("all agree"), "{said}");
+    assert_same(&seen(&deployment).await, &before);
+    assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
+
+    // The same without manifests, which are kept for a month; then consumers go on where they were.
+    for key in deployment.keys("batches/").await {
+        deployment.clients.s3.delete_object().bucket(&deployment.bucket).key(key).send().await.unwrap();
+    }
+    follow(&deployment, "Rebuild a day");
+    assert_same(&seen(&deployment).await, &before);
+    assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
+    all.extend(work_off(&deployment, 5..7).await);
+    let (success, differences, ..) = verify(&deployment, &[]);
+    assert!(success, "{differences:#?}");
+    assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
+}
+
+/// Tracks change their names, lengths and genres, and some leave the catalogue.
+fn other_catalogue() -> String {
+    let mut csv = String::from("track_id,track_name,artists,track_genre,duration_ms\n");
+    for (number, song) in songs().iter().enumerate().filter(|(number, _)| number % 7 != 0) {
+        let genres = if number % 2 == 0 { vec!["polka"] } else { song.genres.clone() };
+        for genre in genres {
+            csv += &format!("{},New {number},Other,{genre},{}\n", song.track_id, song.duration_ms + 1);
+        }
+    }
+    csv
+}
+
+#[tokio::test]
+async fn a_day_is_rebuilt_with_another_catalogue() {
+    let (deployment, fresh) = (Deployment::new("catalogue").await, Deployment::new("fresh").await);
+    work_off(&deployment, 0..3).await;
+    deployment.put("reference/songs.csv", other_catalogue()).await;
+    let ended = ask(&deployment, &["replay", "--rebuild", "--date", "2024-06-25", "--date", "2024-06-24"]);
+    assert!(ended.success, "{}", ended.stderr);
+
+    // As in a pipeline that had it from the start.
+    fresh.put("reference/songs.csv", other_catalogue()).await;
+    work_off(&fresh, 0..3).await;
+    assert_same(&seen(&deployment).await, &seen(&fresh).await);
+    assert_eq!(curated_rows(&deployment, "polars").await, curated_rows(&fresh, "polars").await);
+    let (success, differences, ..) = verify(&deployment, &[]);
+    assert!(success, "{differences:#?}");
+    let top = ask(&deployment, &["report", "tracks", "--date", "2024-06-25", "--genre", "polka", "--top", "3"]);
+    assert!(top.success && top.stdout.contains("New "), "{}", top.stdout);
+
+    // And back again.
+    deployment.put_catalogue().await;
+    let ended = ask(&deployment, &["replay", "--rebuild", "--date", "2024-06-25", "--date", "2024-06-24"]);
+    assert!(ended.success, "{}", ended.stderr);
+    let none = ask(&deployment, &["report", "tracks", "--date", "2024-06-25", "--genre", "polka", "--top", "3"]);
+    assert_eq!(none.stdout.trim(), "no listens");
+    let (success, differences, ..) = verify(&deployment, &[]);
+    assert!(success, "{differences:#?}");
+}
+
+#[tokio::test]
+async fn a_day_is_rebuilt_beside_consumers_at_work() {
+    let deployment = Deployment::new("beside").await;
+    let consumers = [0, 1].map(|_| deployment.consumer(&["--window", "1s", "--max-objects", "3"]));
+    let mut all = Vec::new();
+    let mut rebuilt = 0;
+    for seed in 0..30 {
+        let rows = rows(8200 + seed, 150);
+        deployment.put(&format!("incoming/{seed}.csv"), csv_of(&rows)).await;
+        all.extend(rows);
+        if seed % 5 == 4 {
+            let ended = ask(&deployment, &["replay", "--rebuild", "--date", "2024-06-25"]);
+            // Items that get new batches all the time are left as they are, and that is said.
+            assert!(ended.success || ended.stderr.contains("got new batches again and again"), "{}", ended.stderr);
+            rebuilt += usize::from(ended.success);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    deployment.settled().await;
+    deployment.registry_is_empty().await;
+    Expected::of(&all).assert_reported(&deployment).await;
+    assert!(ask(&deployment, &["replay", "--rebuild", "--date", "2024-06-25"]).success);
+    consumers.into_iter().for_each(Consumer::stop);
+    Expected::of(&all).assert_reported(&deployment).await;
+    assert_eq!(curated_rows(&deployment, "pyarrow").await, expected_rows(&all));
+    println!("{rebuilt} of 6 rebuilds beside consumers at work came to their end");
+}
+
+#[tokio::test]
+async fn a_ledger_that_was_lost_takes_no_number_twice() {
+    let deployment = Deployment::new("forgotten").await;
+    let mut all = work_off(&deployment, 0..4).await;
+    let batches = deployment.batches().await;
+    assert!(batches > 1);
+    for item in deployment.scan("music_streams_ledger").await {
+        delete(&deployment, "music_streams_ledger", &item).await;
+    }
+    all.extend(work_off(&deployment, 4..6).await);
+    assert!(deployment.batches().await > batches);
+    Expected::of(&all).assert_reported(&deployment).await;
+    assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
+    let (success, differences, ..) = verify(&deployment, &[]);
+    assert!(success, "{differences:#?}");
+}
