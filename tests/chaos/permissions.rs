@@ -31,7 +31,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
     let way_to_dynamodb = calls.on_the_way_to(&endpoint("AWS_ENDPOINT_URL_DYNAMODB")).await;
     let ways = [("AWS_ENDPOINT_URL", way.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", way_to_dynamodb.as_str())];
 
-    let (mut consumed, mut asked) = (BTreeSet::new(), BTreeSet::new());
+    let (mut consumed, mut asked, mut replayed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut first = None;
     for versioning in ["Versioning=Suspended", "Versioning=Enabled"] {
         let deployment = Deployment::with("permissions", &[versioning]).await;
@@ -106,6 +106,12 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
         let ended = program(&["verify", "--date", "2024-06-24", "--date", "2024-06-25"], &environment);
         assert!(!ended.success && ended.stderr.contains("3 differences"), "{}{}", ended.stdout, ended.stderr);
         asked.extend(generalized(calls.take(), &deployment, first.as_ref()));
+
+        for rebuild in [&["--rebuild"][..], &[]] {
+            let ended = program(&[&["replay", "--date", "2024-06-25"], rebuild].concat(), &environment);
+            assert!(ended.success, "{}{}", ended.stdout, ended.stderr);
+        }
+        replayed.extend(generalized(calls.take(), &deployment, first.as_ref()));
         first.get_or_insert(deployment);
     }
 
@@ -124,6 +130,10 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
     let unused: Vec<_> =
         unused.into_iter().filter(|it| !on_behalf.iter().any(|action| it.starts_with(action))).collect();
     assert!(unused.is_empty(), "the operators' policy allows what no command does: {unused:#?}");
+
+    let (forbidden, unused) = compare(&deployment, "ReplayPolicyArn", &replayed);
+    assert!(forbidden.is_empty(), "replay does what its policy does not allow: {forbidden:#?}");
+    assert_eq!(unused, ["s3:DeleteObject on curated/*"], "the policy of replay allows what it does not do");
 }
 
 /// Calls on this deployment as calls on the first one.
