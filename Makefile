@@ -19,6 +19,9 @@ ROUNDS ?= 5
 LATENCY_MS ?= 5
 SAVE ?=
 COMPARE ?=
+# What `make dist` builds with, and where to.
+PROFILE ?= dist
+DIST ?= target/image/dist
 
 .DEFAULT_GOAL := help
 
@@ -45,6 +48,34 @@ down: ## stop the local stack
 .PHONY: build
 build: ## build the release binary
 	cargo build --release --locked
+
+.PHONY: dist
+dist: ## build the static binary and what the image needs beside it: make dist PROFILE=dist DIST=target/image/dist
+	@# Only the program itself is linked statically: libraries are the same either way, and need not be built again.
+	cargo rustc --profile $(PROFILE) --locked --bin music-streams -- -C target-feature=+crt-static
+	install -D --strip target/$(PROFILE)/music-streams $(DIST)/music-streams
+	install -D -m 644 /etc/ssl/certs/ca-certificates.crt $(DIST)/etc/ssl/certs/ca-certificates.crt
+
+.PHONY: image
+image: dist ## build the container image, with Docker, or with podman and buildah
+	@$(PYTHON) localstack/image.py build $(dir $(DIST))
+
+.PHONY: test-image
+test-image: image ## run the image as ECS would, on a LocalStack of its own
+	@$(STACK) run .tools/stack/bin/python localstack/image.py check
+
+.PHONY: release
+release: dist sbom ## build what is released into target/release-files: binary, checksums, bill of materials
+	@rm -rf target/release-files && mkdir -p target/release-files
+	@cp $(DIST)/music-streams target/release-files/music-streams-$$(uname -m)-linux
+	@cp target/music-streams.cdx.json target/release-files/
+	@cd target/release-files && sha256sum * > SHA256SUMS && cat SHA256SUMS
+
+.PHONY: sbom
+sbom: ## write the software bill of materials, target/music-streams.cdx.json (CycloneDX)
+	@$(STACK) install-sbom
+	@.tools/sbom/bin/cargo-cyclonedx cyclonedx --format json --override-filename music-streams.cdx --quiet
+	@mv music-streams.cdx.json target/
 
 .PHONY: fmt
 fmt: ## format the code
@@ -105,13 +136,14 @@ fuzz: ## fuzz one of the targets in tests/fuzz: make fuzz TARGET=file SECONDS=60
 	    target/fuzz-corpus/$(TARGET) tests/fuzz/corpus/$(TARGET) -- -max_total_time=$(SECONDS) -timeout=20 -max_len=16384
 
 .PHONY: lint
-lint: ## check format, lints, documentation, template and compose file
+lint: ## check format, lints, documentation, templates, compose file and Dockerfile
 	@$(STACK) install-checks
 	cargo fmt --check
 	cargo clippy --release --locked --all-targets --features failpoints -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --release --locked --no-deps --document-private-items
-	.tools/checks/bin/cfn-lint deploy/template.yaml
-	.tools/checks/bin/yamllint -d '{extends: default, rules: {line-length: {max: 120}, document-start: disable, braces: {max-spaces-inside: 0}}}' localstack/compose.yaml deploy/template.yaml
+	.tools/checks/bin/cfn-lint deploy/*.yaml
+	.tools/checks/bin/hadolint Dockerfile
+	.tools/checks/bin/yamllint -d '{extends: default, rules: {line-length: {max: 120}, document-start: disable, braces: {max-spaces-inside: 0}}}' localstack/compose.yaml deploy
 
 .PHONY: deny
 deny: ## check licences, sources and advisories of every dependency
@@ -125,5 +157,6 @@ deny: ## check licences, sources and advisories of every dependency
 .PHONY: ci
 ci: lint deny test test-ministack chaos ## everything that must hold
 	cargo test --release --locked --benches
+	@$(MAKE) --no-print-directory test-image PROFILE=release
 	@$(MAKE) --no-print-directory local
 	@$(MAKE) --no-print-directory down

@@ -3,7 +3,7 @@
 
     stack.py install            build and install everything pinned, once, into .tools/
     stack.py install-checks     the readers and linters of the tests;  install-deny: cargo-deny;  install-fuzz: cargo-fuzz;
-                                install-peers: what the benchmarks compare with
+                                install-peers: what the benchmarks compare with;  install-sbom: cargo-cyclonedx
     stack.py up                 start LocalStack on 127.0.0.1:4566 (returns at once when it is already up)
     stack.py down               stop what `up` started
     stack.py run COMMAND...     start a private stack on free ports, run COMMAND against it, stop it
@@ -36,6 +36,7 @@ DYNAMODB_PORT = 4567
 DYNOXIDE_VERSION = "3.2.0"
 DENY_VERSION = "0.20.2"
 FUZZ_VERSION = "0.13.2"
+SBOM_VERSION = "0.5.9"
 START_SECONDS = 90
 
 
@@ -112,6 +113,10 @@ def install_deny():
 
 def install_fuzz():
     install_crate("fuzz", FUZZ_VERSION, "cargo-fuzz")
+
+
+def install_sbom():
+    install_crate("sbom", SBOM_VERSION, "cargo-cyclonedx")
 
 
 def install_checks():
@@ -320,6 +325,8 @@ if __name__ == "__main__":
             install_deny()
         case "install-fuzz", []:
             install_fuzz()
+        case "install-sbom", []:
+            install_sbom()
         case "install-peers", []:
             install_peers()
         case "up", []:

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
@@ -156,13 +157,15 @@ fn failed(error: &str) -> ExitCode {
 }
 
 async fn run_consumer(run: &Run) -> Result<(), String> {
+    let started = Instant::now();
     let problems = run.settings.problems();
     if !problems.is_empty() {
         return Err(problems.join("\nmusic-streams: "));
     }
     start_logging(run.log_format);
     let telemetry = Telemetry::start().await.map_err(|error| format!("telemetry: {error} (check the OTEL_ variables)"))?;
-    let done = pipeline::run(&run.settings, clients().await, &telemetry).await.map_err(|error| error.to_string());
+    let done = pipeline::run(&run.settings, clients().await, &telemetry, started).await;
+    let done = done.map_err(|error| error.to_string());
     telemetry.stop().await;
     done
 }

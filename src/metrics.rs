@@ -6,7 +6,6 @@
 //!
 //! While nothing is exported ([`crate::telemetry`]), recording does nothing.
 
-use std::fmt::Write;
 use std::sync::LazyLock;
 
 use opentelemetry::KeyValue;
@@ -182,18 +181,4 @@ pub fn metrics() -> &'static Metrics {
 /// A label.
 pub fn label(name: &'static str, value: &'static str) -> [KeyValue; 1] {
     [KeyValue::new(name, value)]
-}
-
-/// The table for people, in Markdown.
-pub fn table() -> String {
-    let mut table = String::from("| name | unit | kind | labels | meaning |\n|---|---|---|---|---|\n");
-    for Metric { name, unit, kind, labels, meaning } in TABLE {
-        let labels = labels.iter().map(|(label, values)| match values {
-            [] => format!("`{label}`"),
-            values => format!("`{label}`: {}", values.join(", ")),
-        });
-        let labels: Vec<String> = labels.collect();
-        let _ = writeln!(table, "| `{name}` | {unit} | {kind} | {} | {meaning} |", labels.join("; "));
-    }
-    table
 }

@@ -67,8 +67,13 @@ pub enum StartError {
     Signals(std::io::Error),
 }
 
-/// Runs the consumer until it is asked to stop.
-pub async fn run(settings: &Settings, clients: Clients, telemetry: &Telemetry) -> Result<(), StartError> {
+/// Runs the consumer until it is asked to stop. `started` is when the process was.
+pub async fn run(
+    settings: &Settings,
+    clients: Clients,
+    telemetry: &Telemetry,
+    started: Instant,
+) -> Result<(), StartError> {
     let stop = CancellationToken::new();
     let halt = CancellationToken::new();
     stop_on_signal(stop.clone(), halt.clone(), settings.shutdown_timeout)?;
@@ -175,6 +180,7 @@ pub async fn run(settings: &Settings, clients: Clients, telemetry: &Telemetry) -
         bucket = settings.bucket,
         queue = settings.queue_url,
         window = %humantime::format_duration(settings.window),
+        startup_ms = started.elapsed().as_millis() as u64,
         "ready"
     );
     let flow =

@@ -39,6 +39,8 @@ impl Outcome {
         match response.status().as_u16() {
             ..=399 => Outcome::Ok,
             429 | 503 => Outcome::Throttled,
+            // It works, and does not do this: a local stack.
+            501 => Outcome::Refused,
             500.. => Outcome::Failed,
             _ if THROTTLING_CODES.iter().any(says) => Outcome::Throttled,
             401 | 403 => Outcome::Denied,

@@ -6,6 +6,7 @@
 
 mod operators;
 mod replay;
+mod telemetry;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;
