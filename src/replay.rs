@@ -1,6 +1,6 @@
 //! `music-streams replay`: a day's reports from its archived files, once more.
 //!
-//! Which batches have rows of the day, its curated files tell; which files those batches counted, their manifests, or their folders in
+//! Which batches have rows of the day, its curated files tell (and who lost one of those); which files those batches counted, their manifests, or their folders in
 //! the archive once the manifests have expired. The files are read, cleansed and folded by what batches do it with.
 //!
 //! * **Replay** applies the figures of each batch again, by the same conditional writes as the batch itself: an item that has the batch
@@ -55,6 +55,12 @@ pub struct ReplayQuery {
     /// The curated files of the day are written anew as well. Consumers may go on.
     #[arg(long)]
     rebuild: bool,
+
+    /// Also this batch, whose curated file of the day is lost; may be given several times
+    ///
+    /// Its number is in the name of the file, and of its folder in the archive.
+    #[arg(long = "batch", value_name = "NUMBER")]
+    lost: Vec<BatchNumber>,
 
     /// Bucket with the archived and curated files and the catalogue
     #[arg(long, env = "MUSIC_STREAMS_BUCKET", value_name = "NAME")]
@@ -305,7 +311,8 @@ impl Replay<'_> {
 
     /// The finished batches that have rows of a day, each with its curated files of that day.
     async fn batches(&self, day: i32, through: BatchNumber) -> Result<BTreeMap<BatchNumber, Vec<String>>, ReplayError> {
-        let mut batches: BTreeMap<BatchNumber, Vec<String>> = BTreeMap::new();
+        let lost = self.query.lost.iter().filter(|&&batch| (1..=through).contains(&batch));
+        let mut batches: BTreeMap<BatchNumber, Vec<String>> = lost.map(|&batch| (batch, Vec::new())).collect();
         for (key, _) in self.bucket.list(&layout::curated_prefix(&date_text(day))).await? {
             if let Some(batch) = layout::batch_of_curated(&key).filter(|&batch| batch <= through) {
                 batches.entry(batch).or_default().push(key);
@@ -341,16 +348,15 @@ impl Replay<'_> {
                 version: Version::ETag(String::new()),
             };
             let event = ObjectEvent { object, size: 0, created_at: None };
-            match preparation.add(0, &event, body).await {
-                Ok(Outcome::Counted { .. }) => {}
-                Ok(Outcome::Bad(bad)) => return Err(problem(format!("cannot be read: {bad}"))),
-                Ok(Outcome::Gone | Outcome::Unreadable(_)) => {
-                    return Err(problem("was replaced while it was read".to_owned()));
-                }
-                Err(PrepareError::Spoiled { outcome: Outcome::Bad(bad), .. }) => {
-                    return Err(problem(format!("cannot be read: {bad}")));
-                }
+            let outcome = match preparation.add(0, &event, body).await {
+                Ok(outcome) | Err(PrepareError::Spoiled { outcome, .. }) => outcome,
                 Err(error) => return Err(self.explained(error)),
+            };
+            match outcome {
+                Outcome::Counted { .. } => {}
+                Outcome::Bad(bad) => return Err(problem(format!("cannot be read: {bad}"))),
+                Outcome::Unreadable(reason) => return Err(problem(format!("cannot be read: {reason}"))),
+                Outcome::Gone => return Err(problem("was replaced while it was read".to_owned())),
             }
         }
         preparation.finish_unwritten().await.map_err(|error| self.explained(error))

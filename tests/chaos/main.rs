@@ -316,6 +316,62 @@ async fn whatever_happens_every_row_counts_once() {
     println!("{} files, {} rows: none lost, none counted twice", chaos.tally.files, all.len());
 }
 
+/// Rolling deployments: new tasks start beside old ones, which are asked to stop once the new ones are ready; files come all the
+/// time. With ROLLING_FROM, every other deployment is of the program there: an older version and this one at work together.
+#[tokio::test(flavor = "multi_thread")]
+async fn rolling_deployments_lose_and_double_nothing() {
+    const TASKS: usize = 2;
+    const DEPLOYMENTS: u64 = 10;
+    let deployment = Deployment::new("rolling").await;
+    let other = std::env::var("ROLLING_FROM").unwrap_or(env!("CARGO_BIN_EXE_music-streams").to_owned());
+    let programs = [other.as_str(), env!("CARGO_BIN_EXE_music-streams")];
+    let start = |round: u64| -> Vec<Consumer> {
+        let flags = ["--window", "1s", "--max-objects", "6"];
+        (0..TASKS).map(|_| deployment.consumer_of(programs[round as usize % 2], &flags, &[])).collect()
+    };
+    let mut all = Vec::new();
+    let mut files = 0;
+    let mut upload = async |count: usize, pause: Duration| {
+        for _ in 0..count {
+            let rows = rows(0x3000_0000 + files, 60);
+            deployment.put(&format!("incoming/{files} +é.csv"), csv_of(&rows)).await;
+            all.extend(rows);
+            files += 1;
+            tokio::time::sleep(pause).await;
+        }
+    };
+    let mut old = start(0);
+    let mut slowest_stop = Duration::ZERO;
+    for round in 1..=DEPLOYMENTS {
+        upload(8, Duration::from_millis(40 + 17 * round)).await;
+        let new = start(round);
+        upload(4, Duration::from_millis(60)).await;
+        for consumer in &new {
+            consumer.logged("\"ready\"").await;
+        }
+        upload(6, Duration::from_millis(50 + 13 * round)).await;
+        for consumer in old {
+            let asked = Instant::now();
+            // With status 0, or this fails.
+            consumer.stop();
+            slowest_stop = slowest_stop.max(asked.elapsed());
+        }
+        old = new;
+    }
+    deployment.settled().await;
+    deployment.registry_is_empty().await;
+    old.into_iter().for_each(Consumer::stop);
+    deployment.assert_clean().await;
+    Expected::of(&all).assert_reported(&deployment).await;
+    assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
+    assert_eq!(deployment.keys("archive/").await.len() as u64, files);
+    println!(
+        "{DEPLOYMENTS} deployments of {TASKS} tasks, {files} files, {} rows: none lost, none counted twice; stopped within {:.1} s",
+        all.len(),
+        slowest_stop.as_secs_f64()
+    );
+}
+
 /// Whatever a committed batch's owner had done of it when it died.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_consumers_committed_batch_is_finished_within_the_lease_and_ten_seconds() {

@@ -171,6 +171,15 @@ async fn a_day_is_rebuilt_in_place() {
     assert_same(&seen(&deployment).await, &before);
     assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
 
+    // A curated file is lost, and the batch in its name is known.
+    let lost = deployment.keys("curated/report_date=2024-06-25/").await.remove(0);
+    deployment.clients.s3.delete_object().bucket(&deployment.bucket).key(&lost).send().await.unwrap();
+    let number = lost.rsplit("batch-").next().unwrap().trim_end_matches(".parquet");
+    let ended = ask(&deployment, &["replay", "--date", "2024-06-25", "--rebuild", "--batch", number]);
+    assert!(ended.success, "{}", ended.stderr);
+    assert_same(&seen(&deployment).await, &before);
+    assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
+
     // The same without manifests, which are kept for a month; then consumers go on where they were.
     for key in deployment.keys("batches/").await {
         deployment.clients.s3.delete_object().bucket(&deployment.bucket).key(key).send().await.unwrap();

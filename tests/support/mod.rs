@@ -186,12 +186,17 @@ impl Deployment {
 
     /// Starts it with more in its environment.
     pub fn consumer_in(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Consumer {
+        self.consumer_of(env!("CARGO_BIN_EXE_music-streams"), arguments, environment)
+    }
+
+    /// Starts the consumer that another version may be.
+    pub fn consumer_of(&self, program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Consumer {
         let log = std::env::temp_dir().join(format!(
             "{}-{:x}.log",
             self.bucket,
             std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos()
         ));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_music-streams"));
+        let mut command = Command::new(program);
         command
             .args(["run", "--window", "2s", "--lease", "3s", "--visibility-timeout", "10s", "--poll-wait", "1s"])
             .args(arguments)
