@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -68,17 +69,18 @@ class Container:
                    "--security-opt", "no-new-privileges", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
         for variable, value in environment.items():
             command += ["-e", f"{variable}={value}"]
-        self.log = ""
+        self.file = tempfile.NamedTemporaryFile(prefix=f"{name}-", suffix=".log")
         self.started = time.monotonic()
-        self.process = subprocess.Popen([*command, IMAGE, "run", *arguments], stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.PIPE, text=True)
-        os.set_blocking(self.process.stderr.fileno(), False)
+        self.process = subprocess.Popen([*command, IMAGE, "run", *arguments], stdout=subprocess.DEVNULL, stderr=self.file)
+
+    @property
+    def log(self):
+        return Path(self.file.name).read_text()
 
     def says(self, text, seconds):
         """Waits for a line of the log and gives it."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            self.log += self.process.stderr.read() or ""
             for line in self.log.splitlines():
                 if text in line:
                     return json.loads(line)
@@ -94,9 +96,7 @@ class Container:
         """SIGTERM; gives the exit status and the seconds that it took."""
         asked = time.monotonic()
         subprocess.run([*engine(), "kill", "--signal", "TERM", self.name], check=True, stdout=subprocess.DEVNULL)
-        status = self.process.wait(timeout=60)
-        self.log += self.process.stderr.read() or ""
-        return status, time.monotonic() - asked
+        return self.process.wait(timeout=60), time.monotonic() - asked
 
     def remove(self):
         subprocess.run([*engine(), "rm", "-f", self.name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
