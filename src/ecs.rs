@@ -173,7 +173,10 @@ mod tests {
         );
         let attributes = attributes(container.unwrap(), task.unwrap());
         let find = |name: &str| {
-            attributes.iter().find(|attribute| attribute.key.as_str() == name).map(|attribute| attribute.value.to_string())
+            attributes
+                .iter()
+                .find(|attribute| attribute.key.as_str() == name)
+                .map(|attribute| attribute.value.to_string())
         };
         assert_eq!(find("cloud.region").as_deref(), Some("eu-west-1"));
         assert_eq!(find("cloud.account.id").as_deref(), Some("111122223333"));

@@ -163,7 +163,8 @@ async fn run_consumer(run: &Run) -> Result<(), String> {
         return Err(problems.join("\nmusic-streams: "));
     }
     start_logging(run.log_format);
-    let telemetry = Telemetry::start().await.map_err(|error| format!("telemetry: {error} (check the OTEL_ variables)"))?;
+    let telemetry =
+        Telemetry::start().await.map_err(|error| format!("telemetry: {error} (check the OTEL_ variables)"))?;
     let done = pipeline::run(&run.settings, clients().await, &telemetry, started).await;
     let done = done.map_err(|error| error.to_string());
     telemetry.stop().await;

@@ -155,7 +155,8 @@ mod tests {
     /// Consumers of two versions work together while one replaces the other, and may finish each other's batches.
     #[test]
     fn other_versions_are_read() {
-        let before = r#"{"batch": 7, "opened_at": "2026-01-02T03:04:05Z", "objects": [], "uploads": [], "delta_files": []}"#;
+        let before =
+            r#"{"batch": 7, "opened_at": "2026-01-02T03:04:05Z", "objects": [], "uploads": [], "delta_files": []}"#;
         let manifest: Manifest = serde_json::from_str(before).unwrap();
         assert_eq!((manifest.batch, manifest.rejected.len(), manifest.traceparent), (7, 0, None));
         let after = before.replace("{\"batch\"", "{\"something_new\": [1], \"batch\"");

@@ -146,9 +146,8 @@ pub async fn run(
         sources.push(tokio::spawn(sweeper.run()));
     }
     drop(messages_in);
-    let _observing = telemetry
-        .interval()
-        .map(|interval| AbortOnDropHandle::new(tokio::spawn(observe(queue.clone(), interval))));
+    let _observing =
+        telemetry.interval().map(|interval| AbortOnDropHandle::new(tokio::spawn(observe(queue.clone(), interval))));
     let (overdue_in, overdue) = mpsc::channel(OVERDUE);
     let watch = tokio::spawn(watch_leases(ledger.clone(), settings.lease, overdue_in, stop.clone()));
 

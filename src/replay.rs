@@ -109,7 +109,9 @@ pub enum ReplayError {
         problem: String,
     },
     /// The files of a batch are nowhere in the archive.
-    #[error("batch {0} has curated rows of the day, and no manifest and no folder in the archive; restore the folder, then begin again")]
+    #[error(
+        "batch {0} has curated rows of the day, and no manifest and no folder in the archive; restore the folder, then begin again"
+    )]
     NoArchive(BatchNumber),
     /// A consumer is at work, or was and left something.
     #[error(
@@ -194,7 +196,10 @@ impl Replay<'_> {
             self.progress.inc(1);
         }
         let had = items - lacked;
-        Ok(format!("{} batches with {items} figures: {lacked} were lacking and are back, {had} were there", batches.len()))
+        Ok(format!(
+            "{} batches with {items} figures: {lacked} were lacking and are back, {had} were there",
+            batches.len()
+        ))
     }
 
     // -------------------------------------------------------------------------------------- rebuild
@@ -295,7 +300,9 @@ impl Replay<'_> {
         for report in Report::ALL {
             let mut items = pin!(self.reports.day(report, day));
             while let Some(item) = items.try_next().await? {
-                figures.extend(parse_key(report, &item).filter(|key| !figures.contains_key(key)).map(|key| (key, <_>::default())));
+                figures.extend(
+                    parse_key(report, &item).filter(|key| !figures.contains_key(key)).map(|key| (key, <_>::default())),
+                );
             }
         }
         Ok(())
@@ -328,8 +335,7 @@ impl Replay<'_> {
         scope: Scope,
     ) -> Result<(Vec<Upload>, impl futures::Stream<Item = Result<Vec<Delta>, PrepareError>>), ReplayError> {
         let Archived { opened_at, files } = self.archived(batch).await?;
-        let limits =
-            Limits { object_bytes: u64::MAX, report_items: self.query.max_report_items as usize, rows: None };
+        let limits = Limits { object_bytes: u64::MAX, report_items: self.query.max_report_items as usize, rows: None };
         let (bucket, catalogue) = (self.bucket.clone(), Arc::clone(&self.catalogue));
         let (plan, stop) = (Plan { batch, opened_at, scope }, CancellationToken::new());
         let mut preparation = Preparation::new(bucket, catalogue, plan, limits, stop, Progress::default());

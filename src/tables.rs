@@ -68,7 +68,13 @@ impl Stored {
     /// it, which would be lost. No straggler can add one of those batches again, and the version is beyond every one that the item
     /// and its listings had.
     #[must_use]
-    pub fn replaced(&self, figures: Figures, attributes: Attributes, through: BatchNumber, now_ms: u64) -> Option<Self> {
+    pub fn replaced(
+        &self,
+        figures: Figures,
+        attributes: Attributes,
+        through: BatchNumber,
+        now_ms: u64,
+    ) -> Option<Self> {
         if self.applied.newest() > through {
             return None;
         }

@@ -132,7 +132,11 @@ impl Reports {
             stored.replaced(figures, attributes, through, now_ms).ok_or(Unchanged::HasLater)
         };
         let changed = self.change_all(items, &change, halt).await?;
-        Ok(changed.into_iter().filter(|(_, changed)| *changed == Err(Unchanged::HasLater)).map(|(key, _)| key).collect())
+        Ok(changed
+            .into_iter()
+            .filter(|(_, changed)| *changed == Err(Unchanged::HasLater))
+            .map(|(key, _)| key)
+            .collect())
     }
 
     /// Changes items, several at a time.

@@ -28,7 +28,10 @@ fn is_current(path: &str, table: &str) {
     if std::env::var_os("UPDATE_DOCUMENTS").is_some() {
         std::fs::write(document(path), format!("{head}{MARK}\n{table}")).unwrap();
     } else {
-        assert!(found.trim() == table.trim(), "{path} is not what the code says; UPDATE_DOCUMENTS=1 make test mends it");
+        assert!(
+            found.trim() == table.trim(),
+            "{path} is not what the code says; UPDATE_DOCUMENTS=1 make test mends it"
+        );
     }
 }
 

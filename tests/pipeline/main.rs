@@ -7,10 +7,10 @@
 mod health;
 mod operators;
 mod replay;
-mod telemetry;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

@@ -72,7 +72,8 @@ async fn delete(deployment: &Deployment, table: &str, item: &Item) {
         "genre_track_listings" => ["genre_date", "track_id"],
         _ => ["pk", "sk"],
     };
-    let mut delete = deployment.clients.dynamodb.delete_item().table_name(format!("{}{table}", deployment.table_prefix));
+    let mut delete =
+        deployment.clients.dynamodb.delete_item().table_name(format!("{}{table}", deployment.table_prefix));
     for name in key {
         delete = delete.key(name, item[name].clone());
     }
@@ -85,7 +86,9 @@ async fn work_off(deployment: &Deployment, seeds: std::ops::Range<u64>) -> Vec<R
     for seed in seeds {
         let rows = rows(8100 + seed, 400);
         let csv = csv_of(&rows) + "x,bad user,2024-06-25 00:00:00\n";
-        deployment.put(&format!("incoming/{seed} +é.csv"), if seed == 1 { gzip(csv.as_bytes()) } else { csv.into() }).await;
+        deployment
+            .put(&format!("incoming/{seed} +é.csv"), if seed == 1 { gzip(csv.as_bytes()) } else { csv.into() })
+            .await;
         all.extend(rows);
     }
     let consumer = deployment.consumer(&["--max-objects", "2"]);

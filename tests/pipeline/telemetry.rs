@@ -9,7 +9,9 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::routing::{get, post, put};
 use music_streams::metrics::TABLE;
-use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{MetricsService, MetricsServiceServer};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
@@ -92,12 +94,18 @@ impl Receiver {
         let (listener, url) = listen().await;
         let (of_metrics, of_traces) = (self.clone(), self.clone());
         let routes = Router::new()
-            .route("/v1/metrics", post(async move |body: Bytes| {
-                of_metrics.metrics.lock().unwrap().push(ExportMetricsServiceRequest::decode(body).unwrap());
-            }))
-            .route("/v1/traces", post(async move |body: Bytes| {
-                of_traces.traces.lock().unwrap().push(ExportTraceServiceRequest::decode(body).unwrap());
-            }));
+            .route(
+                "/v1/metrics",
+                post(async move |body: Bytes| {
+                    of_metrics.metrics.lock().unwrap().push(ExportMetricsServiceRequest::decode(body).unwrap());
+                }),
+            )
+            .route(
+                "/v1/traces",
+                post(async move |body: Bytes| {
+                    of_traces.traces.lock().unwrap().push(ExportTraceServiceRequest::decode(body).unwrap());
+                }),
+            );
         tokio::spawn(async { axum::serve(listener, routes).await });
         url
     }
@@ -197,13 +205,14 @@ async fn ecs_agent() -> (String, Arc<Mutex<Vec<String>>>) {
     let container = r#"{"DockerId": "abc-1", "Name": "consumer", "ContainerARN": "arn:aws:ecs:eu-west-1:111122223333:container/c/1"}"#;
     let task = r#"{"Cluster": "c", "Family": "music-streams", "Revision": "7", "AvailabilityZone": "eu-west-1a",
                    "TaskARN": "arn:aws:ecs:eu-west-1:111122223333:task/c/158d1c", "LaunchType": "FARGATE"}"#;
-    let routes = Router::new()
-        .route("/v4", get(async move || container))
-        .route("/v4/task", get(async move || task))
-        .route("/task-protection/v1/state", put(async move |body: String| {
-            protection.lock().unwrap().push(body);
-            "{}"
-        }));
+    let routes =
+        Router::new().route("/v4", get(async move || container)).route("/v4/task", get(async move || task)).route(
+            "/task-protection/v1/state",
+            put(async move |body: String| {
+                protection.lock().unwrap().push(body);
+                "{}"
+            }),
+        );
     tokio::spawn(async { axum::serve(listener, routes).await });
     (url, asked)
 }
@@ -320,7 +329,10 @@ async fn every_metric_is_exported_with_its_value() {
     assert_eq!(value("report_items.conflicts", &[]), 0.0, "nobody else wrote");
     let ledger = deployment.scan("music_streams_ledger").await;
     let done = ledger.iter().filter(|item| text(item, "state") == "done").count();
-    assert_eq!((value("batches", &[("outcome", "done")]), value("batches", &[("outcome", "failed")])), (done as f64, 0.0));
+    assert_eq!(
+        (value("batches", &[("outcome", "done")]), value("batches", &[("outcome", "failed")])),
+        (done as f64, 0.0)
+    );
     for stage in ["claim", "transform", "commit", "upsert", "publish", "archive"] {
         let took = receiver.sum("music_streams.batch.stage.duration", &[("stage", stage)]);
         assert_eq!(took.count, done as u64, "{stage}");
@@ -335,7 +347,11 @@ async fn every_metric_is_exported_with_its_value() {
     assert_eq!(value("queue.in_flight_share", &[]), 1.0 / 120_000.0);
     assert_eq!((value("window.objects", &[]), value("window.fill", &[])), (0.0, 0.0));
     assert!((0.0..60.0).contains(&value("queue.oldest_message_age", &[])));
-    assert_eq!(value("aws.requests", &[("rpc.method", "CopyObject"), ("outcome", "ok")]), 5.0, "archived or quarantined");
+    assert_eq!(
+        value("aws.requests", &[("rpc.method", "CopyObject"), ("outcome", "ok")]),
+        5.0,
+        "archived or quarantined"
+    );
     let requests = || receiver.readings().into_iter().filter(|((name, _), _)| name == "music_streams.aws.requests");
     let throttled = || requests().filter(|((_, labels), _)| labels["outcome"] == "throttled").collect::<Vec<_>>();
     assert_eq!(value("aws.requests", &[("outcome", "throttled")]), 1.0, "{:?}", throttled());
