@@ -123,6 +123,10 @@ bench-e2e: up build ## compare with a plain Python consumer on many small files:
 measure-memory: up build ## measure peak memory on 20 files of 50 MB
 	@.tools/stack/bin/python benches/memory.py
 
+.PHONY: measure-telemetry
+measure-telemetry: up build ## measure what telemetry takes of a batch of ten million rows
+	@.tools/stack/bin/python benches/telemetry.py
+
 .PHONY: measure-consumers
 measure-consumers: up build ## measure how long one, two and three consumers take
 	@.tools/stack/bin/python benches/consumers.py

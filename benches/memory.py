@@ -7,6 +7,7 @@ often, and all is of one day. With more files than contents, contents repeat und
 """
 
 import argparse
+import concurrent.futures
 import io
 import itertools
 import os
@@ -23,6 +24,7 @@ import local  # noqa: E402
 
 ROW_BYTES = 49
 MOST_ROWS = 1_000_000
+MOST_SMALL_BYTES = 1_000_000
 
 
 class Listens(io.RawIOBase):
@@ -59,6 +61,19 @@ class Listens(io.RawIOBase):
         return b"".join(taken)
 
 
+def catalogue(tracks, users):
+    """Track ids, the cumulated weights they are heard with, and the catalogue's files."""
+    choose = random.Random(1)
+    ids = [f"{choose.getrandbits(110):022x}"[:22] for _ in range(tracks)]
+    weights = list(itertools.accumulate(1 / (rank + 20) for rank in range(tracks)))
+    genres = [f"genre-{number}" for number in range(114)]
+    songs = "track_id,track_name,artists,track_genre,duration_ms\n" + "".join(
+        f"{track},Song {number},Artist {number % 9000},{choose.choice(genres)},{choose.randrange(60_000, 400_000)}\n"
+        for number, track in enumerate(ids))
+    countries = "user_id,user_country\n" + "".join(f"{user},Country {user % 150}\n" for user in range(1, users + 1))
+    return ids, weights, {"reference/songs.csv": songs.encode(), "reference/users.csv": countries.encode()}
+
+
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--files", type=int, default=20)
@@ -68,30 +83,32 @@ def main():
     arguments.add_argument("--users", type=int, default=20_000)
     arguments.add_argument("flags", nargs="*")
     options = arguments.parse_args()
-    choose = random.Random(1)
-    tracks = [f"{choose.getrandbits(110):022x}"[:22] for _ in range(options.tracks)]
-    weights = list(itertools.accumulate(1 / (rank + 20) for rank in range(options.tracks)))
-    genres = [f"genre-{number}" for number in range(114)]
-
+    tracks, weights, reference = catalogue(options.tracks, options.users)
     s3, sqs = local.clients()
     environment = local.deploy(time.strftime("memory-%Y%m%d-%H%M%S"))
     bucket = environment["MUSIC_STREAMS_BUCKET"]
-    songs = "track_id,track_name,artists,track_genre,duration_ms\n" + "".join(
-        f"{track},Song {number},Artist {number % 9000},{choose.choice(genres)},{choose.randrange(60_000, 400_000)}\n"
-        for number, track in enumerate(tracks))
-    users = "user_id,user_country\n" + "".join(f"{user},Country {user % 150}\n" for user in range(1, options.users + 1))
-    s3.put_object(Bucket=bucket, Key="reference/songs.csv", Body=songs.encode())
-    s3.put_object(Bucket=bucket, Key="reference/users.csv", Body=users.encode())
+    for key, content in reference.items():
+        s3.put_object(Bucket=bucket, Key=key, Body=content)
     rows = int(options.megabytes * 1_000_000) // ROW_BYTES
     rows -= rows % MOST_ROWS if rows > MOST_ROWS else 0
     contents = [Listens(number, rows, tracks, weights, options.users) for number in range(min(options.contents, options.files))]
     total = 0
     for number in range(options.files):
+        total += contents[number % len(contents)].bytes
+
+    def upload(number):
         content = contents[number % len(contents)]
-        total += content.bytes
-        s3.upload_fileobj(content.rewind(), bucket, f"incoming/streams{number:06}.csv")
+        if content.bytes < MOST_SMALL_BYTES:
+            s3.put_object(Bucket=bucket, Key=f"incoming/streams{number:06}.csv", Body=content.header + content.body)
+        else:
+            s3.upload_fileobj(content.rewind(), bucket, f"incoming/streams{number:06}.csv")
         if (number + 1) % max(1, options.files // 20) == 0:
             print(f"  uploaded {number + 1} of {options.files} files", flush=True)
+
+    # Small files several at a time; large ones have several parts each, and may be the same content.
+    with concurrent.futures.ThreadPoolExecutor(8 if contents[0].bytes < MOST_SMALL_BYTES else 1) as uploads:
+        for _ in uploads.map(upload, range(options.files)):
+            pass
     del contents
 
     command = [str(local.BINARY), "run", "--window", "5s", "--log-format", "text", *options.flags]
@@ -117,4 +134,5 @@ def main():
     print(f"verify: peak resident memory {usage.ru_maxrss / 1024:.0f} MiB, {time.monotonic() - started:.0f} s")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -16,7 +16,7 @@ use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tokio_util::sync::CancellationToken;
 
-use crate::requests::Requests;
+use crate::requests::{Requests, THROTTLING_CODES};
 
 /// Tries of one call inside the SDK, with its own backoff, before it counts as failed.
 const CALL_ATTEMPTS: u32 = 4;
@@ -140,19 +140,6 @@ fn lacks_credentials(error: &dyn std::error::Error) -> bool {
     }
     false
 }
-
-/// What services say when they ask to slow down.
-pub const THROTTLING_CODES: [&str; 9] = [
-    "ThrottlingException",
-    "Throttling",
-    "RequestThrottled",
-    "SlowDown",
-    "RequestLimitExceeded",
-    "ProvisionedThroughputExceededException",
-    "TooManyRequestsException",
-    "OverLimit",
-    "LimitExceededException",
-];
 
 fn kind_of(code: &str, status: u16) -> Kind {
     match code {

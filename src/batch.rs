@@ -36,6 +36,8 @@ use crate::transform::{Limits, Outcome, Plan, Preparation, PrepareError, Prepare
 use crate::upsert::{Reports, UpsertError};
 use crate::window::{Closed, MessageId};
 
+/// How long a batch in preparation may take to end by itself when the process stops.
+const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Calls for different objects under way at once: claims, copies, deletes. Small objects cost round trips and little else.
 const CONCURRENT_OBJECTS: usize = 64;
 /// Bodies that are opened ahead of their turn, while together they have fewer bytes in memory than this.
@@ -240,7 +242,8 @@ impl Worker {
         let prepared = tokio::select! {
             prepared = self.claim_and_prepare(batch, opened_at, work, finishes, stages) => prepared,
             () = heart.evicted.cancelled() => Err(BatchError::Evicted),
-            () = stop.cancelled() => Err(PrepareError::Cancelled.into()),
+            // It sees the stop by itself, between two calls. Cut off in one that begins an upload, nobody could abort that.
+            () = async { stop.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => Err(PrepareError::Cancelled.into()),
         };
         let (manifest, report_items) = match prepared {
             Ok(Some(prepared)) => prepared,

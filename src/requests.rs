@@ -13,8 +13,20 @@ use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_runtime_api::client::retries::RequestAttempts;
 use opentelemetry::KeyValue;
 
-use crate::aws::THROTTLING_CODES;
 use crate::metrics::metrics;
+
+/// What services say when they ask to slow down.
+pub const THROTTLING_CODES: [&str; 9] = [
+    "ThrottlingException",
+    "Throttling",
+    "RequestThrottled",
+    "SlowDown",
+    "RequestLimitExceeded",
+    "ProvisionedThroughputExceededException",
+    "TooManyRequestsException",
+    "OverLimit",
+    "LimitExceededException",
+];
 
 /// What one request came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
