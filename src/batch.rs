@@ -498,17 +498,13 @@ impl Worker {
     /// Does what is left to do for a batch whose owner is silent.
     pub async fn recover(&mut self, batch: BatchNumber, seen: Entry) {
         let recovered = match seen.state {
-            State::Open => match self.ledger.abandon(batch, &seen).await {
-                Ok(true) => {
-                    metrics().recoveries.add(1, &label("what", "abandoned"));
-                    tracing::warn!(batch, owner = seen.owner, "abandoned an open batch whose owner is silent");
-                    self.clear_away(batch).await.map_err(RollForwardError::from)
-                }
+            State::Open => self.abandon_or_finish(batch, &seen).await,
+            State::Abandoned => self.clear_away(batch).await.map_err(RollForwardError::from),
+            State::Committed => match self.ledger.adopt(batch, &seen).await {
+                Ok(true) => self.finish_adopted(batch, &seen).await,
                 Ok(false) => Ok(()),
                 Err(error) => Err(error.into()),
             },
-            State::Abandoned => self.clear_away(batch).await.map_err(RollForwardError::from),
-            State::Committed => self.adopt_and_finish(batch, &seen).await,
             State::Done => Ok(()),
         };
         if let Err(error) = recovered {
@@ -517,10 +513,35 @@ impl Worker {
         self.progress.rests();
     }
 
-    async fn adopt_and_finish(&self, batch: BatchNumber, seen: &Entry) -> Result<(), RollForwardError> {
-        if !self.ledger.adopt(batch, seen).await? {
-            return Ok(());
+    /// Whether a batch shows anything. An open one never does, unless the ledger is an older state of itself that was restored.
+    async fn is_published(&self, batch: BatchNumber) -> Result<bool, AwsError> {
+        let Some(manifest) = Manifest::find(&self.bucket, batch).await? else { return Ok(false) };
+        for upload in &manifest.uploads {
+            if self.bucket.find(&upload.key).await?.is_some() {
+                return Ok(true);
+            }
         }
+        Ok(false)
+    }
+
+    async fn abandon_or_finish(&self, batch: BatchNumber, seen: &Entry) -> Result<(), RollForwardError> {
+        if self.is_published(batch).await? {
+            tracing::warn!(batch, "the ledger has forgotten that this batch was committed: it is published");
+            return match self.ledger.commit_again(batch, seen).await? {
+                true => self.finish_adopted(batch, seen).await,
+                false => Ok(()),
+            };
+        }
+        if self.ledger.abandon(batch, seen).await? {
+            metrics().recoveries.add(1, &label("what", "abandoned"));
+            tracing::warn!(batch, owner = seen.owner, "abandoned an open batch whose owner is silent");
+            self.clear_away(batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Finishes a batch that was just taken over.
+    async fn finish_adopted(&self, batch: BatchNumber, seen: &Entry) -> Result<(), RollForwardError> {
         fail_point!("adopted");
         metrics().recoveries.add(1, &label("what", "adopted"));
         self.progress.made();

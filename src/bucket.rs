@@ -216,13 +216,18 @@ impl Bucket {
         Ok(pages.into_iter().flat_map(|page| page.contents.unwrap_or_default()).filter_map(listed).collect())
     }
 
-    /// The last of our own keys under a prefix that sort behind a key; `None` where there is none.
-    pub async fn last_key_behind(&self, prefix: &str, key: String) -> Result<Option<String>, AwsError> {
+    /// The last key under a prefix and behind another one from which something can be told.
+    pub async fn last_behind<T>(
+        &self,
+        prefix: &str,
+        key: String,
+        tell: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, AwsError> {
         let list = self.client.list_objects_v2().bucket(&self.name).prefix(prefix).start_after(key);
         let mut pages = list.into_paginator().send();
         let mut last = None;
         while let Some(page) = pages.try_next().await.map_err(explain("s3:ListBucket", self.url(prefix)))? {
-            last = page.contents.unwrap_or_default().pop().and_then(|object| object.key).or(last);
+            last = page.contents().iter().rev().find_map(|object| tell(object.key()?)).or(last);
         }
         Ok(last)
     }

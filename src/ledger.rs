@@ -171,6 +171,12 @@ impl Ledger {
         self.change(|registry| registry.adopt(number, seen, &self.owner)).await
     }
 
+    /// Makes another consumer's open batch this consumer's and committed, which it was before, if it still is as `seen`. `false` when
+    /// it is not.
+    pub async fn commit_again(&self, number: BatchNumber, seen: &Entry) -> Result<bool, AwsError> {
+        self.change(|registry| registry.commit_again(number, seen, &self.owner)).await
+    }
+
     /// Gives up this consumer's own open batch. `false` when it is committed or somebody else did so.
     pub async fn abandon_own(&self, number: BatchNumber) -> Result<bool, AwsError> {
         self.change(|registry| registry.abandon_own(number, &self.owner)).await

@@ -202,10 +202,15 @@ pub async fn run(
 /// Tells a ledger that was lost, or restored to an earlier time, which numbers are taken: the bucket knows.
 async fn skip_taken_numbers(ledger: &Ledger, bucket: &Bucket) -> Result<(), AwsError> {
     let last = ledger.registry().await?.last;
-    let kept = bucket.last_key_behind(layout::BATCHES, layout::behind_batch(last)).await?;
-    let Some(taken) = kept.and_then(|key| layout::batch_of_folder(&key, 1)).filter(|&taken| taken > last) else {
+    let number = |key: &str| layout::batch_of_folder(key, 1);
+    let Some(taken) = bucket.last_behind(layout::BATCHES, layout::behind_batch(last), number).await? else {
         return Ok(());
     };
+    // Another consumer may have taken it between the two looks.
+    let last = ledger.registry().await?.last;
+    if taken <= last {
+        return Ok(());
+    }
     tracing::warn!(last, taken, "the ledger has forgotten batches that the bucket knows; their numbers are skipped");
     ledger.skip_to(taken).await
 }

@@ -155,6 +155,18 @@ impl Registry {
         Change::To(Registry { last: number, batches: self.batches.clone() })
     }
 
+    /// Makes the open batch of an owner who is silent one's own and committed again, as it is known to have been before the ledger was
+    /// restored to an earlier time. Refused when the batch changed since it was `seen`.
+    pub fn commit_again(&self, number: BatchNumber, seen: &Entry, owner: &str) -> Change {
+        match self.batches.get(&number) {
+            Some(entry) if entry == seen && entry.state == State::Open => {
+                let entry = Entry { state: State::Committed, owner: owner.to_owned(), ..seen.clone() };
+                self.with(number, Entry { beat: seen.beat.wrapping_add(1), ..entry })
+            }
+            _ => Change::Refused,
+        }
+    }
+
     /// Takes a finished batch off the list.
     pub fn close(&self, number: BatchNumber) -> Change {
         let mut next = self.clone();

@@ -4,10 +4,11 @@
 //! the archive once the manifests have expired. The files are read, cleansed and folded by what batches do it with.
 //!
 //! * **Replay** applies the figures of each batch again, by the same conditional writes as the batch itself: an item that has the batch
-//!   stays as it is, and one that has lost it, because it was deleted or restored to an earlier time, gets it back.
+//!   stays as it is, and one that has lost it, because it was deleted or restored to an earlier time, gets it back. While a batch's
+//!   manifest is kept, its own delta files are applied.
 //! * **Rebuild** takes nothing from the items. Each gets the figures of all finished batches, with the catalogue as it is now, and the
-//!   curated files are written anew with it. An item that has a batch in it which was not finished when the files were listed is left,
-//!   and looked at again afterwards, so that consumers at work are not in the way.
+//!   curated files are written anew with it. It begins once the batches at work are finished, which may have begun with another
+//!   catalogue. An item that gets a later batch meanwhile is left, and looked at again afterwards, so that consumers are not in the way.
 //!
 //! Both may be repeated, and broken off at any time.
 
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
@@ -25,16 +27,17 @@ use tokio_util::sync::CancellationToken;
 use crate::aws::{AwsError, Clients};
 use crate::bucket::{Bucket, Upload};
 use crate::catalogue::{Catalogue, CatalogueError, CatalogueSource};
+use crate::columnar;
 use crate::compute::Scope;
 use crate::event::{ObjectEvent, ObjectId, Version};
 use crate::health::Progress;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
-use crate::manifest::{Fate, Manifest};
+use crate::manifest::{DeltaFile, Fate, Manifest, ManifestObject};
 use crate::protocol::BatchNumber;
 use crate::report::{Attributes, Delta, Figures, Key, Report};
 use crate::row::{date_text, parse_day};
-use crate::tables::parse_key;
+use crate::tables::{Replacement, parse_key};
 use crate::transform::{Limits, Outcome, Plan, Preparation, PrepareError};
 use crate::upsert::{Reports, UpsertError};
 
@@ -42,6 +45,10 @@ use crate::upsert::{Reports, UpsertError};
 const OPEN_AHEAD: usize = 16;
 /// Looks at items that consumers changed meanwhile, before they are left as they are.
 const LOOKS: usize = 3;
+/// How long batches at work are waited for.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// Between two looks at whether they are finished.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What to replay.
 #[derive(Debug, Args)]
@@ -59,7 +66,7 @@ pub struct ReplayQuery {
     /// Also this batch, whose curated file of the day is lost; may be given several times
     ///
     /// Its number is in the name of the file, and of its folder in the archive.
-    #[arg(long = "batch", value_name = "NUMBER")]
+    #[arg(long = "batch", value_name = "NUMBER", requires = "rebuild")]
     lost: Vec<BatchNumber>,
 
     /// Bucket with the archived and curated files and the catalogue
@@ -115,10 +122,18 @@ pub enum ReplayError {
     NoArchive(BatchNumber),
     /// A consumer is at work, or was and left something.
     #[error(
-        "batches are at work ({0:?}), and the first thing that a consumer writes to an item hides what it has lost: stop the consumers \
-         once music-streams status shows no batch at work, or use --rebuild, which may run beside them"
+        "batches are or were at work meanwhile ({0:?}), and the first thing that a consumer writes to an item hides what it has lost: \
+         stop the consumers once music-streams status shows no batch at work, or use --rebuild, which may run beside them"
     )]
     AtWork(Vec<BatchNumber>),
+    /// Batches stay at work.
+    #[error("batches {0:?} do not come to their end; begin again when music-streams status shows that they have")]
+    Unfinished(Vec<BatchNumber>),
+    /// The ledger was restored to an earlier time, or lost.
+    #[error(
+        "the bucket has curated files of batch {0}, which the ledger does not know; start a consumer once, which mends that, then begin again"
+    )]
+    Forgotten(BatchNumber),
     /// More report items than the memory is for.
     #[error("the day has more than {0} report items; give a higher --max-report-items, and the memory for it")]
     TooManyItems(u32),
@@ -151,6 +166,11 @@ impl ReplayQuery {
     }
 }
 
+/// A version of items that no counting gets to.
+fn now_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
+}
+
 fn progress_bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{msg:<24} [{bar:40}] {pos} of {len} batches, {eta} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -160,8 +180,15 @@ fn progress_bar() -> ProgressBar {
 /// What there is of a batch in the archive.
 struct Archived {
     opened_at: jiff::Timestamp,
-    /// Where each file lies, and the key that it came with.
-    files: Vec<(String, String)>,
+    files: Vec<ArchivedFile>,
+}
+
+struct ArchivedFile {
+    place: String,
+    /// The key that it came with.
+    source: String,
+    /// Its rows, and those of them that were rejected, while the manifest tells.
+    counts: Option<(u64, u64)>,
 }
 
 struct Replay<'a> {
@@ -182,18 +209,34 @@ impl Replay<'_> {
         if !registry.batches.is_empty() {
             return Err(ReplayError::AtWork(registry.batches.into_keys().collect()));
         }
-        let batches = self.batches(day, registry.last).await?;
+        let batches = self.batches(day, registry.last, registry.last).await?;
         let (mut items, mut lacked) = (0, 0);
         self.begin(format!("{} replay", date_text(day)), batches.len());
         // In their order: an item that has a batch is taken to have all of its day's batches before it.
         for &batch in batches.keys() {
-            let (_, deltas) = self.prepare(batch, Scope::FiguresOf(day)).await?;
-            let mut deltas = pin!(deltas);
-            while let Some(deltas) = deltas.try_next().await.map_err(|error| self.explained(error))? {
+            let mut apply = async |deltas: Vec<Delta>| {
                 items += deltas.len();
-                lacked += self.reports.apply(batch, batch - 1, deltas, &CancellationToken::new()).await?;
+                lacked += self.reports.apply_again(batch, deltas, now_ms(), &CancellationToken::new()).await?;
+                Ok::<_, ReplayError>(())
+            };
+            if let Some(manifest) = Manifest::find(&self.bucket, batch).await? {
+                for file in &manifest.delta_files {
+                    let mut deltas = self.deltas_in(file).await?;
+                    deltas.retain(|delta| delta.key.day == day);
+                    apply(deltas).await?;
+                }
+            } else {
+                let (_, deltas) = self.prepare(batch, Scope::FiguresOf(day)).await?;
+                let mut deltas = pin!(deltas);
+                while let Some(deltas) = deltas.try_next().await.map_err(|error| self.explained(error))? {
+                    apply(deltas).await?;
+                }
             }
             self.progress.inc(1);
+        }
+        let after = self.ledger.registry().await?;
+        if after.last != registry.last || !after.batches.is_empty() {
+            return Err(ReplayError::AtWork((registry.last + 1..=after.last).collect()));
         }
         let had = items - lacked;
         Ok(format!(
@@ -212,9 +255,9 @@ impl Replay<'_> {
         let mut only: Option<HashSet<Key>> = None;
         for look in 0..LOOKS {
             let is_first = look == 0;
-            // Every batch up to here is finished: nothing can be added to what it published, and nothing of it is under way.
-            let through = self.ledger.registry().await?.applied_through();
-            let mut figures = self.fold(day, through, only.as_ref(), is_first, &mut batches).await?;
+            let through = self.finished(day).await?;
+            let (mut figures, last) = self.fold(day, through, only.as_ref(), is_first, &mut batches).await?;
+            let of = Replacement { through, last, now_ms: now_ms() };
             self.progress.set_message(format!("{} writing", date_text(day)));
             if is_first {
                 self.add_items_without_rows(day, &mut figures).await?;
@@ -226,14 +269,14 @@ impl Replay<'_> {
             }
             let deltas = figures.into_iter().map(|(key, (figures, attributes))| Delta { key, figures, attributes });
             // The item of a genre that nothing has any more tells where to look for stale listings, so it goes last.
-            let (last, first): (Vec<_>, Vec<_>) =
+            let (genres_without_rows, first): (Vec<_>, Vec<_>) =
                 deltas.partition(|delta| delta.key.report == Report::Genre && delta.figures.listens == 0);
             let never = CancellationToken::new();
-            let mut changing = self.reports.replace(through, first, &never).await?;
+            let mut changing = self.reports.replace(of, first, &never).await?;
             for genre in &genres {
-                self.reports.empty_stale_listings(genre, day, &never).await?;
+                self.reports.empty_stale_listings(genre, day, of, &never).await?;
             }
-            changing.extend(self.reports.replace(through, last, &never).await?);
+            changing.extend(self.reports.replace(of, genres_without_rows, &never).await?);
             if changing.is_empty() {
                 return Ok(format!("rebuilt {items} report items and the curated files of {batches} batches"));
             }
@@ -242,7 +285,29 @@ impl Replay<'_> {
         Err(ReplayError::Changing(only.map_or(0, |only| only.len())))
     }
 
-    /// What the archived files of finished batches add up to. At the first look, curated files are published from them.
+    /// Waits until every batch is finished that there is now, and gives the number up to which all are: nothing can be added to what
+    /// they published, and nothing of them is under way.
+    async fn finished(&self, day: i32) -> Result<BatchNumber, ReplayError> {
+        let last = self.ledger.registry().await?.last;
+        let begun = Instant::now();
+        loop {
+            let registry = self.ledger.registry().await?;
+            let through = registry.applied_through();
+            if through >= last {
+                return Ok(through);
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err(ReplayError::Unfinished(
+                    registry.batches.into_keys().filter(|&batch| batch <= last).collect(),
+                ));
+            }
+            self.progress.set_message(format!("{} waiting for batches at work", date_text(day)));
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// What the archived files of finished batches add up to, and the last of these. At the first look, curated files are published
+    /// from them.
     async fn fold(
         &self,
         day: i32,
@@ -250,14 +315,21 @@ impl Replay<'_> {
         only: Option<&HashSet<Key>>,
         is_first: bool,
         count: &mut usize,
-    ) -> Result<HashMap<Key, (Figures, Attributes)>, ReplayError> {
-        let batches = self.batches(day, through).await?;
+    ) -> Result<(HashMap<Key, (Figures, Attributes)>, BatchNumber), ReplayError> {
+        let batches = self.batches(day, through, self.ledger.registry().await?.last).await?;
+        let last = batches.keys().next_back().copied().unwrap_or(0);
         *count = batches.len();
         self.begin(format!("{} rebuild", date_text(day)), batches.len());
         let mut figures: HashMap<Key, (Figures, Attributes)> = HashMap::new();
         for (batch, curated) in batches {
             let scope = if is_first { Scope::Day(day) } else { Scope::FiguresOf(day) };
-            let (uploads, deltas) = self.prepare(batch, scope).await?;
+            let prepared = self.prepare(batch, scope).await;
+            if prepared.is_err() && is_first {
+                // What it had begun to upload, nobody will complete. That it failed is what counts.
+                let prefix = layout::curated_prefix(&date_text(day));
+                let _ = self.bucket.abort_uploads(&prefix, |key| layout::is_of_batch(key, batch)).await;
+            }
+            let (uploads, deltas) = prepared?;
             let mut deltas = pin!(deltas);
             while let Some(deltas) = deltas.try_next().await.map_err(|error| self.explained(error))? {
                 for Delta { key, figures: added, attributes } in deltas {
@@ -276,7 +348,7 @@ impl Replay<'_> {
             }
             self.progress.inc(1);
         }
-        Ok(figures)
+        Ok((figures, last))
     }
 
     /// Puts the curated files of a batch and day in the place of those that there are.
@@ -316,13 +388,23 @@ impl Replay<'_> {
         self.progress.set_message(what);
     }
 
-    /// The finished batches that have rows of a day, each with its curated files of that day.
-    async fn batches(&self, day: i32, through: BatchNumber) -> Result<BTreeMap<BatchNumber, Vec<String>>, ReplayError> {
+    /// The finished batches that have rows of a day, each with its curated files of that day. `known` is the ledger's last number.
+    async fn batches(
+        &self,
+        day: i32,
+        through: BatchNumber,
+        known: BatchNumber,
+    ) -> Result<BTreeMap<BatchNumber, Vec<String>>, ReplayError> {
         let lost = self.query.lost.iter().filter(|&&batch| (1..=through).contains(&batch));
         let mut batches: BTreeMap<BatchNumber, Vec<String>> = lost.map(|&batch| (batch, Vec::new())).collect();
         for (key, _) in self.bucket.list(&layout::curated_prefix(&date_text(day))).await? {
-            if let Some(batch) = layout::batch_of_curated(&key).filter(|&batch| batch <= through) {
-                batches.entry(batch).or_default().push(key);
+            match layout::batch_of_curated(&key) {
+                Some(batch) if batch <= through => batches.entry(batch).or_default().push(key),
+                // One that began after the ledger was read is not listed yet.
+                Some(batch) if batch > known && batch > self.ledger.registry().await?.last => {
+                    return Err(ReplayError::Forgotten(batch));
+                }
+                _ => {}
             }
         }
         Ok(batches)
@@ -340,12 +422,12 @@ impl Replay<'_> {
         let (plan, stop) = (Plan { batch, opened_at, scope }, CancellationToken::new());
         let mut preparation = Preparation::new(bucket, catalogue, plan, limits, stop, Progress::default());
         let mut bodies = futures::stream::iter(&files)
-            .map(async |(place, source)| {
-                let body = self.bucket.find(place).await?.map(|object| self.bucket.read(&object));
-                Ok::<_, AwsError>((place, source, body))
+            .map(async |file| {
+                let body = self.bucket.find(&file.place).await?.map(|object| self.bucket.read(&object));
+                Ok::<_, AwsError>((file, body))
             })
             .buffered(OPEN_AHEAD);
-        while let Some((place, source, body)) = bodies.try_next().await? {
+        while let Some((ArchivedFile { place, source, counts }, body)) = bodies.try_next().await? {
             let problem = |problem: String| ReplayError::Archive { place: place.clone(), problem };
             let Some(body) = body else { return Err(problem("is not there".to_owned())) };
             let object = ObjectId {
@@ -359,7 +441,15 @@ impl Replay<'_> {
                 Err(error) => return Err(self.explained(error)),
             };
             match outcome {
-                Outcome::Counted { .. } => {}
+                Outcome::Counted { rows, rejected } => match counts {
+                    Some(counted) if *counted != (rows, rejected) => {
+                        let (had, had_rejected) = counted;
+                        return Err(problem(format!(
+                            "has {rows} rows, {rejected} of them bad, and its batch counted {had}, {had_rejected} of them bad"
+                        )));
+                    }
+                    _ => {}
+                },
                 Outcome::Bad(bad) => return Err(problem(format!("cannot be read: {bad}"))),
                 Outcome::Unreadable(reason) => return Err(problem(format!("cannot be read: {reason}"))),
                 Outcome::Gone => return Err(problem("was replaced while it was read".to_owned())),
@@ -375,11 +465,23 @@ impl Replay<'_> {
         }
     }
 
+    /// What a roll forward would read from a delta file.
+    async fn deltas_in(&self, file: &DeltaFile) -> Result<Vec<Delta>, ReplayError> {
+        let bytes = self.bucket.read_all(&file.key).await?;
+        let damaged = |problem: String| ReplayError::Archive { place: file.key.clone(), problem };
+        if !file.is_of(&bytes) {
+            return Err(damaged("is not the file that its batch wrote".to_owned()));
+        }
+        columnar::decode_deltas(&bytes).map_err(|error| damaged(format!("cannot be read: {error}")))
+    }
+
     /// The files that a batch counted, and when it did.
     async fn archived(&self, batch: BatchNumber) -> Result<Archived, ReplayError> {
         if let Some(manifest) = Manifest::find(&self.bucket, batch).await? {
-            let place = |object: crate::manifest::ManifestObject| match object.fate {
-                Fate::Archived { to, .. } => Some((to, object.object.key)),
+            let place = |object: ManifestObject| match object.fate {
+                Fate::Archived { to, rows, rejected } => {
+                    Some(ArchivedFile { place: to, source: object.object.key, counts: Some((rows, rejected)) })
+                }
                 Fate::Quarantined { .. } | Fate::Gone => None,
             };
             return Ok(Archived {
@@ -391,15 +493,15 @@ impl Replay<'_> {
             let folder = format!("{date}{}/", layout::batch_name(batch));
             let files = self.bucket.list(&folder).await?;
             if !files.is_empty() {
-                let source = |(place, _): (String, u64)| {
+                let file = |(place, _): (String, u64)| {
                     let source = format!("{}{}", layout::INCOMING, place.strip_prefix(&folder).unwrap_or(&place));
-                    (place, source)
+                    ArchivedFile { place, source, counts: None }
                 };
                 // The end of its date: a row that was less than a day in the future then is no further from it.
                 let date = date.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
                 let opened_at = format!("{date}T23:59:59Z").parse();
                 let opened_at = opened_at.map_err(|_| ReplayError::NoArchive(batch))?;
-                return Ok(Archived { opened_at, files: files.into_iter().map(source).collect() });
+                return Ok(Archived { opened_at, files: files.into_iter().map(file).collect() });
             }
         }
         Err(ReplayError::NoArchive(batch))

@@ -64,28 +64,32 @@ impl Stored {
         Some(next)
     }
 
-    /// The item with these figures instead, which are those of every batch up to `through`; or `None` when it has a later one in
-    /// it, which would be lost. No straggler can add one of those batches again, and the version is beyond every one that the item
-    /// and its listings had.
+    /// The item with these figures instead; or `None` when it has a batch in it that they do not have, and that would be lost. No
+    /// straggler can add one of their batches again, and the version is beyond every one that the item and its listings had.
     #[must_use]
-    pub fn replaced(
-        &self,
-        figures: Figures,
-        attributes: Attributes,
-        through: BatchNumber,
-        now_ms: u64,
-    ) -> Option<Self> {
-        if self.applied.newest() > through {
+    pub fn replaced(&self, figures: Figures, attributes: Attributes, of: Replacement) -> Option<Self> {
+        if self.applied.newest() > of.through {
             return None;
         }
-        let applied = Applied { through, listed: BTreeSet::new() };
-        Some(Stored { figures, attributes, applied, version: now_ms.max(self.version + 1) })
+        let applied = Applied { through: of.last, listed: BTreeSet::new() };
+        Some(Stored { figures, attributes, applied, version: of.now_ms.max(self.version + 1) })
     }
 
     /// Its listing under a genre that it does not have any more: no listens.
     pub fn emptied(&self) -> Self {
         Stored { figures: Figures::default(), ..self.clone() }
     }
+}
+
+/// What the figures are made of that replace those of items.
+#[derive(Debug, Clone, Copy)]
+pub struct Replacement {
+    /// Every batch up to here is finished, and in the figures if it has rows of the day.
+    pub through: BatchNumber,
+    /// The last of those that have rows of the day. Later numbers are known to the ledger alone, and it may forget them.
+    pub last: BatchNumber,
+    /// Milliseconds since the Unix epoch: a version that no item counts up to.
+    pub now_ms: u64,
 }
 
 /// Whether an item or a listing has no listens: what a rebuild has left of one that should not be there. It stays, so that no straggler
@@ -298,8 +302,9 @@ mod tests {
     fn a_replaced_item_takes_later_batches_and_no_earlier_one() {
         let Delta { figures, attributes, .. } = delta(&[1, 2], &["pop"], "x");
         let stored = Stored::default().with(&delta(&[1], &["rock"], "old"), 4, 3).unwrap();
-        assert_eq!(stored.replaced(figures.clone(), attributes.clone(), 3, 0), None, "batch 4 would be lost");
-        let replaced = stored.replaced(figures, attributes, 6, 1000).unwrap();
+        let of = |through| Replacement { through, last: 6, now_ms: 1000 };
+        assert_eq!(stored.replaced(figures.clone(), attributes.clone(), of(3)), None, "batch 4 would be lost");
+        let replaced = stored.replaced(figures, attributes, of(7)).unwrap();
         assert_eq!((replaced.figures.listens, replaced.version), (2, 1000));
         assert_eq!(replaced.attributes.genres.iter().collect::<Vec<_>>(), ["pop"]);
         assert_eq!(replaced.with(&delta(&[1], &["rock"], "old"), 4, 3), None, "it has that");

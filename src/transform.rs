@@ -263,7 +263,9 @@ impl Preparation {
                 *rejected.entry(*kind).or_default() += count;
             }
             self.rows.append(&block, source, &mut self.dictionary);
-            self.rejects.extend_from_slice(&block.rejects);
+            if self.plan.scope == Scope::Batch {
+                self.rejects.extend_from_slice(&block.rejects);
+            }
             if self.rows.len() >= ROW_GROUP_ROWS || self.rejects.len() >= MAX_REJECT_BYTES {
                 self.relieve(mark).await?;
             }
@@ -318,7 +320,7 @@ impl Preparation {
             return Err(PrepareError::TooManyItems);
         }
         self.write_encoded(compute::cores() - 1).await?;
-        if self.plan.scope == Scope::Batch && !self.rejects.is_empty() {
+        if !self.rejects.is_empty() {
             let key = || layout::rejected_rows_key(&date_of(self.plan.opened_at), self.plan.batch);
             let upload = self.rejects_upload.get_or_insert_with(|| self.bucket.upload(key()));
             upload.write(&std::mem::take(&mut self.rejects)).await?;

@@ -27,8 +27,8 @@ use crate::protocol::BatchNumber;
 use crate::report::{Delta, Key, Report};
 use crate::row::date_text;
 use crate::tables::{
-    BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, Stored, date_shard, genre_date, is_empty, item_of, key_item, listing_of,
-    parse_item, parse_key,
+    BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, Replacement, Stored, date_shard, genre_date, is_empty, item_of, key_item,
+    listing_of, parse_item, parse_key,
 };
 
 /// Items of one read: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
@@ -115,21 +115,36 @@ impl Reports {
         Ok(changed.iter().filter(|(_, changed)| changed.is_ok()).count())
     }
 
-    /// Gives items the figures that every batch up to `through` adds up to, whatever they had. The ones that have a later batch in them
-    /// stay as they are and are given back.
+    /// Applies deltas again of which items may have lost some. As above, with versions beyond every one that there was: a listing may
+    /// have kept what its item has lost.
+    pub async fn apply_again(
+        &self,
+        batch: BatchNumber,
+        deltas: Vec<Delta>,
+        now_ms: u64,
+        halt: &CancellationToken,
+    ) -> Result<usize, UpsertError> {
+        let change = |stored: &Stored, delta: &Delta| {
+            let next = stored.with(delta, batch, batch - 1).ok_or(Unchanged::HasIt)?;
+            Ok(Stored { version: next.version.max(now_ms), ..next })
+        };
+        let changed = self.change_all(deltas, &change, halt).await?;
+        Ok(changed.iter().filter(|(_, changed)| changed.is_ok()).count())
+    }
+
+    /// Gives items other figures, whatever they had. The ones that have a later batch in them stay as they are and are given back.
     pub async fn replace(
         &self,
-        through: BatchNumber,
+        of: Replacement,
         items: Vec<Delta>,
         halt: &CancellationToken,
     ) -> Result<Vec<Key>, UpsertError> {
-        let now_ms = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
         let change = |stored: &Stored, delta: &Delta| {
             if stored.version == 0 && delta.figures.listens == 0 {
                 return Err(Unchanged::HasIt);
             }
             let Delta { figures, attributes, .. } = delta.clone();
-            stored.replaced(figures, attributes, through, now_ms).ok_or(Unchanged::HasLater)
+            stored.replaced(figures, attributes, of).ok_or(Unchanged::HasLater)
         };
         let changed = self.change_all(items, &change, halt).await?;
         Ok(changed
@@ -213,11 +228,12 @@ impl Reports {
         Ok(changed)
     }
 
-    /// Empties the listings of a genre's day whose tracks do not have the genre any more. May be repeated.
+    /// Empties the listings of a genre's day whose tracks do not have the genre any more, or are not there. May be repeated.
     pub async fn empty_stale_listings(
         &self,
         genre: &str,
         day: i32,
+        of: Replacement,
         halt: &CancellationToken,
     ) -> Result<(), UpsertError> {
         let mut groups = pin!(self.listings(genre, day).try_chunks(READ_ITEMS));
@@ -227,7 +243,16 @@ impl Reports {
             let keys: Vec<Key> = listings.iter().filter_map(is_shown).collect();
             let mut items = persist(halt, async || self.read(&keys.iter().collect::<Vec<_>>()).await).await?;
             for key in keys {
-                let stored = self.parse(&key, items.remove(&key))?;
+                let mut stored = self.parse(&key, items.remove(&key))?;
+                if stored.version == 0 {
+                    // Its item must be behind the listing, or the next one of the track would not get past it.
+                    stored.applied.through = of.last;
+                    stored.version = of.now_ms;
+                    if let Written::Conflict(newer) = persist(halt, async || self.write(&key, &stored, 0).await).await?
+                    {
+                        stored = self.parse(&key, newer)?;
+                    }
+                }
                 if !stored.attributes.genres.contains(genre) {
                     persist(halt, async || self.write_listing(&key, genre, &stored.emptied()).await).await?;
                 }

@@ -133,7 +133,12 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
 
     let (forbidden, unused) = compare(&deployment, "ReplayPolicyArn", &replayed);
     assert!(forbidden.is_empty(), "replay does what its policy does not allow: {forbidden:#?}");
-    assert_eq!(unused, ["s3:DeleteObject on curated/*"], "the policy of replay allows what it does not do");
+    // What is needed when a file of the archive cannot be read, an answer was lost, or a batch had very many days.
+    let rare =
+        ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject on curated", "s3:ListBucketMultipartUploads"];
+    let unused: Vec<_> = unused.into_iter().filter(|it| !rare.iter().any(|action| it.starts_with(action))).collect();
+    // It reads the archive once manifests have expired, or to rebuild.
+    assert!(unused.is_empty(), "the policy of replay allows what it does not do: {unused:#?}");
 }
 
 /// Calls on this deployment as calls on the first one.

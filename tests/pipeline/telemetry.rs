@@ -299,7 +299,7 @@ async fn every_metric_is_exported_with_its_value() {
     receiver.reads("music_streams.objects", &[("outcome", "duplicate")], 1.0).await;
     deployment.send("not an event").await;
     receiver.reads("music_streams.queue.messages", &[("state", "in_flight")], 1.0).await;
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
     let log = consumer.log();
     consumer.stop();
 
