@@ -8,7 +8,7 @@
 FROM rust:1.95-slim-bookworm AS build
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates cmake g++ make \
+    && apt-get install -y --no-install-recommends ca-certificates make \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
