@@ -435,7 +435,7 @@ impl Worker {
                 return Err(RollForwardError::DeltaFile(file.key.clone()));
             }
             let deltas = columnar::decode_deltas(&bytes)?;
-            self.reports.apply(batch, through, deltas, halt).await?;
+            self.reports.apply(batch, through, 0, deltas, halt).await?;
         }
         fail_point!("upserted");
         stages.end("upsert");

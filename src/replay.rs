@@ -209,14 +209,14 @@ impl Replay<'_> {
         if !registry.batches.is_empty() {
             return Err(ReplayError::AtWork(registry.batches.into_keys().collect()));
         }
-        let batches = self.batches(day, registry.last, registry.last).await?;
+        let batches = self.batches(day, registry.last).await?;
         let (mut items, mut lacked) = (0, 0);
         self.begin(format!("{} replay", date_text(day)), batches.len());
         // In their order: an item that has a batch is taken to have all of its day's batches before it.
         for &batch in batches.keys() {
             let mut apply = async |deltas: Vec<Delta>| {
                 items += deltas.len();
-                lacked += self.reports.apply_again(batch, deltas, now_ms(), &CancellationToken::new()).await?;
+                lacked += self.reports.apply(batch, batch - 1, now_ms(), deltas, &CancellationToken::new()).await?;
                 Ok::<_, ReplayError>(())
             };
             if let Some(manifest) = Manifest::find(&self.bucket, batch).await? {
@@ -316,7 +316,7 @@ impl Replay<'_> {
         is_first: bool,
         count: &mut usize,
     ) -> Result<(HashMap<Key, (Figures, Attributes)>, BatchNumber), ReplayError> {
-        let batches = self.batches(day, through, self.ledger.registry().await?.last).await?;
+        let batches = self.batches(day, through).await?;
         let last = batches.keys().next_back().copied().unwrap_or(0);
         *count = batches.len();
         self.begin(format!("{} rebuild", date_text(day)), batches.len());
@@ -388,22 +388,17 @@ impl Replay<'_> {
         self.progress.set_message(what);
     }
 
-    /// The finished batches that have rows of a day, each with its curated files of that day. `known` is the ledger's last number.
-    async fn batches(
-        &self,
-        day: i32,
-        through: BatchNumber,
-        known: BatchNumber,
-    ) -> Result<BTreeMap<BatchNumber, Vec<String>>, ReplayError> {
+    /// The finished batches that have rows of a day, each with its curated files of that day.
+    async fn batches(&self, day: i32, through: BatchNumber) -> Result<BTreeMap<BatchNumber, Vec<String>>, ReplayError> {
         let lost = self.query.lost.iter().filter(|&&batch| (1..=through).contains(&batch));
         let mut batches: BTreeMap<BatchNumber, Vec<String>> = lost.map(|&batch| (batch, Vec::new())).collect();
-        for (key, _) in self.bucket.list(&layout::curated_prefix(&date_text(day))).await? {
+        let curated = self.bucket.list(&layout::curated_prefix(&date_text(day))).await?;
+        // Read after the listing: whatever is listed, the ledger has known before.
+        let known = self.ledger.registry().await?.last;
+        for (key, _) in curated {
             match layout::batch_of_curated(&key) {
                 Some(batch) if batch <= through => batches.entry(batch).or_default().push(key),
-                // One that began after the ledger was read is not listed yet.
-                Some(batch) if batch > known && batch > self.ledger.registry().await?.last => {
-                    return Err(ReplayError::Forgotten(batch));
-                }
+                Some(batch) if batch > known => return Err(ReplayError::Forgotten(batch)),
                 _ => {}
             }
         }

@@ -102,31 +102,19 @@ impl Reports {
     }
 
     /// Applies deltas of a committed batch, and tells how many items did not have them yet. May be repeated, and carried out by
-    /// several at a time. Ends early only when `halt` comes or a call fails for good.
+    /// several at a time. Ends early only when `halt` comes or a call fails for good. An item that is written gets at least the
+    /// `version`: 0, or one beyond every one that there was where items may have lost what their listings have kept.
     pub async fn apply(
         &self,
         batch: BatchNumber,
         through: BatchNumber,
+        version: u64,
         deltas: Vec<Delta>,
-        halt: &CancellationToken,
-    ) -> Result<usize, UpsertError> {
-        let change = |stored: &Stored, delta: &Delta| stored.with(delta, batch, through).ok_or(Unchanged::HasIt);
-        let changed = self.change_all(deltas, &change, halt).await?;
-        Ok(changed.iter().filter(|(_, changed)| changed.is_ok()).count())
-    }
-
-    /// Applies deltas again of which items may have lost some. As above, with versions beyond every one that there was: a listing may
-    /// have kept what its item has lost.
-    pub async fn apply_again(
-        &self,
-        batch: BatchNumber,
-        deltas: Vec<Delta>,
-        now_ms: u64,
         halt: &CancellationToken,
     ) -> Result<usize, UpsertError> {
         let change = |stored: &Stored, delta: &Delta| {
-            let next = stored.with(delta, batch, batch - 1).ok_or(Unchanged::HasIt)?;
-            Ok(Stored { version: next.version.max(now_ms), ..next })
+            let next = stored.with(delta, batch, through).ok_or(Unchanged::HasIt)?;
+            Ok(Stored { version: next.version.max(version), ..next })
         };
         let changed = self.change_all(deltas, &change, halt).await?;
         Ok(changed.iter().filter(|(_, changed)| changed.is_ok()).count())
