@@ -91,7 +91,7 @@ impl Health {
         if self.stop.is_cancelled() {
             return Err("stopping".to_owned());
         }
-        let failing = self.requests.failing_for(self.unready_after);
+        let failing = self.requests.failing_for(self.unready_after, self.unready_after);
         if failing.is_empty() {
             return Ok(());
         }
@@ -102,7 +102,7 @@ impl Health {
     /// Whether it should go on; else why not.
     pub fn live(&self) -> Result<(), String> {
         let standing = self.progress.standing_for();
-        if standing < self.stuck_after || !self.requests.failing_for(Duration::ZERO).is_empty() {
+        if standing < self.stuck_after || !self.requests.failing_for(Duration::ZERO, self.stuck_after).is_empty() {
             return Ok(());
         }
         Err(format!("a batch has stood still for {}", seconds(standing)))

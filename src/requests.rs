@@ -70,19 +70,29 @@ impl Outcome {
     }
 }
 
+/// Requests of no use, with none of use since the first.
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    first: Instant,
+    last: Instant,
+}
+
 /// Watches the requests of all clients it is given to.
 #[derive(Debug, Clone, Default)]
 pub struct Requests {
-    /// The services whose last request was of no use, with the time of the first such since one was.
-    failing: Arc<Mutex<BTreeMap<String, Instant>>>,
+    /// By service, those whose last request was of no use.
+    failing: Arc<Mutex<BTreeMap<String, Failures>>>,
 }
 
 impl Requests {
-    /// The services that have failed for so long, each with how long.
-    pub fn failing_for(&self, at_least: Duration) -> Vec<(String, Duration)> {
+    /// The services that were seen to fail for `at_least` so long, each with how long: from the first failure to the last, which must
+    /// be of `within` the time before now. A service that is seldom asked (S3, of a consumer without work) is thus not held for
+    /// failing because it failed once and was not asked again.
+    pub fn failing_for(&self, at_least: Duration, within: Duration) -> Vec<(String, Duration)> {
         let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = failing.iter().map(|(service, since)| (service.clone(), since.elapsed()));
-        since.filter(|(_, duration)| *duration >= at_least).collect()
+        let recent = failing.iter().filter(|(_, failures)| failures.last.elapsed() <= within);
+        let lasting = recent.map(|(service, failures)| (service.clone(), failures.last - failures.first));
+        lasting.filter(|(_, duration)| *duration >= at_least).collect()
     }
 
     fn note(&self, service: &str, outcome: Outcome) {
@@ -92,7 +102,8 @@ impl Requests {
                 failing.remove(service);
             }
             Outcome::Denied | Outcome::Throttled | Outcome::Failed => {
-                failing.entry(service.to_owned()).or_insert_with(Instant::now);
+                let now = Instant::now();
+                failing.entry(service.to_owned()).or_insert(Failures { first: now, last: now }).last = now;
             }
         }
     }
@@ -126,6 +137,11 @@ impl Intercept for Requests {
 mod tests {
     use super::*;
 
+    fn failing(requests: &Requests, at_least: u64, within: u64) -> Vec<String> {
+        let failing = requests.failing_for(Duration::from_millis(at_least), Duration::from_millis(within));
+        failing.into_iter().map(|(service, _)| service).collect()
+    }
+
     #[test]
     fn a_service_fails_from_its_first_failure_to_its_next_answer() {
         let requests = Requests::default();
@@ -134,11 +150,18 @@ mod tests {
         std::thread::sleep(Duration::from_millis(20));
         requests.note("S3", Outcome::Throttled);
         requests.note("DynamoDB", Outcome::Failed);
-        let failing: Vec<_> =
-            requests.failing_for(Duration::from_millis(20)).into_iter().map(|(service, _)| service).collect();
-        assert_eq!(failing, ["S3", "SQS"]);
+        assert_eq!(failing(&requests, 20, 60_000), ["S3"], "the others failed once, and nobody has asked again");
+        assert_eq!(failing(&requests, 0, 60_000), ["DynamoDB", "S3", "SQS"]);
         requests.note("S3", Outcome::Refused);
         requests.note("SQS", Outcome::Ok);
-        assert!(requests.failing_for(Duration::from_millis(20)).is_empty());
+        assert_eq!(failing(&requests, 0, 60_000), ["DynamoDB"]);
+    }
+
+    #[test]
+    fn what_was_long_ago_says_nothing_of_now() {
+        let requests = Requests::default();
+        requests.note("S3", Outcome::Failed);
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(failing(&requests, 0, 19).is_empty());
     }
 }
