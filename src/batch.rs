@@ -18,7 +18,6 @@ use tracing::Instrument;
 use crate::aws::{AwsError, Backoff, persist};
 use crate::bucket::{Bucket, Moved, READ_AHEAD_BYTES};
 use crate::catalogue::CatalogueSource;
-use crate::columnar::{self, ColumnarError};
 use crate::compute::Scope;
 use crate::ecs::ScaleInProtection;
 use crate::event::{ObjectEvent, ObjectId};
@@ -26,7 +25,7 @@ use crate::health::Progress;
 use crate::layout::{self, Places};
 use crate::ledger::{Claim, Ledger};
 use crate::listening_file::BadObject;
-use crate::manifest::{Counts, Fate, Manifest, ManifestObject};
+use crate::manifest::{Counts, DeltaFileError, Fate, Manifest, ManifestObject};
 use crate::metrics::{label, metrics};
 use crate::protocol::{BatchNumber, Entry, State};
 use crate::queue::Custody;
@@ -99,9 +98,7 @@ enum RollForwardError {
     #[error(transparent)]
     Upsert(#[from] UpsertError),
     #[error(transparent)]
-    Columnar(#[from] ColumnarError),
-    #[error("{0} is not as its batch wrote it; restore that version of it, and the batch goes on")]
-    DeltaFile(String),
+    DeltaFile(#[from] DeltaFileError),
     #[error("the manifest {key} cannot be read: {error}")]
     Manifest { key: String, error: serde_json::Error },
 }
@@ -431,11 +428,7 @@ impl Worker {
         let through = persist(halt, async || self.ledger.registry().await).await?.applied_through().min(batch - 1);
         for file in &manifest.delta_files {
             let bytes = persist(halt, async || self.bucket.read_all(&file.key).await).await?;
-            if !file.is_of(&bytes) {
-                return Err(RollForwardError::DeltaFile(file.key.clone()));
-            }
-            let deltas = columnar::decode_deltas(&bytes)?;
-            self.reports.apply(batch, through, 0, deltas, halt).await?;
+            self.reports.apply(batch, through, 0, file.decode(&bytes)?, halt).await?;
         }
         fail_point!("upserted");
         stages.end("upsert");

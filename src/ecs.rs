@@ -17,8 +17,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Longest wait for an answer of the agent, which is on the same machine.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long protection lasts that nobody takes back.
-const PROTECTION_MINUTES: u32 = 60;
+/// How long protection lasts that nobody takes back or renews.
+const PROTECTION: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -113,7 +113,7 @@ impl ScaleInProtection {
         let client = std::env::var("ECS_AGENT_URI").ok().and_then(|agent_uri| Some((agent_uri, agent().ok()?)));
         let Some((agent_uri, client)) = client else { return ScaleInProtection { wanted: None, _asking: None } };
         let (wanted, changes) = watch::channel(false);
-        let asking = tokio::spawn(ask(client, format!("{agent_uri}/task-protection/v1/state"), changes));
+        let asking = tokio::spawn(ask(client, format!("{agent_uri}/task-protection/v1/state"), changes, PROTECTION));
         ScaleInProtection { wanted: Some(wanted), _asking: Some(AbortOnDropHandle::new(asking)) }
     }
 
@@ -140,11 +140,18 @@ impl Drop for Protected<'_> {
     }
 }
 
-async fn ask(client: reqwest::Client, url: String, mut changes: watch::Receiver<bool>) {
-    while changes.changed().await.is_ok() {
-        let protected = *changes.borrow_and_update();
+/// Tells the agent what is wanted: when that changes, and before protection, which lasts for `lasting`, runs out.
+async fn ask(client: reqwest::Client, url: String, mut changes: watch::Receiver<bool>, lasting: Duration) {
+    let mut protected = false;
+    loop {
+        let renewal = if protected { lasting / 2 } else { Duration::MAX };
+        match tokio::time::timeout(renewal, changes.changed()).await {
+            Ok(Ok(())) => protected = *changes.borrow_and_update(),
+            Ok(Err(_)) => return,
+            Err(_) => {}
+        }
         let body = if protected {
-            serde_json::json!({"ProtectionEnabled": true, "ExpiresInMinutes": PROTECTION_MINUTES})
+            serde_json::json!({"ProtectionEnabled": true, "ExpiresInMinutes": lasting.as_secs() / 60})
         } else {
             serde_json::json!({"ProtectionEnabled": false})
         };
@@ -184,5 +191,28 @@ mod tests {
         assert_eq!(find("aws.ecs.launchtype").as_deref(), Some("fargate"));
         assert_eq!(find("aws.log.group.names").as_deref(), Some("/music-streams"));
         assert_eq!(find("cloud.availability_zone"), None);
+    }
+
+    #[tokio::test]
+    async fn protection_is_renewed_while_it_is_wanted() {
+        let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
+        let agent_state = axum::routing::put(async move |body: String| drop(say.send(body)));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/state", listener.local_addr().unwrap());
+        let served = axum::serve(listener, axum::Router::new().route("/state", agent_state)).into_future();
+        let _served = AbortOnDropHandle::new(tokio::spawn(served));
+        let (wanted, changes) = watch::channel(false);
+        let lasting = Duration::from_millis(100);
+        let _asking = AbortOnDropHandle::new(tokio::spawn(ask(agent().unwrap(), url, changes, lasting)));
+
+        let protection = ScaleInProtection { wanted: Some(wanted), _asking: None };
+        let protected = protection.hold();
+        let mut said = async || tokio::time::timeout(Duration::from_secs(10), said.recv()).await.unwrap().unwrap();
+        for _ in 0..3 {
+            assert!(said().await.contains(r#""ProtectionEnabled":true"#));
+        }
+        drop(protected);
+        while said().await != r#"{"ProtectionEnabled":false}"# {}
+        assert!(tokio::time::timeout(2 * lasting, said()).await.is_err(), "nothing to renew");
     }
 }

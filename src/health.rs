@@ -163,16 +163,16 @@ mod tests {
     #[test]
     fn a_batch_that_stands_still_ends_life() {
         let health =
-            Health::new(Requests::default(), CancellationToken::new(), Duration::MAX, Duration::from_millis(30));
+            Health::new(Requests::default(), CancellationToken::new(), Duration::MAX, Duration::from_millis(200));
         assert!(health.live().is_ok(), "no batch");
         health.progress.made();
         assert!(health.live().is_ok());
-        std::thread::sleep(Duration::from_millis(31));
+        std::thread::sleep(Duration::from_millis(210));
         assert!(health.live().unwrap_err().contains("stood still"));
         health.progress.made();
         assert!(health.live().is_ok());
         health.progress.rests();
-        std::thread::sleep(Duration::from_millis(31));
+        std::thread::sleep(Duration::from_millis(210));
         assert!(health.live().is_ok(), "the batch is done");
     }
 

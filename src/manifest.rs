@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::aws::{AwsError, Kind};
 use crate::bucket::{Bucket, Upload};
+use crate::columnar::{self, ColumnarError};
 use crate::event::ObjectId;
 use crate::layout::{self, hexadecimal_sha256};
 use crate::protocol::BatchNumber;
+use crate::report::Delta;
 
 /// What a committed batch is going to do, with everything needed to do it: `batches/batch-…/manifest.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,10 +62,29 @@ impl DeltaFile {
         DeltaFile { key, sha256: hexadecimal_sha256(bytes) }
     }
 
-    /// Whether these are its bytes.
-    pub fn is_of(&self, bytes: &[u8]) -> bool {
-        self.sha256 == hexadecimal_sha256(bytes)
+    /// The deltas in these bytes, if they are what was written.
+    pub fn decode(&self, bytes: &[u8]) -> Result<Vec<Delta>, DeltaFileError> {
+        let is_it = self.sha256 == hexadecimal_sha256(bytes);
+        let decoded =
+            if is_it { columnar::decode_deltas(bytes).map_err(Problem::Unreadable) } else { Err(Problem::Bytes) };
+        decoded.map_err(|problem| DeltaFileError { key: self.key.clone(), problem })
     }
+}
+
+/// Nothing can be taken from a delta file.
+#[derive(Debug, thiserror::Error)]
+#[error("the delta file {key} {problem}")]
+pub struct DeltaFileError {
+    key: String,
+    problem: Problem,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("is not as its batch wrote it; restore that version of it, and what was begun goes on")]
+    Bytes,
+    #[error("cannot be read by this version of the program: {0}")]
+    Unreadable(ColumnarError),
 }
 
 /// One object of a batch.

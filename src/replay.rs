@@ -27,13 +27,12 @@ use tokio_util::sync::CancellationToken;
 use crate::aws::{AwsError, Clients};
 use crate::bucket::{Bucket, Upload};
 use crate::catalogue::{Catalogue, CatalogueError, CatalogueSource};
-use crate::columnar;
 use crate::compute::Scope;
 use crate::event::{ObjectEvent, ObjectId, Version};
 use crate::health::Progress;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
-use crate::manifest::{DeltaFile, Fate, Manifest, ManifestObject};
+use crate::manifest::{DeltaFileError, Fate, Manifest, ManifestObject};
 use crate::protocol::BatchNumber;
 use crate::report::{Attributes, Delta, Figures, Key, Report};
 use crate::row::{date_text, parse_day};
@@ -104,6 +103,9 @@ pub enum ReplayError {
     /// Files could not be read or encoded.
     #[error(transparent)]
     Prepare(PrepareError),
+    /// What a batch applied is not there as it was.
+    #[error(transparent)]
+    DeltaFile(#[from] DeltaFileError),
     /// A report item could not be written.
     #[error(transparent)]
     Upsert(#[from] UpsertError),
@@ -221,7 +223,7 @@ impl Replay<'_> {
             };
             if let Some(manifest) = Manifest::find(&self.bucket, batch).await? {
                 for file in &manifest.delta_files {
-                    let mut deltas = self.deltas_in(file).await?;
+                    let mut deltas = file.decode(&self.bucket.read_all(&file.key).await?)?;
                     deltas.retain(|delta| delta.key.day == day);
                     apply(deltas).await?;
                 }
@@ -339,9 +341,7 @@ impl Replay<'_> {
                         names.update(attributes);
                     }
                 }
-                if figures.len() > self.query.max_report_items as usize {
-                    return Err(ReplayError::TooManyItems(self.query.max_report_items));
-                }
+                self.bound(&figures)?;
             }
             if is_first {
                 self.publish(&uploads, curated).await?;
@@ -349,6 +349,13 @@ impl Replay<'_> {
             self.progress.inc(1);
         }
         Ok((figures, last))
+    }
+
+    fn bound(&self, figures: &HashMap<Key, (Figures, Attributes)>) -> Result<(), ReplayError> {
+        match self.query.max_report_items {
+            most if figures.len() > most as usize => Err(ReplayError::TooManyItems(most)),
+            _ => Ok(()),
+        }
     }
 
     /// Puts the curated files of a batch and day in the place of those that there are.
@@ -372,9 +379,10 @@ impl Replay<'_> {
         for report in Report::ALL {
             let mut items = pin!(self.reports.day(report, day));
             while let Some(item) = items.try_next().await? {
-                figures.extend(
-                    parse_key(report, &item).filter(|key| !figures.contains_key(key)).map(|key| (key, <_>::default())),
-                );
+                if let Some(key) = parse_key(report, &item) {
+                    figures.entry(key).or_default();
+                }
+                self.bound(figures)?;
             }
         }
         Ok(())
@@ -458,16 +466,6 @@ impl Replay<'_> {
             PrepareError::TooManyItems => ReplayError::TooManyItems(self.query.max_report_items),
             error => ReplayError::Prepare(error),
         }
-    }
-
-    /// What a roll forward would read from a delta file.
-    async fn deltas_in(&self, file: &DeltaFile) -> Result<Vec<Delta>, ReplayError> {
-        let bytes = self.bucket.read_all(&file.key).await?;
-        let damaged = |problem: String| ReplayError::Archive { place: file.key.clone(), problem };
-        if !file.is_of(&bytes) {
-            return Err(damaged("is not the file that its batch wrote".to_owned()));
-        }
-        columnar::decode_deltas(&bytes).map_err(|error| damaged(format!("cannot be read: {error}")))
     }
 
     /// The files that a batch counted, and when it did.

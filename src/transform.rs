@@ -373,6 +373,7 @@ impl Preparation {
             let file = DeltaFile::new(key, &bytes);
             self.bucket.put(&file.key, bytes, "application/vnd.apache.parquet").await?;
             delta_files.push(file);
+            self.progress.made();
         }
         let rejected = self.rejected.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect();
         Ok(Prepared { uploads, delta_files, report_items, rejected })

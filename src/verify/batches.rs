@@ -7,7 +7,6 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::aws::AwsError;
 use crate::bucket::Bucket;
-use crate::columnar;
 use crate::event::ObjectId;
 use crate::layout;
 use crate::listening_file::{ListeningFile, ReadError};
@@ -136,13 +135,9 @@ impl Auditor {
         let mut listens: BTreeMap<i32, u64> = BTreeMap::new();
         for file in &manifest.delta_files {
             let bytes = self.bucket.read_all(&file.key).await?;
-            let decoded = file.is_of(&bytes).then(|| columnar::decode_deltas(&bytes));
-            let deltas = match decoded {
-                Some(Ok(deltas)) => deltas,
-                _ => {
-                    self.findings.difference(&file.key, "the delta file that the batch wrote", "other bytes");
-                    return Ok(());
-                }
+            let Ok(deltas) = file.decode(&bytes) else {
+                self.findings.difference(&file.key, "the delta file that the batch wrote", "other bytes");
+                return Ok(());
             };
             for delta in deltas.iter().filter(|delta| delta.key.report == Report::Track) {
                 *listens.entry(delta.key.day).or_default() += delta.figures.listens;
