@@ -316,6 +316,11 @@ impl Fold {
         self.items
     }
 
+    /// Rows so far.
+    pub fn listens(&self) -> u64 {
+        self.days.values().flat_map(|day| day.tracks.values()).map(|track| track.listens).sum()
+    }
+
     /// The report items, day by day. What an item is made of is freed with it.
     pub fn into_items(self) -> impl Iterator<Item = DayItem> {
         self.days.into_iter().flat_map(|(day, folded)| {

@@ -145,8 +145,7 @@ impl Bucket {
             };
             resumes += 1;
             if resumes > RESUMES {
-                let (operation, resource) = ("s3:GetObject", self.url(&object.key));
-                return Err(AwsError { operation, resource, kind: Kind::Transient, cause: interruption });
+                return Err(self.interrupted(&object.key, interruption));
             }
             backoff.pause(&never).await;
         }
@@ -164,23 +163,39 @@ impl Bucket {
 
     /// Reads an object of our own whole.
     pub async fn read_all(&self, key: &str) -> Result<Vec<u8>, AwsError> {
-        let interrupted = |cause: String| AwsError {
-            operation: "s3:GetObject",
-            resource: self.url(key),
-            kind: Kind::Transient,
-            cause,
-        };
-        let body = self.read_unless(key, None).await?;
-        let (mut body, _) = body.ok_or_else(|| interrupted("no content".to_owned()))?;
+        match self.read_unless(key, None).await? {
+            Some((body, _)) => self.collect(key, body).await,
+            None => Err(self.interrupted(key, "no content".to_owned())),
+        }
+    }
+
+    /// Reads the last bytes of an object of our own: so many, or all when it has fewer.
+    pub async fn read_end(&self, key: &str, bytes: usize) -> Result<Vec<u8>, AwsError> {
+        let get = self.client.get_object().bucket(&self.name).key(key).range(format!("bytes=-{bytes}"));
+        match get.send().await {
+            Ok(output) => self.collect(key, output.body).await,
+            // An empty object has no range.
+            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 416) => {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(explain("s3:GetObject", self.url(key))(error)),
+        }
+    }
+
+    async fn collect(&self, key: &str, mut body: ByteStream) -> Result<Vec<u8>, AwsError> {
         let mut bytes = Vec::new();
         loop {
             match tokio::time::timeout(CHUNK_TIMEOUT, body.next()).await {
                 Ok(Some(Ok(chunk))) => bytes.extend_from_slice(&chunk),
                 Ok(None) => return Ok(bytes),
-                Ok(Some(Err(error))) => return Err(interrupted(error.to_string())),
-                Err(_) => return Err(interrupted(format!("no data for {} s", CHUNK_TIMEOUT.as_secs()))),
+                Ok(Some(Err(error))) => return Err(self.interrupted(key, error.to_string())),
+                Err(_) => return Err(self.interrupted(key, format!("no data for {} s", CHUNK_TIMEOUT.as_secs()))),
             }
         }
+    }
+
+    fn interrupted(&self, key: &str, cause: String) -> AwsError {
+        AwsError { operation: "s3:GetObject", resource: self.url(key), kind: Kind::Transient, cause }
     }
 
     /// A page of the objects under a prefix, in every version that there is of them, and where the next page begins.

@@ -584,6 +584,19 @@ pub struct CuratedRow<'a> {
     pub source_key: &'a str,
 }
 
+/// How long the footer of a file is, with the length itself and the magic number behind it, when these are its last bytes. `None` when
+/// they are not those of Parquet.
+/// <https://parquet.apache.org/docs/file-format/>
+pub fn footer_bytes(end: &[u8]) -> Option<usize> {
+    let [.., a, b, c, d, b'P', b'A', b'R', b'1'] = end else { return None };
+    Some(u32::from_le_bytes([*a, *b, *c, *d]) as usize + 8)
+}
+
+/// How many rows a file has, by its last bytes, among them its whole footer.
+pub fn count_rows(end: &[u8]) -> Result<u64, ColumnarError> {
+    contained(|| Ok(arrow_read::read_metadata(&mut Cursor::new(end)).map_err(undecodable)?.num_rows as u64))
+}
+
 /// Reads a curated file back, one row group in memory at a time.
 pub fn read_curated(file: impl Read + Seek, each: impl FnMut(CuratedRow<'_>)) -> Result<(), ColumnarError> {
     contained(|| read_curated_rows(file, each))

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::aws::{AwsError, Clients};
 use crate::bucket::{Bucket, Upload};
 use crate::catalogue::{Catalogue, CatalogueError, CatalogueSource};
+use crate::columnar;
 use crate::compute::Scope;
 use crate::event::{ObjectEvent, ObjectId, Version};
 use crate::health::Progress;
@@ -40,6 +41,8 @@ use crate::tables::{Replacement, parse_key};
 use crate::transform::{Limits, Outcome, Plan, Preparation, PrepareError};
 use crate::upsert::{Reports, UpsertError};
 
+/// Last bytes of a curated file that nearly always have its whole footer, and those that always have it.
+const END_BYTES: [usize; 2] = [64 * 1024, 64 * 1024 * 1024];
 /// Archived files that are opened ahead.
 const OPEN_AHEAD: usize = 16;
 /// Looks at items that consumers changed meanwhile, before they are left as they are.
@@ -116,6 +119,20 @@ pub enum ReplayError {
         place: String,
         /// What is wrong with it.
         problem: String,
+    },
+    /// The archive lacks rows of a batch whose manifest has expired.
+    #[error(
+        "batch {batch} has {curated} curated rows of the day, and its archived files have {archived}: some of these are lost or changed; \
+         restore them from a backup or older versions, then begin again; or, if it is the curated files that are wrong, delete those and \
+         use --rebuild --batch {batch}"
+    )]
+    Incomplete {
+        /// The batch.
+        batch: BatchNumber,
+        /// Rows of the day in its curated files.
+        curated: u64,
+        /// Rows of the day in its archived files.
+        archived: u64,
     },
     /// The files of a batch are nowhere in the archive.
     #[error(
@@ -215,7 +232,7 @@ impl Replay<'_> {
         let (mut items, mut lacked) = (0, 0);
         self.begin(format!("{} replay", date_text(day)), batches.len());
         // In their order: an item that has a batch is taken to have all of its day's batches before it.
-        for &batch in batches.keys() {
+        for (&batch, curated) in &batches {
             let mut apply = async |deltas: Vec<Delta>| {
                 items += deltas.len();
                 lacked += self.reports.apply(batch, batch - 1, now_ms(), deltas, &CancellationToken::new()).await?;
@@ -228,7 +245,7 @@ impl Replay<'_> {
                     apply(deltas).await?;
                 }
             } else {
-                let (_, deltas) = self.prepare(batch, Scope::FiguresOf(day)).await?;
+                let (_, deltas) = self.prepare(batch, curated, Scope::FiguresOf(day)).await?;
                 let mut deltas = pin!(deltas);
                 while let Some(deltas) = deltas.try_next().await.map_err(|error| self.explained(error))? {
                     apply(deltas).await?;
@@ -325,7 +342,7 @@ impl Replay<'_> {
         let mut figures: HashMap<Key, (Figures, Attributes)> = HashMap::new();
         for (batch, curated) in batches {
             let scope = if is_first { Scope::Day(day) } else { Scope::FiguresOf(day) };
-            let prepared = self.prepare(batch, scope).await;
+            let prepared = self.prepare(batch, &curated, scope).await;
             if prepared.is_err() && is_first {
                 // What it had begun to upload, nobody will complete. That it failed is what counts.
                 let prefix = layout::curated_prefix(&date_text(day));
@@ -344,7 +361,7 @@ impl Replay<'_> {
                 self.bound(&figures)?;
             }
             if is_first {
-                self.publish(&uploads, curated).await?;
+                self.publish(&uploads, &curated).await?;
             }
             self.progress.inc(1);
         }
@@ -359,7 +376,7 @@ impl Replay<'_> {
     }
 
     /// Puts the curated files of a batch and day in the place of those that there are.
-    async fn publish(&self, uploads: &[Upload], before: Vec<String>) -> Result<(), ReplayError> {
+    async fn publish(&self, uploads: &[Upload], before: &[String]) -> Result<(), ReplayError> {
         for upload in uploads {
             self.bucket.complete_upload(upload).await?;
         }
@@ -413,10 +430,11 @@ impl Replay<'_> {
         Ok(batches)
     }
 
-    /// Reads a batch's archived files as the batch did.
+    /// Reads a batch's archived files as the batch did, and does not go on with fewer rows than it counted.
     async fn prepare(
         &self,
         batch: BatchNumber,
+        curated: &[String],
         scope: Scope,
     ) -> Result<(Vec<Upload>, impl futures::Stream<Item = Result<Vec<Delta>, PrepareError>>), ReplayError> {
         let Archived { opened_at, files } = self.archived(batch).await?;
@@ -458,7 +476,31 @@ impl Replay<'_> {
                 Outcome::Gone => return Err(problem("was replaced while it was read".to_owned())),
             }
         }
-        preparation.finish_unwritten().await.map_err(|error| self.explained(error))
+        let (uploads, rows, deltas) = preparation.finish_unwritten().await.map_err(|error| self.explained(error))?;
+        // No manifest tells what each file had. The curated files tell of the day, unless they are what is to be mended.
+        if files.iter().any(|file| file.counts.is_none()) {
+            let mut before = 0;
+            for key in curated {
+                before += self.rows_in(key).await?;
+            }
+            if rows < before {
+                return Err(ReplayError::Incomplete { batch, curated: before, archived: rows });
+            }
+        }
+        Ok((uploads, deltas))
+    }
+
+    /// The rows of a curated file; none when it is damaged.
+    async fn rows_in(&self, key: &str) -> Result<u64, ReplayError> {
+        for bytes in END_BYTES {
+            let end = self.bucket.read_end(key, bytes).await?;
+            match columnar::footer_bytes(&end) {
+                Some(footer) if footer <= end.len() => return Ok(columnar::count_rows(&end).unwrap_or(0)),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        Ok(0)
     }
 
     fn explained(&self, error: PrepareError) -> ReplayError {

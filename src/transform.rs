@@ -379,13 +379,14 @@ impl Preparation {
         Ok(Prepared { uploads, delta_files, report_items, rejected })
     }
 
-    /// Ends the files, and gives them and what a roll forward would read from the delta files.
+    /// Ends the files, and gives them, the rows in them, and what a roll forward would read from the delta files.
     pub async fn finish_unwritten(
         mut self,
-    ) -> Result<(Vec<Upload>, impl Stream<Item = Result<Vec<Delta>, PrepareError>>), PrepareError> {
+    ) -> Result<(Vec<Upload>, u64, impl Stream<Item = Result<Vec<Delta>, PrepareError>>), PrepareError> {
         let (uploads, fold) = self.finish_files().await?;
+        let rows = fold.listens();
         let encoded = compute::encode_deltas(fold, self.dictionary.names().clone(), DELTAS_PER_FILE);
-        Ok((uploads, encoded.map(|bytes| Ok(columnar::decode_deltas(&bytes?)?))))
+        Ok((uploads, rows, encoded.map(|bytes| Ok(columnar::decode_deltas(&bytes?)?))))
     }
 
     async fn finish_files(&mut self) -> Result<(Vec<Upload>, Fold), PrepareError> {

@@ -60,6 +60,22 @@ async fn written() -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn the_end_of_a_file_tells_its_rows() {
+    let file = written().await;
+    let footer = columnar::footer_bytes(&file[file.len() - 8..]).unwrap();
+    assert!(footer < file.len());
+    for bytes in [footer, footer + 1, file.len()] {
+        assert_eq!(columnar::count_rows(&file[file.len() - bytes..]).unwrap(), 30);
+    }
+    for not_enough in [footer - 1, 12, 8, 0] {
+        columnar::count_rows(&file[file.len() - not_enough..]).unwrap_err();
+    }
+    for no_parquet in [&b"PAR1"[..], b"", b"some text, no Parquet"] {
+        assert_eq!(columnar::footer_bytes(no_parquet), None);
+    }
+}
+
+#[tokio::test]
 async fn types_nulls_and_statistics_are_right_for_every_reader() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("curated.parquet");

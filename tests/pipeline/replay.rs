@@ -210,6 +210,23 @@ async fn a_day_is_rebuilt_in_place() {
     follow(&deployment, "Rebuild a day");
     assert_same(&seen(&deployment).await, &before);
     assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
+
+    // Nor is a lost archived file taken for none: the curated files tell how many rows there were.
+    let lost = deployment.keys("archive/").await.remove(0);
+    let content = deployment.get(&lost).await;
+    deployment.clients.s3.delete_object().bucket(&deployment.bucket).key(&lost).send().await.unwrap();
+    let item = deployment.scan("track_level_reports").await.remove(0);
+    delete(&deployment, "track_level_reports", &item).await;
+    for rebuild in [&["--rebuild"][..], &[]] {
+        let ended = ask(&deployment, &[&["replay", "--date", text(&item, "report_date")], rebuild].concat());
+        assert!(!ended.success && ended.stderr.contains("curated rows of the day"), "{}", ended.stderr);
+    }
+    deployment.assert_clean().await;
+    write(&deployment, "track_level_reports", item).await;
+    assert_same(&seen(&deployment).await, &before);
+    assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
+    deployment.put(&lost, content).await;
+
     // An archived file is not what its batch counted.
     all.extend(work_off(&deployment, 5..7).await);
     let archived = deployment.keys("archive/").await.into_iter().find(|key| key.ends_with("5 +é.csv")).unwrap();
