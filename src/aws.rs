@@ -26,6 +26,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 /// First and longest pause between tries of what must not be given up.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(20));
+/// The same after a conditional write that another was faster with.
+const RACE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Longest pause between tries at one object, which others wait for.
+const ONE_OBJECT: Duration = Duration::from_secs(3);
 
 /// What kind of failure a call met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +40,9 @@ pub enum Kind {
     Transient,
     /// The endpoint cannot be reached at all.
     Unreachable,
-    /// Credentials are missing or do not allow the call.
+    /// Credentials could not be had, or have run out: their provider renews them.
+    NoCredentials,
+    /// The credentials do not allow the call.
     Denied,
     /// A bucket, queue or table does not exist.
     MissingResource,
@@ -56,7 +62,7 @@ impl Kind {
     /// Whether trying again can help without anybody's help.
     pub fn is_passing(self) -> bool {
         match self {
-            Kind::Throttled | Kind::Transient | Kind::Unreachable => true,
+            Kind::Throttled | Kind::Transient | Kind::Unreachable | Kind::NoCredentials => true,
             Kind::Denied
             | Kind::MissingResource
             | Kind::NotFound
@@ -65,6 +71,12 @@ impl Kind {
             | Kind::NotImplemented
             | Kind::Refused => false,
         }
+    }
+
+    /// Whether the fault may lie with the one thing that was asked for, and not with the service or our rights to it as a
+    /// whole. Only a look at something else can tell for certain.
+    pub fn may_be_of_the_thing(self) -> bool {
+        !matches!(self, Kind::MissingResource | Kind::NoCredentials)
     }
 }
 
@@ -86,6 +98,7 @@ impl fmt::Display for AwsError {
         let AwsError { operation, resource, kind, cause } = self;
         write!(f, "{operation} on {resource} failed: {cause}")?;
         match kind {
+            Kind::NoCredentials => write!(f, " (check the credentials of this process, and AWS_REGION)"),
             Kind::Denied => write!(
                 f,
                 " (give the role of this process {operation} on {resource}, or check its credentials and AWS_REGION)"
@@ -115,7 +128,7 @@ where
         let code = error.code().unwrap_or_default().to_owned();
         let kind = match &error {
             SdkError::DispatchFailure(failure) if failure.is_io() => Kind::Unreachable,
-            SdkError::DispatchFailure(_) if lacks_credentials(&error) => Kind::Denied,
+            SdkError::DispatchFailure(_) if lacks_credentials(&error) => Kind::NoCredentials,
             SdkError::ConstructionFailure(_) => Kind::Refused,
             SdkError::ServiceError(service) => kind_of(&code, service.raw().status().as_u16()),
             _ => Kind::Transient,
@@ -149,12 +162,13 @@ fn kind_of(code: &str, status: u16) -> Kind {
         | "AccessDeniedException"
         | "InvalidAccessKeyId"
         | "SignatureDoesNotMatch"
-        | "ExpiredToken"
-        | "ExpiredTokenException"
         | "UnrecognizedClientException"
         | "InvalidClientTokenId"
         | "KMS.AccessDeniedException"
         | "AWS.SimpleQueueService.AccessDenied" => Kind::Denied,
+        "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" => Kind::NoCredentials,
+        // S3 begins some answers with 200 before it knows how they end, and lets a slow request go with 400.
+        "InternalError" | "InternalServerError" | "ServiceUnavailable" | "RequestTimeout" => Kind::Transient,
         "NoSuchBucket"
         | "ResourceNotFoundException"
         | "QueueDoesNotExist"
@@ -247,20 +261,36 @@ pub fn number(item: &Item, name: &str) -> Option<u64> {
 #[derive(Debug)]
 pub struct Backoff {
     next: Duration,
+    longest: Duration,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Backoff { next: BACKOFF.0 }
+        Backoff { next: BACKOFF.0, longest: BACKOFF.1 }
     }
 }
 
 impl Backoff {
+    /// For who lost a race to another: short pauses, so that the next is run apart.
+    pub fn after_a_race() -> Self {
+        Backoff { next: RACE.0, longest: RACE.1 }
+    }
+
+    /// For one object of many, whose tries must not hold up the others for long.
+    pub fn of_one_object() -> Self {
+        Backoff { next: BACKOFF.0, longest: ONE_OBJECT }
+    }
+
+    /// Waits for the next pause: for short retries that need not be called off.
+    pub async fn pause_uncancelled(&mut self) {
+        self.pause(&CancellationToken::new()).await;
+    }
+
     /// Waits for the next pause. `false` when `cancel` came first.
     pub async fn pause(&mut self, cancel: &CancellationToken) -> bool {
         let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0) % 1000;
         let pause = self.next.mul_f64(0.5 + random as f64 / 2000.0);
-        self.next = (self.next * 2).min(BACKOFF.1);
+        self.next = (self.next * 2).min(self.longest);
         cancel.run_until_cancelled(tokio::time::sleep(pause)).await.is_some()
     }
 }
@@ -303,6 +333,9 @@ mod tests {
         assert_eq!(kind_of("", 412), Kind::Condition);
         assert_eq!(kind_of("", 500), Kind::Transient);
         assert_eq!(kind_of("ValidationException", 400), Kind::Refused);
+        assert_eq!(kind_of("InternalError", 200), Kind::Transient);
+        assert_eq!(kind_of("RequestTimeout", 400), Kind::Transient);
+        assert_eq!(kind_of("ExpiredToken", 400), Kind::NoCredentials);
     }
 
     #[test]

@@ -1,73 +1,100 @@
-//! The batch: one closed window from its claim to its end, exactly once.
+//! The batch: one closed window from its claim to its commit, exactly once.
 //!
-//! This file is the protocol carried out, and reads top to bottom: `attempt` opens, claims, prepares and commits;
-//! `roll_forward` upserts, publishes, archives and finishes. Before the commit nothing can be seen and giving up
-//! costs nothing; after it every step may be repeated by anyone, any number of times, and ends in the same state.
+//! This file is the protocol carried out up to the commit, and reads top to bottom: `attempt` opens, claims, prepares and
+//! commits; [`crate::roll_forward`] does what was decided. Before the commit nothing can be seen and giving up costs nothing.
 //! [`Worker::recover`] does for a dead consumer's batch what is left to do.
+//!
+//! What is refused here costs only itself:
+//!
+//! * An object that S3 does not give out is left out of the attempt and set aside, while S3 works for us otherwise.
+//! * What fails the same way twice, and by no outage, is halved until the one object is left that is at fault.
+//! * An object with which several consumers have died is worked on alone, and set aside when more die with it.
+//! * An outage is waited for: nothing is set aside, and batches of others are recovered meanwhile.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use fail::fail_point;
-use futures::{StreamExt, TryStreamExt};
-use opentelemetry::KeyValue;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use crate::aws::{AwsError, Backoff, persist};
-use crate::bucket::{Bucket, Moved, READ_AHEAD_BYTES};
+use crate::aside::{Aside, What};
+use crate::aws::{AwsError, Backoff, Kind, persist};
+use crate::bucket::{CONCURRENT_OBJECTS, READ_AHEAD_BYTES};
 use crate::catalogue::CatalogueSource;
 use crate::compute::Scope;
 use crate::ecs::ScaleInProtection;
 use crate::event::{ObjectEvent, ObjectId};
-use crate::health::Progress;
 use crate::layout::{self, Places};
-use crate::ledger::{Claim, Ledger};
+use crate::ledger::Claim;
 use crate::listening_file::BadObject;
-use crate::manifest::{Counts, DeltaFileError, Fate, Manifest, ManifestObject};
+use crate::manifest::{Counts, Fate, Manifest, ManifestObject};
 use crate::metrics::{label, metrics};
-use crate::protocol::{BatchNumber, Entry, State};
+use crate::pace::Pace;
+use crate::protocol::{BatchNumber, DEATHS_BEFORE_ALONE, DEATHS_BEFORE_ASIDE, Entry, MAX_UNFINISHED, State};
 use crate::queue::Custody;
+use crate::roll_forward::{CarriedOut, RollForward, RollForwardError};
 use crate::row::date_of;
 use crate::stages::Stages;
 use crate::transform::{Limits, Outcome, Plan, Preparation, PrepareError, Prepared};
-use crate::upsert::{Reports, UpsertError};
 use crate::window::{Closed, MessageId};
 
 /// How long a batch in preparation may take to end by itself when the process stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
-/// Calls for different objects under way at once: claims, copies, deletes. Small objects cost round trips and little else.
-const CONCURRENT_OBJECTS: usize = 64;
 /// Bodies that are opened ahead of their turn, while together they have fewer bytes in memory than this.
 const OPEN_AHEAD: usize = 64;
 const OPEN_AHEAD_BYTES: u64 = 4 << 20;
 /// Beats within one lease.
 const BEATS_PER_LEASE: u32 = 4;
-/// When messages come back whose object S3 does not give out: rarely, as each return counts towards the dead-letter queue.
-const UNREADABLE_OBJECT_DELAY: Duration = Duration::from_secs(1800);
 /// When a message comes back that nobody can read: soon, so that it reaches the dead-letter queue soon.
 pub const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
+/// Objects set aside by one batch that the log names one by one.
+const NAMED: usize = 10;
 
 /// What the window knows of one of its objects after a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Finish {
-    /// Archived, quarantined, gone, or finished by another batch: its messages can be deleted.
+    /// Archived, quarantined, gone, set aside, or finished by another batch: its messages can be deleted.
     Finished,
     /// Another consumer has it: its messages come back after a lease, and later each time.
     Elsewhere,
-    /// S3 does not give it out: its messages come back much later.
-    Unreadable,
     /// Not done, because the process stops: its messages come back at once.
     Undone,
 }
 
+/// Objects of a window that are to be in one batch.
+#[derive(Debug)]
+struct Group {
+    /// Positions among the window's objects.
+    positions: Vec<usize>,
+    /// What the last attempt failed with, if it is of what may be an object's fault.
+    failure: Option<String>,
+}
+
+impl Group {
+    fn of(positions: Vec<usize>) -> Self {
+        Group { positions, failure: None }
+    }
+
+    /// Both halves.
+    fn halves(self) -> [Group; 2] {
+        let (first, second) = self.positions.split_at(self.positions.len() / 2);
+        [Group::of(second.to_vec()), Group::of(first.to_vec())]
+    }
+}
+
 /// What one attempt is about: some objects of a window.
+#[derive(Clone, Copy)]
 struct Work<'a> {
     events: &'a [ObjectEvent],
     /// Positions among the events.
     positions: &'a [usize],
-    /// What an earlier attempt found of objects that cannot be counted.
+    /// What earlier attempts found of objects that cannot be counted, or not be read.
     unusable: &'a HashMap<usize, Outcome>,
 }
 
@@ -78,6 +105,13 @@ enum BatchError {
     Prepare(#[from] PrepareError),
     #[error("the manifest of the batch cannot be written: {0}")]
     Manifest(serde_json::Error),
+    #[error("S3 does not work for this consumer: {0}")]
+    Outage(AwsError),
+    #[error(
+        "{MAX_UNFINISHED} batches are not finished, and no more are opened until some are; music-streams status shows them, and the \
+         log of who recovers them says what keeps them"
+    )]
+    TooManyUnfinished,
     #[error("the batch was taken away from this consumer, which was silent for longer than the lease")]
     Evicted,
     #[error("{0}; it stays committed, and whoever lives finishes it")]
@@ -90,27 +124,27 @@ impl From<AwsError> for BatchError {
     }
 }
 
-/// Why a roll forward stopped.
-#[derive(Debug, thiserror::Error)]
-enum RollForwardError {
-    #[error(transparent)]
-    Aws(#[from] AwsError),
-    #[error(transparent)]
-    Upsert(#[from] UpsertError),
-    #[error(transparent)]
-    DeltaFile(#[from] DeltaFileError),
-    #[error("the manifest {key} cannot be read: {error}")]
-    Manifest { key: String, error: serde_json::Error },
+impl BatchError {
+    /// Whether it may be the fault of one of the objects, so that it pays to try fewer of them.
+    fn may_be_of_an_object(&self) -> bool {
+        match self {
+            BatchError::Prepare(PrepareError::Aws(error)) => error.kind == Kind::Refused,
+            BatchError::Prepare(PrepareError::Columnar(_) | PrepareError::Compute(_)) | BatchError::Manifest(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What was prepared.
+struct Ready {
+    manifest: Manifest,
+    report_items: usize,
 }
 
 /// Carries out batches, one at a time.
 pub struct Worker {
-    /// The ledger.
-    pub ledger: Ledger,
-    /// The bucket.
-    pub bucket: Bucket,
-    /// The report tables.
-    pub reports: Reports,
+    /// What is done after the commit, and with what.
+    pub roll_forward: RollForward,
     /// Custody of the messages.
     pub custody: Custody,
     /// The catalogue.
@@ -119,14 +153,14 @@ pub struct Worker {
     pub limits: Limits,
     /// How long an owner may be silent.
     pub lease: Duration,
-    /// Told of every step, so that a batch that stands still is seen.
-    pub progress: Progress,
+    /// Batches of silent owners, as they are found.
+    pub overdue: mpsc::Receiver<(BatchNumber, Entry)>,
+    /// Bounds the claims under way at once.
+    pub claims: Pace,
     /// Keeps the task while a batch is committed and not done.
     pub protection: ScaleInProtection,
     /// The process is about to stop: what is not committed is given up.
     pub stop: CancellationToken,
-    /// The time to stop is up: what is committed is left to the next consumer.
-    pub halt: CancellationToken,
 }
 
 impl Worker {
@@ -135,74 +169,84 @@ impl Worker {
         let mut finishes = vec![Finish::Undone; window.objects.len()];
         let mut unusable = HashMap::new();
         let mut backoff = Backoff::default();
-        // Nearly always one batch. More when the objects together touch too many report items for one.
-        let mut pending = vec![(0..window.objects.len()).collect::<Vec<_>>()];
-        while let Some(objects) = pending.pop() {
-            let work = Work { events: &window.objects, positions: &objects, unusable: &unusable };
+        // Nearly always one batch. More when the objects are too much for one, or when one of them is at fault.
+        let mut groups = vec![Group::of((0..window.objects.len()).collect())];
+        while let Some(mut group) = groups.pop() {
+            let work = Work { events: &window.objects, positions: &group.positions, unusable: &unusable };
             let mut stages = Stages::begin("batch", None);
             let span = stages.log_span();
-            let attempted = self.attempt(&work, &mut finishes, &mut stages).instrument(span).await;
+            let attempted = self.attempt(work, &mut finishes, &mut stages).instrument(span).await;
             if let Err(error) = &attempted {
                 stages.failed(error);
                 metrics().batches.add(1, &label("outcome", "failed"));
             }
             drop(stages);
-            match attempted {
-                Ok(()) => {}
-                Err(BatchError::Prepare(PrepareError::Spoiled { object, outcome: Outcome::Unreadable(error) })) => {
-                    tracing::error!(object = window.objects[object].object.key, "left out: {error}");
-                    finishes[object] = Finish::Unreadable;
-                    pending.push(objects.into_iter().filter(|&other| other != object).collect());
+            let error = match attempted {
+                Ok(alone) => {
+                    groups.extend(alone.into_iter().map(|position| Group::of(vec![position])));
+                    continue;
                 }
+                Err(BatchError::Prepare(PrepareError::Cancelled)) => break,
                 Err(BatchError::Prepare(PrepareError::Spoiled { object, outcome })) => {
                     unusable.insert(object, outcome);
-                    pending.push(objects);
+                    groups.push(group);
+                    continue;
                 }
-                Err(BatchError::Prepare(PrepareError::TooManyItems)) => match objects.as_slice() {
-                    [single] => {
-                        let limit = self.limits.report_items;
-                        unusable.insert(*single, Outcome::Bad(BadObject::TooManyItems { limit }));
-                        pending.push(objects);
+                Err(BatchError::Prepare(PrepareError::TooManyItems)) => {
+                    match group.positions[..] {
+                        [single] => {
+                            let limit = self.limits.report_items;
+                            unusable.insert(single, Outcome::Bad(BadObject::TooManyItems { limit }));
+                            groups.push(group);
+                        }
+                        _ => groups.extend(group.halves()),
                     }
-                    several => {
-                        let (first, second) = several.split_at(several.len() / 2);
-                        pending.extend([second.to_vec(), first.to_vec()]);
-                    }
-                },
-                Err(BatchError::Prepare(PrepareError::Cancelled)) => break,
+                    continue;
+                }
                 // Its objects are the committed batch's; their messages come back and are found to be duplicates.
                 Err(error @ BatchError::LeftCommitted(_)) => {
                     tracing::error!("{error}");
-                    objects.iter().for_each(|&object| finishes[object] = Finish::Elsewhere);
+                    continue;
                 }
-                // The messages stay in custody meanwhile: every return to the queue would count towards the dead letters.
-                Err(error) => {
-                    tracing::error!(objects = objects.len(), "batch failed: {error}; trying again");
-                    if !backoff.pause(&self.stop).await {
-                        break;
-                    }
-                    pending.push(objects);
+                Err(error) => error,
+            };
+            // The messages stay in custody meanwhile: every return to the queue would count towards the dead letters.
+            tracing::error!(objects = group.positions.len(), "batch failed: {error}; trying again");
+            let failure = error.may_be_of_an_object().then(|| error.to_string());
+            match (&failure, &group.positions[..]) {
+                // The same again, and no outage: one of the objects is at fault.
+                (Some(failure), &[single]) if group.failure.is_some() => {
+                    unusable.insert(single, Outcome::Unreadable(failure.clone()));
+                    group.failure = None;
+                    groups.push(group);
                 }
+                (Some(_), _) if group.failure.is_some() => groups.extend(group.halves()),
+                _ => {
+                    group.failure = failure;
+                    groups.push(group);
+                }
+            }
+            // Who waits for a service can bring others' batches to their end meanwhile, which may be what is waited for.
+            if let Ok((batch, seen)) = self.overdue.try_recv() {
+                self.recover(batch, seen).await;
+            }
+            if !backoff.pause(&self.stop).await {
+                break;
             }
         }
         self.settle_messages(&window, &finishes).await;
-        self.progress.rests();
+        self.roll_forward.progress.rests();
     }
 
     /// A message is deleted when all its objects are finished, and only then.
     async fn settle_messages(&self, window: &Closed, finishes: &[Finish]) {
-        let (mut finished, mut unreadable, mut elsewhere) = (vec![], vec![], vec![]);
-        let (mut undone, mut kept) = (vec![], vec![]);
+        let (mut finished, mut elsewhere, mut undone) = (vec![], vec![], vec![]);
         for message in &window.messages {
             let of_message = |finish| message.objects.iter().any(|&object| finishes[object] == finish);
             let place: &mut Vec<MessageId> = if of_message(Finish::Undone) {
                 &mut undone
             } else if of_message(Finish::Elsewhere) {
                 &mut elsewhere
-            } else if of_message(Finish::Unreadable) {
-                &mut unreadable
-            } else if message.keep {
-                &mut kept
             } else {
                 &mut finished
             };
@@ -211,151 +255,125 @@ impl Worker {
         fail_point!("finished");
         self.custody.delete(finished).await;
         fail_point!("acknowledged");
-        self.custody.release(kept, UNREADABLE_DELAY).await;
-        self.custody.release(unreadable, UNREADABLE_OBJECT_DELAY).await;
         self.custody.defer(elsewhere, self.lease).await;
         self.custody.release(undone, Duration::ZERO).await;
     }
 
-    /// One batch.
+    /// One batch. Gives the objects that are to be worked on alone.
     async fn attempt(
         &mut self,
-        work: &Work<'_>,
+        work: Work<'_>,
         finishes: &mut [Finish],
         stages: &mut Stages,
-    ) -> Result<(), BatchError> {
-        let Work { events, positions, .. } = *work;
+    ) -> Result<Vec<usize>, BatchError> {
         let stop = self.stop.clone();
-        self.progress.made();
+        self.roll_forward.progress.made();
 
         // Open.
-        let batch = persist(&stop, async || self.ledger.open().await).await?;
+        let opened = persist(&stop, async || self.roll_forward.ledger.open().await).await?;
+        let Some(batch) = opened else { return Err(BatchError::TooManyUnfinished) };
         fail_point!("opened");
         stages.note("batch", batch);
-        let opened_at = jiff::Timestamp::now();
         let heart = self.beat(batch);
 
         // Claim and prepare; until the commit, any failure gives the batch up.
+        let (has_written, mut alone) = (Cell::new(false), Vec::new());
         let prepared = tokio::select! {
-            prepared = self.claim_and_prepare(batch, opened_at, work, finishes, stages) => prepared,
-            () = heart.evicted.cancelled() => Err(BatchError::Evicted),
+            prepared = self.claim_and_prepare(batch, work, finishes, &mut alone, &has_written, stages) => prepared,
+            () = heart.evicted.cancelled() => {
+                has_written.set(true);
+                Err(BatchError::Evicted)
+            }
             // It sees the stop by itself, between two calls. Cut off in one that begins an upload, nobody could abort that.
-            () = async { stop.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => Err(PrepareError::Cancelled.into()),
+            () = async { stop.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => {
+                has_written.set(true);
+                Err(PrepareError::Cancelled.into())
+            }
         };
-        let (manifest, report_items) = match prepared {
-            Ok(Some(prepared)) => prepared,
-            // Every object belongs to another batch.
+        let Ready { manifest, report_items } = match prepared {
+            Ok(Some(ready)) => ready,
+            // Every object belongs to another batch, was set aside, or is to be worked on alone.
             Ok(None) => {
-                self.give_up(batch).await;
-                return Ok(());
+                self.give_up(batch, has_written.get()).await;
+                return Ok(alone);
             }
             Err(error) => {
-                self.give_up(batch).await;
+                self.give_up(batch, has_written.get()).await;
                 return Err(error);
             }
         };
 
         // Commit. An answer that does not come leaves it open what happened, so it is asked for until the very end.
-        match persist(&self.halt, async || self.ledger.commit(batch).await).await {
+        let RollForward { ledger, halt, .. } = &self.roll_forward;
+        match persist(halt, async || ledger.commit(batch).await).await {
             Ok(true) => {}
             Ok(false) => {
-                self.give_up(batch).await;
+                self.give_up(batch, true).await;
                 return Err(BatchError::Evicted);
             }
-            Err(error) => return Err(BatchError::LeftCommitted(error.into())),
+            Err(error) => return Err(left_committed(work, &manifest, finishes, &[], error.into())),
         }
 
         fail_point!("committed");
 
         // Roll forward.
         stages.end("commit");
-        self.roll_forward(batch, &manifest, stages).await.map_err(BatchError::LeftCommitted)?;
-        let done: HashSet<&ObjectId> = manifest.objects.iter().map(|object| &object.object).collect();
-        for &position in positions.iter().filter(|&&position| done.contains(&events[position].object)) {
-            finishes[position] = Finish::Finished;
+        let protected = self.protection.hold();
+        let CarriedOut { settled, done } = self.roll_forward.carry_out(&manifest, false, stages).await;
+        drop(protected);
+        if let Err(error) = done {
+            return Err(left_committed(work, &manifest, finishes, &settled, error));
         }
-        let counts = Counts::of(&manifest);
-        stages.note("objects", counts.objects);
-        stages.note("rows", counts.rows);
-        stages.note("report_items", report_items as u64);
-        let lag = counts.oldest_created_at.map_or(0, |oldest| jiff::Timestamp::now().as_second() - oldest.as_second());
-        tracing::info!(
-            batch,
-            objects = counts.objects,
-            bytes = counts.bytes,
-            quarantined = counts.quarantined,
-            gone = counts.gone,
-            rows = counts.rows,
-            rejected = counts.rejected,
-            report_items,
-            files = manifest.uploads.len(),
-            seconds = %stages,
-            lag_s = lag,
-            "batch done"
-        );
-        Ok(())
+        finish(work, &settled, finishes, Finish::Finished);
+        tell(batch, &manifest, report_items, stages);
+        Ok(alone)
     }
 
     async fn claim_and_prepare(
         &mut self,
         batch: BatchNumber,
-        opened_at: jiff::Timestamp,
-        work: &Work<'_>,
+        work: Work<'_>,
         finishes: &mut [Finish],
+        alone: &mut Vec<usize>,
+        has_written: &Cell<bool>,
         stages: &mut Stages,
-    ) -> Result<Option<(Manifest, usize)>, BatchError> {
-        let Work { events, positions, unusable } = *work;
-        let claims: Vec<(usize, Claim)> = futures::stream::iter(positions)
-            .map(|&position| {
-                let (ledger, object) = (&self.ledger, &events[position].object);
-                async move { ledger.claim(object, batch).await.map(|claim| (position, claim)) }
-            })
-            .buffered(CONCURRENT_OBJECTS)
-            .try_collect()
-            .await?;
-        let mut won = Vec::new();
-        for (position, claim) in claims {
-            match claim {
-                Claim::Won => won.push(position),
-                Claim::Duplicate => {
-                    metrics().objects.add(1, &label("outcome", "duplicate"));
-                    finishes[position] = Finish::Finished;
-                }
-                Claim::Left => finishes[position] = Finish::Elsewhere,
-            }
-        }
-        if won.is_empty() {
-            return Ok(None);
-        }
+    ) -> Result<Option<Ready>, BatchError> {
+        let opened_at = jiff::Timestamp::now();
+        let (won, mut unreadable) = self.claim(batch, work, finishes, alone).await?;
         fail_point!("claimed");
         stages.end("claim");
 
-        let catalogue = self.catalogue.latest().await;
-        let (bucket, limits, stop) = (self.bucket.clone(), self.limits.clone(), self.stop.clone());
-        let plan = Plan { batch, opened_at, scope: Scope::Batch };
-        let mut preparation = Preparation::new(bucket, catalogue, plan, limits, stop, self.progress.clone());
-        let mut places = Places::new(date_of(opened_at), batch);
         let mut objects = Vec::with_capacity(won.len());
-        let bucket = self.bucket.clone();
-        let (mut waiting, mut open, mut open_bytes) = (won.into_iter(), VecDeque::new(), 0);
+        let mut preparation = self.begin(batch, opened_at).await;
+        let mut places = Places::new(date_of(opened_at), batch);
+        let bucket = self.roll_forward.bucket.clone();
+        let (mut waiting, mut open, mut open_bytes) = (won.into_iter(), FuturesUnordered::new(), 0);
+        let mut has_seen_s3_work = false;
         loop {
             while open.len() < OPEN_AHEAD
                 && open_bytes < OPEN_AHEAD_BYTES
                 && let Some(position) = waiting.next()
             {
-                let body = (!unusable.contains_key(&position)).then(|| bucket.read(&events[position].object));
-                let bytes = events[position].size.min(READ_AHEAD_BYTES);
-                open_bytes += bytes;
-                open.push_back((position, body, bytes));
+                let event = &work.events[position];
+                let body = (!work.unusable.contains_key(&position)).then(|| bucket.open(&event.object));
+                open_bytes += event.size.min(READ_AHEAD_BYTES);
+                open.push(async move {
+                    match body {
+                        Some(body) => (position, Some(body.await)),
+                        None => (position, None),
+                    }
+                });
             }
-            let Some((position, body, bytes)) = open.pop_front() else { break };
-            open_bytes -= bytes;
-            let event = &events[position];
+            // In the order in which S3 gives them out.
+            let Some((position, body)) = open.next().await else { break };
+            let event = &work.events[position];
+            open_bytes -= event.size.min(READ_AHEAD_BYTES);
             let outcome = match body {
-                Some(body) => preparation.add(position, event, body).await?,
-                None => unusable[&position].clone(),
+                Some(body) => preparation.add(position, event, body).await,
+                None => Ok(work.unusable[&position].clone()),
             };
-            let fate = match outcome.clone() {
+            has_written.set(preparation.has_written());
+            let fate = match outcome? {
                 Outcome::Counted { rows, rejected } => {
                     Fate::Archived { to: places.archive(&event.object.key), rows, rejected }
                 }
@@ -365,32 +383,157 @@ impl Worker {
                     Fate::Quarantined { to, reason: reason.to_string() }
                 }
                 Outcome::Gone => Fate::Gone,
-                Outcome::Unreadable(_) => return Err(PrepareError::Spoiled { object: position, outcome }.into()),
+                Outcome::Unreadable(reason) => {
+                    if !std::mem::replace(&mut has_seen_s3_work, true) {
+                        self.see_s3_work().await?;
+                    }
+                    unreadable.push((position, reason));
+                    continue;
+                }
             };
             let ObjectEvent { object, size, created_at } = event.clone();
             objects.push(ManifestObject { object, size, created_at, fate });
         }
+        self.set_aside(batch, work, unreadable, finishes).await?;
+        if objects.is_empty() {
+            return Ok(None);
+        }
 
+        has_written.set(true);
         let Prepared { uploads, delta_files, report_items, rejected } = preparation.finish().await?;
         fail_point!("prepared");
         let traceparent = stages.traceparent();
         let manifest = Manifest { batch, opened_at, objects, uploads, delta_files, rejected, traceparent };
         let json = serde_json::to_vec(&manifest).map_err(BatchError::Manifest)?;
-        self.bucket.put(&layout::manifest_key(batch), json, "application/json").await?;
+        let key = layout::manifest_key(batch);
+        persist(&self.stop, async || bucket.put(&key, json.clone(), "application/json").await).await?;
         fail_point!("manifest written");
         stages.end("transform");
-        Ok(Some((manifest, report_items)))
+        Ok(Some(Ready { manifest, report_items }))
+    }
+
+    /// Claims the objects. Gives the positions of those that are this batch's, and of those that are to be set aside, each with
+    /// the reason.
+    async fn claim(
+        &self,
+        batch: BatchNumber,
+        work: Work<'_>,
+        finishes: &mut [Finish],
+        alone: &mut Vec<usize>,
+    ) -> Result<(Vec<usize>, Vec<(usize, String)>), BatchError> {
+        let (ledger, stop) = (&self.roll_forward.ledger, &self.stop);
+        let judge = ledger.judge();
+        let mut claims = futures::stream::iter(work.positions)
+            .map(|&position| {
+                let (object, judge) = (&work.events[position].object, &judge);
+                let claim = async || self.claims.call(ledger.claim(object, batch, judge)).await;
+                async move { (position, persist(stop, claim).await) }
+            })
+            .buffered(CONCURRENT_OBJECTS);
+        let (mut won, mut unusable) = (Vec::new(), Vec::new());
+        while let Some((position, claim)) = claims.next().await {
+            match claim {
+                Ok(Claim::Won { deaths }) if deaths >= DEATHS_BEFORE_ASIDE => {
+                    let reason =
+                        format!("{deaths} consumers have died with it, half of them while they had nothing else");
+                    unusable.push((position, reason));
+                }
+                Ok(Claim::Won { deaths }) if deaths >= DEATHS_BEFORE_ALONE && work.positions.len() > 1 => {
+                    let object = &work.events[position].object;
+                    tracing::warn!(batch, object = object.key, deaths, "consumers have died with it; worked on alone");
+                    persist(stop, async || ledger.hand_back(object, batch).await).await?;
+                    alone.push(position);
+                }
+                Ok(Claim::Won { .. }) => won.push(position),
+                Ok(Claim::Duplicate) => {
+                    metrics().objects.add(1, &label("outcome", "duplicate"));
+                    finishes[position] = Finish::Finished;
+                }
+                Ok(Claim::Aside) => finishes[position] = Finish::Finished,
+                Ok(Claim::Left) => finishes[position] = Finish::Elsewhere,
+                // The ledger cannot have this claim, or has one that nobody understands.
+                Err(error) if error.kind == Kind::Refused => unusable.push((position, error.to_string())),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok((won, unusable))
+    }
+
+    async fn begin(&mut self, batch: BatchNumber, opened_at: jiff::Timestamp) -> Preparation {
+        let catalogue = self.catalogue.latest().await;
+        let plan = Plan { batch, opened_at, scope: Scope::Batch };
+        let RollForward { bucket, progress, .. } = &self.roll_forward;
+        Preparation::new(bucket.clone(), catalogue, plan, self.limits.clone(), self.stop.clone(), progress.clone())
+    }
+
+    /// Whether S3 works for us, so that an object which cannot be read is itself at fault.
+    async fn see_s3_work(&self) -> Result<(), BatchError> {
+        let RollForward { bucket, ledger, .. } = &self.roll_forward;
+        bucket.probe(ledger.owner()).await.map_err(BatchError::Outage)
+    }
+
+    /// Sets objects of the batch aside that cannot be in it.
+    async fn set_aside(
+        &self,
+        batch: BatchNumber,
+        work: Work<'_>,
+        objects: Vec<(usize, String)>,
+        finishes: &mut [Finish],
+    ) -> Result<(), BatchError> {
+        if objects.is_empty() {
+            return Ok(());
+        }
+        // Seen after the last of them failed.
+        self.see_s3_work().await?;
+        let (ledger, stop, count) = (&self.roll_forward.ledger, &self.stop, objects.len());
+        let mut done = futures::stream::iter(objects)
+            .map(async |(position, reason)| {
+                let event = &work.events[position];
+                let until = persist(stop, async || self.claims.call(ledger.set_aside(event, batch, &reason)).await);
+                (position, until.await, reason)
+            })
+            .buffer_unordered(CONCURRENT_OBJECTS);
+        let mut named = 0;
+        while let Some((position, until, reason)) = done.next().await {
+            let object = &work.events[position].object;
+            match until {
+                Ok(until) => {
+                    if named < NAMED {
+                        tracing::error!(
+                            batch,
+                            object = object.key,
+                            %until,
+                            "set aside: {reason} (music-streams aside lists it)"
+                        );
+                    }
+                    named += 1;
+                    metrics().set_aside.add(1, &label("what", "object"));
+                }
+                // Its claim cannot be written: it is listed all the same. The sweep finds it again while it lies there.
+                Err(error) if error.kind == Kind::Refused => {
+                    let ObjectEvent { object, size, created_at } = work.events[position].clone();
+                    let what = What::Object { object, size, created_at, until: jiff::Timestamp::now(), times: 1 };
+                    self.roll_forward.set_aside(vec![Aside::new(what, batch, &reason)]).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            finishes[position] = Finish::Finished;
+        }
+        if count > NAMED {
+            tracing::error!(batch, "set aside: {} more (music-streams aside lists them)", count - NAMED);
+        }
+        Ok(())
     }
 
     /// Gives up a batch of one's own before its commit. Best effort: what is left over, the next consumer clears away.
-    async fn give_up(&self, batch: BatchNumber) {
+    async fn give_up(&self, batch: BatchNumber, has_written: bool) {
         fail_point!("given up");
-        let abandoned = self.ledger.abandon_own(batch).await;
-        let cleared = match abandoned {
-            Ok(true) => self.clear_away(batch).await,
+        let ledger = &self.roll_forward.ledger;
+        let cleared = match ledger.abandon_own(batch).await {
+            Ok(true) => self.clear_away(batch, State::Abandoned, has_written).await,
             // Abandoned by another, who may have cleared away before the last of it was written.
-            Ok(false) => match self.ledger.state_of(batch).await {
-                Ok(Some(State::Abandoned)) => self.clear_away(batch).await,
+            Ok(false) => match ledger.state_of(batch).await {
+                Ok(Some(state)) if state.is_given_up() => self.clear_away(batch, state, has_written).await,
                 Ok(_) => Ok(()),
                 Err(error) => Err(error),
             },
@@ -401,116 +544,57 @@ impl Worker {
         }
     }
 
-    /// Removes what an abandoned batch had prepared, then the batch itself from the registry.
-    async fn clear_away(&self, batch: BatchNumber) -> Result<(), AwsError> {
+    /// Removes what a batch that was given up had prepared, if it had, then the batch itself from the registry.
+    async fn clear_away(&self, batch: BatchNumber, state: State, has_written: bool) -> Result<(), AwsError> {
         fail_point!("abandoned");
-        for prefix in [layout::CURATED, layout::QUARANTINED_ROWS] {
-            self.bucket.abort_uploads(prefix, |key| layout::is_of_batch(key, batch)).await?;
+        if has_written {
+            match self.remove_remains(batch).await {
+                // Nobody sees them, and the bucket's lifecycle removes them: no reason to keep the batch listed.
+                Err(error) if !error.kind.is_passing() => {
+                    tracing::warn!(batch, "{error}; the remains of this batch are left to the bucket's lifecycle");
+                }
+                removed => removed?,
+            }
         }
-        self.bucket.delete_prefix(&layout::batch_prefix(batch)).await?;
         fail_point!("cleared away");
-        self.ledger.close(batch, State::Abandoned, "{}").await
+        self.roll_forward.ledger.close(batch, state, "{}").await
     }
 
-    /// Does everything that the batch decided. May be repeated by anyone, any number of times. What may pass is tried again
-    /// until the process must go; what may not ends it here, and the batch, which nobody beats for any more, is taken up
-    /// again after the lease.
-    async fn roll_forward(
-        &self,
-        batch: BatchNumber,
-        manifest: &Manifest,
-        stages: &mut Stages,
-    ) -> Result<(), RollForwardError> {
-        let halt = &self.halt;
-        let _protected = self.protection.hold();
-
-        // Upsert.
-        let through = persist(halt, async || self.ledger.registry().await).await?.applied_through().min(batch - 1);
-        for file in &manifest.delta_files {
-            let bytes = persist(halt, async || self.bucket.read_all(&file.key).await).await?;
-            self.reports.apply(batch, through, 0, file.decode(&bytes)?, halt).await?;
+    async fn remove_remains(&self, batch: BatchNumber) -> Result<(), AwsError> {
+        let bucket = &self.roll_forward.bucket;
+        for prefix in [layout::CURATED, layout::QUARANTINED_ROWS] {
+            bucket.abort_uploads(prefix, |key| layout::is_of_batch(key, batch)).await?;
         }
-        fail_point!("upserted");
-        stages.end("upsert");
-        observe_freshness(manifest);
-
-        // Publish.
-        futures::stream::iter(&manifest.uploads)
-            .map(|upload| persist(halt, async || self.bucket.complete_upload(upload).await))
-            .buffer_unordered(CONCURRENT_OBJECTS)
-            .try_collect::<()>()
-            .await?;
-        fail_point!("published");
-        stages.end("publish");
-
-        // Archive. One object that cannot be moved does not keep the others.
-        let put_away: Vec<Result<(), AwsError>> = futures::stream::iter(&manifest.objects)
-            .map(|object| self.put_away(batch, object))
-            .buffer_unordered(CONCURRENT_OBJECTS)
-            .collect()
-            .await;
-        put_away.into_iter().collect::<Result<(), _>>()?;
-        fail_point!("archived");
-        stages.end("archive");
-
-        // Finish.
-        let summary = serde_json::to_string(&Counts::of(manifest)).unwrap_or_default();
-        persist(halt, async || self.ledger.close(batch, State::Done, &summary).await).await?;
-        observe_done(manifest);
-        Ok(())
-    }
-
-    /// Moves one object to the archive or to quarantine.
-    async fn put_away(&self, batch: BatchNumber, object: &ManifestObject) -> Result<(), AwsError> {
-        let ManifestObject { object, size, fate, .. } = object;
-        self.progress.made();
-        let to = match fate {
-            Fate::Archived { to, .. } => to,
-            Fate::Quarantined { to, reason } => {
-                let note = serde_json::json!({ "object": object, "size": size, "batch": batch, "reason": reason });
-                let key = format!("{to}{}", layout::REASON_SUFFIX);
-                let note = note.to_string().into_bytes();
-                persist(&self.halt, async || self.bucket.put(&key, note.clone(), "application/json").await).await?;
-                to
-            }
-            Fate::Gone => return persist(&self.halt, async || self.ledger.release(object, batch).await).await,
-        };
-        match persist(&self.halt, async || self.bucket.move_object(object, *size, to).await).await? {
-            Moved::There => Ok(()),
-            Moved::Lost => {
-                tracing::warn!(
-                    batch,
-                    object = object.key,
-                    "was replaced or deleted by its owner between reading and moving"
-                );
-                Ok(())
-            }
-        }
+        bucket.delete_prefix(&layout::batch_prefix(batch)).await
     }
 
     /// Does what is left to do for a batch whose owner is silent.
     pub async fn recover(&mut self, batch: BatchNumber, seen: Entry) {
         let recovered = match seen.state {
             State::Open => self.abandon_or_finish(batch, &seen).await,
-            State::Abandoned => self.clear_away(batch).await.map_err(RollForwardError::from),
-            State::Committed => match self.ledger.adopt(batch, &seen).await {
+            State::Abandoned | State::Lost => {
+                self.clear_away(batch, seen.state, true).await.map_err(RollForwardError::from)
+            }
+            State::Committed => match self.roll_forward.ledger.adopt(batch, &seen).await {
                 Ok(true) => self.finish_adopted(batch, &seen).await,
                 Ok(false) => Ok(()),
                 Err(error) => Err(error.into()),
             },
-            State::Done => Ok(()),
+            State::Done | State::Aside => Ok(()),
         };
         if let Err(error) = recovered {
-            tracing::warn!(batch, "recovery did not succeed: {error}; trying again after the lease");
+            // An error each time: whoever looks at the log late must see it too.
+            tracing::error!(batch, "the batch cannot be finished: {error}; trying again, ever more rarely");
         }
-        self.progress.rests();
+        self.roll_forward.progress.rests();
     }
 
     /// Whether a batch shows anything. An open one never does, unless the ledger is an older state of itself that was restored.
     async fn is_published(&self, batch: BatchNumber) -> Result<bool, AwsError> {
-        let Some(manifest) = Manifest::find(&self.bucket, batch).await? else { return Ok(false) };
+        let bucket = &self.roll_forward.bucket;
+        let Some(manifest) = Manifest::find(bucket, batch).await? else { return Ok(false) };
         for upload in &manifest.uploads {
-            if self.bucket.find(&upload.key).await?.is_some() {
+            if bucket.find(&upload.key).await?.is_some() {
                 return Ok(true);
             }
         }
@@ -518,17 +602,18 @@ impl Worker {
     }
 
     async fn abandon_or_finish(&self, batch: BatchNumber, seen: &Entry) -> Result<(), RollForwardError> {
+        let ledger = &self.roll_forward.ledger;
         if self.is_published(batch).await? {
             tracing::warn!(batch, "the ledger has forgotten that this batch was committed: it is published");
-            return match self.ledger.commit_again(batch, seen).await? {
+            return match ledger.commit_again(batch, seen).await? {
                 true => self.finish_adopted(batch, seen).await,
                 false => Ok(()),
             };
         }
-        if self.ledger.abandon(batch, seen).await? {
+        if ledger.abandon(batch, seen).await? {
             metrics().recoveries.add(1, &label("what", "abandoned"));
             tracing::warn!(batch, owner = seen.owner, "abandoned an open batch whose owner is silent");
-            self.clear_away(batch).await?;
+            self.clear_away(batch, State::Lost, true).await?;
         }
         Ok(())
     }
@@ -537,18 +622,33 @@ impl Worker {
     async fn finish_adopted(&self, batch: BatchNumber, seen: &Entry) -> Result<(), RollForwardError> {
         fail_point!("adopted");
         metrics().recoveries.add(1, &label("what", "adopted"));
-        self.progress.made();
+        let RollForward { bucket, halt, progress, .. } = &self.roll_forward;
+        progress.made();
         tracing::warn!(batch, owner = seen.owner, "took over a committed batch whose owner is silent");
         let _heart = self.beat(batch);
         let key = layout::manifest_key(batch);
-        let json = persist(&self.halt, async || self.bucket.read_all(&key).await).await?;
-        let manifest: Manifest =
-            serde_json::from_slice(&json).map_err(|error| RollForwardError::Manifest { key, error })?;
+        let json = match persist(halt, async || bucket.read_all(&key).await).await {
+            Ok(json) => json,
+            Err(error) if error.kind == Kind::NotFound => {
+                return Ok(self.roll_forward.set_batch_aside(batch, &format!("its manifest {key} is gone")).await?);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let manifest: Manifest = match serde_json::from_slice(&json) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                let reason = format!("its manifest {key} cannot be read: {error}");
+                return Ok(self.roll_forward.set_batch_aside(batch, &reason).await?);
+            }
+        };
+        self.roll_forward.keep(&manifest, &json).await?;
         let mut stages = Stages::begin("batch recovery", manifest.traceparent.as_deref());
         stages.note("batch", batch);
         let span = stages.log_span();
         let finish = async {
-            self.roll_forward(batch, &manifest, &mut stages).await.inspect_err(|error| stages.failed(error))?;
+            let _protected = self.protection.hold();
+            let CarriedOut { done, .. } = self.roll_forward.carry_out(&manifest, true, &mut stages).await;
+            done.inspect_err(|error| stages.failed(error))?;
             tracing::info!(batch, objects = manifest.objects.len(), seconds = %stages, "batch done after recovery");
             Ok(())
         };
@@ -557,7 +657,7 @@ impl Worker {
 
     fn beat(&self, batch: BatchNumber) -> Heart {
         let evicted = CancellationToken::new();
-        let (ledger, lease, told) = (self.ledger.clone(), self.lease, evicted.clone());
+        let (ledger, lease, told) = (self.roll_forward.ledger.clone(), self.lease, evicted.clone());
         let beating = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(lease / BEATS_PER_LEASE).await;
@@ -581,29 +681,47 @@ struct Heart {
     _beating: AbortOnDropHandle<()>,
 }
 
-/// How old the objects are whose listens have just come into the reports.
-fn observe_freshness(manifest: &Manifest) {
-    let now = jiff::Timestamp::now();
-    for object in &manifest.objects {
-        if let (Fate::Archived { .. }, Some(created_at)) = (&object.fate, object.created_at) {
-            let age = now.duration_since(created_at).as_secs_f64().max(0.0);
-            metrics().freshness.record(age, &[]);
-        }
+/// Notes what has become of some of an attempt's objects.
+fn finish(work: Work<'_>, objects: &[ObjectId], finishes: &mut [Finish], finish: Finish) {
+    let objects: HashSet<&ObjectId> = objects.iter().collect();
+    for &position in work.positions.iter().filter(|&&position| objects.contains(&work.events[position].object)) {
+        finishes[position] = finish;
     }
 }
 
-/// What a batch did. Counted at its end, so that what was tried several times counts once.
-fn observe_done(manifest: &Manifest) {
+/// A batch that stays committed for now: what is settled of it is finished, the rest whoever finishes the batch does.
+fn left_committed(
+    work: Work<'_>,
+    manifest: &Manifest,
+    finishes: &mut [Finish],
+    settled: &[ObjectId],
+    error: RollForwardError,
+) -> BatchError {
+    let all: Vec<ObjectId> = manifest.objects.iter().map(|object| object.object.clone()).collect();
+    finish(work, &all, finishes, Finish::Elsewhere);
+    finish(work, settled, finishes, Finish::Finished);
+    BatchError::LeftCommitted(error)
+}
+
+/// Says what a batch did, in one line and in its trace.
+fn tell(batch: BatchNumber, manifest: &Manifest, report_items: usize, stages: &Stages) {
     let counts = Counts::of(manifest);
-    let metrics = metrics();
-    metrics.batches.add(1, &label("outcome", "done"));
-    metrics.objects.add(counts.archived, &label("outcome", "archived"));
-    metrics.objects.add(counts.quarantined, &label("outcome", "quarantined"));
-    metrics.objects.add(counts.gone, &label("outcome", "superseded"));
-    metrics.object_bytes.add(counts.bytes, &[]);
-    metrics.rows_read.add(counts.rows, &[]);
-    metrics.rows_curated.add(counts.rows - counts.rejected, &[]);
-    for (kind, count) in &manifest.rejected {
-        metrics.rows_rejected.add(*count, &[KeyValue::new("reason", kind.clone())]);
-    }
+    stages.note("objects", counts.objects);
+    stages.note("rows", counts.rows);
+    stages.note("report_items", report_items as u64);
+    let lag = counts.oldest_created_at.map_or(0, |oldest| jiff::Timestamp::now().as_second() - oldest.as_second());
+    tracing::info!(
+        batch,
+        objects = counts.objects,
+        bytes = counts.bytes,
+        quarantined = counts.quarantined,
+        gone = counts.gone,
+        rows = counts.rows,
+        rejected = counts.rejected,
+        report_items,
+        files = manifest.uploads.len(),
+        seconds = %stages,
+        lag_s = lag,
+        "batch done"
+    );
 }

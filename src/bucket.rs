@@ -3,24 +3,34 @@
 //! The only module that knows S3. Reading is pinned to one content by version id or eTag, and resumes where the network
 //! broke off. Writing that must stay invisible until the commit is a multipart upload that is not completed. Moving copies
 //! on condition of the source's content and then deletes on the same condition, so that a file which was overwritten in
-//! between is never deleted unread.
+//! between is never deleted unread. Calls for objects go through a [`Pace`], so that fewer are under way when S3 asks to slow
+//! down.
 
+use std::collections::{BTreeMap, HashMap};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::delete_object::builders::DeleteObjectFluentBuilder;
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Delete, ObjectIdentifier};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use futures::{Stream, StreamExt, TryStreamExt};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::aws::{AwsError, Backoff, Kind, explain};
+use crate::aws::{AwsError, Backoff, Kind, explain, persist};
 use crate::event::{ObjectEvent, ObjectId, Version};
-use crate::layout::INCOMING;
+use crate::layout::{ARCHIVE, BATCHES, CURATED, INCOMING, QUARANTINED_OBJECTS, QUARANTINED_ROWS};
+use crate::pace::Pace;
 
 /// Parts of a multipart upload are at least this large; S3 wants 5 MiB of all but the last:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
@@ -29,14 +39,27 @@ pub const PART_BYTES: usize = 8 << 20;
 const MAX_COPY_BYTES: u64 = 256 << 20;
 /// Parts of an upload, at most. Same source.
 const MAX_PARTS: u64 = 10_000;
+/// Parts of an upload after which they become twice as large, and how often they do: an upload holds 490 GiB within
+/// [`MAX_PARTS`], and has no more than 64 MiB in memory.
+const PARTS_OF_A_SIZE: usize = 1000;
+const DOUBLINGS: usize = 3;
+/// Parts of a large object that are copied at the same time. One of 256 MiB takes some six seconds, so 40 GiB take two minutes.
+const CONCURRENT_PARTS: usize = 8;
+/// Uploads that are aborted at the same time.
+const CONCURRENT_ABORTS: usize = 16;
+/// Calls for objects under way at once. Small objects cost round trips and little else.
+pub const CONCURRENT_OBJECTS: usize = 64;
 /// Chunks of a body read ahead.
 const CHUNKS_AHEAD: usize = 8;
 /// What these chunks take in memory, about.
 pub const READ_AHEAD_BYTES: u64 = 512 << 10;
 /// Longest wait for the next chunk of a body.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
-/// Tries to go on reading a body without any progress.
-const RESUMES: u32 = 5;
+/// Tries to go on reading a body without any progress, the SDK's own not counted. When a third of all calls fail, one object of
+/// ten thousand is left out; one for which all fail is known after half a minute.
+const READ_TRIES: u32 = 8;
+/// The same when no data comes, each of which takes [`CHUNK_TIMEOUT`].
+const STALLS: u32 = 3;
 
 /// What a copy source keeps unencoded: <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html>.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -52,11 +75,13 @@ pub struct Upload {
     pub part_etags: Vec<String>,
 }
 
-/// What became of an object that was to be moved.
+/// What became of an object that was to be copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moved {
-    /// It lies at the destination, and is gone from where it was.
+pub enum Copied {
+    /// It lies at the destination, and its source can be deleted.
     There,
+    /// It lies at the destination, and not any more where it was: somebody moved it before.
+    Moved,
     /// Its content was replaced or deleted by somebody before it could be copied.
     Lost,
 }
@@ -68,12 +93,13 @@ pub struct Bucket {
     name: String,
     /// Set when the service turned out not to delete conditionally.
     unconditional_delete: Arc<AtomicBool>,
+    pace: Pace,
 }
 
 impl Bucket {
     /// The bucket called `name`.
     pub fn new(client: aws_sdk_s3::Client, name: String) -> Self {
-        Bucket { client, name, unconditional_delete: Arc::default() }
+        Bucket { client, name, unconditional_delete: Arc::default(), pace: Pace::new(CONCURRENT_OBJECTS) }
     }
 
     /// Its name.
@@ -85,28 +111,85 @@ impl Bucket {
         format!("s3://{}/{key}", self.name)
     }
 
-    /// Whether the bucket is there and may be listed.
-    pub async fn check(&self) -> Result<(), AwsError> {
+    /// Whether S3 works for us: the bucket can be listed, and an object be written, read and deleted under a prefix of our own.
+    /// An object that fails while this does not is itself at fault. `who` keeps several apart that ask at the same time.
+    pub async fn probe(&self, who: &str) -> Result<(), AwsError> {
         let list = self.client.list_objects_v2().bucket(&self.name).prefix(INCOMING).max_keys(1).send().await;
-        list.map(drop).map_err(explain("s3:ListBucket", self.url("")))
+        list.map(drop).map_err(explain("s3:ListBucket", self.url("")))?;
+        let key = format!("{BATCHES}check-{who}");
+        self.put(&key, b"Written, read and deleted to see whether that is allowed.".to_vec(), "text/plain").await?;
+        self.read_all(&key).await?;
+        let delete = self.client.delete_object().bucket(&self.name).key(&key).send().await;
+        delete.map(drop).map_err(explain("s3:DeleteObject", self.url(&key)))
+    }
+
+    /// Whether everything is allowed that a consumer does, as far as that can be tried without leaving a trace; all that is not.
+    pub async fn check(&self, who: &str) -> Vec<AwsError> {
+        let mut problems = Vec::new();
+        problems.extend(self.probe(who).await.err());
+        // An upload that is begun and aborted shows nothing to anybody.
+        for prefix in [CURATED, ARCHIVE, QUARANTINED_ROWS, QUARANTINED_OBJECTS] {
+            let key = format!("{prefix}check-{who}");
+            match self.begin_upload(&key, &Description::default()).await {
+                Ok(upload_id) => problems.extend(self.abort_upload(&key, &upload_id).await.err()),
+                Err(error) => problems.push(error),
+            }
+        }
+        // There is no such object. A refusal to look or to delete comes first all the same.
+        let key = format!("{INCOMING}check-{who}");
+        let get = self.client.get_object().bucket(&self.name).key(&key).send().await;
+        problems.extend(get.err().map(explain("s3:GetObject", self.url(&key))).filter(is_denied));
+        let delete = self.client.delete_object().bucket(&self.name).key(&key).if_match("\"check\"").send().await;
+        problems.extend(delete.err().map(explain("s3:DeleteObject", self.url(&key))).filter(is_denied));
+        problems.extend(self.default_retention().await);
+        problems
+    }
+
+    /// A default retention of the bucket, which would keep every file that is to be moved or cleared away. A bucket that does not say
+    /// has none that we may know of.
+    async fn default_retention(&self) -> Option<AwsError> {
+        let lock = self.client.get_object_lock_configuration().bucket(&self.name).send().await.ok()?;
+        let retention = lock.object_lock_configuration?.rule?.default_retention?;
+        let mode = retention.mode.map_or("retention".to_owned(), |mode| mode.as_str().to_owned());
+        Some(AwsError {
+            operation: "s3:GetObjectLockConfiguration",
+            resource: self.url(""),
+            kind: Kind::Refused,
+            cause: format!(
+                "the bucket retains every new object by default ({mode}), so that no file could be moved out of {INCOMING}; \
+                 take the default retention off, and lock the objects under {ARCHIVE} instead"
+            ),
+        })
     }
 
     // ------------------------------------------------------------------------------------------ reading
 
     /// Streams an object, in exactly the given version. Starts at once, reads a little ahead, and resumes where the network
-    /// breaks off. Its errors carry an [`AwsError`]: `NotFound` or `Condition` when that content is gone.
+    /// breaks off. Its errors carry an [`AwsError`]: `NotFound` or `Condition` when that content is gone; one that is passing was
+    /// tried again until nothing more was to be hoped for.
     pub fn read(&self, object: &ObjectId) -> impl AsyncRead + Send + Unpin + use<> {
-        let (sender, mut receiver) = mpsc::channel(CHUNKS_AHEAD);
+        StreamReader::new(self.chunks(object))
+    }
+
+    /// The same, once its first bytes are there or it has failed. Several that are opened at a time come in the order in which S3
+    /// gives them out, so that one which it is slow with keeps no other.
+    pub fn open(&self, object: &ObjectId) -> impl Future<Output = Body> + Send + use<> {
+        let mut chunks = self.chunks(object);
+        async move {
+            let first = chunks.next().await;
+            StreamReader::new(futures::stream::iter(first).chain(chunks))
+        }
+    }
+
+    fn chunks(&self, object: &ObjectId) -> Chunks {
+        let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let (bucket, object) = (self.clone(), object.clone());
         let reading = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = bucket.read_into(&object, &sender).await {
                 let _ = sender.send(Err(std::io::Error::other(error))).await;
             }
         }));
-        StreamReader::new(futures::stream::poll_fn(move |context| {
-            let _until_dropped = &reading;
-            receiver.poll_recv(context)
-        }))
+        Chunks { receiver, _reading: reading }
     }
 
     async fn read_into(
@@ -114,40 +197,59 @@ impl Bucket {
         object: &ObjectId,
         chunks: &mpsc::Sender<std::io::Result<bytes::Bytes>>,
     ) -> Result<(), AwsError> {
-        let (mut offset, mut resumes, mut backoff) = (0_u64, 0, Backoff::default());
-        let never = tokio_util::sync::CancellationToken::new();
+        let (mut offset, mut failures, mut stalls, mut backoff) = (0_u64, 0, 0, Backoff::of_one_object());
         loop {
-            let mut get = self.client.get_object().bucket(&object.bucket).key(&object.key);
-            get = match &object.version {
-                Version::Id(id) => get.version_id(id),
-                Version::ETag(etag) => get.if_match(format!("\"{etag}\"")),
-            };
-            if offset > 0 {
-                get = get.range(format!("bytes={offset}-"));
-            }
-            let output = get.send().await.map_err(explain("s3:GetObject", self.url(&object.key)))?;
-            let end = offset + u64::try_from(output.content_length.unwrap_or(0)).unwrap_or(0);
-            let mut body = output.body;
-            let interruption = loop {
-                match tokio::time::timeout(CHUNK_TIMEOUT, body.next()).await {
-                    Ok(Some(Ok(chunk))) => {
-                        offset += chunk.len() as u64;
-                        (resumes, backoff) = (0, Backoff::default());
-                        if chunks.send(Ok(chunk)).await.is_err() {
-                            return Ok(());
+            let error = match self.pace.call(self.get_from(object, offset)).await {
+                // It broke off exactly at its end.
+                Ok(None) => return Ok(()),
+                Ok(Some(output)) => {
+                    let end = offset.saturating_add(u64::try_from(output.content_length.unwrap_or(0)).unwrap_or(0));
+                    let mut body = output.body;
+                    let interruption = loop {
+                        match tokio::time::timeout(CHUNK_TIMEOUT, body.next()).await {
+                            Ok(Some(Ok(chunk))) => {
+                                offset += chunk.len() as u64;
+                                (failures, stalls, backoff) = (0, 0, Backoff::of_one_object());
+                                if chunks.send(Ok(chunk)).await.is_err() {
+                                    return Ok(());
+                                }
+                            }
+                            Ok(None) if offset >= end => return Ok(()),
+                            Ok(None) => break "the body ended early".to_owned(),
+                            Ok(Some(Err(error))) => break error.to_string(),
+                            Err(_) => {
+                                stalls += 1;
+                                break format!("no data for {} s", CHUNK_TIMEOUT.as_secs());
+                            }
                         }
-                    }
-                    Ok(None) if offset >= end => return Ok(()),
-                    Ok(None) => break "the body ended early".to_owned(),
-                    Ok(Some(Err(error))) => break error.to_string(),
-                    Err(_) => break format!("no data for {} s", CHUNK_TIMEOUT.as_secs()),
+                    };
+                    self.interrupted(&object.key, interruption)
                 }
+                Err(error) if error.kind.is_passing() => error,
+                Err(error) => return Err(error),
             };
-            resumes += 1;
-            if resumes > RESUMES {
-                return Err(self.interrupted(&object.key, interruption));
+            failures += 1;
+            if failures >= READ_TRIES || stalls >= STALLS {
+                return Err(error);
             }
-            backoff.pause(&never).await;
+            backoff.pause_uncancelled().await;
+        }
+    }
+
+    /// Asks for an object from a position on; `None` when it ends there.
+    async fn get_from(&self, object: &ObjectId, offset: u64) -> Result<Option<GetObjectOutput>, AwsError> {
+        let mut get = self.client.get_object().bucket(&object.bucket).key(&object.key);
+        get = match &object.version {
+            Version::Id(id) => get.version_id(id),
+            Version::ETag(etag) => get.if_match(format!("\"{etag}\"")),
+        };
+        if offset > 0 {
+            get = get.range(format!("bytes={offset}-"));
+        }
+        match get.send().await {
+            Ok(output) => Ok(Some(output)),
+            Err(error) if offset > 0 && status_of(&error) == Some(RANGE_NOT_SATISFIABLE) => Ok(None),
+            Err(error) => Err(explain("s3:GetObject", self.url(&object.key))(error)),
         }
     }
 
@@ -156,7 +258,7 @@ impl Bucket {
         let get = self.client.get_object().bucket(&self.name).key(key).set_if_none_match(unless.map(str::to_owned));
         match get.send().await {
             Ok(output) => Ok(Some((output.body, output.e_tag.unwrap_or_default()))),
-            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 304) => Ok(None),
+            Err(error) if status_of(&error) == Some(NOT_MODIFIED) => Ok(None),
             Err(error) => Err(explain("s3:GetObject", self.url(key))(error)),
         }
     }
@@ -175,9 +277,7 @@ impl Bucket {
         match get.send().await {
             Ok(output) => self.collect(key, output.body).await,
             // An empty object has no range.
-            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 416) => {
-                Ok(Vec::new())
-            }
+            Err(error) if status_of(&error) == Some(RANGE_NOT_SATISFIABLE) => Ok(Vec::new()),
             Err(error) => Err(explain("s3:GetObject", self.url(key))(error)),
         }
     }
@@ -213,7 +313,14 @@ impl Bucket {
             _ => None,
         };
         let event = |version: aws_sdk_s3::types::ObjectVersion| {
-            let content = Version::new(version.version_id.as_deref(), || version.e_tag.as_deref().ok_or(())).ok()?;
+            let id = version.version_id.as_deref();
+            // What was written before versioning was on, and overwritten since, is named by "null" alone.
+            let is_old_null = id == Some("null") && version.is_latest == Some(false);
+            let content = if is_old_null {
+                Version::Id("null".to_owned())
+            } else {
+                Version::new(id, || version.e_tag.as_deref().ok_or(())).ok()?
+            };
             Some(ObjectEvent {
                 object: ObjectId { bucket: self.name.clone(), key: version.key?, version: content },
                 size: version.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
@@ -284,6 +391,20 @@ impl Bucket {
         }
     }
 
+    /// How long ago an object of our own was written; `None` when it is not there.
+    pub async fn age(&self, key: &str) -> Result<Option<Duration>, AwsError> {
+        let head = self.client.head_object().bucket(&self.name).key(key).send().await;
+        match head.map_err(explain("s3:GetObject", self.url(key))) {
+            Ok(head) => {
+                let written = head.last_modified.map_or(i64::MAX, |at| at.secs());
+                let seconds = jiff::Timestamp::now().as_second().saturating_sub(written);
+                Ok(Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0))))
+            }
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     // ------------------------------------------------------------------------------------------ writing
 
     /// Writes an object.
@@ -292,19 +413,32 @@ impl Bucket {
         put.body(ByteStream::from(bytes)).send().await.map(drop).map_err(explain("s3:PutObject", self.url(key)))
     }
 
-    /// An upload that stays invisible until it is completed.
-    pub fn upload(&self, key: String) -> PendingUpload {
+    /// An upload that stays invisible until it is completed. What may pass is tried again until `stop` comes.
+    pub fn upload(&self, key: String, stop: CancellationToken) -> PendingUpload {
         let upload = Upload { key, upload_id: String::new(), part_etags: Vec::new() };
-        PendingUpload { bucket: self.clone(), upload, buffer: Vec::new() }
+        PendingUpload { bucket: self.clone(), upload, buffer: Vec::new(), stop }
     }
 
-    async fn begin_upload(&self, key: &str) -> Result<String, AwsError> {
-        let output = self.client.create_multipart_upload().bucket(&self.name).key(key).send().await;
+    async fn begin_upload(&self, key: &str, description: &Description) -> Result<String, AwsError> {
+        let Description { content_type, content_encoding, metadata, tags } = description.clone();
+        let create = self.client.create_multipart_upload().bucket(&self.name).key(key);
+        let create = create.set_content_type(content_type).set_content_encoding(content_encoding);
+        let output = create.set_metadata(metadata).set_tagging(tags).send().await;
         Ok(output.map_err(explain("s3:PutObject", self.url(key)))?.upload_id.unwrap_or_default())
     }
 
-    /// Makes the object of an upload visible. May be repeated.
-    pub async fn complete_upload(&self, upload: &Upload) -> Result<(), AwsError> {
+    async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<bool, AwsError> {
+        let abort = self.client.abort_multipart_upload().bucket(&self.name).key(key).upload_id(upload_id);
+        match abort.send().await.map_err(explain("s3:AbortMultipartUpload", self.url(key))) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind == Kind::UploadGone => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the object of an upload visible. May be repeated: `false` when the upload is gone and so is its object, which is
+    /// what is left when it was completed before and somebody has taken the object away since.
+    pub async fn complete_upload(&self, upload: &Upload) -> Result<bool, AwsError> {
         let parts = upload
             .part_etags
             .iter()
@@ -323,10 +457,9 @@ impl Bucket {
         match complete.map_err(explain("s3:PutObject", self.url(&upload.key))) {
             Ok(_) => {
                 fail::fail_point!("upload completed");
-                Ok(())
+                Ok(true)
             }
-            // It was completed before.
-            Err(error) if error.kind == Kind::UploadGone && self.find(&upload.key).await?.is_some() => Ok(()),
+            Err(error) if error.kind == Kind::UploadGone => Ok(self.find(&upload.key).await?.is_some()),
             Err(error) => Err(error),
         }
     }
@@ -346,18 +479,11 @@ impl Bucket {
                 .send()
                 .await
                 .map_err(explain("s3:ListBucketMultipartUploads", self.url(prefix)))?;
-            for upload in page.uploads() {
-                let (Some(key), Some(upload_id)) = (upload.key(), upload.upload_id()) else { continue };
-                if !ours(key) {
-                    continue;
-                }
-                let abort = self.client.abort_multipart_upload().bucket(&self.name).key(key).upload_id(upload_id);
-                match abort.send().await.map_err(explain("s3:AbortMultipartUpload", self.url(key))) {
-                    Ok(_) => aborted += 1,
-                    Err(error) if error.kind == Kind::UploadGone => {}
-                    Err(error) => return Err(error),
-                }
-            }
+            let of_ours = page.uploads().iter().filter_map(|upload| Some((upload.key()?, upload.upload_id()?)));
+            let aborts = of_ours.filter(|(key, _)| ours(key)).map(|(key, id)| self.abort_upload(key, id));
+            let aborts = futures::stream::iter(aborts).buffer_unordered(CONCURRENT_ABORTS);
+            aborted +=
+                aborts.try_filter(|&was_there| std::future::ready(was_there)).try_collect::<Vec<_>>().await?.len();
             if page.is_truncated() != Some(true) {
                 return Ok(aborted);
             }
@@ -394,26 +520,43 @@ impl Bucket {
 
     // ------------------------------------------------------------------------------------------ moving
 
-    /// Moves an object's content to another key, in exactly the given version. May be repeated, and carried out by
-    /// several at a time: every repetition copies the same content to the same place.
-    pub async fn move_object(&self, object: &ObjectId, size: u64, destination: &str) -> Result<Moved, AwsError> {
+    /// Copies an object's content to another key, in exactly the given version. May be repeated, and carried out by
+    /// several at a time: every repetition copies the same content to the same place, and one that `may_be_there` is looked for
+    /// first. `made_progress` is told of every part.
+    pub async fn copy_exactly(
+        &self,
+        object: &ObjectId,
+        size: u64,
+        destination: &str,
+        may_be_there: bool,
+        made_progress: &(impl Fn() + Sync),
+    ) -> Result<Copied, AwsError> {
+        // No two batches write to the same place, so what lies there with the right size is what is wanted.
+        if may_be_there && self.size_of(destination).await? == Some(size) {
+            return Ok(Copied::There);
+        }
         let copied = if size > MAX_COPY_BYTES {
-            self.copy_large(object, size, destination).await
+            self.copy_large(object, size, destination, made_progress).await
         } else {
-            self.copy(object, destination).await
+            self.pace.call(self.copy(object, destination)).await
         };
         match copied {
-            Ok(()) => {}
+            Ok(()) => Ok(Copied::There),
             // Gone or replaced: moved by somebody earlier, or taken away by whoever put it there.
             Err(error) if matches!(error.kind, Kind::NotFound | Kind::Condition) => {
-                return Ok(if self.find(destination).await?.is_some() { Moved::There } else { Moved::Lost });
+                Ok(if self.find(destination).await?.is_some() { Copied::Moved } else { Copied::Lost })
             }
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         }
-        fail::fail_point!("copied");
-        self.delete_exactly(object).await?;
-        fail::fail_point!("deleted");
-        Ok(Moved::There)
+    }
+
+    async fn size_of(&self, key: &str) -> Result<Option<u64>, AwsError> {
+        let head = self.client.head_object().bucket(&self.name).key(key).send().await;
+        match head.map_err(explain("s3:GetObject", self.url(key))) {
+            Ok(head) => Ok(head.content_length.and_then(|length| u64::try_from(length).ok())),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn copy_source(&self, object: &ObjectId) -> String {
@@ -433,45 +576,125 @@ impl Bucket {
         copy.send().await.map(drop).map_err(explain("s3:PutObject", self.url(destination)))
     }
 
-    async fn copy_large(&self, object: &ObjectId, size: u64, destination: &str) -> Result<(), AwsError> {
-        let upload_id = self.begin_upload(destination).await?;
-        let mut upload = Upload { key: destination.to_owned(), upload_id, part_etags: Vec::new() };
-        let copied = self.copy_parts(object, size, &mut upload).await;
-        if copied.is_err() {
-            // Best effort: what is left over, the bucket's lifecycle removes.
-            let abort = self.client.abort_multipart_upload().bucket(&self.name).key(destination);
-            let _ = abort.upload_id(&upload.upload_id).send().await;
+    /// Copies an object in parts, several at a time. An upload to the same place that somebody began is gone on with: nobody else
+    /// writes there, and its parts are of the same content.
+    async fn copy_large(
+        &self,
+        object: &ObjectId,
+        size: u64,
+        destination: &str,
+        made_progress: &(impl Fn() + Sync),
+    ) -> Result<(), AwsError> {
+        let part_bytes = MAX_COPY_BYTES.max(size.div_ceil(MAX_PARTS));
+        let parts = size.div_ceil(part_bytes);
+        let (upload_id, mut etags) = match self.begun_copy(destination).await? {
+            Some(upload_id) => {
+                let there = self.parts_of(destination, &upload_id).await?;
+                (upload_id, there)
+            }
+            None => (self.begin_upload(destination, &self.describe(object).await?).await?, BTreeMap::new()),
+        };
+        let missing: Vec<u64> = (1..=parts).filter(|number| !etags.contains_key(number)).collect();
+        let copies = missing.into_iter().map(|number| {
+            let range = (number - 1) * part_bytes..(number * part_bytes).min(size);
+            let upload_id = upload_id.as_str();
+            async move {
+                let copy = || self.copy_part(object, destination, upload_id, number, range.clone());
+                let mut backoff = Backoff::of_one_object();
+                for _ in 1..READ_TRIES {
+                    match self.pace.call(copy()).await {
+                        Err(error) if error.kind.is_passing() => backoff.pause_uncancelled().await,
+                        copied => return copied.map(|etag| (number, etag)),
+                    }
+                }
+                self.pace.call(copy()).await.map(|etag| (number, etag))
+            }
+        });
+        let mut copies = futures::stream::iter(copies).buffer_unordered(CONCURRENT_PARTS);
+        while let Some((number, etag)) = copies.try_next().await? {
+            etags.insert(number, etag);
+            made_progress();
         }
-        copied
+        drop(copies);
+        let part_etags = etags.into_values().collect();
+        self.complete_upload(&Upload { key: destination.to_owned(), upload_id, part_etags }).await.map(drop)
     }
 
-    async fn copy_parts(&self, object: &ObjectId, size: u64, upload: &mut Upload) -> Result<(), AwsError> {
-        let part_bytes = MAX_COPY_BYTES.max(size.div_ceil(MAX_PARTS));
-        let mut start = 0;
-        while start < size {
-            let end = (start + part_bytes).min(size);
-            let mut copy = self
-                .client
-                .upload_part_copy()
-                .bucket(&self.name)
-                .key(&upload.key)
-                .upload_id(&upload.upload_id)
-                .part_number(upload.part_etags.len() as i32 + 1)
-                .copy_source(self.copy_source(object))
-                .copy_source_range(format!("bytes={start}-{}", end - 1));
-            if let Version::ETag(etag) = &object.version {
-                copy = copy.copy_source_if_match(format!("\"{etag}\""));
-            }
-            let part = copy.send().await.map_err(explain("s3:PutObject", self.url(&upload.key)))?;
-            upload.part_etags.push(part.copy_part_result.and_then(|result| result.e_tag).unwrap_or_default());
-            start = end;
+    async fn copy_part(
+        &self,
+        object: &ObjectId,
+        destination: &str,
+        upload_id: &str,
+        number: u64,
+        range: std::ops::Range<u64>,
+    ) -> Result<String, AwsError> {
+        let mut copy = self
+            .client
+            .upload_part_copy()
+            .bucket(&self.name)
+            .key(destination)
+            .upload_id(upload_id)
+            .part_number(i32::try_from(number).unwrap_or(i32::MAX))
+            .copy_source(self.copy_source(object))
+            .copy_source_range(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+        if let Version::ETag(etag) = &object.version {
+            copy = copy.copy_source_if_match(format!("\"{etag}\""));
         }
-        self.complete_upload(upload).await
+        let part = copy.send().await.map_err(explain("s3:PutObject", self.url(destination)))?;
+        Ok(part.copy_part_result.and_then(|result| result.e_tag).unwrap_or_default())
+    }
+
+    /// The upload to a place of ours that somebody began and did not complete.
+    async fn begun_copy(&self, key: &str) -> Result<Option<String>, AwsError> {
+        let list = self.client.list_multipart_uploads().bucket(&self.name).prefix(key).send().await;
+        let page = list.map_err(explain("s3:ListBucketMultipartUploads", self.url(key)))?;
+        let uploads = page.uploads().iter().filter(|upload| upload.key() == Some(key));
+        Ok(uploads.filter_map(|upload| upload.upload_id()).last().map(str::to_owned))
+    }
+
+    /// The parts of an upload that are there, by number.
+    async fn parts_of(&self, key: &str, upload_id: &str) -> Result<BTreeMap<u64, String>, AwsError> {
+        let list = self.client.list_parts().bucket(&self.name).key(key).upload_id(upload_id);
+        let parts = list.into_paginator().items().send().try_collect().await;
+        match parts.map_err(explain("s3:ListMultipartUploadParts", self.url(key))) {
+            Ok(parts) => {
+                let part = |part: aws_sdk_s3::types::Part| Some((u64::try_from(part.part_number?).ok()?, part.e_tag?));
+                Ok(parts.into_iter().filter_map(part).collect())
+            }
+            // Completed this moment, by another.
+            Err(error) if error.kind == Kind::UploadGone => Ok(BTreeMap::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a copy in parts would lose, unlike a copy in one: type, encoding, metadata and tags.
+    async fn describe(&self, object: &ObjectId) -> Result<Description, AwsError> {
+        let mut head = self.client.head_object().bucket(&object.bucket).key(&object.key);
+        let mut tagging = self.client.get_object_tagging().bucket(&object.bucket).key(&object.key);
+        match &object.version {
+            Version::Id(id) => (head, tagging) = (head.version_id(id), tagging.version_id(id)),
+            Version::ETag(etag) => head = head.if_match(format!("\"{etag}\"")),
+        }
+        let head = head.send().await.map_err(explain("s3:GetObject", self.url(&object.key)))?;
+        let tagging = tagging.send().await.map_err(explain("s3:GetObjectTagging", self.url(&object.key)))?;
+        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let tag = |tag: &aws_sdk_s3::types::Tag| format!("{}={}", encoded(tag.key()), encoded(tag.value()));
+        let tags = tagging.tag_set().iter().map(tag).collect::<Vec<_>>().join("&");
+        Ok(Description {
+            content_type: head.content_type,
+            content_encoding: head.content_encoding,
+            metadata: head.metadata,
+            tags: (!tags.is_empty()).then_some(tags),
+        })
     }
 
     /// Deletes exactly this content: by version id, or on condition of the eTag. Where the service does not delete
     /// conditionally, the eTag is checked right before, which leaves a gap of milliseconds and is said once in the log.
-    async fn delete_exactly(&self, object: &ObjectId) -> Result<(), AwsError> {
+    pub async fn delete_exactly(&self, object: &ObjectId) -> Result<(), AwsError> {
+        self.pace.call(self.delete_as_known(object)).await
+    }
+
+    async fn delete_as_known(&self, object: &ObjectId) -> Result<(), AwsError> {
         let delete = || self.client.delete_object().bucket(&object.bucket).key(&object.key);
         let send = async |delete: DeleteObjectFluentBuilder| {
             match delete.send().await.map_err(explain("s3:DeleteObject", self.url(&object.key))) {
@@ -509,19 +732,60 @@ impl Bucket {
 /// Where a page of versions begins: a key, and a version of it.
 pub type NextVersion = (String, Option<String>);
 
+/// An object's bytes, as they come.
+pub type Body = StreamReader<futures::stream::Chain<FirstChunk, Chunks>, bytes::Bytes>;
+
+type FirstChunk = futures::stream::Iter<std::option::IntoIter<std::io::Result<bytes::Bytes>>>;
+
+/// The chunks of a body that a task reads ahead, for as long as this is there.
+pub struct Chunks {
+    receiver: mpsc::Receiver<std::io::Result<bytes::Bytes>>,
+    _reading: AbortOnDropHandle<()>,
+}
+
+impl Stream for Chunks {
+    type Item = std::io::Result<bytes::Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.receiver.poll_recv(context)
+    }
+}
+
+/// What is said of an object besides its content.
+#[derive(Debug, Clone, Default)]
+struct Description {
+    content_type: Option<String>,
+    content_encoding: Option<String>,
+    metadata: Option<HashMap<String, String>>,
+    /// As a query string.
+    tags: Option<String>,
+}
+
+fn is_denied(error: &AwsError) -> bool {
+    error.kind == Kind::Denied
+}
+
+const NOT_MODIFIED: u16 = 304;
+const RANGE_NOT_SATISFIABLE: u16 = 416;
+
+fn status_of<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
+    error.raw_response().map(|response| response.status().as_u16())
+}
+
 /// An upload in the making: takes bytes, sends them in parts. Nothing is sent before there is enough for one.
 #[derive(Debug)]
 pub struct PendingUpload {
     bucket: Bucket,
     upload: Upload,
     buffer: Vec<u8>,
+    stop: CancellationToken,
 }
 
 impl PendingUpload {
     /// Adds bytes; sends a part when there are enough for one.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), AwsError> {
         self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= PART_BYTES { self.send_part().await } else { Ok(()) }
+        if self.buffer.len() >= part_bytes(self.upload.part_etags.len()) { self.send_part().await } else { Ok(()) }
     }
 
     /// Bytes that are in memory.
@@ -538,23 +802,36 @@ impl PendingUpload {
     }
 
     async fn send_part(&mut self) -> Result<(), AwsError> {
-        let key = &self.upload.key;
+        let (bucket, key, stop) = (&self.bucket, &self.upload.key, &self.stop);
         if self.upload.upload_id.is_empty() {
-            self.upload.upload_id = self.bucket.begin_upload(key).await?;
+            let description = Description::default();
+            self.upload.upload_id = persist(stop, async || bucket.begin_upload(key, &description).await).await?;
         }
-        let part = self
-            .bucket
-            .client
-            .upload_part()
-            .bucket(&self.bucket.name)
-            .key(key)
-            .upload_id(&self.upload.upload_id)
-            .part_number(self.upload.part_etags.len() as i32 + 1)
-            .body(ByteStream::from(std::mem::take(&mut self.buffer)))
-            .send()
-            .await
-            .map_err(explain("s3:PutObject", self.bucket.url(key)))?;
-        self.upload.part_etags.push(part.e_tag.unwrap_or_default());
+        let (upload_id, number) = (&self.upload.upload_id, self.upload.part_etags.len() as i32 + 1);
+        let bytes = bytes::Bytes::from(std::mem::take(&mut self.buffer));
+        let etag = persist(stop, async || {
+            let part = bucket.client.upload_part().bucket(&bucket.name).key(key).upload_id(upload_id);
+            let part = part.part_number(number).body(ByteStream::from(bytes.clone())).send().await;
+            Ok(part.map_err(explain("s3:PutObject", bucket.url(key)))?.e_tag.unwrap_or_default())
+        });
+        self.upload.part_etags.push(etag.await?);
         Ok(())
+    }
+}
+
+/// Bytes of the next part of an upload that has so many.
+fn part_bytes(parts: usize) -> usize {
+    PART_BYTES << (parts / PARTS_OF_A_SIZE).min(DOUBLINGS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_grow_so_that_an_upload_never_runs_out_of_them() {
+        assert_eq!((part_bytes(0), part_bytes(999), part_bytes(1000)), (PART_BYTES, PART_BYTES, 2 * PART_BYTES));
+        let most: u64 = (0..MAX_PARTS as usize).map(|part| part_bytes(part) as u64).sum();
+        assert!(most > 490 << 30, "{most}");
     }
 }

@@ -17,8 +17,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use percent_encoding::percent_decode_str;
-use serde_json::Value;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde_json::{Value, json};
 
 use crate::layout::{INCOMING, MAX_KEY_BYTES};
 
@@ -142,6 +142,23 @@ pub fn admit(notification: Notification, bucket: &str) -> Admission {
         }
     }
     admission
+}
+
+/// The message that S3 would send for an object; none for one that no notification names, which the sweep finds.
+pub fn announcement(event: &ObjectEvent) -> Option<String> {
+    let ObjectEvent { object: ObjectId { bucket, key, version }, size, created_at } = event;
+    let key = utf8_percent_encode(key, NON_ALPHANUMERIC).to_string();
+    let mut object = json!({ "key": key, "size": size });
+    match version {
+        Version::Id(id) if id == "null" => return None,
+        Version::Id(id) => object["versionId"] = id.as_str().into(),
+        Version::ETag(etag) => object["eTag"] = etag.as_str().into(),
+    }
+    let record = json!({
+        "eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "eventTime": created_at,
+        "s3": {"bucket": {"name": bucket}, "object": object},
+    });
+    Some(json!({ "Records": [record] }).to_string())
 }
 
 fn announced_in(value: &Value) -> Notification {
@@ -294,6 +311,16 @@ mod tests {
             assert_eq!(keys(&decode(&direct(&[record(encoded)]))), [key]);
         }
         assert_eq!(keys(&decode(&in_event_bridge("incoming/a+b %2B ü.csv"))), ["incoming/a+b %2B ü.csv"]);
+    }
+
+    #[test]
+    fn what_is_announced_anew_is_the_same_object() {
+        for version in [Version::ETag("e1".into()), Version::Id("v/1 +".into())] {
+            let object = ObjectId { bucket: "b".into(), key: "incoming/a +%ü.csv".into(), version };
+            let created_at = "2026-01-02T03:04:05Z".parse().ok();
+            let event = ObjectEvent { object, size: 7, created_at };
+            assert_eq!(decode(&announcement(&event).unwrap()).events, [event]);
+        }
     }
 
     #[test]

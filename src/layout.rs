@@ -44,6 +44,11 @@ pub fn curated_prefix(day: &str) -> String {
     format!("{CURATED}report_date={day}/")
 }
 
+/// The day of a curated file, as YYYY-MM-DD.
+pub fn date_of_curated(key: &str) -> Option<&str> {
+    key.strip_prefix(CURATED)?.strip_prefix("report_date=")?.split('/').next()
+}
+
 /// The batch that wrote a curated file.
 pub fn batch_of_curated(key: &str) -> Option<BatchNumber> {
     let name = key.rsplit('/').next()?.strip_prefix("batch-")?.strip_suffix(".parquet")?;
@@ -176,6 +181,8 @@ mod tests {
         assert!(!is_of_batch(&curated_key("2026-01-02", 4, 1), 42));
         assert_eq!(batch_of_curated(&curated_key("2026-01-02", 42, 1)), Some(42));
         assert_eq!(batch_of_curated(&curated_key("2026-01-02", 42, 3)), Some(42));
+        assert_eq!(date_of_curated(&curated_key("2026-01-02", 42, 3)), Some("2026-01-02"));
+        assert_eq!(date_of_curated(&rejected_rows_key("2026-01-02", 42)), None);
         assert_eq!(batch_of_curated("curated/report_date=2026-01-02/part-0.parquet"), None);
         assert_eq!(batch_of_folder(&manifest_key(42), 1), Some(42));
         assert_eq!(batch_of_folder("archive/2026-01-02/batch-000000000042/batch-7/x", 2), Some(42));

@@ -6,29 +6,48 @@
 //! | item | keys | attributes |
 //! |---|---|---|
 //! | registry | `registry`, `registry` | `version` N, `last` N, `batches` M: number → `state`, `owner`, `beat`, `since` |
-//! | claim | `object#s3://BUCKET/KEY`, `version#…` or `etag#…` | `batch` N, `claimed_at`, `expires_at`, `renewed` |
+//! | claim | `object#s3://BUCKET/KEY`, `version#…` or `etag#…` | `batch` N (none: nobody's), `claimed_at`, `expires_at`, `renewed`, `deaths` N, `times_aside` N, `aside_until` N |
+//! | set aside | `aside`, by what it is | `entry` (JSON of [`Aside`]), `since` |
 //! | sweep | `sweep`, `sweep` | `started_at` N, `by`, `finished_at` N, `found` N, `left_over` N |
-//! | record | `batch#000000000042`, `record` | `state` (`done`, `abandoned`), `summary`, `finished_at`, `expires_at` |
+//! | record | `batch#000000000042`, `record` | `state` (`done`, `abandoned`, `lost`, `aside`), `summary`, `finished_at`, `expires_at` |
 //!
 //! Claims and records expire (`expires_at`, DynamoDB's time to live), claims after SQS can no longer repeat their message,
-//! records after the claims that refer to them.
+//! records after the claims that refer to them. A claim is renewed for as long as its object lies there, and the record of a
+//! batch that is set aside does not expire.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::builders::UpdateBuilder;
+use aws_sdk_dynamodb::types::{AttributeValue, Delete, Select, TransactWriteItem, Update};
+use tokio::sync::Mutex;
 
-use crate::aws::{AwsError, Item, Kind, explain, number, text, text_of};
-use crate::event::{ObjectId, Version};
+use crate::aside::{Aside, AsideKey, What};
+use crate::aws::{AwsError, Backoff, Item, Kind, explain, number, text, text_of};
+use crate::event::{ObjectEvent, ObjectId, Version};
 use crate::manifest::Counts;
-use crate::protocol::{BatchNumber, Change, Contest, Entry, Registry, State, contest};
+use crate::protocol::{
+    BatchNumber, Change, Contest, DEATHS_BEFORE_ASIDE, Entry, MAX_UNFINISHED, Registry, State, contest,
+    pause_before_retry,
+};
 
 /// The ledger's table, without the prefix.
 pub const LEDGER_TABLE: &str = "music_streams_ledger";
 /// A claim outlives SQS's longest retention, 14 days, so that every repetition of its message meets it.
 const CLAIM_DAYS: u64 = 15;
+/// A claim on an object that still lies there is renewed when it has fewer days left.
+const RENEWED_WITHIN_DAYS: u64 = 7;
 /// A record outlives every claim of its batch.
 const RECORD_DAYS: u64 = 31;
+const DAY_SECONDS: u64 = 86_400;
+/// How far apart the clocks of consumers may be without one of them being taken for wrong.
+const CLOCKS_APART_SECONDS: u64 = 60;
+/// Partition of everything that is set aside.
+const ASIDE: &str = "aside";
+/// Up to how many things that are set aside are counted.
+pub const COUNTED_ASIDE: i32 = 1000;
 /// Tries of a conditional write before giving up: each failure means that another consumer got through.
 const ATTEMPTS: usize = 100;
 
@@ -36,11 +55,31 @@ const ATTEMPTS: usize = 100;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
     /// The object is this batch's.
-    Won,
+    Won {
+        /// Consumers that fell silent while they had it in a batch.
+        deaths: u32,
+    },
     /// It is finished already.
     Duplicate,
     /// Another batch is at it.
     Left,
+    /// It is set aside for a while yet.
+    Aside,
+}
+
+/// How an object stands with the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// As its claim and the state of the batch that has it say.
+    Held(Contest),
+    /// It is set aside, and not to be tried again yet.
+    Aside,
+}
+
+/// A write to the list of what is set aside.
+enum Listing {
+    Added(Aside),
+    Removed(AsideKey),
 }
 
 /// What a sweep came to.
@@ -71,7 +110,7 @@ pub struct LastSweep {
 pub struct Record {
     /// Which batch.
     pub batch: BatchNumber,
-    /// Done or abandoned.
+    /// Done, given up, or set aside.
     pub state: State,
     /// Since when.
     pub finished_at: jiff::Timestamp,
@@ -85,10 +124,12 @@ pub struct Record {
 pub struct ClaimRecord {
     /// Which content.
     pub version: Version,
-    /// The batch.
-    pub batch: BatchNumber,
+    /// The batch; none when it is nobody's, since its object is set aside or was handed back.
+    pub batch: Option<BatchNumber>,
     /// Since when.
     pub claimed_at: jiff::Timestamp,
+    /// Until when the object is set aside.
+    pub aside_until: Option<jiff::Timestamp>,
 }
 
 /// The registry as it is stored.
@@ -100,12 +141,63 @@ pub struct StoredRegistry {
     pub version: u64,
 }
 
-/// Who has a claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a claim says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Holder {
-    batch: BatchNumber,
+    /// Who has it; nobody when it was handed back, or its object set aside.
+    batch: Option<BatchNumber>,
     /// The object was seen to be finished, and still to lie there.
     renewed: bool,
+    /// Consumers that fell silent while they had it.
+    deaths: u32,
+    times_aside: u32,
+    /// Until when the object is set aside, in seconds since the Unix epoch. By the consumers' clocks: what depends on it is how often
+    /// it is tried, and nothing else.
+    aside_until: Option<u64>,
+    expires_at: u64,
+}
+
+/// Judges claims by the states of the batches that have them, each of which is read once: the registry is one item, and a
+/// thousand contested claims must not be a thousand reads of it. What it knows may be old. A state that was final stays, and
+/// of one that was not, the worst that is said is to leave the object for now.
+pub struct Judge<'a> {
+    ledger: &'a Ledger,
+    registry: Mutex<Option<Registry>>,
+    records: Mutex<HashMap<BatchNumber, Option<State>>>,
+}
+
+impl Judge<'_> {
+    async fn standing_of(&self, holder: Option<Holder>) -> Result<Standing, AwsError> {
+        Ok(match holder {
+            Some(Holder { aside_until: Some(until), batch: None, .. }) if until > epoch_seconds() => Standing::Aside,
+            Some(Holder { renewed: true, .. }) => Standing::Held(Contest::Duplicate),
+            Some(Holder { batch: Some(batch), .. }) => Standing::Held(contest(self.state_of(batch).await?)),
+            Some(Holder { batch: None, .. }) | None => Standing::Held(contest(None)),
+        })
+    }
+
+    async fn state_of(&self, batch: BatchNumber) -> Result<Option<State>, AwsError> {
+        {
+            let mut registry = self.registry.lock().await;
+            let known = match registry.take() {
+                // A batch that was not there yet.
+                Some(known) if known.last >= batch => known,
+                _ => self.ledger.registry().await?,
+            };
+            let entry = registry.insert(known).batches.get(&batch);
+            if let Some(entry) = entry {
+                return Ok(Some(entry.state));
+            }
+        }
+        // It has left the registry, for ever, and so after its record was written.
+        let mut records = self.records.lock().await;
+        if let Some(&state) = records.get(&batch) {
+            return Ok(state);
+        }
+        let state = self.ledger.recorded_state(batch).await?;
+        records.insert(batch, state);
+        Ok(state)
+    }
 }
 
 /// The ledger.
@@ -127,13 +219,18 @@ impl Ledger {
         &self.owner
     }
 
+    /// A judge of claims, for one attempt or one look.
+    pub fn judge(&self) -> Judge<'_> {
+        Judge { ledger: self, registry: Mutex::default(), records: Mutex::default() }
+    }
+
     /// Reads the registry, strongly consistent.
     pub async fn registry(&self) -> Result<Registry, AwsError> {
         Ok(self.stored_registry().await?.registry)
     }
 
-    /// Takes the next number and lists the batch as open, in one write.
-    pub async fn open(&self) -> Result<BatchNumber, AwsError> {
+    /// Takes the next number and lists the batch as open, in one write; `None` while too many batches are not finished.
+    pub async fn open(&self) -> Result<Option<BatchNumber>, AwsError> {
         let since = epoch_seconds();
         let mut taken = None;
         self.change(|registry| {
@@ -143,12 +240,16 @@ impl Ledger {
             if taken.as_ref().is_some_and(is_mine) {
                 return Change::Already;
             }
-            let (number, next) = registry.open(&self.owner, since);
-            taken = Some(number);
-            Change::To(next)
+            match registry.open(&self.owner, since, MAX_UNFINISHED) {
+                Some((number, next)) => {
+                    taken = Some(number);
+                    Change::To(next)
+                }
+                None => Change::Refused,
+            }
         })
-        .await?;
-        Ok(taken.unwrap_or_default())
+        .await
+        .map(|is_open| taken.filter(|_| is_open))
     }
 
     /// Shows that the owner lives. `false` when the batch is no longer this consumer's.
@@ -190,24 +291,28 @@ impl Ledger {
     /// Writes the record of a finished batch, then takes it off the registry. In this order, so that its state can be
     /// found at any time; both may be repeated.
     pub async fn close(&self, number: BatchNumber, state: State, summary: &str) -> Result<(), AwsError> {
-        self.client
+        // A batch that is set aside has its objects until an operator brings it to its end.
+        let expires_at = (state != State::Aside).then(|| expiry(RECORD_DAYS));
+        let put = self
+            .client
             .put_item()
             .table_name(&self.table)
             .item("pk", text(record_key(number)))
             .item("sk", text("record"))
             .item("state", text(state.name()))
             .item("summary", text(summary))
-            .item("finished_at", text(jiff::Timestamp::now().to_string()))
-            .item("expires_at", expiry(RECORD_DAYS))
-            .send()
-            .await
-            .map_err(explain("dynamodb:PutItem", format!("{}/{}", self.table, record_key(number))))?;
+            .item("finished_at", text(jiff::Timestamp::now().to_string()));
+        let put = match expires_at {
+            Some(expires_at) => put.item("expires_at", expires_at),
+            None => put,
+        };
+        put.send().await.map_err(explain("dynamodb:PutItem", format!("{}/{}", self.table, record_key(number))))?;
         fail::fail_point!("recorded");
         self.change(|registry| registry.close(number)).await.map(drop)
     }
 
-    /// Claims an object for a batch.
-    pub async fn claim(&self, object: &ObjectId, batch: BatchNumber) -> Result<Claim, AwsError> {
+    /// Claims an object for a batch. `judge` is shared by the claims of an attempt.
+    pub async fn claim(&self, object: &ObjectId, batch: BatchNumber, judge: &Judge<'_>) -> Result<Claim, AwsError> {
         let (pk, sk) = claim_key(object);
         let resource = || format!("{}/{pk}", self.table);
         let put = self
@@ -216,74 +321,226 @@ impl Ledger {
             .table_name(&self.table)
             .item("pk", text(&pk))
             .item("sk", text(&sk))
-            .item("batch", AttributeValue::N(batch.to_string()))
+            .item("batch", count(batch))
             .item("claimed_at", text(jiff::Timestamp::now().to_string()))
             .item("expires_at", expiry(CLAIM_DAYS))
             .condition_expression("attribute_not_exists(pk)")
             .send()
             .await;
         match put.map_err(explain("dynamodb:PutItem", resource())) {
-            Ok(_) => return Ok(Claim::Won),
+            Ok(_) => return Ok(Claim::Won { deaths: 0 }),
             Err(error) if error.kind == Kind::Condition => {}
             Err(error) => return Err(error),
         }
         let mut holder = self.holder(&pk, &sk).await?;
+        let mut backoff = Backoff::after_a_race();
         for _ in 0..ATTEMPTS {
-            if holder.is_some_and(|holder| holder.batch == batch) {
-                return Ok(Claim::Won);
+            if let Some(holder) = holder.filter(|holder| holder.batch == Some(batch)) {
+                return Ok(Claim::Won { deaths: holder.deaths });
             }
-            match self.judge(holder).await? {
-                Contest::Leave => return Ok(Claim::Left),
-                Contest::Duplicate => {
+            let died = match judge.standing_of(holder).await? {
+                Standing::Held(Contest::Leave) => return Ok(Claim::Left),
+                Standing::Aside => return Ok(Claim::Aside),
+                Standing::Held(Contest::Duplicate) => {
                     // Before it was done, the batch may have released its claim on an object that was gone.
                     let confirmed = self.holder(&pk, &sk).await?;
                     if confirmed == holder {
                         return Ok(Claim::Duplicate);
                     }
                     holder = confirmed;
+                    continue;
                 }
-                Contest::TakeOver => {
-                    let update = self
-                        .client
-                        .update_item()
-                        .table_name(&self.table)
-                        .key("pk", text(&pk))
-                        .key("sk", text(&sk))
-                        .update_expression("SET #batch = :batch, claimed_at = :claimed_at, expires_at = :expires_at")
-                        .condition_expression("#batch = :holder OR attribute_not_exists(pk)")
-                        .expression_attribute_names("#batch", "batch")
-                        .expression_attribute_values(":batch", AttributeValue::N(batch.to_string()))
-                        .expression_attribute_values(
-                            ":holder",
-                            AttributeValue::N(holder.map_or(0, |holder| holder.batch).to_string()),
-                        )
-                        .expression_attribute_values(":claimed_at", text(jiff::Timestamp::now().to_string()))
-                        .expression_attribute_values(":expires_at", expiry(CLAIM_DAYS));
-                    match update.send().await.map_err(explain("dynamodb:UpdateItem", resource())) {
-                        Ok(_) => return Ok(Claim::Won),
-                        // Another consumer was faster: judge its claim.
-                        Err(error) if error.kind == Kind::Condition => holder = self.holder(&pk, &sk).await?,
-                        Err(error) => return Err(error),
-                    }
+                Standing::Held(Contest::TakeOver { died }) => died,
+            };
+            match self.take_over(object, batch, holder, died).await {
+                Ok(deaths) => return Ok(Claim::Won { deaths }),
+                // Another consumer was faster: judge its claim.
+                Err(error) if error.kind == Kind::Condition => {
+                    backoff.pause_uncancelled().await;
+                    holder = self.holder(&pk, &sk).await?;
                 }
+                Err(error) => return Err(error),
             }
         }
         Err(Self::contended("dynamodb:UpdateItem", resource()))
     }
 
-    /// Who has a claim.
-    async fn holder(&self, pk: &str, sk: &str) -> Result<Option<Holder>, AwsError> {
-        let item = self.get(pk, sk).await?;
-        Ok(item.and_then(|item| Some(Holder { batch: number(&item, "batch")?, renewed: item.contains_key("renewed") })))
+    /// Makes a claim that nobody has any more this batch's, if it still is as judged. What it says of earlier attempts stays;
+    /// that the object was set aside does not. Returns how many consumers have died with the object.
+    async fn take_over(
+        &self,
+        object: &ObjectId,
+        batch: BatchNumber,
+        holder: Option<Holder>,
+        died: bool,
+    ) -> Result<u32, AwsError> {
+        let (pk, sk) = claim_key(object);
+        let deaths = holder.map_or(0, |holder| holder.deaths).saturating_add(u32::from(died));
+        let set = "SET #batch = :batch, claimed_at = :claimed_at, expires_at = :expires_at, deaths = :deaths";
+        let condition = match holder {
+            Some(Holder { batch: Some(_), .. }) => "#batch = :holder",
+            // Nobody's: free, or not there any more, since it has expired.
+            Some(Holder { batch: None, .. }) | None => "attribute_not_exists(#batch)",
+        };
+        let update = Update::builder()
+            .table_name(&self.table)
+            .key("pk", text(&pk))
+            .key("sk", text(&sk))
+            .update_expression(format!("{set} REMOVE aside_until"))
+            .condition_expression(condition)
+            .expression_attribute_names("#batch", "batch")
+            .expression_attribute_values(":batch", count(batch))
+            .expression_attribute_values(":claimed_at", text(jiff::Timestamp::now().to_string()))
+            .expression_attribute_values(":expires_at", expiry(CLAIM_DAYS))
+            .expression_attribute_values(":deaths", count(u64::from(deaths)));
+        let update = match holder.and_then(|holder| holder.batch) {
+            Some(holder) => update.expression_attribute_values(":holder", count(holder)),
+            None => update,
+        };
+        let resource = format!("{}/{pk}", self.table);
+        let is_listed = holder.is_some_and(|holder| holder.aside_until.is_some());
+        let listing = is_listed.then(|| AsideKey::of_object(object));
+        self.write_with_listing("dynamodb:UpdateItem", resource, update, listing.map(Listing::Removed)).await?;
+        Ok(deaths)
     }
 
-    /// What a claim means for a batch that wants its object.
-    async fn judge(&self, holder: Option<Holder>) -> Result<Contest, AwsError> {
-        Ok(match holder {
-            Some(Holder { renewed: true, .. }) => Contest::Duplicate,
-            Some(Holder { batch, .. }) => contest(self.state_of(batch).await?),
-            None => contest(None),
-        })
+    /// Hands a claim of this batch back: nobody's, and with what it says of earlier attempts. May be repeated.
+    pub async fn hand_back(&self, object: &ObjectId, batch: BatchNumber) -> Result<(), AwsError> {
+        self.free(object, batch, None).await
+    }
+
+    /// Sets an object of this batch aside: its claim is nobody's, and nobody takes it over for a while, which is longer each time.
+    /// It is listed as set aside until somebody does. May be repeated. Returns until when.
+    pub async fn set_aside(
+        &self,
+        event: &ObjectEvent,
+        batch: BatchNumber,
+        reason: &str,
+    ) -> Result<jiff::Timestamp, AwsError> {
+        let (pk, sk) = claim_key(&event.object);
+        let holder = self.holder(&pk, &sk).await?.unwrap_or_default();
+        let times = holder.times_aside;
+        let until = epoch_seconds().saturating_add(pause_before_retry(times).as_secs());
+        let until = i64::try_from(until).ok().and_then(|until| jiff::Timestamp::from_second(until).ok());
+        let until = until.unwrap_or(jiff::Timestamp::MAX);
+        let ObjectEvent { object, size, created_at } = event.clone();
+        let what = What::Object { object, size, created_at, until, times: times.saturating_add(1) };
+        let entry = Aside::new(what, batch, reason);
+        // Should it be deaths that set it aside, it gets one more try each time.
+        let deaths = holder.deaths.min(DEATHS_BEFORE_ASIDE - 1);
+        self.free(&event.object, batch, Some((until, deaths, entry))).await?;
+        Ok(until)
+    }
+
+    async fn free(
+        &self,
+        object: &ObjectId,
+        batch: BatchNumber,
+        aside: Option<(jiff::Timestamp, u32, Aside)>,
+    ) -> Result<(), AwsError> {
+        let (pk, sk) = claim_key(object);
+        let mut update = Update::builder()
+            .table_name(&self.table)
+            .key("pk", text(&pk))
+            .key("sk", text(&sk))
+            .condition_expression("#batch = :batch")
+            .expression_attribute_names("#batch", "batch")
+            .expression_attribute_values(":batch", count(batch))
+            .expression_attribute_values(":expires_at", expiry(CLAIM_DAYS));
+        update = match &aside {
+            None => update.update_expression("SET expires_at = :expires_at REMOVE #batch"),
+            Some((until, deaths, _)) => update
+                .update_expression(
+                    "SET expires_at = :expires_at, aside_until = :until, deaths = :deaths ADD times_aside :one \
+                     REMOVE #batch",
+                )
+                .expression_attribute_values(":deaths", count(u64::from(*deaths)))
+                .expression_attribute_values(":until", count(until.as_second().unsigned_abs()))
+                .expression_attribute_values(":one", count(1)),
+        };
+        let resource = format!("{}/{pk}", self.table);
+        let listing = aside.map(|(_, _, entry)| Listing::Added(entry));
+        match self.write_with_listing("dynamodb:UpdateItem", resource, update, listing).await {
+            // Done before, and perhaps claimed anew.
+            Err(error) if error.kind == Kind::Condition => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Writes a claim, and what is listed of its object, both or neither.
+    async fn write_with_listing(
+        &self,
+        operation: &'static str,
+        resource: String,
+        claim: UpdateBuilder,
+        listing: Option<Listing>,
+    ) -> Result<(), AwsError> {
+        let unbuildable = |error: BuildError| AwsError {
+            operation,
+            resource: resource.clone(),
+            kind: Kind::Refused,
+            cause: error.to_string(),
+        };
+        let claim = claim.build().map_err(unbuildable)?;
+        let mut writes = vec![TransactWriteItem::builder().update(claim).build()];
+        match listing {
+            Some(Listing::Added(entry)) => {
+                let put = self.listing(&entry).build().map_err(unbuildable)?;
+                writes.push(TransactWriteItem::builder().update(put).build());
+            }
+            Some(Listing::Removed(key)) => {
+                let delete = Delete::builder().table_name(&self.table).key("pk", text(ASIDE)).key("sk", text(key.0));
+                writes.push(TransactWriteItem::builder().delete(delete.build().map_err(unbuildable)?).build());
+            }
+            None => {}
+        }
+        let write = self.client.transact_write_items().set_transact_items(Some(writes)).send().await;
+        match write {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                // The reasons stand beside the error: a condition that does not hold, or another write at the same moment.
+                let reasons = error.as_service_error().and_then(|error| match error {
+                    TransactWriteItemsError::TransactionCanceledException(cancelled) => {
+                        let codes = cancelled.cancellation_reasons().iter().filter_map(|reason| reason.code());
+                        Some(codes.map(str::to_owned).collect::<Vec<_>>())
+                    }
+                    _ => None,
+                });
+                let mut error = explain(operation, resource)(error);
+                if let Some(codes) = reasons {
+                    let has = |code: &str| codes.iter().any(|it| it == code);
+                    error.kind = if has("ConditionalCheckFailed") {
+                        Kind::Condition
+                    } else if has("TransactionConflict") {
+                        Kind::Transient
+                    } else if has("ThrottlingError") || has("ProvisionedThroughputExceeded") {
+                        Kind::Throttled
+                    } else {
+                        Kind::Refused
+                    };
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Who has a claim. One that is not what this program writes is an error: taken for none, its object could count again.
+    async fn holder(&self, pk: &str, sk: &str) -> Result<Option<Holder>, AwsError> {
+        let Some(item) = self.get(pk, sk).await? else { return Ok(None) };
+        let small = |name| number(&item, name).map_or(0, |count| u32::try_from(count).unwrap_or(u32::MAX));
+        let batch = number(&item, "batch");
+        // An attribute that is there and is no number, or nothing that is known: somebody else wrote it.
+        if (batch.is_none() && item.contains_key("batch")) || !item.contains_key("expires_at") {
+            return Err(self.foreign(pk));
+        }
+        Ok(Some(Holder {
+            batch,
+            renewed: item.contains_key("renewed"),
+            deaths: small("deaths"),
+            times_aside: small("times_aside"),
+            aside_until: number(&item, "aside_until"),
+            expires_at: number(&item, "expires_at").unwrap_or(0),
+        }))
     }
 
     /// Releases the claim on an object that was gone before it was read: should the same content come back, it is new. Must
@@ -298,7 +555,7 @@ impl Ledger {
             .key("sk", text(&sk))
             .condition_expression("#batch = :batch")
             .expression_attribute_names("#batch", "batch")
-            .expression_attribute_values(":batch", AttributeValue::N(batch.to_string()));
+            .expression_attribute_values(":batch", count(batch));
         match delete.send().await.map_err(explain("dynamodb:DeleteItem", format!("{}/{pk}", self.table))) {
             Ok(_) => Ok(()),
             // Released before, and perhaps claimed anew.
@@ -307,15 +564,126 @@ impl Ledger {
         }
     }
 
-    /// What a batch that wanted this object would do about it, as things stand.
-    pub async fn standing(&self, object: &ObjectId) -> Result<Contest, AwsError> {
+    /// What a batch that wanted this object would do about it, as things stand. A claim that nobody may take over is kept from
+    /// expiring, as the object still lies there: it must not count again, nor anew while its batch is not finished.
+    pub async fn look_at(&self, object: &ObjectId, judge: &Judge<'_>) -> Result<Standing, AwsError> {
         let (pk, sk) = claim_key(object);
-        self.judge(self.holder(&pk, &sk).await?).await
+        let holder = self.holder(&pk, &sk).await?;
+        let standing = judge.standing_of(holder).await?;
+        if let (Some(holder), Standing::Held(contest @ (Contest::Duplicate | Contest::Leave))) = (holder, standing)
+            && holder.expires_at < epoch_seconds() + RENEWED_WITHIN_DAYS * DAY_SECONDS
+        {
+            self.renew(object, holder, contest == Contest::Duplicate).await?;
+        }
+        Ok(standing)
     }
 
-    /// Keeps the claim on an object that is finished for as long again, and without need of its batch's record: its content
-    /// still lies there, and must not count when both have expired. May be repeated.
-    pub async fn renew(&self, object: &ObjectId) -> Result<(), AwsError> {
+    /// Keeps the claims of a batch that is not finished for as long again. May be repeated.
+    pub async fn renew_own(&self, object: &ObjectId, batch: BatchNumber) -> Result<(), AwsError> {
+        let holder = Holder { batch: Some(batch), ..Holder::default() };
+        self.renew(object, holder, false).await
+    }
+
+    /// Keeps a claim for as long again, if it still is its holder's; of a finished object without need of its batch's record.
+    async fn renew(&self, object: &ObjectId, holder: Holder, is_finished: bool) -> Result<(), AwsError> {
+        let (pk, sk) = claim_key(object);
+        let Some(batch) = holder.batch else { return Ok(()) };
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key("pk", text(&pk))
+            .key("sk", text(&sk))
+            .condition_expression("#batch = :holder")
+            .expression_attribute_names("#batch", "batch")
+            .expression_attribute_values(":holder", count(batch))
+            .expression_attribute_values(":expires_at", expiry(CLAIM_DAYS));
+        let update = if is_finished {
+            update
+                .update_expression("SET renewed = :yes, expires_at = :expires_at")
+                .expression_attribute_values(":yes", AttributeValue::Bool(true))
+        } else {
+            update.update_expression("SET expires_at = :expires_at")
+        };
+        match update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/{pk}", self.table))) {
+            Ok(_) => Ok(()),
+            // It expired this moment, or is another batch's by now.
+            Err(error) if error.kind == Kind::Condition => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ set aside
+
+    /// Lists something as set aside; what is listed before is brought up to date. May be repeated.
+    pub async fn list_aside(&self, entry: &Aside) -> Result<(), AwsError> {
+        let update = self.listing(entry).build().ok();
+        let resource = format!("{}/{ASIDE}", self.table);
+        let Some(update) = update else { return Err(self.foreign(ASIDE)) };
+        let write = TransactWriteItem::builder().update(update).build();
+        let write = self.client.transact_write_items().transact_items(write).send().await;
+        write.map(drop).map_err(explain("dynamodb:UpdateItem", resource))
+    }
+
+    fn listing(&self, entry: &Aside) -> UpdateBuilder {
+        Update::builder()
+            .table_name(&self.table)
+            .key("pk", text(ASIDE))
+            .key("sk", text(entry.key().0))
+            .update_expression("SET entry = :entry, since = if_not_exists(since, :since)")
+            .expression_attribute_values(":entry", text(serde_json::json!(entry).to_string()))
+            .expression_attribute_values(":since", text(jiff::Timestamp::now().to_string()))
+    }
+
+    /// Takes something off the list: it came back. May be repeated.
+    pub async fn unlist_aside(&self, key: &AsideKey) -> Result<(), AwsError> {
+        let delete = self.client.delete_item().table_name(&self.table).key("pk", text(ASIDE)).key("sk", text(&key.0));
+        delete.send().await.map(drop).map_err(explain("dynamodb:DeleteItem", format!("{}/{ASIDE}", self.table)))
+    }
+
+    /// Everything that is set aside, `most` of it, with since when; and whether there is more.
+    pub async fn aside(&self, most: usize) -> Result<(Vec<(jiff::Timestamp, Aside)>, bool), AwsError> {
+        let resource = || format!("{}/{ASIDE}", self.table);
+        let mut items = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key_condition_expression("pk = :pk")
+            .expression_attribute_values(":pk", text(ASIDE))
+            .into_paginator()
+            .items()
+            .send();
+        let mut found = Vec::new();
+        while let Some(item) = items.try_next().await.map_err(explain("dynamodb:Query", resource()))? {
+            if found.len() == most {
+                return Ok((found, true));
+            }
+            let parse = || {
+                let entry = serde_json::from_str(&text_of(&item, "entry")?).ok()?;
+                Some((text_of(&item, "since")?.parse().ok()?, entry))
+            };
+            found.push(parse().ok_or_else(|| self.foreign(ASIDE))?);
+        }
+        Ok((found, false))
+    }
+
+    /// How many things are set aside, up to [`COUNTED_ASIDE`].
+    pub async fn count_aside(&self) -> Result<u64, AwsError> {
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .key_condition_expression("pk = :pk")
+            .expression_attribute_values(":pk", text(ASIDE))
+            .select(Select::Count)
+            .limit(COUNTED_ASIDE);
+        let output = query.send().await.map_err(explain("dynamodb:Query", format!("{}/{ASIDE}", self.table)))?;
+        Ok(u64::try_from(output.count).unwrap_or(0))
+    }
+
+    /// Lets an object that is set aside be taken up by the next batch that meets it. `false` when it is not set aside any more.
+    pub async fn end_pause(&self, object: &ObjectId) -> Result<bool, AwsError> {
         let (pk, sk) = claim_key(object);
         let update = self
             .client
@@ -323,18 +691,33 @@ impl Ledger {
             .table_name(&self.table)
             .key("pk", text(&pk))
             .key("sk", text(&sk))
-            .update_expression("SET renewed = :yes, expires_at = :expires_at")
-            .condition_expression("attribute_exists(pk)")
-            .expression_attribute_values(":yes", AttributeValue::Bool(true))
-            .expression_attribute_values(":expires_at", expiry(CLAIM_DAYS))
-            .send();
-        match update.await.map_err(explain("dynamodb:UpdateItem", format!("{}/{pk}", self.table))) {
-            Ok(_) => Ok(()),
-            // It expired this moment.
-            Err(error) if error.kind == Kind::Condition => Ok(()),
+            .update_expression("SET aside_until = :now, times_aside = :none, deaths = :none")
+            .condition_expression("attribute_exists(aside_until)")
+            .expression_attribute_values(":now", count(epoch_seconds()))
+            .expression_attribute_values(":none", count(0));
+        match update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/{pk}", self.table))) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind == Kind::Condition => Ok(false),
             Err(error) => Err(error),
         }
     }
+
+    /// Whether everything that is done to the ledger is allowed.
+    pub async fn check(&self) -> Result<(), AwsError> {
+        let key = format!("check#{}", self.owner);
+        let resource = || format!("{}/{key}", self.table);
+        let put = self.client.put_item().table_name(&self.table).item("pk", text(&key)).item("sk", text("check"));
+        put.item("expires_at", expiry(1)).send().await.map_err(explain("dynamodb:PutItem", resource()))?;
+        let update = self.client.update_item().table_name(&self.table).key("pk", text(&key)).key("sk", text("check"));
+        let update = update.update_expression("SET expires_at = :soon").expression_attribute_values(":soon", expiry(1));
+        update.send().await.map_err(explain("dynamodb:UpdateItem", resource()))?;
+        self.get(&key, "check").await?;
+        let delete = self.client.delete_item().table_name(&self.table).key("pk", text(&key)).key("sk", text("check"));
+        delete.send().await.map_err(explain("dynamodb:DeleteItem", resource()))?;
+        self.count_aside().await.map(drop)
+    }
+
+    // ------------------------------------------------------------------------------------------ sweeps
 
     /// Begins a sweep, unless any consumer began one within the interval. By the consumers' clocks: what depends on it is how
     /// much is listed, and nothing else.
@@ -347,10 +730,12 @@ impl Ledger {
             .key("pk", text("sweep"))
             .key("sk", text("sweep"))
             .update_expression("SET started_at = :now, #by = :me")
-            .condition_expression("attribute_not_exists(started_at) OR started_at <= :due")
+            // A time that is yet to come is a clock that was wrong.
+            .condition_expression("attribute_not_exists(started_at) OR started_at <= :due OR started_at > :soon")
             .expression_attribute_names("#by", "by")
             .expression_attribute_values(":now", AttributeValue::N(now.to_string()))
-            .expression_attribute_values(":due", AttributeValue::N(now.saturating_sub(interval.as_secs()).to_string()))
+            .expression_attribute_values(":due", count(now.saturating_sub(interval.as_secs())))
+            .expression_attribute_values(":soon", count(now.saturating_add(CLOCKS_APART_SECONDS)))
             .expression_attribute_values(":me", text(&self.owner));
         match update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/sweep", self.table))) {
             Ok(_) => Ok(true),
@@ -421,7 +806,9 @@ impl Ledger {
             let (kind, id) = sk.split_once('#')?;
             let version = if kind == "version" { Version::Id(id.to_owned()) } else { Version::ETag(id.to_owned()) };
             let claimed_at = text_of(item, "claimed_at")?.parse().ok()?;
-            Some(ClaimRecord { version, batch: number(item, "batch")?, claimed_at })
+            let until = number(item, "aside_until").and_then(|until| i64::try_from(until).ok());
+            let aside_until = until.and_then(|until| jiff::Timestamp::from_second(until).ok());
+            Some(ClaimRecord { version, batch: number(item, "batch"), claimed_at, aside_until })
         };
         Ok(items.iter().filter_map(parse).collect())
     }
@@ -432,6 +819,10 @@ impl Ledger {
         if let Some(entry) = self.registry().await?.batches.get(&number) {
             return Ok(Some(entry.state));
         }
+        self.recorded_state(number).await
+    }
+
+    async fn recorded_state(&self, number: BatchNumber) -> Result<Option<State>, AwsError> {
         let Some(record) = self.get(&record_key(number), "record").await? else { return Ok(None) };
         let state = text_of(&record, "state").and_then(|state| State::from_name(&state));
         // Taken for none, its objects would count again.
@@ -441,6 +832,7 @@ impl Ledger {
     /// Changes the registry by compare-and-swap, until the change is made, or turns out to be made already or refused
     /// (`false`).
     async fn change(&self, mut change: impl FnMut(&Registry) -> Change) -> Result<bool, AwsError> {
+        let mut backoff = Backoff::after_a_race();
         for _ in 0..ATTEMPTS {
             let stored = self.stored_registry().await?;
             let next = match change(&stored.registry) {
@@ -451,6 +843,8 @@ impl Ledger {
             if self.swap(stored.version, &next).await? {
                 return Ok(true);
             }
+            // Who lost a race runs the next one apart from the others.
+            backoff.pause_uncancelled().await;
         }
         Err(Self::contended("dynamodb:PutItem", format!("{}/registry", self.table)))
     }
@@ -524,7 +918,11 @@ fn record_key(number: BatchNumber) -> String {
 }
 
 fn expiry(days: u64) -> AttributeValue {
-    AttributeValue::N((epoch_seconds() + days * 86_400).to_string())
+    count(epoch_seconds() + days * DAY_SECONDS)
+}
+
+fn count(value: u64) -> AttributeValue {
+    AttributeValue::N(value.to_string())
 }
 
 fn epoch_seconds() -> u64 {

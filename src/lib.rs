@@ -19,7 +19,8 @@
 //! | [`event`] | from a message to the objects it announces | pure |
 //! | [`sweep`] | objects that no message announces | shell |
 //! | [`window`] | which objects are worked on together | pure |
-//! | [`batch`] | the protocol carried out, top to bottom | shell |
+//! | [`batch`] | the protocol carried out up to the commit | shell |
+//! | [`roll_forward`] | … and after it | shell |
 //! | [`stages`] | a batch's stages, as they are told | shell |
 //! | [`protocol`] | the protocol's decisions | pure |
 //! | [`manifest`] | what a batch decided | shell |
@@ -37,10 +38,13 @@
 //! | [`report`] | what is counted, and how two counts become one | pure |
 //! | [`tables`] | the report items | pure |
 //! | [`upsert`] | deltas into the report tables, each once | shell |
+//! | [`aside`] | what was refused for good, and set aside | pure |
 //! | [`bucket`] | S3 | shell |
+//! | [`pace`] | calls under way at once | shell |
 //! | [`layout`] | where everything lies in the bucket | pure |
 //! | [`query`] | `music-streams report` | shell |
 //! | [`status`] | `music-streams status` | shell |
+//! | [`bring_back`] | `music-streams aside`: what is set aside, and the way back | shell |
 //! | [`replay`] | `music-streams replay`: reports from the archive, once more | shell |
 //! | [`verify`] | `music-streams verify` | shell |
 //! | [`dead_letters`] | `music-streams dead-letters` | shell |
@@ -77,9 +81,11 @@
 //! * **I7** After all consumers stop and one restarts, everything converges with no human action.
 
 pub mod aggregate;
+pub mod aside;
 pub mod aws;
 pub mod batch;
 pub mod block;
+pub mod bring_back;
 pub mod bucket;
 pub mod catalogue;
 pub mod columnar;
@@ -96,6 +102,7 @@ pub mod ledger;
 pub mod listening_file;
 pub mod manifest;
 pub mod metrics;
+pub mod pace;
 pub mod pipeline;
 pub mod protocol;
 pub mod query;
@@ -103,6 +110,7 @@ pub mod queue;
 pub mod replay;
 pub mod report;
 pub mod requests;
+pub mod roll_forward;
 pub mod row;
 pub mod show;
 pub mod stages;

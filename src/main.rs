@@ -7,6 +7,7 @@ use std::time::Instant;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use music_streams::aws::{AwsError, Clients};
+use music_streams::bring_back::AsideQuery;
 use music_streams::config::{self, Settings};
 use music_streams::dead_letters::DeadLettersQuery;
 use music_streams::health::HealthQuery;
@@ -61,6 +62,11 @@ enum Command {
     /// Applies every batch of the day again, from the archived originals: what an item has stays, what it has lost comes back. Nothing
     /// counts twice, however often it is done. With --rebuild, items and curated files are replaced instead.
     Replay(ReplayQuery),
+    /// Show what was refused for good and set aside, and why; or bring it back
+    ///
+    /// Files that cannot be read, report items that cannot be written, counted files that cannot be moved: each is set aside by itself,
+    /// and holds nothing else up. With --retry, all of it is tried again; nothing can be counted twice by that.
+    Aside(AsideQuery),
     /// Show the messages that nobody could work off, and why; or send them back
     DeadLetters(DeadLettersQuery),
     /// Ask a running consumer whether it lives, or is ready; for health checks of containers
@@ -120,6 +126,7 @@ fn main() -> ExitCode {
             Command::Status(query) => say(query.answer(clients().await).await),
             Command::Verify(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::Replay(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
+            Command::Aside(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::DeadLetters(query) => say(query.answer(clients().await).await),
             Command::Health(query) => query.ask().await.map(|said| println!("{said}")),
             Command::CheckConfig(check) => check_config(&check, &matches),

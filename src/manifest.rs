@@ -62,11 +62,23 @@ impl DeltaFile {
         DeltaFile { key, sha256: hexadecimal_sha256(bytes) }
     }
 
+    /// Says that it is not there any more.
+    pub fn gone(&self) -> DeltaFileError {
+        DeltaFileError { key: self.key.clone(), problem: Problem::Gone }
+    }
+
+    /// Whether these bytes are what was written.
+    pub fn is_whole(&self, bytes: &[u8]) -> bool {
+        self.sha256 == hexadecimal_sha256(bytes)
+    }
+
     /// The deltas in these bytes, if they are what was written.
     pub fn decode(&self, bytes: &[u8]) -> Result<Vec<Delta>, DeltaFileError> {
-        let is_it = self.sha256 == hexadecimal_sha256(bytes);
-        let decoded =
-            if is_it { columnar::decode_deltas(bytes).map_err(Problem::Unreadable) } else { Err(Problem::Bytes) };
+        let decoded = if self.is_whole(bytes) {
+            columnar::decode_deltas(bytes).map_err(Problem::Unreadable)
+        } else {
+            Err(Problem::Bytes)
+        };
         decoded.map_err(|problem| DeltaFileError { key: self.key.clone(), problem })
     }
 }
@@ -81,6 +93,8 @@ pub struct DeltaFileError {
 
 #[derive(Debug, thiserror::Error)]
 enum Problem {
+    #[error("is gone; restore it, and what was begun goes on")]
+    Gone,
     #[error("is not as its batch wrote it; restore that version of it, and what was begun goes on")]
     Bytes,
     #[error("cannot be read by this version of the program: {0}")]

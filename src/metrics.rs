@@ -135,6 +135,14 @@ metrics! {
         "Batches that came to their end, and attempts at a batch that failed and are repeated.";
     recoveries: Counter<u64> = "music_streams.ledger.recoveries", "{batch}", [("what", ["abandoned", "adopted"])],
         "Batches of silent consumers that were given up because they were open, or finished because they were committed.";
+    unfinished_batches: Gauge<u64> = "music_streams.ledger.unfinished_batches", "{batch}", [],
+        "Batches that are not finished, of all consumers.";
+    oldest_unfinished: Gauge<u64> = "music_streams.ledger.oldest_unfinished_batch", "s", [],
+        "Since when the oldest batch that is not finished has been open; 0 when there is none.";
+    aside: Gauge<u64> = "music_streams.aside", "{thing}", [],
+        "Things that are set aside, of all consumers, up to a thousand: what music-streams aside lists.";
+    set_aside: Counter<u64> = "music_streams.set_aside", "{thing}", [("what", ["object", "report_item", "original", "upload", "batch"])],
+        "Things that were set aside, each time anew: files that cannot be read, report items that cannot be written, counted files that cannot be moved, files that cannot be published, batches that cannot be carried out.";
     freshness: Histogram<f64> = "music_streams.freshness", "s", [],
         "From the creation of an object until its listens are in the reports, for each object that is counted.";
     rows_read: Counter<u64> = "music_streams.rows.read", "{row}", [],

@@ -26,7 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::aws::{AwsError, Backoff, Clients};
 use crate::batch::{UNREADABLE_DELAY, Worker};
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, CONCURRENT_OBJECTS};
 use crate::catalogue::CatalogueSource;
 use crate::config::Settings;
 use crate::ecs::ScaleInProtection;
@@ -35,8 +35,10 @@ use crate::health::Health;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
 use crate::metrics::{label, metrics};
-use crate::protocol::{BatchNumber, Entry, LeaseWatch};
+use crate::pace::Pace;
+use crate::protocol::{BatchNumber, Entry, LeaseWatch, Registry};
 use crate::queue::{Backlog, Custody, MAX_IN_FLIGHT_MESSAGES, Queue, Received};
+use crate::roll_forward::RollForward;
 use crate::sweep::Sweeper;
 use crate::telemetry::Telemetry;
 use crate::transform;
@@ -47,6 +49,8 @@ use crate::window::{self, Message, Window};
 const OVERDUE: usize = 16;
 /// Looks at the registry within one lease.
 const LOOKS_PER_LEASE: u32 = 4;
+/// How often the log is told how the pipeline stands, for alarms.
+const STATE_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Why the consumer does not start.
 #[derive(Debug, thiserror::Error)]
@@ -99,17 +103,18 @@ pub async fn run(
     let prefix = settings.table_prefix.clone();
     let reports = Reports::new(clients.dynamodb, prefix, settings.write_concurrency, writes, progress.clone());
 
-    let (queue_answers, bucket_answers, ledger_answers, reports_answer, catalogue) = futures::join!(
+    let (queue_answers, bucket_problems, ledger_answers, reports_answer, catalogue) = futures::join!(
         queue.check(),
-        bucket.check(),
-        skip_taken_numbers(&ledger, &bucket),
+        bucket.check(ledger.owner()),
+        check_ledger(&ledger, &bucket),
         reports.check(),
         CatalogueSource::load(bucket.clone())
     );
     // All that is wrong is said at once: permissions are rarely missing one at a time.
-    let problems: Vec<String> = [queue_answers, bucket_answers, ledger_answers, reports_answer]
+    let problems: Vec<String> = [queue_answers, ledger_answers, reports_answer]
         .into_iter()
         .filter_map(Result::err)
+        .chain(bucket_problems)
         .map(|error| error.to_string())
         .chain(catalogue.as_ref().err().map(|error| format!("{error} (upload it under reference/ of the bucket)")))
         .collect();
@@ -152,9 +157,7 @@ pub async fn run(
     let watch = tokio::spawn(watch_leases(ledger.clone(), settings.lease, overdue_in, stop.clone()));
 
     let worker = Worker {
-        ledger: ledger.clone(),
-        bucket,
-        reports,
+        roll_forward: RollForward { ledger: ledger.clone(), bucket, reports, progress, halt: halt.clone() },
         custody: custody.clone(),
         catalogue,
         limits: transform::Limits {
@@ -163,10 +166,10 @@ pub async fn run(
             rows: limiter(settings.max_rows_per_second),
         },
         lease: settings.lease,
-        progress,
+        overdue,
+        claims: Pace::new(CONCURRENT_OBJECTS),
         protection: ScaleInProtection::of_this_task(),
         stop: stop.clone(),
-        halt: halt.clone(),
     };
     let limits = window::Limits {
         objects: settings.max_objects,
@@ -182,8 +185,7 @@ pub async fn run(
         startup_ms = started.elapsed().as_millis() as u64,
         "ready"
     );
-    let flow =
-        Flow { window, messages, overdue, idle_limit: settings.exit_when_idle, custody, stop, halt: halt.clone() };
+    let flow = Flow { window, messages, idle_limit: settings.exit_when_idle, custody, stop, halt: halt.clone() };
     flow.run(Box::new(worker)).await;
 
     let stopped = async {
@@ -197,6 +199,11 @@ pub async fn run(
     let _ = halt.run_until_cancelled(stopped).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+async fn check_ledger(ledger: &Ledger, bucket: &Bucket) -> Result<(), AwsError> {
+    ledger.check().await?;
+    skip_taken_numbers(ledger, bucket).await
 }
 
 /// Tells a ledger that was lost, or restored to an earlier time, which numbers are taken: the bucket knows.
@@ -225,7 +232,6 @@ enum Hand {
 struct Flow {
     window: Window,
     messages: mpsc::Receiver<Vec<Message>>,
-    overdue: mpsc::Receiver<(BatchNumber, Entry)>,
     idle_limit: Option<Duration>,
     custody: Custody,
     stop: CancellationToken,
@@ -236,11 +242,14 @@ impl Flow {
     async fn run(mut self, worker: Box<Worker>) {
         let mut hand = Hand::Idle(worker);
         let mut last_activity = Instant::now();
+        // Windows and recoveries take turns: neither keeps the other waiting for longer than one of it takes.
+        let mut is_windows_turn = false;
         loop {
             let is_idle = matches!(hand, Hand::Idle(_));
             metrics().window_objects.record(self.window.objects() as u64, &[]);
             metrics().window_fill.record(self.window.fill(), &[]);
             let due_in = self.window.due_at(now()).map(|due| due.saturating_sub(now()));
+            let is_due = due_in.is_some_and(|due_in| due_in.is_zero());
             let idle_for = match self.idle_limit {
                 Some(limit) if is_idle && self.window.is_empty() => Some(limit.saturating_sub(last_activity.elapsed())),
                 _ => None,
@@ -248,23 +257,29 @@ impl Flow {
             hand = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
-                worker = finished(&mut hand) => {
-                    last_activity = Instant::now();
-                    Hand::Idle(worker)
-                }
-                Some((batch, entry)) = self.overdue.recv(), if is_idle => match hand {
-                    Hand::Idle(mut worker) => Hand::Busy(Box::pin(async move {
-                        worker.recover(batch, entry).await;
-                        worker
-                    })),
-                    busy => busy,
+                next = next_of(&mut hand), if !(is_idle && is_due && is_windows_turn) => match (next, hand) {
+                    (Next::Done(worker), _) => {
+                        last_activity = Instant::now();
+                        Hand::Idle(worker)
+                    }
+                    (Next::Overdue(batch, entry), Hand::Idle(mut worker)) => {
+                        is_windows_turn = true;
+                        Hand::Busy(Box::pin(async move {
+                            worker.recover(batch, entry).await;
+                            worker
+                        }))
+                    }
+                    (Next::Overdue(..), busy) => busy,
                 },
                 () = sleep_if(due_in), if is_idle => match (hand, self.window.close()) {
-                    (Hand::Idle(mut worker), Some(window)) => Hand::Busy(Box::pin(async move {
-                        tracing::info!(objects = window.objects.len(), messages = window.messages.len(), "window closed");
-                        worker.run(window).await;
-                        worker
-                    })),
+                    (Hand::Idle(mut worker), Some(window)) => {
+                        is_windows_turn = false;
+                        Hand::Busy(Box::pin(async move {
+                            tracing::info!(objects = window.objects.len(), messages = window.messages.len(), "window closed");
+                            worker.run(window).await;
+                            worker
+                        }))
+                    }
                     (hand, _) => hand,
                 },
                 Some(messages) = self.messages.recv(), if !self.window.is_full() => {
@@ -309,11 +324,22 @@ impl Flow {
     }
 }
 
-/// Waits for the batch under way; for ever when there is none.
-async fn finished(hand: &mut Hand) -> Box<Worker> {
+/// What happens next to the worker.
+enum Next {
+    /// The batch under way has come to its end.
+    Done(Box<Worker>),
+    /// A batch of a silent owner was found while it is idle.
+    Overdue(BatchNumber, Entry),
+}
+
+/// Waits for the batch under way, or, when there is none, for one to recover.
+async fn next_of(hand: &mut Hand) -> Next {
     match hand {
-        Hand::Busy(batch) => batch.await,
-        Hand::Idle(_) => std::future::pending().await,
+        Hand::Busy(batch) => Next::Done(batch.await),
+        Hand::Idle(worker) => match worker.overdue.recv().await {
+            Some((batch, entry)) => Next::Overdue(batch, entry),
+            None => std::future::pending().await,
+        },
     }
 }
 
@@ -410,17 +436,39 @@ async fn watch_leases(
     stop: CancellationToken,
 ) {
     let mut watch = LeaseWatch::new(lease);
+    let mut told_at: Option<Instant> = None;
     while stop.run_until_cancelled(tokio::time::sleep(lease / LOOKS_PER_LEASE)).await.is_some() {
         match ledger.registry().await {
             Ok(registry) => {
-                for found in watch.observe(&registry, Instant::now()) {
+                for (batch, entry) in watch.observe(&registry, Instant::now()) {
                     // No place: it is still overdue at the next look.
-                    let _ = overdue.try_send(found);
+                    if overdue.try_send((batch, entry)).is_ok() {
+                        watch.recovering(batch, Instant::now());
+                    }
+                }
+                if told_at.is_none_or(|told_at| told_at.elapsed() >= STATE_INTERVAL) {
+                    told_at = Some(Instant::now());
+                    tell_state(&ledger, &registry).await;
                 }
             }
             Err(error) => tracing::warn!("{error}; looking again"),
         }
     }
+}
+
+/// Says how the pipeline stands: what alarms are made of.
+async fn tell_state(ledger: &Ledger, registry: &Registry) {
+    let aside = match ledger.count_aside().await {
+        Ok(aside) => aside,
+        Err(error) => return tracing::warn!("{error}; what is set aside is not told"),
+    };
+    let oldest = registry.batches.values().map(|entry| entry.since).min();
+    let oldest_unfinished_s = oldest.map_or(0, |since| now().as_secs().saturating_sub(since));
+    let unfinished_batches = registry.batches.len() as u64;
+    metrics().unfinished_batches.record(unfinished_batches, &[]);
+    metrics().oldest_unfinished.record(oldest_unfinished_s, &[]);
+    metrics().aside.record(aside, &[]);
+    tracing::info!(unfinished_batches, oldest_unfinished_s, aside, "state of the pipeline");
 }
 
 /// Tells what nothing else comes across, again and again.

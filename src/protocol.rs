@@ -6,15 +6,30 @@
 //!   applied, by whoever gets to it, any number of times.
 //! * The registry lists every batch that is not finished. Numbers only grow, and a batch is listed by the same write that
 //!   takes its number, so a number below every listed one will never be applied again.
+//! * The registry is bounded: with [`MAX_UNFINISHED`] batches in it, none is opened until some are finished.
 //! * A claim ties an object to a batch. Which batch has it is decided by a conditional write; what that means for another
 //!   batch that wants it is [`contest`].
 //! * A report item remembers which batches it has in it: [`Applied`].
+//! * What is refused for good is set aside and holds nothing else: an object by a claim that is nobody's until a later
+//!   time ([`pause_before_retry`]), a committed batch that cannot be carried out by [`State::Aside`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Number of a batch; the first is 1.
 pub type BatchNumber = u64;
+
+/// Batches that the registry lists at the most. An entry takes some 120 bytes: the item stays at a sixteenth of DynamoDB's
+/// 400 KB, and a write of it at some 25 units. Far more than consumers work on; reached when batches cannot be finished.
+pub const MAX_UNFINISHED: usize = 200;
+/// Consumers that died with an object in their batch, from which on it is worked on alone.
+pub const DEATHS_BEFORE_ALONE: u32 = 3;
+/// Deaths from which on it is set aside: as many again, while it was alone.
+pub const DEATHS_BEFORE_ASIDE: u32 = 2 * DEATHS_BEFORE_ALONE;
+/// Shortest and longest time for which an object is set aside.
+const ASIDE: (Duration, Duration) = (Duration::from_secs(1800), Duration::from_secs(86_400));
+/// Longest pause between two recoveries of a batch by one consumer.
+const LONGEST_RECOVERY_PAUSE: Duration = Duration::from_secs(3600);
 
 /// Where a batch stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
@@ -24,8 +39,13 @@ pub enum State {
     Open,
     /// Decided: its deltas, files and archive moves will all happen.
     Committed,
-    /// Given up before it was committed: nothing of it will ever be seen.
+    /// Given up by its owner before it was committed: nothing of it will ever be seen.
     Abandoned,
+    /// Abandoned by others, because its owner fell silent before it was committed: nothing of it will ever be seen.
+    Lost,
+    /// Committed, and cannot be carried out, because its manifest is gone or damaged. It holds nothing up, and its objects
+    /// stay its own, until an operator brings it to its end.
+    Aside,
     /// Everything it decided has happened.
     Done,
 }
@@ -37,20 +57,28 @@ impl State {
             State::Open => "open",
             State::Committed => "committed",
             State::Abandoned => "abandoned",
+            State::Lost => "lost",
+            State::Aside => "aside",
             State::Done => "done",
         }
     }
 
+    /// Whether nothing of the batch will ever be seen.
+    pub fn is_given_up(self) -> bool {
+        matches!(self, State::Abandoned | State::Lost)
+    }
+
     /// Finds it by [`State::name`].
     pub fn from_name(name: &str) -> Option<Self> {
-        [State::Open, State::Committed, State::Abandoned, State::Done].into_iter().find(|state| state.name() == name)
+        use State::{Abandoned, Aside, Committed, Done, Lost, Open};
+        [Open, Committed, Abandoned, Lost, Aside, Done].into_iter().find(|state| state.name() == name)
     }
 }
 
 /// A batch in the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Entry {
-    /// Open, committed or abandoned; a done batch has left the registry.
+    /// Open, committed or given up; a batch that is done or set aside has left the registry.
     pub state: State,
     /// Which consumer works on it.
     pub owner: String,
@@ -92,20 +120,23 @@ impl Registry {
             .map_or(self.last, |(&lowest, _)| lowest - 1)
     }
 
-    /// Takes the next number and lists the batch as open.
+    /// Takes the next number and lists the batch as open; `None` while `most` batches are listed.
     #[must_use]
-    pub fn open(&self, owner: &str, since: u64) -> (BatchNumber, Registry) {
+    pub fn open(&self, owner: &str, since: u64, most: usize) -> Option<(BatchNumber, Registry)> {
+        if self.batches.len() >= most {
+            return None;
+        }
         let mut next = self.clone();
         next.last += 1;
         next.batches.insert(next.last, Entry { state: State::Open, owner: owner.to_owned(), beat: 0, since });
-        (next.last, next)
+        Some((next.last, next))
     }
 
     /// Shows that the owner lives. Refused when the batch is no longer its own.
     pub fn beat(&self, number: BatchNumber, owner: &str) -> Change {
         self.change_own(number, owner, |entry| match entry.state {
             State::Open | State::Committed => Some(Entry { beat: entry.beat.wrapping_add(1), ..entry.clone() }),
-            State::Abandoned | State::Done => None,
+            State::Abandoned | State::Lost | State::Aside | State::Done => None,
         })
     }
 
@@ -113,7 +144,7 @@ impl Registry {
     pub fn commit(&self, number: BatchNumber, owner: &str) -> Change {
         self.change_own(number, owner, |entry| match entry.state {
             State::Open | State::Committed => Some(Entry { state: State::Committed, ..entry.clone() }),
-            State::Abandoned | State::Done => None,
+            State::Abandoned | State::Lost | State::Aside | State::Done => None,
         })
     }
 
@@ -121,7 +152,7 @@ impl Registry {
     pub fn abandon_own(&self, number: BatchNumber, owner: &str) -> Change {
         self.change_own(number, owner, |entry| match entry.state {
             State::Open | State::Abandoned => Some(Entry { state: State::Abandoned, ..entry.clone() }),
-            State::Committed | State::Done => None,
+            State::Committed | State::Lost | State::Aside | State::Done => None,
         })
     }
 
@@ -130,7 +161,7 @@ impl Registry {
     pub fn abandon(&self, number: BatchNumber, seen: &Entry) -> Change {
         match self.batches.get(&number) {
             Some(entry) if entry == seen && entry.state == State::Open => {
-                self.with(number, Entry { state: State::Abandoned, ..seen.clone() })
+                self.with(number, Entry { state: State::Lost, ..seen.clone() })
             }
             _ => Change::Refused,
         }
@@ -200,8 +231,11 @@ pub enum Contest {
     Duplicate,
     /// Another batch is at it: leave it, and look again when the announcement comes back.
     Leave,
-    /// The other batch was abandoned: the object is free.
-    TakeOver,
+    /// The other batch was given up: the object is free. Whether its consumer died with it is counted.
+    TakeOver {
+        /// The other batch's owner fell silent.
+        died: bool,
+    },
 }
 
 /// Judges a claim held by another batch, by that batch's state: from the registry, or from its record once it has left.
@@ -209,9 +243,15 @@ pub enum Contest {
 pub fn contest(holder: Option<State>) -> Contest {
     match holder {
         Some(State::Done) => Contest::Duplicate,
-        Some(State::Open | State::Committed) => Contest::Leave,
-        Some(State::Abandoned) | None => Contest::TakeOver,
+        Some(State::Open | State::Committed | State::Aside) => Contest::Leave,
+        Some(State::Lost) => Contest::TakeOver { died: true },
+        Some(State::Abandoned) | None => Contest::TakeOver { died: false },
     }
+}
+
+/// For how long an object is set aside that has been set aside so often before: twice as long each time, up to a day.
+pub fn pause_before_retry(times_before: u32) -> Duration {
+    ASIDE.0.saturating_mul(1 << times_before.min(16)).min(ASIDE.1)
 }
 
 /// Which batches a report item has in it: all up to a watermark, and the listed ones above.
@@ -252,11 +292,21 @@ impl Applied {
 
 /// Watches batches for owners that stopped beating. Only this observer's own clock is used: a batch is overdue when its
 /// entry has not changed for the whole lease while this observer was looking. One's own batches are watched too: the one
-/// that is worked on beats, and one whose recovery failed does not.
+/// that is worked on beats, and one whose recovery failed does not. Each recovery doubles the time until the next of the
+/// same batch, up to an hour, so that one that cannot be finished costs the others nothing.
 #[derive(Debug)]
 pub struct LeaseWatch {
     lease: Duration,
-    seen: BTreeMap<BatchNumber, (Entry, Instant)>,
+    seen: BTreeMap<BatchNumber, Sight>,
+}
+
+/// A batch as it was first seen in its present state.
+#[derive(Debug)]
+struct Sight {
+    entry: Entry,
+    since: Instant,
+    /// Recoveries of the batch that this observer asked for.
+    recoveries: u32,
 }
 
 impl LeaseWatch {
@@ -270,14 +320,27 @@ impl LeaseWatch {
         self.seen.retain(|number, _| registry.batches.contains_key(number));
         let mut overdue = Vec::new();
         for (&number, entry) in &registry.batches {
-            let (seen, since) = self.seen.entry(number).or_insert_with(|| (entry.clone(), now));
-            if seen != entry {
-                (*seen, *since) = (entry.clone(), now);
-            } else if now.saturating_duration_since(*since) >= self.lease {
-                overdue.push((number, entry.clone()));
+            let new = || Sight { entry: entry.clone(), since: now, recoveries: 0 };
+            let sight = self.seen.entry(number).or_insert_with(new);
+            if sight.entry != *entry {
+                (sight.entry, sight.since) = (entry.clone(), now);
+            } else {
+                let longest = self.lease.max(LONGEST_RECOVERY_PAUSE);
+                let wait = self.lease.saturating_mul(1 << sight.recoveries.min(16)).min(longest);
+                if now.saturating_duration_since(sight.since) >= wait {
+                    overdue.push((number, entry.clone()));
+                }
             }
         }
         overdue
+    }
+
+    /// Learns that an overdue batch is being recovered.
+    pub fn recovering(&mut self, number: BatchNumber, now: Instant) {
+        if let Some(sight) = self.seen.get_mut(&number) {
+            sight.since = now;
+            sight.recoveries = sight.recoveries.saturating_add(1);
+        }
     }
 }
 
@@ -298,6 +361,44 @@ mod tests {
         registry.batches.insert(4, entry(State::Open, 0));
         registry.batches.insert(2, entry(State::Abandoned, 0));
         assert_eq!(registry.applied_through(), 3);
+    }
+
+    #[test]
+    fn no_batch_is_opened_while_too_many_are_unfinished() {
+        let mut registry = Registry::default();
+        for expected in 1..=MAX_UNFINISHED as u64 {
+            let (number, next) = registry.open("me", 0, MAX_UNFINISHED).unwrap();
+            assert_eq!(number, expected);
+            registry = next;
+        }
+        assert_eq!(registry.open("me", 0, MAX_UNFINISHED), None);
+        let Change::To(registry) = registry.close(7) else { panic!("it was listed") };
+        assert!(registry.open("me", 0, MAX_UNFINISHED).is_some(), "one was finished");
+    }
+
+    #[test]
+    fn an_object_is_set_aside_for_longer_each_time_and_never_for_more_than_a_day() {
+        assert_eq!(pause_before_retry(0), ASIDE.0);
+        assert_eq!(pause_before_retry(2), 4 * ASIDE.0);
+        assert_eq!(pause_before_retry(u32::MAX), ASIDE.1);
+    }
+
+    #[test]
+    fn recoveries_of_one_batch_become_rare() {
+        let (lease, start) = (Duration::from_secs(60), Instant::now());
+        let mut watch = LeaseWatch::new(lease);
+        let registry = Registry { last: 1, batches: BTreeMap::from([(1, entry(State::Committed, 5))]) };
+        let mut recoveries = Vec::new();
+        for second in 0..24 * 3600 {
+            let now = start + Duration::from_secs(second);
+            for (number, _) in watch.observe(&registry, now) {
+                watch.recovering(number, now);
+                recoveries.push(second);
+            }
+        }
+        assert_eq!(recoveries[..4], [60, 180, 420, 900]);
+        assert!(recoveries.len() < 32, "{recoveries:?}");
+        assert!(recoveries.windows(2).all(|two| two[1] - two[0] <= 3600), "never given up");
     }
 
     #[test]

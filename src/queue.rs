@@ -165,6 +165,12 @@ impl Queue {
         }
     }
 
+    /// Sends a message.
+    pub async fn send(&self, body: String) -> Result<(), AwsError> {
+        let send = self.client.send_message().queue_url(&self.url).message_body(body).send().await;
+        send.map(drop).map_err(explain("sqs:SendMessage", &self.url))
+    }
+
     /// Waits up to `wait` (at most 20 s) for messages, and takes those that came into custody.
     pub async fn receive(&self, wait: Duration, custody: &Custody) -> Result<Vec<Received>, AwsError> {
         let output = self

@@ -10,7 +10,10 @@
 //!   curated files are written anew with it. It begins once the batches at work are finished, which may have begun with another
 //!   catalogue. An item that gets a later batch meanwhile is left, and looked at again afterwards, so that consumers are not in the way.
 //!
-//! Both may be repeated, and broken off at any time.
+//! * **Restore** ([`Replay::restore`]) is a rebuild of some items, with what batches wrote down of them: the way back of items that were
+//!   set aside.
+//!
+//! All may be repeated, and broken off at any time. An item that cannot be written is told, and costs the others nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::num::NonZeroU32;
@@ -24,7 +27,7 @@ use governor::{Quota, RateLimiter};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{AwsError, Clients};
+use crate::aws::{AwsError, Clients, Kind};
 use crate::bucket::{Bucket, Upload};
 use crate::catalogue::{Catalogue, CatalogueError, CatalogueSource};
 use crate::columnar;
@@ -33,18 +36,21 @@ use crate::event::{ObjectEvent, ObjectId, Version};
 use crate::health::Progress;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
-use crate::manifest::{DeltaFileError, Fate, Manifest, ManifestObject};
-use crate::protocol::BatchNumber;
+use crate::manifest::{DeltaFile, DeltaFileError, Fate, Manifest, ManifestObject};
+use crate::protocol::{BatchNumber, State};
 use crate::report::{Attributes, Delta, Figures, Key, Report};
 use crate::row::{date_text, parse_day};
+use crate::show::say;
 use crate::tables::{Replacement, parse_key};
-use crate::transform::{Limits, Outcome, Plan, Preparation, PrepareError};
-use crate::upsert::{Reports, UpsertError};
+use crate::transform::{self, Limits, Plan, Preparation, PrepareError};
+use crate::upsert::{Outcome, Reports};
 
 /// Last bytes of a curated file that nearly always have its whole footer, and those that always have it.
 const END_BYTES: [usize; 2] = [64 * 1024, 64 * 1024 * 1024];
 /// Archived files that are opened ahead.
 const OPEN_AHEAD: usize = 16;
+/// Records and manifests that are read at the same time.
+const CONCURRENT_READS: usize = 32;
 /// Looks at items that consumers changed meanwhile, before they are left as they are.
 const LOOKS: usize = 3;
 /// How long batches at work are waited for.
@@ -67,8 +73,8 @@ pub struct ReplayQuery {
 
     /// Also this batch, whose curated file of the day is lost; may be given several times
     ///
-    /// Its number is in the name of the file, and of its folder in the archive.
-    #[arg(long = "batch", value_name = "NUMBER", requires = "rebuild")]
+    /// Its number is in the name of the file, and of its folder in the archive. Only a rebuild brings the file itself back.
+    #[arg(long = "batch", value_name = "NUMBER")]
     lost: Vec<BatchNumber>,
 
     /// Bucket with the archived and curated files and the catalogue
@@ -79,6 +85,13 @@ pub struct ReplayQuery {
     #[arg(long, env = "MUSIC_STREAMS_TABLE_PREFIX", value_name = "TEXT", default_value = "")]
     table_prefix: String,
 
+    #[command(flatten)]
+    limits: ReplayLimits,
+}
+
+/// Bounds of a replay.
+#[derive(Debug, Clone, Args)]
+pub struct ReplayLimits {
     /// Report items in memory at a time: those of a batch, or of a day that is rebuilt; with more, it ends
     ///
     /// Some 500 bytes each where listeners are few, 16 KiB at the most.
@@ -109,9 +122,24 @@ pub enum ReplayError {
     /// What a batch applied is not there as it was.
     #[error(transparent)]
     DeltaFile(#[from] DeltaFileError),
-    /// A report item could not be written.
-    #[error(transparent)]
-    Upsert(#[from] UpsertError),
+    /// Report items that cannot be written.
+    #[error("{count} report items were refused, the others are right; the first: {first}")]
+    Refused {
+        /// How many.
+        count: usize,
+        /// What was said of the first.
+        first: String,
+    },
+    /// A curated file that its batch published is not there.
+    #[error(
+        "the curated file {key} of batch {batch} is gone, and with it what tells that the batch has rows of the day; add --batch {batch}"
+    )]
+    LostFile {
+        /// The batch.
+        batch: BatchNumber,
+        /// The file.
+        key: String,
+    },
     /// An archived file is not what its batch counted.
     #[error("{place} {problem}; restore it from a backup or an older version, then begin again")]
     Archive {
@@ -166,22 +194,63 @@ impl ReplayQuery {
     pub async fn run(mut self, clients: Clients) -> Result<(), ReplayError> {
         self.days.sort_unstable();
         self.days.dedup();
-        let bucket = Bucket::new(clients.s3, self.bucket.clone());
-        let ledger = format!("{}{LEDGER_TABLE}", self.table_prefix);
-        let ledger = Ledger::new(clients.dynamodb.clone(), ledger, String::new());
-        let writes = self.max_writes_per_second.map(|rate| Arc::new(RateLimiter::direct(Quota::per_second(rate))));
-        let (prefix, concurrency) = (self.table_prefix.clone(), self.write_concurrency);
-        let reports = Reports::new(clients.dynamodb, prefix, concurrency, writes, Progress::default());
-        reports.check().await?;
-        let catalogue = CatalogueSource::load(bucket.clone()).await?.latest().await;
-        let replay = Replay { query: &self, bucket, ledger, reports, catalogue, progress: progress_bar() };
+        let lost = self.lost.iter().copied().collect();
+        let replay = Replay::open(clients, &self.bucket, &self.table_prefix, &self.limits, lost).await?;
         for &day in &self.days {
             let done = if self.rebuild { replay.rebuild(day).await } else { replay.apply_again(day).await };
             replay.progress.reset();
-            println!("{}: {}", date_text(day), done?);
+            say(&format!("{}: {}", date_text(day), done?));
         }
         replay.progress.finish_and_clear();
         Ok(())
+    }
+}
+
+/// Items that were refused.
+#[derive(Debug, Default)]
+struct Refused {
+    keys: HashSet<Key>,
+    items: Vec<(Key, String)>,
+}
+
+impl Refused {
+    fn note(&mut self, key: Key, outcome: Outcome) {
+        if let Outcome::Refused(reason) = outcome
+            && self.keys.insert(key.clone())
+        {
+            self.items.push((key, reason));
+        }
+    }
+
+    /// Notes those that were refused, and gives those that got a later batch meanwhile.
+    fn take_changing(&mut self, outcomes: Vec<(Key, Outcome)>) -> HashSet<Key> {
+        let mut changing = HashSet::new();
+        for (key, outcome) in outcomes {
+            match outcome {
+                Outcome::HasLater => drop(changing.insert(key)),
+                outcome => self.note(key, outcome),
+            }
+        }
+        changing
+    }
+
+    fn conclude(self) -> Result<(), ReplayError> {
+        let count = self.items.len();
+        match self.items.into_iter().next() {
+            Some((_, first)) => Err(ReplayError::Refused { count, first }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Adds deltas to figures, of these items or of all.
+fn add_up(figures: &mut HashMap<Key, (Figures, Attributes)>, deltas: Vec<Delta>, only: Option<&HashSet<Key>>) {
+    for Delta { key, figures: added, attributes } in deltas {
+        if only.is_none_or(|only| only.contains(&key)) {
+            let (sum, names) = figures.entry(key).or_default();
+            sum.merge(&added);
+            names.update(attributes);
+        }
     }
 }
 
@@ -210,16 +279,38 @@ struct ArchivedFile {
     counts: Option<(u64, u64)>,
 }
 
-struct Replay<'a> {
-    query: &'a ReplayQuery,
+/// Brings reports back.
+pub struct Replay {
     bucket: Bucket,
     ledger: Ledger,
     reports: Reports,
     catalogue: Arc<Catalogue>,
+    /// Batches that are known to have rows of the day, though their curated file is lost.
+    lost: BTreeSet<BatchNumber>,
+    max_report_items: u32,
     progress: ProgressBar,
 }
 
-impl Replay<'_> {
+impl Replay {
+    /// Of a pipeline's bucket and tables.
+    pub async fn open(
+        clients: Clients,
+        bucket: &str,
+        table_prefix: &str,
+        limits: &ReplayLimits,
+        lost: BTreeSet<BatchNumber>,
+    ) -> Result<Self, ReplayError> {
+        let bucket = Bucket::new(clients.s3, bucket.to_owned());
+        let ledger = Ledger::new(clients.dynamodb.clone(), format!("{table_prefix}{LEDGER_TABLE}"), String::new());
+        let writes = limits.max_writes_per_second.map(|rate| Arc::new(RateLimiter::direct(Quota::per_second(rate))));
+        let (prefix, concurrency) = (table_prefix.to_owned(), limits.write_concurrency);
+        let reports = Reports::new(clients.dynamodb, prefix, concurrency, writes, Progress::default());
+        reports.check().await?;
+        let catalogue = CatalogueSource::load(bucket.clone()).await?.latest().await;
+        let (max_report_items, progress) = (limits.max_report_items, progress_bar());
+        Ok(Replay { bucket, ledger, reports, catalogue, lost, max_report_items, progress })
+    }
+
     // -------------------------------------------------------------------------------------- replay
 
     /// Applies every batch of a day again.
@@ -231,24 +322,16 @@ impl Replay<'_> {
         let batches = self.batches(day, registry.last).await?;
         let (mut items, mut lacked) = (0, 0);
         self.begin(format!("{} replay", date_text(day)), batches.len());
+        let mut refused = Refused::default();
         // In their order: an item that has a batch is taken to have all of its day's batches before it.
         for (&batch, curated) in &batches {
-            let mut apply = async |deltas: Vec<Delta>| {
+            let mut deltas = pin!(self.written_down(batch, curated, day).await?);
+            while let Some(deltas) = deltas.try_next().await? {
                 items += deltas.len();
-                lacked += self.reports.apply(batch, batch - 1, now_ms(), deltas, &CancellationToken::new()).await?;
-                Ok::<_, ReplayError>(())
-            };
-            if let Some(manifest) = Manifest::find(&self.bucket, batch).await? {
-                for file in &manifest.delta_files {
-                    let mut deltas = file.decode(&self.bucket.read_all(&file.key).await?)?;
-                    deltas.retain(|delta| delta.key.day == day);
-                    apply(deltas).await?;
-                }
-            } else {
-                let (_, deltas) = self.prepare(batch, curated, Scope::FiguresOf(day)).await?;
-                let mut deltas = pin!(deltas);
-                while let Some(deltas) = deltas.try_next().await.map_err(|error| self.explained(error))? {
-                    apply(deltas).await?;
+                let never = CancellationToken::new();
+                for (key, outcome) in self.reports.apply(batch, batch - 1, now_ms(), deltas, &never).await? {
+                    lacked += usize::from(outcome == Outcome::Changed);
+                    refused.note(key, outcome);
                 }
             }
             self.progress.inc(1);
@@ -257,6 +340,7 @@ impl Replay<'_> {
         if after.last != registry.last || !after.batches.is_empty() {
             return Err(ReplayError::AtWork((registry.last + 1..=after.last).collect()));
         }
+        refused.conclude()?;
         let had = items - lacked;
         Ok(format!(
             "{} batches with {items} figures: {lacked} were lacking and are back, {had} were there",
@@ -266,10 +350,12 @@ impl Replay<'_> {
 
     // -------------------------------------------------------------------------------------- rebuild
 
-    /// Gives every item of a day the figures that its archived files add up to.
-    async fn rebuild(&self, day: i32) -> Result<String, ReplayError> {
+    /// Gives every item of a day the figures that its archived files add up to. What is listed as set aside of the day comes off the
+    /// list, as it is right again.
+    pub async fn rebuild(&self, day: i32) -> Result<String, ReplayError> {
         let (mut batches, mut items) = (0, 0);
         let mut genres = BTreeSet::new();
+        let mut refused = Refused::default();
         // What is to be replaced; `None` for everything.
         let mut only: Option<HashSet<Key>> = None;
         for look in 0..LOOKS {
@@ -291,17 +377,96 @@ impl Replay<'_> {
             let (genres_without_rows, first): (Vec<_>, Vec<_>) =
                 deltas.partition(|delta| delta.key.report == Report::Genre && delta.figures.listens == 0);
             let never = CancellationToken::new();
-            let mut changing = self.reports.replace(of, first, &never).await?;
+            let mut outcomes = self.reports.replace(of, first, &never).await?;
             for genre in &genres {
                 self.reports.empty_stale_listings(genre, day, of, &never).await?;
             }
-            changing.extend(self.reports.replace(of, genres_without_rows, &never).await?);
+            outcomes.extend(self.reports.replace(of, genres_without_rows, &never).await?);
+            let changing = refused.take_changing(outcomes);
             if changing.is_empty() {
+                self.unlist(day, &refused.keys).await?;
+                refused.conclude()?;
                 return Ok(format!("rebuilt {items} report items and the curated files of {batches} batches"));
             }
-            only = Some(changing.into_iter().collect());
+            only = Some(changing);
         }
         Err(ReplayError::Changing(only.map_or(0, |only| only.len())))
+    }
+
+    /// Takes a day's report items off the list of what is set aside, but for those that are refused still.
+    async fn unlist(&self, day: i32, refused: &HashSet<Key>) -> Result<(), ReplayError> {
+        let (entries, _) = self.ledger.aside(usize::MAX).await?;
+        for (_, entry) in entries {
+            if entry.report_item().is_some_and(|key| key.day == day && !refused.contains(&key)) {
+                self.ledger.unlist_aside(&entry.key()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    // -------------------------------------------------------------------------------------- restore
+
+    /// Gives some items of a day the figures that all finished batches have written down for them. Returns those that are refused
+    /// still, each with the reason.
+    pub async fn restore(&self, day: i32, keys: HashSet<Key>) -> Result<Vec<(Key, String)>, ReplayError> {
+        let mut refused = Refused::default();
+        let mut keys = keys;
+        for _ in 0..LOOKS {
+            let through = self.finished(day).await?;
+            let batches = self.batches(day, through).await?;
+            let last = batches.keys().next_back().copied().unwrap_or(0);
+            self.begin(format!("{} restore", date_text(day)), batches.len());
+            let mut figures: HashMap<Key, (Figures, Attributes)> = HashMap::new();
+            for (batch, curated) in batches {
+                let mut deltas = pin!(self.written_down(batch, &curated, day).await?);
+                while let Some(deltas) = deltas.try_next().await? {
+                    add_up(&mut figures, deltas, Some(&keys));
+                    self.bound(&figures)?;
+                }
+                self.progress.inc(1);
+            }
+            let items = figures.into_iter().map(|(key, (figures, attributes))| Delta { key, figures, attributes });
+            let of = Replacement { through, last, now_ms: now_ms() };
+            let outcomes = self.reports.replace(of, items.collect(), &CancellationToken::new()).await?;
+            keys = refused.take_changing(outcomes);
+            if keys.is_empty() {
+                self.progress.finish_and_clear();
+                return Ok(refused.items);
+            }
+        }
+        Err(ReplayError::Changing(keys.len()))
+    }
+
+    /// What a batch added to a day's items, as it wrote it down itself while that is kept and whole, and else from its archived files.
+    async fn written_down(
+        &self,
+        batch: BatchNumber,
+        curated: &[String],
+        day: i32,
+    ) -> Result<impl futures::Stream<Item = Result<Vec<Delta>, ReplayError>>, ReplayError> {
+        let mut files = Vec::new();
+        if let Some(manifest) = Manifest::find(&self.bucket, batch).await? {
+            for file in &manifest.delta_files {
+                match self.bucket.read_all(&file.key).await {
+                    Ok(bytes) if file.is_whole(&bytes) => files.push(file.clone()),
+                    Err(error) if error.kind != Kind::NotFound => return Err(error.into()),
+                    _ => {
+                        files.clear();
+                        break;
+                    }
+                }
+            }
+        }
+        if files.is_empty() {
+            let (_, deltas) = self.prepare(batch, curated, Scope::FiguresOf(day)).await?;
+            return Ok(deltas.map_err(|error| self.explained(error)).left_stream());
+        }
+        let read = move |file: DeltaFile| async move {
+            let mut deltas = file.decode(&self.bucket.read_all(&file.key).await?)?;
+            deltas.retain(|delta| delta.key.day == day);
+            Ok(deltas)
+        };
+        Ok(futures::stream::iter(files).then(read).right_stream())
     }
 
     /// Waits until every batch is finished that there is now, and gives the number up to which all are: nothing can be added to what
@@ -351,13 +516,7 @@ impl Replay<'_> {
             let (uploads, deltas) = prepared?;
             let mut deltas = pin!(deltas);
             while let Some(deltas) = deltas.try_next().await.map_err(|error| self.explained(error))? {
-                for Delta { key, figures: added, attributes } in deltas {
-                    if only.is_none_or(|only| only.contains(&key)) {
-                        let (sum, names) = figures.entry(key).or_default();
-                        sum.merge(&added);
-                        names.update(attributes);
-                    }
-                }
+                add_up(&mut figures, deltas, only);
                 self.bound(&figures)?;
             }
             if is_first {
@@ -369,7 +528,7 @@ impl Replay<'_> {
     }
 
     fn bound(&self, figures: &HashMap<Key, (Figures, Attributes)>) -> Result<(), ReplayError> {
-        match self.query.max_report_items {
+        match self.max_report_items {
             most if figures.len() > most as usize => Err(ReplayError::TooManyItems(most)),
             _ => Ok(()),
         }
@@ -415,8 +574,9 @@ impl Replay<'_> {
 
     /// The finished batches that have rows of a day, each with its curated files of that day.
     async fn batches(&self, day: i32, through: BatchNumber) -> Result<BTreeMap<BatchNumber, Vec<String>>, ReplayError> {
-        let lost = self.query.lost.iter().filter(|&&batch| (1..=through).contains(&batch));
+        let lost = self.lost.iter().filter(|&&batch| (1..=through).contains(&batch));
         let mut batches: BTreeMap<BatchNumber, Vec<String>> = lost.map(|&batch| (batch, Vec::new())).collect();
+        let published = self.published(day, through).await?;
         let curated = self.bucket.list(&layout::curated_prefix(&date_text(day))).await?;
         // Read after the listing: whatever is listed, the ledger has known before.
         let known = self.ledger.registry().await?.last;
@@ -427,7 +587,36 @@ impl Replay<'_> {
                 _ => {}
             }
         }
+        // A file that is gone would be taken for a batch without rows of the day.
+        for (batch, key) in published {
+            let is_there = batches.get(&batch).is_some_and(|keys| self.lost.contains(&batch) || keys.contains(&key));
+            if !is_there {
+                return Err(ReplayError::LostFile { batch, key });
+            }
+        }
         Ok(batches)
+    }
+
+    /// The curated files of the day that finished batches have published, by their manifests, as far as these are kept.
+    async fn published(&self, day: i32, through: BatchNumber) -> Result<Vec<(BatchNumber, String)>, ReplayError> {
+        let folders = self.bucket.folders(layout::BATCHES).await?;
+        let batches = folders.iter().filter_map(|folder| layout::batch_of_folder(folder, 1));
+        let prefix = layout::curated_prefix(&date_text(day));
+        let manifests = futures::stream::iter(batches.filter(|&batch| batch <= through))
+            .map(async |batch| {
+                // Of a batch that was given up, remains may be left.
+                let is_done = self.ledger.record(batch).await?.is_some_and(|record| record.state == State::Done);
+                if is_done { Manifest::find(&self.bucket, batch).await } else { Ok(None) }
+            })
+            .buffer_unordered(CONCURRENT_READS);
+        let manifests: Vec<Manifest> =
+            manifests.try_filter_map(|manifest| std::future::ready(Ok(manifest))).try_collect().await?;
+        let mut published = Vec::new();
+        for manifest in manifests {
+            let keys = manifest.uploads.into_iter().map(|upload| upload.key).filter(|key| key.starts_with(&prefix));
+            published.extend(keys.map(|key| (manifest.batch, key)));
+        }
+        Ok(published)
     }
 
     /// Reads a batch's archived files as the batch did, and does not go on with fewer rows than it counted.
@@ -438,7 +627,7 @@ impl Replay<'_> {
         scope: Scope,
     ) -> Result<(Vec<Upload>, impl futures::Stream<Item = Result<Vec<Delta>, PrepareError>>), ReplayError> {
         let Archived { opened_at, files } = self.archived(batch).await?;
-        let limits = Limits { object_bytes: u64::MAX, report_items: self.query.max_report_items as usize, rows: None };
+        let limits = Limits { object_bytes: u64::MAX, report_items: self.max_report_items as usize, rows: None };
         let (bucket, catalogue) = (self.bucket.clone(), Arc::clone(&self.catalogue));
         let (plan, stop) = (Plan { batch, opened_at, scope }, CancellationToken::new());
         let mut preparation = Preparation::new(bucket, catalogue, plan, limits, stop, Progress::default());
@@ -462,7 +651,7 @@ impl Replay<'_> {
                 Err(error) => return Err(self.explained(error)),
             };
             match outcome {
-                Outcome::Counted { rows, rejected } => match counts {
+                transform::Outcome::Counted { rows, rejected } => match counts {
                     Some(counted) if *counted != (rows, rejected) => {
                         let (had, had_rejected) = counted;
                         return Err(problem(format!(
@@ -471,9 +660,9 @@ impl Replay<'_> {
                     }
                     _ => {}
                 },
-                Outcome::Bad(bad) => return Err(problem(format!("cannot be read: {bad}"))),
-                Outcome::Unreadable(reason) => return Err(problem(format!("cannot be read: {reason}"))),
-                Outcome::Gone => return Err(problem("was replaced while it was read".to_owned())),
+                transform::Outcome::Bad(bad) => return Err(problem(format!("cannot be read: {bad}"))),
+                transform::Outcome::Unreadable(reason) => return Err(problem(format!("cannot be read: {reason}"))),
+                transform::Outcome::Gone => return Err(problem("was replaced while it was read".to_owned())),
             }
         }
         let (uploads, rows, deltas) = preparation.finish_unwritten().await.map_err(|error| self.explained(error))?;
@@ -505,7 +694,7 @@ impl Replay<'_> {
 
     fn explained(&self, error: PrepareError) -> ReplayError {
         match error {
-            PrepareError::TooManyItems => ReplayError::TooManyItems(self.query.max_report_items),
+            PrepareError::TooManyItems => ReplayError::TooManyItems(self.max_report_items),
             error => ReplayError::Prepare(error),
         }
     }

@@ -37,6 +37,11 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|char| if is_harmful(char) { '\u{fffd}' } else { char }).collect()
 }
 
+/// Says something on standard output, a line or several.
+pub fn say(text: &str) {
+    println!("{text}");
+}
+
 /// A point in time, to the second.
 pub fn time(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()

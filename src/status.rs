@@ -2,6 +2,8 @@
 //!
 //! Reads the queue's counts, the ledger and manifests, and changes nothing.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
@@ -10,12 +12,14 @@ use crate::aws::{AwsError, Clients};
 use crate::bucket::Bucket;
 use crate::event::Version;
 use crate::layout;
-use crate::ledger::{LEDGER_TABLE, LastSweep, Ledger, Record};
+use crate::ledger::{ClaimRecord, LEDGER_TABLE, LastSweep, Ledger, Record};
 use crate::manifest::{Fate, Manifest};
 use crate::protocol::{BatchNumber, Registry, State};
 use crate::queue::{Backlog, MAX_IN_FLIGHT_MESSAGES, Queue};
 use crate::show::{Format, printable, table, time};
 
+/// Things set aside that are counted one by one.
+const SHOWN_ASIDE: usize = 1000;
 /// Reads of the ledger under way at once.
 const CONCURRENT_READS: usize = 16;
 
@@ -101,6 +105,10 @@ struct Overview {
     lag_s: Option<i64>,
     last_sweep: Option<LastSweep>,
     unfinished_batches: Vec<Unfinished>,
+    /// Things that are set aside, by kind.
+    aside: BTreeMap<&'static str, u64>,
+    /// There are more than those.
+    more_aside: bool,
     /// The latest first.
     recent_batches: Vec<Record>,
 }
@@ -127,6 +135,11 @@ impl Overview {
             .try_filter_map(|record| std::future::ready(Ok(record)))
             .try_collect::<Vec<_>>()
             .await?;
+        let (entries, more_aside) = ledger.aside(SHOWN_ASIDE).await?;
+        let mut aside = BTreeMap::new();
+        for (_, entry) in entries {
+            *aside.entry(entry.what.name()).or_default() += 1;
+        }
         let done = recent_batches.iter().find(|record| record.state == State::Done);
         Ok(Overview {
             queue: backlog,
@@ -135,6 +148,8 @@ impl Overview {
             lag_s: done.and_then(lag_of),
             last_sweep: ledger.last_sweep().await?,
             unfinished_batches: registry.batches.iter().map(unfinished).collect(),
+            aside,
+            more_aside,
             recent_batches,
         })
     }
@@ -163,6 +178,14 @@ impl Overview {
             match self.lag_s {
                 Some(seconds) => format!("lag      {seconds} s from the oldest file of the last batch to its end"),
                 None => "lag      unknown: no batch was done of late".to_owned(),
+            },
+            if self.aside.is_empty() {
+                "aside    nothing".to_owned()
+            } else {
+                let kind = |(kind, count): (&&str, &u64)| format!("{count} {}", kind.replace('_', " "));
+                let more = if self.more_aside { " and more" } else { "" };
+                let kinds: Vec<_> = self.aside.iter().map(kind).collect();
+                format!("aside    {}{more}: music-streams aside lists them", kinds.join(", "))
             },
             String::new(),
         ];
@@ -228,6 +251,8 @@ struct Chapter {
     version: Version,
     /// Since when it lies there, if it does.
     incoming_since: Option<jiff::Timestamp>,
+    /// Until when it is set aside, if it is.
+    aside_until: Option<jiff::Timestamp>,
     claim: Option<Claimed>,
 }
 
@@ -250,12 +275,17 @@ impl Story {
     async fn of(key: &str, bucket: &Bucket, ledger: &Ledger) -> Result<Self, AwsError> {
         let mut contents = Vec::new();
         for claim in ledger.claims(bucket.name(), key).await? {
-            let entry = ledger.registry().await?.batches.remove(&claim.batch);
+            let Some(batch) = claim.batch else {
+                let ClaimRecord { version, aside_until, .. } = claim;
+                contents.push(Chapter { version, incoming_since: None, aside_until, claim: None });
+                continue;
+            };
+            let entry = ledger.registry().await?.batches.remove(&batch);
             let record = match entry {
                 Some(_) => None,
-                None => ledger.record(claim.batch).await?,
+                None => ledger.record(batch).await?,
             };
-            let manifest = Manifest::find(bucket, claim.batch).await?;
+            let manifest = Manifest::find(bucket, batch).await?;
             let decision = manifest.as_ref().and_then(|manifest| {
                 let is_it = |id: &crate::event::ObjectId| id.key == key && id.version == claim.version;
                 manifest.objects.iter().find(|object| is_it(&object.object)).map(|object| object.fate.clone())
@@ -269,8 +299,9 @@ impl Story {
             contents.push(Chapter {
                 version: claim.version,
                 incoming_since: None,
+                aside_until: None,
                 claim: Some(Claimed {
-                    batch: claim.batch,
+                    batch,
                     claimed_at: claim.claimed_at,
                     state: entry.as_ref().map(|entry| entry.state).or(record.as_ref().map(|record| record.state)),
                     consumer: entry.map(|entry| entry.owner),
@@ -289,7 +320,12 @@ impl Story {
                 match contents.iter_mut().find(|chapter| chapter.version == version) {
                     Some(chapter) => chapter.incoming_since = event.created_at,
                     None => {
-                        contents.push(Chapter { version, incoming_since: event.created_at, claim: None });
+                        contents.push(Chapter {
+                            version,
+                            incoming_since: event.created_at,
+                            aside_until: None,
+                            claim: None,
+                        });
                     }
                 }
             }
@@ -325,9 +361,15 @@ impl Chapter {
         let since = self.incoming_since.map(|since| format!("lies there since {}", time(since)));
         let Some(claim) = &self.claim else {
             lines.extend(since);
-            lines.push(
-                "no batch has it yet: its announcement waits in the queue, or the next sweep finds it".to_owned(),
-            );
+            lines.push(match self.aside_until {
+                Some(until) => format!(
+                    "set aside: it could not be read, and is tried again from {} on; music-streams aside says why",
+                    time(until)
+                ),
+                None => {
+                    "no batch has it yet: its announcement waits in the queue, or the next sweep finds it".to_owned()
+                }
+            });
             return lines;
         };
         let Claimed { batch, claimed_at, state, consumer, finished_at, decision, rejected_rows } = claim;
@@ -338,11 +380,14 @@ impl Chapter {
             Some(State::Open) => format!("batch {batch} is open: it is being prepared{by}"),
             Some(State::Committed) => format!("batch {batch} is committed: it is being carried out{by}"),
             Some(State::Done) => format!("batch {batch} was done{at}"),
-            Some(State::Abandoned) | None => {
+            Some(State::Aside) => {
+                format!("batch {batch} is committed, and was set aside{at}: music-streams aside says why")
+            }
+            Some(State::Abandoned | State::Lost) | None => {
                 format!("batch {batch} was abandoned{at}: the next batch that meets it takes it over")
             }
         });
-        if matches!(state, Some(State::Committed | State::Done)) {
+        if matches!(state, Some(State::Committed | State::Aside | State::Done)) {
             let mood = if *state == Some(State::Done) { "" } else { "to be " };
             match decision {
                 Some(Fate::Archived { to, rows, rejected }) => {

@@ -4,6 +4,9 @@
 //! lost are found by listing the incoming prefix, at start and every [`Sweeper::interval`]. What is found goes the same way
 //! as what is announced, with a claim and all, so a file that is found and announced counts once.
 //!
+//! What is set aside is passed over until it is to be tried again. Claims on objects that still lie there are kept from
+//! expiring, whatever has become of their batch, so that nothing counts again.
+//!
 //! A sweep lists page by page and hands on a few objects at a time, only when there is a place for them: memory does not
 //! grow with what lies there. Several consumers take turns.
 
@@ -13,11 +16,11 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::AwsError;
+use crate::aws::{AwsError, Kind};
 use crate::bucket::Bucket;
 use crate::event::{Notification, ObjectEvent, admit};
 use crate::layout::INCOMING;
-use crate::ledger::{Ledger, Swept};
+use crate::ledger::{Ledger, Standing, Swept};
 use crate::metrics::{label, metrics};
 use crate::protocol::Contest;
 use crate::queue::{BATCH_ENTRIES, Custody};
@@ -25,6 +28,8 @@ use crate::window::Message;
 
 /// Questions to the ledger under way at once.
 const CONCURRENT_LOOKS: usize = 16;
+/// How an object stands that a batch is to look at.
+const UNCLAIMED: Standing = Standing::Held(Contest::TakeOver { died: false });
 
 /// Looks for objects that nobody announced.
 pub struct Sweeper {
@@ -77,21 +82,23 @@ impl Sweeper {
         while let Some(from) = next {
             let (listed, following) = self.bucket.list_versions(INCOMING, from).await?;
             next = following.map(Some);
+            let judge = self.ledger.judge();
             let looks = self.old_enough(listed).into_iter().map(|event| async {
-                let standing = self.ledger.standing(&event.object).await?;
-                if standing == Contest::Duplicate {
-                    self.ledger.renew(&event.object).await?;
+                match self.ledger.look_at(&event.object, &judge).await {
+                    Ok(standing) => Ok((standing, event)),
+                    // A claim that nobody understands: a batch that meets it lists it as set aside.
+                    Err(error) if error.kind == Kind::Refused => Ok((UNCLAIMED, event)),
+                    Err(error) => Err(error),
                 }
-                Ok::<_, AwsError>((standing, event))
             });
             let looked: Vec<_> =
                 futures::stream::iter(looks).buffer_unordered(CONCURRENT_LOOKS).try_collect::<Vec<_>>().await?;
             let mut found = Vec::new();
             for (standing, event) in looked {
                 match standing {
-                    Contest::TakeOver => found.push(event),
-                    Contest::Duplicate => swept.left_over += 1,
-                    Contest::Leave => {}
+                    Standing::Held(Contest::TakeOver { .. }) => found.push(event),
+                    Standing::Held(Contest::Duplicate) => swept.left_over += 1,
+                    Standing::Held(Contest::Leave) | Standing::Aside => {}
                 }
             }
             fail::fail_point!("swept");

@@ -172,6 +172,19 @@ pub fn item_of(key: &Key, stored: &Stored) -> Item {
     item
 }
 
+/// The key of a track's listing under one of its genres.
+pub fn listing_key(key: &Key, genre: &str) -> Item {
+    HashMap::from([
+        ("genre_date".to_owned(), text(genre_date(genre, &date_text(key.day)))),
+        ("track_id".to_owned(), text(&key.id)),
+    ])
+}
+
+/// The place of a listing: its partition and its track.
+pub fn parse_listing_key(item: &Item) -> Option<(String, String)> {
+    Some((text_of(item, "genre_date")?, text_of(item, "track_id")?))
+}
+
 /// A track's listing under one of its genres.
 pub fn listing_of(key: &Key, genre: &str, stored: &Stored) -> Item {
     let mut item = visible_attributes(key, stored);

@@ -19,7 +19,7 @@ use tokio::io::AsyncRead;
 use tokio_util::sync::CancellationToken;
 
 use crate::aggregate::{Dictionary, Fold, Rows};
-use crate::aws::{AwsError, Kind};
+use crate::aws::{AwsError, Kind, persist};
 use crate::bucket::{Bucket, PendingUpload, Upload};
 use crate::catalogue::Catalogue;
 use crate::columnar::{self, ColumnarError, ParquetFile, RowGroup};
@@ -63,8 +63,8 @@ pub enum Outcome {
     Bad(BadObject),
     /// Deleted or replaced before it was read; what replaced it has its own event.
     Gone,
-    /// The service does not give it out: no permission, a storage class that cannot be read, a key that is lost. It is left
-    /// out of the batch and stays where it is. Only ever in [`PrepareError::Spoiled`].
+    /// The service does not give it out: no permission, a storage class that cannot be read, a key that is lost, a body that
+    /// always breaks off. It is left out of the batch and stays where it is.
     Unreadable(String),
 }
 
@@ -211,6 +211,11 @@ impl Preparation {
         }
     }
 
+    /// Whether anything of it may have been written.
+    pub fn has_written(&self) -> bool {
+        self.rejects_upload.is_some() || !self.files.is_empty() || !self.finished.is_empty()
+    }
+
     /// Adds an object, whose content is read from `body`. It counts whole or not at all; `position` names it in
     /// [`PrepareError::Spoiled`].
     pub async fn add(
@@ -231,12 +236,12 @@ impl Preparation {
             Failure::Bad(bad) => Outcome::Bad(bad),
             Failure::Body(error) => match error.kind {
                 Kind::NotFound | Kind::Condition => Outcome::Gone,
-                Kind::Denied | Kind::Refused | Kind::NotImplemented => Outcome::Unreadable(error.to_string()),
-                _ => return Err(error.into()),
+                // What may pass was tried again until nothing more was to be hoped for.
+                _ => Outcome::Unreadable(error.to_string()),
             },
             Failure::Prepare(error) => return Err(error),
         };
-        if mark.spilled || matches!(outcome, Outcome::Unreadable(_)) {
+        if mark.spilled {
             return Err(PrepareError::Spoiled { object: position, outcome });
         }
         self.rows.truncate(mark.rows);
@@ -322,7 +327,7 @@ impl Preparation {
         self.write_encoded(compute::cores() - 1).await?;
         if !self.rejects.is_empty() {
             let key = || layout::rejected_rows_key(&date_of(self.plan.opened_at), self.plan.batch);
-            let upload = self.rejects_upload.get_or_insert_with(|| self.bucket.upload(key()));
+            let upload = self.rejects_upload.get_or_insert_with(|| self.bucket.upload(key(), self.stop.clone()));
             upload.write(&std::mem::take(&mut self.rejects)).await?;
         }
         Ok(())
@@ -356,7 +361,10 @@ impl Preparation {
             Entry::Vacant(place) => {
                 let part = self.parts.entry(day).and_modify(|part| *part += 1).or_insert(1);
                 let key = layout::curated_key(&date_text(day), self.plan.batch, *part);
-                place.insert(CuratedFile { parquet: ParquetFile::curated()?, upload: self.bucket.upload(key) })
+                place.insert(CuratedFile {
+                    parquet: ParquetFile::curated()?,
+                    upload: self.bucket.upload(key, self.stop.clone()),
+                })
             }
         })
     }
@@ -371,7 +379,8 @@ impl Preparation {
         while let Some(bytes) = encoded.try_next().await? {
             let key = layout::deltas_key(self.plan.batch, delta_files.len() + 1);
             let file = DeltaFile::new(key, &bytes);
-            self.bucket.put(&file.key, bytes, "application/vnd.apache.parquet").await?;
+            let put = async || self.bucket.put(&file.key, bytes.clone(), "application/vnd.apache.parquet").await;
+            persist(&self.stop, put).await?;
             delta_files.push(file);
             self.progress.made();
         }

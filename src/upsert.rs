@@ -5,7 +5,8 @@
 //! ([`crate::protocol::Applied`]), so applying a delta again, by anybody, at any time, changes nothing.
 //!
 //! Throttling slows this down and does not fail it: the pace is bounded beforehand ([`governor`]), and a throttled write is
-//! tried again after a growing pause.
+//! tried again after a growing pause. An item that is refused, since somebody else wrote it or DynamoDB does not take it, is
+//! told, and costs no other item anything.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -20,7 +21,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use governor::DefaultDirectRateLimiter;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{AwsError, Item, Kind, explain, persist, text};
+use crate::aws::{AwsError, Backoff, Item, Kind, explain, number, persist, text};
 use crate::health::Progress;
 use crate::metrics::{label, metrics};
 use crate::protocol::BatchNumber;
@@ -28,7 +29,7 @@ use crate::report::{Delta, Key, Report};
 use crate::row::date_text;
 use crate::tables::{
     BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, Replacement, Stored, date_shard, genre_date, is_empty, item_of, key_item,
-    listing_of, parse_item, parse_key,
+    listing_key, listing_of, parse_item, parse_key, parse_listing_key,
 };
 
 /// Items of one read: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
@@ -48,24 +49,17 @@ pub struct Reports {
     progress: Progress,
 }
 
-/// A stored item cannot be understood, or a call failed.
-#[derive(Debug, thiserror::Error)]
-pub enum UpsertError {
-    /// A call failed.
-    #[error(transparent)]
-    Aws(#[from] AwsError),
-    /// Somebody else wrote the item.
-    #[error(
-        "the item {key:?} of {table} is not what this program writes ({reason}); repair or delete it, then restart"
-    )]
-    Foreign {
-        /// The table.
-        table: String,
-        /// The item.
-        key: Key,
-        /// What is wrong with it.
-        reason: String,
-    },
+/// What became of an item that was to be changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was written.
+    Changed,
+    /// It had what it should have.
+    HadIt,
+    /// It has a batch in it that would be lost, and stays as it is.
+    HasLater,
+    /// It cannot be written, for this reason: somebody else wrote it, or DynamoDB refuses it as it would be.
+    Refused(String),
 }
 
 impl Reports {
@@ -90,19 +84,31 @@ impl Reports {
         format!("{}{LISTINGS_TABLE}", self.table_prefix)
     }
 
-    /// Whether every table is there and readable.
+    /// Whether every table is there, and may be read and written.
     pub async fn check(&self) -> Result<(), AwsError> {
         for report in Report::ALL {
-            self.read(&[&Key { report, id: "check".to_owned(), day: 0 }]).await?;
+            let key = Key { report, id: "check".to_owned(), day: 0 };
+            self.read(&[&key]).await?;
+            // Refused by its condition, whatever is there: nothing is written, and the right to do so is seen.
+            self.try_write(&self.table(report), key_item(&key)).await?;
         }
         let table = self.listings_table();
-        let get =
-            self.client.get_item().table_name(&table).key("genre_date", text("check")).key("track_id", text("check"));
-        get.send().await.map(drop).map_err(explain("dynamodb:GetItem", table))
+        let key = HashMap::from([("genre_date".to_owned(), text("check")), ("track_id".to_owned(), text("check"))]);
+        self.read_listings(vec![key.clone()]).await?;
+        self.try_write(&table, key).await
     }
 
-    /// Applies deltas of a committed batch, and tells how many items did not have them yet. May be repeated, and carried out by
-    /// several at a time. Ends early only when `halt` comes or a call fails for good. An item that is written gets at least the
+    async fn try_write(&self, table: &str, key: Item) -> Result<(), AwsError> {
+        let put = self.client.put_item().table_name(table).set_item(Some(key));
+        let put = put.condition_expression("attribute_exists(never_there)").send().await;
+        match put.map_err(explain("dynamodb:PutItem", table)) {
+            Err(error) if error.kind == Kind::Condition => Ok(()),
+            done => done.map(drop),
+        }
+    }
+
+    /// Applies deltas of a committed batch, and tells what became of each item. May be repeated, and carried out by several at a
+    /// time. Ends early only when `halt` comes or the service refuses. An item that is written gets at least the
     /// `version`: 0, or one beyond every one that there was where items may have lost what their listings have kept.
     pub async fn apply(
         &self,
@@ -111,44 +117,38 @@ impl Reports {
         version: u64,
         deltas: Vec<Delta>,
         halt: &CancellationToken,
-    ) -> Result<usize, UpsertError> {
+    ) -> Result<Vec<(Key, Outcome)>, AwsError> {
         let change = |stored: &Stored, delta: &Delta| {
-            let next = stored.with(delta, batch, through).ok_or(Unchanged::HasIt)?;
+            let next = stored.with(delta, batch, through).ok_or(Outcome::HadIt)?;
             Ok(Stored { version: next.version.max(version), ..next })
         };
-        let changed = self.change_all(deltas, &change, halt).await?;
-        Ok(changed.iter().filter(|(_, changed)| changed.is_ok()).count())
+        self.change_all(deltas, &change, halt).await
     }
 
-    /// Gives items other figures, whatever they had. The ones that have a later batch in them stay as they are and are given back.
+    /// Gives items other figures, whatever they had, and tells what became of each.
     pub async fn replace(
         &self,
         of: Replacement,
         items: Vec<Delta>,
         halt: &CancellationToken,
-    ) -> Result<Vec<Key>, UpsertError> {
+    ) -> Result<Vec<(Key, Outcome)>, AwsError> {
         let change = |stored: &Stored, delta: &Delta| {
             if stored.version == 0 && delta.figures.listens == 0 {
-                return Err(Unchanged::HasIt);
+                return Err(Outcome::HadIt);
             }
             let Delta { figures, attributes, .. } = delta.clone();
-            stored.replaced(figures, attributes, of).ok_or(Unchanged::HasLater)
+            stored.replaced(figures, attributes, of).ok_or(Outcome::HasLater)
         };
-        let changed = self.change_all(items, &change, halt).await?;
-        Ok(changed
-            .into_iter()
-            .filter(|(_, changed)| *changed == Err(Unchanged::HasLater))
-            .map(|(key, _)| key)
-            .collect())
+        self.change_all(items, &change, halt).await
     }
 
     /// Changes items, several at a time.
     async fn change_all(
         &self,
         deltas: Vec<Delta>,
-        change: &impl Fn(&Stored, &Delta) -> Result<Stored, Unchanged>,
+        change: &impl Fn(&Stored, &Delta) -> Result<Stored, Outcome>,
         halt: &CancellationToken,
-    ) -> Result<Vec<(Key, Result<(), Unchanged>)>, UpsertError> {
+    ) -> Result<Vec<(Key, Outcome)>, AwsError> {
         let mut groups = Vec::new();
         let mut deltas = deltas.into_iter().peekable();
         while deltas.peek().is_some() {
@@ -164,56 +164,130 @@ impl Reports {
     async fn change_group(
         &self,
         group: Vec<Delta>,
-        change: &impl Fn(&Stored, &Delta) -> Result<Stored, Unchanged>,
+        change: &impl Fn(&Stored, &Delta) -> Result<Stored, Outcome>,
         halt: &CancellationToken,
-    ) -> Result<Vec<(Key, Result<(), Unchanged>)>, UpsertError> {
+    ) -> Result<Vec<(Key, Outcome)>, AwsError> {
         let keys: Vec<&Key> = group.iter().map(|delta| &delta.key).collect();
-        let mut stored = persist(halt, async || self.read(&keys).await).await?;
+        let mut stored = match persist(halt, async || self.read(&keys).await).await {
+            // One key that no table can have takes the whole read with it.
+            Err(error) if error.kind == Kind::Refused && group.len() > 1 => {
+                let singles = group.into_iter().map(|delta| self.change_single(delta, change, halt));
+                return futures::stream::iter(singles).buffer_unordered(WRITES_PER_GROUP).try_collect().await;
+            }
+            Err(error) if error.kind == Kind::Refused => {
+                return Ok(group.into_iter().map(|delta| (delta.key, Outcome::Refused(error.to_string()))).collect());
+            }
+            read => read?,
+        };
         let writes: Vec<_> = group.into_iter().map(|delta| (stored.remove(&delta.key), delta)).collect();
-        futures::stream::iter(writes)
+        let changed: Vec<(Key, Outcome, Stored)> = futures::stream::iter(writes)
             .map(async |(item, delta)| {
-                let changed = self.change_one(&delta, item, change, halt).await?;
-                Ok((delta.key, changed))
+                let (outcome, stored) = self.change_one(&delta, item, change, halt).await?;
+                Ok::<_, AwsError>((delta.key, outcome, stored))
             })
             .buffer_unordered(WRITES_PER_GROUP)
             .try_collect()
-            .await
+            .await?;
+        self.bring_listings_up_to_date(changed, halt).await
+    }
+
+    async fn change_single(
+        &self,
+        delta: Delta,
+        change: &impl Fn(&Stored, &Delta) -> Result<Stored, Outcome>,
+        halt: &CancellationToken,
+    ) -> Result<(Key, Outcome), AwsError> {
+        let key = delta.key.clone();
+        let changed = Box::pin(self.change_group(vec![delta], change, halt)).await?;
+        Ok(changed.into_iter().next().unwrap_or((key, Outcome::HadIt)))
     }
 
     async fn change_one(
         &self,
         delta: &Delta,
         item: Option<Item>,
-        change: &impl Fn(&Stored, &Delta) -> Result<Stored, Unchanged>,
+        change: &impl Fn(&Stored, &Delta) -> Result<Stored, Outcome>,
         halt: &CancellationToken,
-    ) -> Result<Result<(), Unchanged>, UpsertError> {
-        let mut stored = self.parse(&delta.key, item)?;
-        let changed = loop {
+    ) -> Result<(Outcome, Stored), AwsError> {
+        let mut item = item;
+        let mut race = Backoff::after_a_race();
+        self.progress.made();
+        loop {
+            let stored = match self.parse(&delta.key, item.take()) {
+                Ok(stored) => stored,
+                Err(foreign) => return Ok((Outcome::Refused(foreign), Stored::default())),
+            };
             let next = match change(&stored, delta) {
                 Ok(next) => next,
-                Err(unchanged) => break Err(unchanged),
+                Err(unchanged) => return Ok((unchanged, stored)),
             };
-            match persist(halt, async || self.write(&delta.key, &next, stored.version).await).await? {
-                Written::Yes => {
+            match persist(halt, async || self.write(&delta.key, &next, stored.version).await).await {
+                Ok(Written::Yes) => {
                     fail::fail_point!("item written");
                     metrics().report_items.add(1, &label("report", delta.key.report.name()));
-                    stored = next;
-                    break Ok(());
+                    return Ok((Outcome::Changed, next));
                 }
                 // Another batch was faster, or an earlier try of this write did happen.
-                Written::Conflict(newer) => {
+                Ok(Written::Conflict(newer)) => {
                     metrics().conflicts.add(1, &[]);
-                    stored = self.parse(&delta.key, newer)?;
+                    race.pause(halt).await;
+                    item = newer;
                 }
-            }
-        };
-        if delta.key.report == Report::Track {
-            for genre in &stored.attributes.genres {
-                persist(halt, async || self.write_listing(&delta.key, genre, &stored).await).await?;
+                Err(error) if error.kind == Kind::Refused => return Ok((Outcome::Refused(error.to_string()), stored)),
+                Err(error) => return Err(error),
             }
         }
-        self.progress.made();
-        Ok(changed)
+    }
+
+    /// Writes the listings of tracks that changed, and of those that had it already the ones that a crash has left behind.
+    async fn bring_listings_up_to_date(
+        &self,
+        changed: Vec<(Key, Outcome, Stored)>,
+        halt: &CancellationToken,
+    ) -> Result<Vec<(Key, Outcome)>, AwsError> {
+        let listed = |key: &Key, stored: &Stored| -> Vec<Item> {
+            stored.attributes.genres.iter().map(|genre| listing_key(key, genre)).collect()
+        };
+        let had_it = changed.iter().filter(|(key, outcome, stored)| {
+            key.report == Report::Track && *outcome == Outcome::HadIt && stored.version > 0
+        });
+        let mut versions = HashMap::new();
+        let looked_up: Vec<Item> = had_it.flat_map(|(key, _, stored)| listed(key, stored)).collect();
+        for keys in looked_up.chunks(READ_ITEMS) {
+            for item in persist(halt, async || self.read_listings(keys.to_vec()).await).await? {
+                let version = number(&item, "version").unwrap_or(0);
+                versions.extend(parse_listing_key(&item).map(|place| (place, version)));
+            }
+        }
+        futures::stream::iter(changed)
+            .map(async |(key, mut outcome, stored)| {
+                if key.report == Report::Track && matches!(outcome, Outcome::Changed | Outcome::HadIt) {
+                    for genre in &stored.attributes.genres {
+                        let place = parse_listing_key(&listing_key(&key, genre));
+                        let there = place.and_then(|place| versions.get(&place).copied()).unwrap_or(0);
+                        if outcome == Outcome::HadIt && there >= stored.version {
+                            continue;
+                        }
+                        match persist(halt, async || self.write_listing(&key, genre, &stored).await).await {
+                            Err(error) if error.kind == Kind::Refused => outcome = Outcome::Refused(error.to_string()),
+                            written => written?,
+                        }
+                    }
+                }
+                self.progress.made();
+                Ok((key, outcome))
+            })
+            .buffer_unordered(WRITES_PER_GROUP)
+            .try_collect()
+            .await
+    }
+
+    async fn read_listings(&self, keys: Vec<Item>) -> Result<Vec<Item>, AwsError> {
+        let table = self.listings_table();
+        let keys = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build();
+        let request: HashMap<_, _> = keys.ok().map(|keys| (table.clone(), keys)).into_iter().collect();
+        let found = self.read_all(request, &table).await?;
+        Ok(found.into_iter().map(|(_, item)| item).collect())
     }
 
     /// Empties the listings of a genre's day whose tracks do not have the genre any more, or are not there. May be repeated.
@@ -223,7 +297,7 @@ impl Reports {
         day: i32,
         of: Replacement,
         halt: &CancellationToken,
-    ) -> Result<(), UpsertError> {
+    ) -> Result<(), AwsError> {
         let mut groups = pin!(self.listings(genre, day).try_chunks(READ_ITEMS));
         while let Some(listings) = groups.next().await {
             let listings = listings.map_err(|broken| broken.1)?;
@@ -231,14 +305,16 @@ impl Reports {
             let keys: Vec<Key> = listings.iter().filter_map(is_shown).collect();
             let mut items = persist(halt, async || self.read(&keys.iter().collect::<Vec<_>>()).await).await?;
             for key in keys {
-                let mut stored = self.parse(&key, items.remove(&key))?;
+                // An item that somebody else wrote was told of when it was to be replaced.
+                let Ok(mut stored) = self.parse(&key, items.remove(&key)) else { continue };
                 if stored.version == 0 {
                     // Its item must be behind the listing, or the next one of the track would not get past it.
                     stored.applied.through = of.last;
                     stored.version = of.now_ms;
                     if let Written::Conflict(newer) = persist(halt, async || self.write(&key, &stored, 0).await).await?
                     {
-                        stored = self.parse(&key, newer)?;
+                        let Ok(newer) = self.parse(&key, newer) else { continue };
+                        stored = newer;
                     }
                 }
                 if !stored.attributes.genres.contains(genre) {
@@ -288,24 +364,34 @@ impl Reports {
             }
         }
         let tables = request.keys().cloned().collect::<Vec<_>>().join(", ");
-        let explain_read = || explain("dynamodb:BatchGetItem", tables.clone());
-        let mut found = HashMap::new();
+        let key = |(table, item): (String, Item)| {
+            let report = Report::ALL.into_iter().find(|&report| self.table(report) == table);
+            Some((parse_key(report?, &item)?, item))
+        };
+        Ok(self.read_all(request, &tables).await?.into_iter().filter_map(key).collect())
+    }
+
+    /// Reads items, and asks again for what a read leaves unprocessed. Gives each with its table.
+    async fn read_all(
+        &self,
+        mut request: HashMap<String, KeysAndAttributes>,
+        tables: &str,
+    ) -> Result<Vec<(String, Item)>, AwsError> {
+        let explain_read = || explain("dynamodb:BatchGetItem", tables);
+        let mut found = Vec::new();
         let mut pause = UNPROCESSED_PAUSE;
         while !request.is_empty() {
             let output =
                 self.client.batch_get_item().set_request_items(Some(request)).send().await.map_err(explain_read())?;
             for (table, items) in output.responses.unwrap_or_default() {
-                for item in items {
-                    let report = Report::ALL.into_iter().find(|&report| self.table(report) == table);
-                    let key = report.and_then(|report| parse_key(report, &item));
-                    found.extend(key.map(|key| (key, item)));
-                }
+                found.extend(items.into_iter().map(|item| (table.clone(), item)));
             }
             request = output.unprocessed_keys.unwrap_or_default();
             if !request.is_empty() {
                 if pause > UNPROCESSED_PAUSE * 64 {
                     let (operation, cause) = ("dynamodb:BatchGetItem", "keys stay unprocessed".to_owned());
-                    return Err(AwsError { operation, resource: tables, kind: Kind::Throttled, cause });
+                    let resource = tables.to_owned();
+                    return Err(AwsError { operation, resource, kind: Kind::Throttled, cause });
                 }
                 tokio::time::sleep(pause).await;
                 pause *= 2;
@@ -367,12 +453,14 @@ impl Reports {
         }
     }
 
-    fn parse(&self, key: &Key, item: Option<Item>) -> Result<Stored, UpsertError> {
+    fn parse(&self, key: &Key, item: Option<Item>) -> Result<Stored, String> {
         let Some(item) = item else { return Ok(Stored::default()) };
-        parse_item(key.report, &item).map_err(|reason| UpsertError::Foreign {
-            table: self.table(key.report),
-            key: key.clone(),
-            reason,
+        parse_item(key.report, &item).map_err(|reason| {
+            let (table, Key { id, day, .. }) = (self.table(key.report), key);
+            let date = date_text(*day);
+            format!(
+                "the item {id} of {date} in {table} is not what this program writes ({reason}); repair or delete it"
+            )
         })
     }
 }
@@ -392,15 +480,6 @@ fn pages(
         .send();
     futures::stream::poll_fn(move |context| items.poll_next(context))
         .map(move |item| item.map_err(explain("dynamodb:Query", resource.clone())))
-}
-
-/// Why an item stays as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unchanged {
-    /// It has what it should have.
-    HasIt,
-    /// It has a batch in it that would be lost.
-    HasLater,
 }
 
 /// What a conditional write came to.

@@ -26,6 +26,7 @@ use futures::{StreamExt, TryStreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::io::AsyncWriteExt;
 
+use crate::aside::{Aside, What};
 use crate::aws::{AwsError, Clients};
 use crate::bucket::Bucket;
 use crate::columnar;
@@ -33,7 +34,7 @@ use crate::health::Progress;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
 use crate::protocol::BatchNumber;
-use crate::row::{date_text, day_of, parse_day};
+use crate::row::{date_text, day_of, parse_date, parse_day};
 use crate::show::{Format, printable};
 use crate::upsert::Reports;
 
@@ -102,10 +103,13 @@ impl VerifyQuery {
             findings: Findings { format: self.format, ..Findings::new() },
             published: BTreeMap::new(),
         };
+        let (aside, _) = auditor.ledger.aside(usize::MAX).await?;
+        let aside: Vec<Aside> = aside.into_iter().map(|(_, entry)| entry).collect();
         for &day in &self.days {
             auditor.verify_day(day).await?;
+            auditor.tell_aside(day, &aside);
         }
-        auditor.verify_batches(&self.days, &at_the_start).await?;
+        auditor.verify_batches(&self.days, &at_the_start, &aside).await?;
         auditor.findings.conclude()
     }
 }
@@ -248,6 +252,24 @@ impl Auditor {
             self.findings.note(format!("{count} items of {day} kept changing and were not judged; verify again later"));
         }
         Ok(())
+    }
+
+    /// What is set aside of a day's figures and files is a difference, whatever the tables show.
+    fn tell_aside(&mut self, day: i32, aside: &[Aside]) {
+        for entry in aside {
+            let is_of_day = match &entry.what {
+                What::ReportItem { .. } => entry.report_item().is_some_and(|key| key.day == day),
+                What::Upload { upload } => layout::date_of_curated(&upload.key).and_then(parse_date) == Some(day),
+                // Of which days it has rows, nobody knows.
+                What::Batch { .. } => true,
+                What::Object { .. } | What::Original { .. } => false,
+            };
+            if is_of_day {
+                let [kind, name, way_back] = entry.told();
+                let found = format!("set aside: {} ({way_back})", entry.reason);
+                self.findings.difference(format!("{kind} {name}"), "in its place", found);
+            }
+        }
     }
 
     async fn curated_files(&mut self, day: i32, say: bool) -> Result<Vec<CuratedFile>, VerifyError> {
