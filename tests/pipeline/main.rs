@@ -6,6 +6,9 @@
 
 mod health;
 mod operators;
+#[path = "../support/refusing.rs"]
+mod refusing;
+mod refusals;
 mod replay;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../support/mod.rs"]

@@ -1,0 +1,178 @@
+//! A network that refuses: forwards requests to a service, but for those that a rule answers itself, as the service would
+//! that denies, throttles or fails.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What a rule sees of a request.
+pub struct Request {
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    head: String,
+    pub body: String,
+}
+
+impl Request {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+
+    /// Whether it reads an object whose key has this in it.
+    pub fn gets(&self, part: &str) -> bool {
+        self.method == "GET" && self.target.contains(part) && !self.target.contains("list-type")
+    }
+}
+
+/// What is answered instead.
+#[derive(Debug, Clone, Copy)]
+pub enum Answer {
+    /// An error of S3.
+    S3(u16, &'static str),
+    /// An error of DynamoDB.
+    DynamoDb(u16, &'static str),
+    /// The true answer, later.
+    Late(Duration),
+    /// None, and the connection ends.
+    Nothing,
+}
+
+type Rule = Box<dyn FnMut(&Request) -> Option<Answer> + Send>;
+
+/// A way to one service. Ends with the runtime.
+#[derive(Clone)]
+pub struct Refusing {
+    pub url: String,
+    rule: Arc<Mutex<Rule>>,
+}
+
+impl Refusing {
+    /// A way to the service at `upstream` (`http://host:port`) on which nothing is refused yet.
+    pub async fn before(upstream: &str) -> Self {
+        let upstream = upstream.strip_prefix("http://").unwrap().trim_end_matches('/').to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let rule: Arc<Mutex<Rule>> = Arc::new(Mutex::new(Box::new(|_| None)));
+        let refusing = Refusing { url, rule };
+        let way = refusing.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(way.clone().forward(client, upstream.clone()));
+            }
+        });
+        refusing
+    }
+
+    /// The way to S3 and SQS.
+    pub async fn before_s3() -> Self {
+        Self::before(&std::env::var("AWS_ENDPOINT_URL").unwrap()).await
+    }
+
+    /// The way to DynamoDB.
+    pub async fn before_dynamodb() -> Self {
+        Self::before(&std::env::var("AWS_ENDPOINT_URL_DYNAMODB").unwrap()).await
+    }
+
+    /// From now on, what the rule answers is answered so.
+    pub fn refuse(&self, rule: impl FnMut(&Request) -> Option<Answer> + Send + 'static) {
+        *self.rule.lock().unwrap() = Box::new(rule);
+    }
+
+    /// From now on nothing is refused.
+    pub fn relent(&self) {
+        self.refuse(|_| None);
+    }
+
+    async fn forward(self, client: TcpStream, upstream: String) {
+        let Ok(server) = TcpStream::connect(upstream).await else { return };
+        let (from_client, to_client) = client.into_split();
+        let (mut from_server, to_server) = server.into_split();
+        let to_client = Arc::new(tokio::sync::Mutex::new(to_client));
+        let answers = Arc::clone(&to_client);
+        let relay = async move {
+            let mut buffer = vec![0; 64 << 10];
+            while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
+                if answers.lock().await.write_all(&buffer[..length]).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = relay => {}
+            () = self.forward_requests(BufReader::new(from_client), to_server, to_client) => {}
+        }
+    }
+
+    async fn forward_requests(
+        &self,
+        mut from: impl AsyncBufReadExt + Unpin,
+        mut to: impl AsyncWriteExt + Unpin,
+        answers: Arc<tokio::sync::Mutex<tokio::net::tcp::OwnedWriteHalf>>,
+    ) {
+        loop {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                if !matches!(from.read_until(b'\n', &mut head).await, Ok(1..)) {
+                    return;
+                }
+            }
+            let text = String::from_utf8_lossy(&head).into_owned();
+            let mut words = text.split(' ');
+            let (method, target) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
+            let mut request = Request { method, target, head: text, body: String::new() };
+            let length = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+            if request.header("expect").is_some() {
+                let _ = answers.lock().await.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+            }
+            let mut body = vec![0; length];
+            if from.read_exact(&mut body).await.is_err() {
+                return;
+            }
+            request.body = String::from_utf8_lossy(&body).into_owned();
+            let answer = (self.rule.lock().unwrap())(&request);
+            match answer {
+                Some(Answer::Nothing) => return,
+                Some(Answer::S3(status, code)) => {
+                    let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>refused by the test</Message></Error>");
+                    if say(&answers, status, "application/xml", &body).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Some(Answer::DynamoDb(status, code)) => {
+                    let body = format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"refused by the test"}}"#);
+                    if say(&answers, status, "application/x-amz-json-1.0", &body).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Some(Answer::Late(pause)) => tokio::time::sleep(pause).await,
+                None => {}
+            }
+            // The body is there already, so nobody needs to be asked for leave to send it.
+            let head: String = request.head.split_inclusive("\r\n").filter(|line| !is_expect(line)).collect();
+            if to.write_all(head.as_bytes()).await.is_err() || to.write_all(&body).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn is_expect(line: &str) -> bool {
+    line.to_ascii_lowercase().starts_with("expect:")
+}
+
+async fn say(
+    answers: &tokio::sync::Mutex<tokio::net::tcp::OwnedWriteHalf>,
+    status: u16,
+    kind: &str,
+    body: &str,
+) -> std::io::Result<()> {
+    let length = body.len();
+    let answer = format!("HTTP/1.1 {status} Refused\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{body}");
+    answers.lock().await.write_all(answer.as_bytes()).await
+}
