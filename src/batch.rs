@@ -31,6 +31,7 @@ use crate::protocol::{BatchNumber, Entry, State};
 use crate::queue::Custody;
 use crate::row::date_of;
 use crate::stages::Stages;
+use crate::tasks;
 use crate::transform::{Limits, Outcome, Plan, Preparation, PrepareError, Prepared};
 use crate::upsert::{Reports, UpsertError};
 use crate::window::{Closed, MessageId};
@@ -558,7 +559,7 @@ impl Worker {
     fn beat(&self, batch: BatchNumber) -> Heart {
         let evicted = CancellationToken::new();
         let (ledger, lease, told) = (self.ledger.clone(), self.lease, evicted.clone());
-        let beating = tokio::spawn(async move {
+        let beating = tasks::spawn("heart", async move {
             loop {
                 tokio::time::sleep(lease / BEATS_PER_LEASE).await;
                 // A beat that hangs must not take the place of the next.

@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::aws::{AwsError, Backoff, Kind, explain};
 use crate::event::{ObjectEvent, ObjectId, Version};
 use crate::layout::INCOMING;
+use crate::tasks;
 
 /// Parts of a multipart upload are at least this large; S3 wants 5 MiB of all but the last:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
@@ -98,7 +99,7 @@ impl Bucket {
     pub fn read(&self, object: &ObjectId) -> impl AsyncRead + Send + Unpin + use<> {
         let (sender, mut receiver) = mpsc::channel(CHUNKS_AHEAD);
         let (bucket, object) = (self.clone(), object.clone());
-        let reading = AbortOnDropHandle::new(tokio::spawn(async move {
+        let reading = AbortOnDropHandle::new(tasks::spawn("body reader", async move {
             if let Err(error) = bucket.read_into(&object, &sender).await {
                 let _ = sender.send(Err(std::io::Error::other(error))).await;
             }

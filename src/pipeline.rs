@@ -38,6 +38,7 @@ use crate::metrics::{label, metrics};
 use crate::protocol::{BatchNumber, Entry, LeaseWatch};
 use crate::queue::{Backlog, Custody, MAX_IN_FLIGHT_MESSAGES, Queue, Received};
 use crate::sweep::Sweeper;
+use crate::tasks;
 use crate::telemetry::Telemetry;
 use crate::transform;
 use crate::upsert::Reports;
@@ -67,22 +68,56 @@ pub enum StartError {
     Signals(std::io::Error),
 }
 
+/// How the process is asked to end.
+#[derive(Debug)]
+pub struct Stopping {
+    /// It is about to stop: nothing new is begun, and what is not committed is given up.
+    pub stop: CancellationToken,
+    /// The time to stop is up: what is committed is left to the next consumer.
+    halt: CancellationToken,
+}
+
+impl Stopping {
+    /// The first SIGTERM or Ctrl-C asks to stop; a second one, or the time limit, ends the wait for a committed batch.
+    pub fn on_signals(limit: Duration) -> Result<Self, StartError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+        let stopping = Stopping { stop: CancellationToken::new(), halt: CancellationToken::new() };
+        let (stop, halt) = (stopping.stop.clone(), stopping.halt.clone());
+        tasks::spawn("signals", async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                () = stop.cancelled() => {}
+            }
+            stop.cancel();
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                () = tokio::time::sleep(limit) => {}
+            }
+            halt.cancel();
+        });
+        Ok(stopping)
+    }
+}
+
 /// Runs the consumer until it is asked to stop. `started` is when the process was.
 pub async fn run(
     settings: &Settings,
+    stopping: Stopping,
     clients: Clients,
     telemetry: &Telemetry,
     started: Instant,
 ) -> Result<(), StartError> {
-    let stop = CancellationToken::new();
-    let halt = CancellationToken::new();
-    stop_on_signal(stop.clone(), halt.clone(), settings.shutdown_timeout)?;
+    let Stopping { stop, halt } = stopping;
     let health = Health::new(clients.requests, stop.clone(), settings.unready_after, settings.stuck_after);
     let _answering = match settings.health_address {
         Some(address) => {
             let listener = TcpListener::bind(address).await;
             let listener = listener.map_err(|error| StartError::HealthAddress { address, error })?;
-            Some(AbortOnDropHandle::new(tokio::spawn(health.clone().answer(listener))))
+            Some(AbortOnDropHandle::new(tasks::spawn("health", health.clone().answer(listener))))
         }
         None => None,
     };
@@ -99,13 +134,21 @@ pub async fn run(
     let prefix = settings.table_prefix.clone();
     let reports = Reports::new(clients.dynamodb, prefix, settings.write_concurrency, writes, progress.clone());
 
-    let (queue_answers, bucket_answers, ledger_answers, reports_answer, catalogue) = futures::join!(
-        queue.check(),
-        bucket.check(),
-        skip_taken_numbers(&ledger, &bucket),
-        reports.check(),
-        CatalogueSource::load(bucket.clone())
-    );
+    let checks = async {
+        futures::join!(
+            queue.check(),
+            bucket.check(),
+            skip_taken_numbers(&ledger, &bucket),
+            reports.check(),
+            CatalogueSource::load(bucket.clone())
+        )
+    };
+    let Some((queue_answers, bucket_answers, ledger_answers, reports_answer, catalogue)) =
+        stop.run_until_cancelled(checks).await
+    else {
+        tracing::info!("stopped before it was ready");
+        return Ok(());
+    };
     // All that is wrong is said at once: permissions are rarely missing one at a time.
     let problems: Vec<String> = [queue_answers, bucket_answers, ledger_answers, reports_answer]
         .into_iter()
@@ -130,7 +173,7 @@ pub async fn run(
                 messages: messages_in.clone(),
                 stop: stop.clone(),
             };
-            tokio::spawn(receiver.run())
+            tasks::spawn_until(&stop, "receiver", receiver.run())
         })
         .collect();
     if !settings.sweep_interval.is_zero() {
@@ -143,13 +186,15 @@ pub async fn run(
             age: settings.sweep_age,
             stop: stop.clone(),
         };
-        sources.push(tokio::spawn(sweeper.run()));
+        sources.push(tasks::spawn_until(&stop, "sweep", sweeper.run()));
     }
     drop(messages_in);
-    let _observing =
-        telemetry.interval().map(|interval| AbortOnDropHandle::new(tokio::spawn(observe(queue.clone(), interval))));
+    let _observing = telemetry
+        .interval()
+        .map(|interval| AbortOnDropHandle::new(tasks::spawn("observer", observe(queue.clone(), interval))));
     let (overdue_in, overdue) = mpsc::channel(OVERDUE);
-    let watch = tokio::spawn(watch_leases(ledger.clone(), settings.lease, overdue_in, stop.clone()));
+    let watching = watch_leases(ledger.clone(), settings.lease, overdue_in, stop.clone());
+    let watch = tasks::spawn_until(&stop, "lease watch", watching);
 
     let worker = Worker {
         ledger: ledger.clone(),
@@ -453,26 +498,4 @@ fn consumer_name() -> String {
     let host = std::env::var("HOSTNAME").ok().filter(|host| !host.is_empty()).unwrap_or_else(|| "consumer".to_owned());
     let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), now());
     format!("{host}-{}-{random:016x}", std::process::id())
-}
-
-/// The first signal asks to stop; a second one, or the time limit, ends the wait for a committed batch.
-fn stop_on_signal(stop: CancellationToken, halt: CancellationToken, limit: Duration) -> Result<(), StartError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = stop.cancelled() => {}
-        }
-        stop.cancel();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = tokio::time::sleep(limit) => {}
-        }
-        halt.cancel();
-    });
-    Ok(())
 }

@@ -37,6 +37,7 @@ use crate::manifest::{DeltaFileError, Fate, Manifest, ManifestObject};
 use crate::protocol::BatchNumber;
 use crate::report::{Attributes, Delta, Figures, Key, Report};
 use crate::row::{date_text, parse_day};
+use crate::show::say;
 use crate::tables::{Replacement, parse_key};
 use crate::transform::{Limits, Outcome, Plan, Preparation, PrepareError};
 use crate::upsert::{Reports, UpsertError};
@@ -178,7 +179,7 @@ impl ReplayQuery {
         for &day in &self.days {
             let done = if self.rebuild { replay.rebuild(day).await } else { replay.apply_again(day).await };
             replay.progress.reset();
-            println!("{}: {}", date_text(day), done?);
+            say(&format!("{}: {}", date_text(day), done?));
         }
         replay.progress.finish_and_clear();
         Ok(())
