@@ -47,8 +47,6 @@ const OPEN_AHEAD_BYTES: u64 = 4 << 20;
 const BEATS_PER_LEASE: u32 = 4;
 /// When messages come back whose object S3 does not give out: rarely, as each return counts towards the dead-letter queue.
 const UNREADABLE_OBJECT_DELAY: Duration = Duration::from_secs(1800);
-/// When a message comes back that nobody can read: soon, so that it reaches the dead-letter queue soon.
-pub const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
 
 /// What the window knows of one of its objects after a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,7 +191,7 @@ impl Worker {
     /// A message is deleted when all its objects are finished, and only then.
     async fn settle_messages(&self, window: &Closed, finishes: &[Finish]) {
         let (mut finished, mut unreadable, mut elsewhere) = (vec![], vec![], vec![]);
-        let (mut undone, mut kept) = (vec![], vec![]);
+        let mut undone = vec![];
         for message in &window.messages {
             let of_message = |finish| message.objects.iter().any(|&object| finishes[object] == finish);
             let place: &mut Vec<MessageId> = if of_message(Finish::Undone) {
@@ -202,8 +200,6 @@ impl Worker {
                 &mut elsewhere
             } else if of_message(Finish::Unreadable) {
                 &mut unreadable
-            } else if message.keep {
-                &mut kept
             } else {
                 &mut finished
             };
@@ -212,7 +208,6 @@ impl Worker {
         fail_point!("finished");
         self.custody.delete(finished).await;
         fail_point!("acknowledged");
-        self.custody.release(kept, UNREADABLE_DELAY).await;
         self.custody.release(unreadable, UNREADABLE_OBJECT_DELAY).await;
         self.custody.defer(elsewhere, self.lease).await;
         self.custody.release(undone, Duration::ZERO).await;

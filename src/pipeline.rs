@@ -25,12 +25,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::aws::{AwsError, Backoff, Clients};
-use crate::batch::{UNREADABLE_DELAY, Worker};
+use crate::batch::Worker;
 use crate::bucket::Bucket;
 use crate::catalogue::CatalogueSource;
 use crate::config::Settings;
 use crate::ecs::ScaleInProtection;
-use crate::event::{admit, decode};
+use crate::event::{Admission, admit, decode};
 use crate::health::Health;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
@@ -46,6 +46,8 @@ use crate::window::{self, Message, Window};
 
 /// Overdue batches waiting for this consumer; more are found again at the next look.
 const OVERDUE: usize = 16;
+/// When a message comes back that nobody can read: soon, so that it reaches the dead-letter queue soon.
+const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
 /// Looks at the registry within one lease.
 const LOOKS_PER_LEASE: u32 = 4;
 
@@ -218,7 +220,7 @@ pub async fn run(
         bytes: settings.max_bytes.as_u64(),
         messages: settings.max_messages,
     };
-    let window = Window::new(settings.window, limits);
+    let window = Window::new(settings.window, limits, window::offset(ledger.owner(), settings.window));
     tracing::info!(
         consumer = ledger.owner(),
         bucket = settings.bucket,
@@ -285,7 +287,7 @@ impl Flow {
             let is_idle = matches!(hand, Hand::Idle(_));
             metrics().window_objects.record(self.window.objects() as u64, &[]);
             metrics().window_fill.record(self.window.fill(), &[]);
-            let due_in = self.window.due_at(now()).map(|due| due.saturating_sub(now()));
+            let due_in = self.window.due_in(Instant::now());
             let idle_for = match self.idle_limit {
                 Some(limit) if is_idle && self.window.is_empty() => Some(limit.saturating_sub(last_activity.elapsed())),
                 _ => None,
@@ -316,7 +318,7 @@ impl Flow {
                     last_activity = Instant::now();
                     for message in messages {
                         // One call's messages are taken together; the window's limits are overstepped by ten at most.
-                        if let Err(message) = self.window.offer(message, now()) {
+                        if let Err(message) = self.window.offer(message, now(), Instant::now()) {
                             self.custody.release(vec![message.id], Duration::ZERO).await;
                         }
                     }
@@ -422,19 +424,17 @@ impl Receiver {
         let (mut finished, mut unreadable) = (Vec::new(), Vec::new());
         for Received { id, message_id, body, receive_count } in received {
             let admission = admit(decode(&body), &self.bucket);
-            for key in admission.refused {
-                tracing::warn!(key, message_id, "announced, but not a file under the incoming prefix; ignored");
+            tell(&admission, &message_id, receive_count);
+            let is_readable = admission.unreadable.is_empty();
+            if !is_readable {
+                unreadable.push(id);
+            } else if admission.events.is_empty() {
+                finished.push(id);
             }
-            let keep = admission.unreadable.is_some();
-            if let Some(reason) = admission.unreadable
-                && receive_count <= 1
-            {
-                tracing::warn!(message_id, "message cannot be read: {reason}; left for the dead-letter queue");
-            }
-            match (admission.events.is_empty(), keep) {
-                (false, _) => messages.push(Message { id, events: admission.events, keep }),
-                (true, true) => unreadable.push(id),
-                (true, false) => finished.push(id),
+            if !admission.events.is_empty() {
+                // What can be read of a message that goes its own way is worked on without it, as what a sweep finds.
+                let id = if is_readable { id } else { self.custody.unheld() };
+                messages.push(Message { id, events: admission.events });
             }
         }
         if !finished.is_empty() {
@@ -444,6 +444,41 @@ impl Receiver {
             self.custody.release(unreadable, UNREADABLE_DELAY).await;
         }
         messages
+    }
+}
+
+/// Counts what a message announces, and says what of it nobody acts upon.
+fn tell(admission: &Admission, message_id: &str, receive_count: u32) {
+    let Admission { events, refused, ignored, unreadable } = admission;
+    let outcomes = [
+        ("accepted", events.len()),
+        ("ignored", ignored.len()),
+        ("refused", refused.len()),
+        ("unreadable", unreadable.len()),
+    ];
+    for (outcome, count) in outcomes {
+        metrics().events.add(count as u64, &label("outcome", outcome));
+    }
+    if let Some(kind) = ignored.first() {
+        tracing::info!(message_id, events = ignored.len(), kind, "announces no new object; ignored");
+    }
+    if let Some(key) = refused.first() {
+        tracing::warn!(
+            message_id,
+            events = refused.len(),
+            key,
+            "announced, but not a file under the incoming prefix; not read"
+        );
+    }
+    // It comes back again and again, and says nothing new.
+    if let Some(reason) = unreadable.first()
+        && receive_count <= 1
+    {
+        tracing::warn!(
+            message_id,
+            events = unreadable.len(),
+            "message cannot be read: {reason}; left for the dead-letter queue"
+        );
     }
 }
 
