@@ -21,6 +21,6 @@ ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     MUSIC_STREAMS_LOG_FORMAT=json
 USER 65532:65532
 # Docker's own; ECS takes it from the task definition.
-HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["/music-streams", "health"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=300s CMD ["/music-streams", "health"]
 ENTRYPOINT ["/music-streams"]
 CMD ["run"]

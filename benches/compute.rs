@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::io::Cursor;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use music_streams::aggregate::{DeltaRow, Dictionary, Fold, Names, Rows};
@@ -134,15 +134,16 @@ fn messages(criterion: &mut Criterion) {
     let message = |number: u64| {
         let mut event = an_event();
         event.object.key = format!("incoming/{number}.csv");
-        Message { id: MessageId(number), events: vec![event], keep: false }
+        Message { id: MessageId(number), events: vec![event] }
     };
     let messages: Vec<Message> = (0..10_000).map(message).collect();
     let limits = Limits { objects: 20_000, bytes: u64::MAX, messages: 20_000 };
     group.throughput(Throughput::Elements(messages.len() as u64));
     group.bench_function("window of 10,000", |bencher| {
-        let windows = || (Window::new(Duration::from_secs(300), limits), messages.clone());
+        let windows = || (Window::new(Duration::from_secs(300), limits, Duration::ZERO), messages.clone());
         let fill = |(mut window, messages): (Window, Vec<Message>)| {
-            messages.into_iter().for_each(|message| window.offer(message, Duration::from_secs(1)).unwrap());
+            let now = Instant::now();
+            messages.into_iter().for_each(|message| window.offer(message, Duration::from_secs(1), now).unwrap());
             window.close()
         };
         bencher.iter_batched(windows, fill, BatchSize::LargeInput);

@@ -41,6 +41,7 @@ use crate::queue::Custody;
 use crate::roll_forward::{CarriedOut, RollForward, RollForwardError};
 use crate::row::date_of;
 use crate::stages::Stages;
+use crate::tasks;
 use crate::transform::{Limits, Outcome, Plan, Preparation, PrepareError, Prepared};
 use crate::window::{Closed, MessageId};
 
@@ -51,8 +52,6 @@ const OPEN_AHEAD: usize = 64;
 const OPEN_AHEAD_BYTES: u64 = 4 << 20;
 /// Beats within one lease.
 const BEATS_PER_LEASE: u32 = 4;
-/// When a message comes back that nobody can read: soon, so that it reaches the dead-letter queue soon.
-pub const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
 /// Objects set aside by one batch that the log names one by one.
 const NAMED: usize = 10;
 
@@ -658,7 +657,7 @@ impl Worker {
     fn beat(&self, batch: BatchNumber) -> Heart {
         let evicted = CancellationToken::new();
         let (ledger, lease, told) = (self.roll_forward.ledger.clone(), self.lease, evicted.clone());
-        let beating = tokio::spawn(async move {
+        let beating = tasks::spawn("heart", async move {
             loop {
                 tokio::time::sleep(lease / BEATS_PER_LEASE).await;
                 // A beat that hangs must not take the place of the next.

@@ -31,6 +31,7 @@ use crate::aws::{AwsError, Backoff, Kind, explain, persist};
 use crate::event::{ObjectEvent, ObjectId, Version};
 use crate::layout::{ARCHIVE, BATCHES, CURATED, INCOMING, QUARANTINED_OBJECTS, QUARANTINED_ROWS};
 use crate::pace::Pace;
+use crate::tasks;
 
 /// Parts of a multipart upload are at least this large; S3 wants 5 MiB of all but the last:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
@@ -184,7 +185,7 @@ impl Bucket {
     fn chunks(&self, object: &ObjectId) -> Chunks {
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         let (bucket, object) = (self.clone(), object.clone());
-        let reading = AbortOnDropHandle::new(tokio::spawn(async move {
+        let reading = AbortOnDropHandle::new(tasks::spawn("body reader", async move {
             if let Err(error) = bucket.read_into(&object, &sender).await {
                 let _ = sender.send(Err(std::io::Error::other(error))).await;
             }

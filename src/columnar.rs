@@ -43,6 +43,7 @@ use crate::catalogue::Song;
 use crate::distinct::Distinct;
 use crate::report::{Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
 use crate::row::MICROS_PER_DAY;
+use crate::tasks;
 
 /// Level 1: on this data as small as level 3, at less cost.
 const ZSTD_LEVEL: i32 = 1;
@@ -691,8 +692,7 @@ pub fn decode_deltas(bytes: &[u8]) -> Result<Vec<Delta>, ColumnarError> {
 
 /// Decodes with the archived crates, whose panics become errors.
 fn contained<T>(decode: impl FnOnce() -> Result<T, ColumnarError>) -> Result<T, ColumnarError> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode))
-        .unwrap_or_else(|_| Err(ColumnarError::Decode("its bytes are damaged".to_owned())))
+    tasks::contain(decode).unwrap_or_else(|| Err(ColumnarError::Decode("its bytes are damaged".to_owned())))
 }
 
 fn read_delta_file(bytes: &[u8]) -> Result<Vec<Delta>, ColumnarError> {

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -17,6 +16,7 @@ use crate::aggregate::{DayItem, DeltaRow, Fold, Names, Rows};
 use crate::block::{Block, Parsed};
 use crate::columnar::{self, ColumnarError, RowGroup};
 use crate::event::ObjectEvent;
+use crate::tasks;
 
 /// A computation did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ fn spawn<T: Send + 'static>(compute: impl FnOnce() -> T + Send + 'static) -> one
     let (sender, receiver) = oneshot::channel();
     rayon::spawn(move || {
         // A panic drops the sender, which the receiver sees; rayon would end the process.
-        if let Ok(result) = catch_unwind(AssertUnwindSafe(compute)) {
+        if let Some(result) = tasks::contain(compute) {
             // Nobody waits any more when the batch was given up.
             let _ = sender.send(result);
         }

@@ -2,23 +2,27 @@
 //!
 //! * Who it is, for the resource attributes of its telemetry:
 //!   <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4-fargate.html>.
-//! * That it must not be scaled in, from the commit of a batch to its end:
+//! * That it must not be scaled in, from the commit of a batch to its end, for an hour at the most:
 //!   <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-scale-in-protection-endpoint.html>. A task that is scaled in all the
 //!   same loses nothing; the next consumer only takes a lease longer.
 //!
 //! Elsewhere both do nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::tasks;
+
 /// Longest wait for an answer of the agent, which is on the same machine.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long protection lasts that nobody takes back or renews.
-const PROTECTION: Duration = Duration::from_secs(3600);
+/// How long protection lasts that nobody takes back, and the first pause before ECS is asked again.
+const TIMES: Times = Times { protection: Duration::from_secs(3600), first_pause: Duration::from_secs(1) };
+/// Longest pause before ECS is asked again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -113,7 +117,10 @@ impl ScaleInProtection {
         let client = std::env::var("ECS_AGENT_URI").ok().and_then(|agent_uri| Some((agent_uri, agent().ok()?)));
         let Some((agent_uri, client)) = client else { return ScaleInProtection { wanted: None, _asking: None } };
         let (wanted, changes) = watch::channel(false);
-        let asking = tokio::spawn(ask(client, format!("{agent_uri}/task-protection/v1/state"), changes, PROTECTION));
+        let asking = tasks::spawn(
+            "scale-in protection",
+            ask(client, format!("{agent_uri}/task-protection/v1/state"), changes, TIMES),
+        );
         ScaleInProtection { wanted: Some(wanted), _asking: Some(AbortOnDropHandle::new(asking)) }
     }
 
@@ -140,27 +147,55 @@ impl Drop for Protected<'_> {
     }
 }
 
-/// Tells the agent what is wanted: when that changes, and before protection, which lasts for `lasting`, runs out.
-async fn ask(client: reqwest::Client, url: String, mut changes: watch::Receiver<bool>, lasting: Duration) {
-    let mut protected = false;
+/// How long protection lasts, and the pauses between tries to tell the agent.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    protection: Duration,
+    first_pause: Duration,
+}
+
+/// Tells the agent what is wanted whenever that changes, again and again until it is done. Protection lasts for an hour from when it was
+/// wanted and is not renewed: a batch that takes longer than that is stuck, and must not keep a deployment that would mend it from
+/// replacing its task.
+async fn ask(client: reqwest::Client, url: String, mut changes: watch::Receiver<bool>, times: Times) {
+    let (mut since, mut pause, mut is_said) = (Instant::now(), times.first_pause, false);
+    let mut wait = Duration::MAX;
     loop {
-        let renewal = if protected { lasting / 2 } else { Duration::MAX };
-        match tokio::time::timeout(renewal, changes.changed()).await {
-            Ok(Ok(())) => protected = *changes.borrow_and_update(),
+        match tokio::time::timeout(wait, changes.changed()).await {
+            Ok(Ok(())) => (since, pause, is_said) = (Instant::now(), times.first_pause, false),
             Ok(Err(_)) => return,
             Err(_) => {}
         }
-        let body = if protected {
-            serde_json::json!({"ProtectionEnabled": true, "ExpiresInMinutes": lasting.as_secs() / 60})
+        let is_wanted = *changes.borrow_and_update();
+        let left = times.protection.saturating_sub(since.elapsed());
+        if is_wanted && left.is_zero() {
+            tracing::warn!(
+                "a batch is not done an hour after its commit; ECS may stop this task, and another finishes the batch"
+            );
+            wait = Duration::MAX;
+            continue;
+        }
+        let body = if is_wanted {
+            serde_json::json!({"ProtectionEnabled": true, "ExpiresInMinutes": left.as_secs().div_ceil(60).max(1)})
         } else {
             serde_json::json!({"ProtectionEnabled": false})
         };
         let request = client.put(&url).header("content-type", "application/json").body(body.to_string());
-        if let Err(error) = request.send().await.and_then(reqwest::Response::error_for_status) {
-            tracing::warn!(
-                "ECS does not change the scale-in protection of this task: {error} (give its role ecs:UpdateTaskProtection)"
-            );
-        }
+        wait = match request.send().await.and_then(reqwest::Response::error_for_status) {
+            Ok(_) if is_wanted => left,
+            Ok(_) => Duration::MAX,
+            Err(error) => {
+                if !std::mem::replace(&mut is_said, true) {
+                    tracing::warn!(
+                        "ECS does not change the scale-in protection of this task: {error} (give its role ecs:UpdateTaskProtection); \
+                         asking again until it does"
+                    );
+                }
+                let this = pause;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                this
+            }
+        };
     }
 }
 
@@ -193,26 +228,75 @@ mod tests {
         assert_eq!(find("cloud.availability_zone"), None);
     }
 
-    #[tokio::test]
-    async fn protection_is_renewed_while_it_is_wanted() {
-        let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
-        let agent_state = axum::routing::put(async move |body: String| drop(say.send(body)));
+    /// An agent that refuses so many requests before it answers any; and what it is told.
+    async fn asked(
+        refusals: usize,
+        times: Times,
+    ) -> (ScaleInProtection, tokio::sync::mpsc::UnboundedReceiver<String>, AbortOnDropHandle<()>) {
+        let (say, said) = tokio::sync::mpsc::unbounded_channel();
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let agent_state = axum::routing::put(async move |body: String| {
+            let _ = say.send(body);
+            let number = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if number < refusals { axum::http::StatusCode::BAD_REQUEST } else { axum::http::StatusCode::OK }
+        });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/state", listener.local_addr().unwrap());
         let served = axum::serve(listener, axum::Router::new().route("/state", agent_state)).into_future();
-        let _served = AbortOnDropHandle::new(tokio::spawn(served));
+        let served = AbortOnDropHandle::new(tokio::spawn(async { served.await.unwrap() }));
         let (wanted, changes) = watch::channel(false);
-        let lasting = Duration::from_millis(100);
-        let _asking = AbortOnDropHandle::new(tokio::spawn(ask(agent().unwrap(), url, changes, lasting)));
+        let asking = AbortOnDropHandle::new(tokio::spawn(ask(agent().unwrap(), url, changes, times)));
+        (ScaleInProtection { wanted: Some(wanted), _asking: Some(asking) }, said, served)
+    }
 
-        let protection = ScaleInProtection { wanted: Some(wanted), _asking: None };
-        let protected = protection.hold();
-        let mut said = async || tokio::time::timeout(Duration::from_secs(10), said.recv()).await.unwrap().unwrap();
-        for _ in 0..3 {
-            assert!(said().await.contains(r#""ProtectionEnabled":true"#));
+    const PROTECTED: &str = r#"{"ExpiresInMinutes":60,"ProtectionEnabled":true}"#;
+    const UNPROTECTED: &str = r#"{"ProtectionEnabled":false}"#;
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn protection_lasts_an_hour_from_each_commit_and_is_taken_back_at_the_end() {
+        let times = Times { first_pause: Duration::from_millis(20), ..TIMES };
+        let (protection, mut said, _served) = asked(0, times).await;
+        let mut said = async || tokio::time::timeout(PATIENCE, said.recv()).await.unwrap().unwrap();
+        for _ in 0..2 {
+            let protected = protection.hold();
+            assert_eq!(said().await, PROTECTED);
+            drop(protected);
+            assert_eq!(said().await, UNPROTECTED);
         }
+    }
+
+    #[tokio::test]
+    async fn what_the_agent_refused_is_asked_for_again_until_it_is_done() {
+        let times = Times { first_pause: Duration::from_millis(10), ..TIMES };
+        let (protection, mut said, _served) = asked(3, times).await;
+        let mut said = async || tokio::time::timeout(PATIENCE, said.recv()).await.unwrap().unwrap();
+        let protected = protection.hold();
+        assert_eq!([said().await, said().await], [PROTECTED, PROTECTED]);
         drop(protected);
-        while said().await != r#"{"ProtectionEnabled":false}"# {}
-        assert!(tokio::time::timeout(2 * lasting, said()).await.is_err(), "nothing to renew");
+        // The third and last refusal may still be of the first request.
+        let mut last = said().await;
+        while last == PROTECTED {
+            last = said().await;
+        }
+        assert_eq!(last, UNPROTECTED);
+    }
+
+    #[tokio::test]
+    async fn what_takes_protection_back_is_asked_for_again() {
+        let times = Times { first_pause: Duration::from_millis(10), ..TIMES };
+        let (protection, mut said, _served) = asked(3, times).await;
+        drop(protection.hold());
+        let mut said = async || tokio::time::timeout(PATIENCE, said.recv()).await.unwrap().unwrap();
+        assert_eq!([said().await, said().await, said().await, said().await], [UNPROTECTED; 4]);
+    }
+
+    #[tokio::test]
+    async fn protection_is_not_renewed() {
+        let times = Times { protection: Duration::from_millis(100), first_pause: Duration::from_millis(10) };
+        let (protection, mut said, _served) = asked(0, times).await;
+        let _protected = protection.hold();
+        assert!(said.recv().await.unwrap().contains(r#""ProtectionEnabled":true"#));
+        assert!(tokio::time::timeout(5 * times.protection, said.recv()).await.is_err(), "it runs out");
     }
 }

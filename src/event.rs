@@ -4,11 +4,14 @@
 //! told which is used: an S3 event notification sent straight to the queue, the same through SNS (wrapped in an envelope
 //! or raw), and an EventBridge event. Promises:
 //!
-//! * Every record of a message is looked at; one that cannot be read does not take the others with it.
+//! * Every record of a message is looked at, and ends as one of four: accepted, ignored, refused or unreadable; one that cannot be read
+//!   does not take the others with it.
+//! * What comes out is bounded: an object's identity fits into the ledger's keys and into a request for it, and what a reason quotes is
+//!   short. Records are as many as a message of SQS has room for (1 MiB), and JSON is 128 levels deep at the most.
 //! * Unknown fields and every 2.x event version are accepted.
 //! * Keys are decoded as their form encodes them: S3 notifications are form-encoded (`+` is a space, `%2B` a plus),
 //!   EventBridge keys are plain.
-//! * `s3:TestEvent` and events other than object creation announce nothing.
+//! * `s3:TestEvent` and events other than object creation announce nothing to work on, and are ignored by name.
 //!
 //! Formats: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html>,
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html>,
@@ -24,6 +27,24 @@ use crate::layout::{INCOMING, MAX_KEY_BYTES};
 
 /// SNS may wrap what EventBridge or S3 sent, and nothing wraps deeper than that.
 const MAX_ENVELOPES: usize = 2;
+
+/// Names of buckets are shorter, those of the early days included:
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>.
+const MAX_BUCKET_BYTES: usize = 255;
+/// A form-encoded key has at most three bytes for each of its own.
+const MAX_ENCODED_KEY_BYTES: usize = 3 * MAX_KEY_BYTES;
+/// S3's eTags are 32 hexadecimal digits, and a dash and the number of parts where there are several:
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html>.
+const MAX_ETAG_BYTES: usize = 128;
+/// S3 says that version ids have at most 1,024 bytes, and so have sort keys in DynamoDB, of which the ledger's begin with `version#`. Those
+/// that S3 gives out are of 32.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/versioning-workflows.html>,
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
+const MAX_VERSION_ID_BYTES: usize = 1024 - "version#".len();
+/// S3's largest object (48.8 TiB) is of 10,000 parts of 5 GiB: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
+const MAX_OBJECT_BYTES: u64 = 10_000 * (5 << 30);
+/// What a reason quotes of what it is about.
+const QUOTED_CHARS: usize = 64;
 
 /// Which content of a key is meant: S3 keeps several under one key over time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -82,21 +103,26 @@ pub struct ObjectEvent {
 pub struct Notification {
     /// The objects created.
     pub events: Vec<ObjectEvent>,
-    /// Records that announce something else (a test event, a deletion).
-    pub ignored: usize,
-    /// Why a record, or the whole message, could not be read. Such a message is never deleted: SQS moves it to the
+    /// The kinds of the records that announce something else: a test, a deletion, a restore. One for each record.
+    pub ignored: Vec<String>,
+    /// Why a record, or the whole message, could not be read; one reason for each. Such a message is never deleted: SQS moves it to the
     /// dead-letter queue after its receives.
-    pub unreadable: Option<String>,
+    pub unreadable: Vec<String>,
 }
 
 impl Notification {
     fn because(reason: impl Into<String>) -> Self {
-        Notification { unreadable: Some(reason.into()), ..Notification::default() }
+        Notification { unreadable: vec![reason.into()], ..Notification::default() }
     }
 
-    fn ignored() -> Self {
-        Notification { ignored: 1, ..Notification::default() }
+    fn ignored(kind: &str) -> Self {
+        Notification { ignored: vec![quoted(kind)], ..Notification::default() }
     }
+}
+
+/// The beginning of a text from outside.
+fn quoted(text: &str) -> String {
+    text.chars().take(QUOTED_CHARS).collect()
 }
 
 /// Decodes a message body. Never fails as a whole: what cannot be read is said in [`Notification::unreadable`].
@@ -123,18 +149,22 @@ pub struct Admission {
     pub events: Vec<ObjectEvent>,
     /// Keys that are not read: outside the incoming prefix (our own output above all), or a folder marker.
     pub refused: Vec<String>,
-    /// Why the message must stay in the queue, whatever becomes of its events.
-    pub unreadable: Option<String>,
+    /// The kinds of what is no announcement of a new object.
+    pub ignored: Vec<String>,
+    /// Why the message must stay in the queue, whatever becomes of its events; empty when it need not.
+    pub unreadable: Vec<String>,
 }
 
 /// Admits objects of `bucket` under the incoming prefix.
 pub fn admit(notification: Notification, bucket: &str) -> Admission {
-    let mut admission = Admission { unreadable: notification.unreadable, ..Admission::default() };
-    for event in notification.events {
+    let Notification { events, ignored, unreadable } = notification;
+    let mut admission = Admission { ignored, unreadable, ..Admission::default() };
+    for event in events {
         let ObjectId { bucket: name, key, .. } = &event.object;
         if name != bucket {
-            admission.unreadable =
-                Some(format!("it announces an object of bucket {name:?}, this consumer reads {bucket:?}"));
+            let name = quoted(name);
+            let reason = format!("it announces an object of bucket {name:?}, this consumer reads {bucket:?}");
+            admission.unreadable.push(reason);
         } else if !key.starts_with(INCOMING) || key.ends_with('/') {
             admission.refused.push(event.object.key);
         } else {
@@ -166,18 +196,18 @@ fn announced_in(value: &Value) -> Notification {
         let mut notification = Notification::default();
         for (index, record) in records.iter().enumerate() {
             match s3_record(record) {
-                Ok(Some(event)) => notification.events.push(event),
-                Ok(None) => notification.ignored += 1,
-                Err(reason) => notification.unreadable = Some(format!("record {index}: {reason}")),
+                Ok(Announced::Object(event)) => notification.events.push(event),
+                Ok(Announced::Else(kind)) => notification.ignored.push(quoted(kind)),
+                Err(reason) => notification.unreadable.push(format!("record {index}: {reason}")),
             }
         }
-        notification
+        if records.is_empty() { Notification::ignored("no records") } else { notification }
     } else if value["Event"] == "s3:TestEvent" {
-        Notification::ignored()
+        Notification::ignored("s3:TestEvent")
     } else if value["source"] == "aws.s3" && value["detail-type"].is_string() {
         match event_bridge(value) {
-            Ok(Some(event)) => Notification { events: vec![event], ..Notification::default() },
-            Ok(None) => Notification::ignored(),
+            Ok(Announced::Object(event)) => Notification { events: vec![event], ..Notification::default() },
+            Ok(Announced::Else(kind)) => Notification::ignored(kind),
             Err(reason) => Notification::because(reason),
         }
     } else {
@@ -185,34 +215,44 @@ fn announced_in(value: &Value) -> Notification {
     }
 }
 
-fn s3_record(record: &Value) -> Result<Option<ObjectEvent>, String> {
+/// What one record announces.
+enum Announced<'a> {
+    /// A new object.
+    Object(ObjectEvent),
+    /// Something of this name.
+    Else(&'a str),
+}
+
+fn s3_record(record: &Value) -> Result<Announced<'_>, String> {
     let name = text(record, "eventName")?;
     // Some emitters keep the "s3:" of the subscription in the name.
     if !name.trim_start_matches("s3:").starts_with("ObjectCreated:") {
-        return Ok(None);
+        return Ok(Announced::Else(name));
     }
     let version = text(record, "eventVersion")?;
     if version != "2" && !version.starts_with("2.") {
-        return Err(format!("event version {version:?} is not 2.x"));
+        return Err(format!("event version {:?} is not 2.x", quoted(version)));
     }
     let object = &record["s3"]["object"];
-    let key = text(object, "key")?.replace('+', " ");
+    let key = bounded("encoded key", text(object, "key")?, MAX_ENCODED_KEY_BYTES)?.replace('+', " ");
     let key = percent_decode_str(&key)
         .decode_utf8()
-        .map_err(|_| format!("key {key:?} does not decode to UTF-8"))?
+        .map_err(|_| format!("key {:?} does not decode to UTF-8", quoted(&key)))?
         .into_owned();
     let created_at = record["eventTime"].as_str();
-    event(text(&record["s3"]["bucket"], "name")?, key, object, ("versionId", "eTag"), created_at).map(Some)
+    event(text(&record["s3"]["bucket"], "name")?, key, object, ("versionId", "eTag"), created_at).map(Announced::Object)
 }
 
-fn event_bridge(value: &Value) -> Result<Option<ObjectEvent>, String> {
-    if value["detail-type"] != "Object Created" {
-        return Ok(None);
+fn event_bridge(value: &Value) -> Result<Announced<'_>, String> {
+    let kind = text(value, "detail-type")?;
+    if kind != "Object Created" {
+        return Ok(Announced::Else(kind));
     }
     let detail = &value["detail"];
     let key = text(&detail["object"], "key")?.to_owned();
     let created_at = value["time"].as_str();
-    event(text(&detail["bucket"], "name")?, key, &detail["object"], ("version-id", "etag"), created_at).map(Some)
+    event(text(&detail["bucket"], "name")?, key, &detail["object"], ("version-id", "etag"), created_at)
+        .map(Announced::Object)
 }
 
 fn event(
@@ -225,15 +265,42 @@ fn event(
     if bucket.is_empty() || key.is_empty() {
         return Err("empty bucket name or key".to_owned());
     }
-    if key.len() > MAX_KEY_BYTES {
-        return Err(format!("its key has {} bytes, and S3 has none above {MAX_KEY_BYTES}", key.len()));
-    }
+    bounded("bucket name", bucket, MAX_BUCKET_BYTES)?;
+    bounded("key", &key, MAX_KEY_BYTES)?;
     let version = Version::new(object[version_field].as_str(), || text(object, etag_field))?;
+    match &version {
+        Version::Id(id) => {
+            if bounded("version id", id, MAX_VERSION_ID_BYTES)?.chars().any(char::is_control) {
+                return Err("its version id has control characters".to_owned());
+            }
+        }
+        // It goes into the header of a request.
+        Version::ETag(etag) => {
+            let is_header_text = |byte: u8| byte.is_ascii_graphic() && byte != b'"';
+            if !bounded("eTag", etag, MAX_ETAG_BYTES)?.bytes().all(is_header_text) || etag.is_empty() {
+                return Err("its eTag is empty, or has characters that eTags do not have".to_owned());
+            }
+        }
+    }
+    let size = match &object["size"] {
+        Value::Null => 0,
+        size => size.as_u64().filter(|&size| size <= MAX_OBJECT_BYTES).ok_or_else(|| {
+            let size = quoted(&size.to_string());
+            format!("its size is {size}, and not a whole number of bytes up to the {MAX_OBJECT_BYTES} of S3's largest object")
+        })?,
+    };
     Ok(ObjectEvent {
         object: ObjectId { bucket: bucket.to_owned(), key, version },
-        size: object["size"].as_u64().unwrap_or(0),
+        size,
         created_at: created_at.and_then(|time| time.parse().ok()),
     })
+}
+
+fn bounded<'a>(what: &str, text: &'a str, max: usize) -> Result<&'a str, String> {
+    if text.len() > max {
+        return Err(format!("its {what} has {} bytes, and S3 has none above {max}", text.len()));
+    }
+    Ok(text)
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> Result<&'a str, String> {
@@ -286,7 +353,7 @@ mod tests {
             assert_eq!(notification.events.len(), 1, "{body}");
             assert_eq!(notification.events[0].object, expected);
             assert_eq!(notification.events[0].size, 3_000_000_000);
-            assert_eq!(notification.unreadable, None);
+            assert!(notification.unreadable.is_empty());
             assert_eq!(
                 notification.events[0].created_at.map(|time| time.to_string()).as_deref(),
                 Some("2026-01-02T03:04:05.678Z")
@@ -296,7 +363,7 @@ mod tests {
             assert_eq!(decode(&body).events[0].object.version, Version::Id("v1".into()));
             assert_eq!(keys(&decode(&body)), ["incoming/a.csv"]);
         }
-        assert!(decode(&in_sns(&in_sns(&in_sns(&plain)))).unreadable.is_some());
+        assert_eq!(decode(&in_sns(&in_sns(&in_sns(&plain)))).unreadable.len(), 1);
     }
 
     #[test]
@@ -327,7 +394,8 @@ mod tests {
     fn test_events_announce_nothing_in_any_form() {
         let test = r#"{"Service":"Amazon S3","Event":"s3:TestEvent","Time":"2026-01-02T03:04:05Z","Bucket":"b","RequestId":"r","HostId":"h"}"#;
         for body in [test.to_owned(), in_sns(test)] {
-            assert_eq!(decode(&body), Notification { ignored: 1, ..Notification::default() });
+            let ignored = vec!["s3:TestEvent".to_owned()];
+            assert_eq!(decode(&body), Notification { ignored, ..Notification::default() });
         }
     }
 
@@ -339,8 +407,8 @@ mod tests {
         deletion["eventName"] = "ObjectRemoved:Delete".into();
         let notification = decode(&direct(&[record("incoming/1.csv"), bad, deletion, record("incoming/2.csv")]));
         assert_eq!(keys(&notification), ["incoming/1.csv", "incoming/2.csv"]);
-        assert_eq!(notification.ignored, 1);
-        assert_eq!(notification.unreadable.as_deref(), Some("record 1: no text in field \"eTag\""));
+        assert_eq!(notification.ignored, ["ObjectRemoved:Delete"]);
+        assert_eq!(notification.unreadable, ["record 1: no text in field \"eTag\""]);
     }
 
     #[test]
@@ -348,7 +416,7 @@ mod tests {
         for (version, readable) in [("2.0", true), ("2.3", true), ("2.17", true), ("3.0", false), ("20.1", false)] {
             let mut changed = record("incoming/a.csv");
             changed["eventVersion"] = version.into();
-            assert_eq!(decode(&direct(&[changed])).unreadable.is_none(), readable, "{version}");
+            assert_eq!(decode(&direct(&[changed])).unreadable.is_empty(), readable, "{version}");
         }
     }
 
@@ -380,9 +448,74 @@ mod tests {
             ["incoming/a.csv"]
         );
         assert_eq!(admission.refused, keys[1..]);
-        assert_eq!(admission.unreadable, None);
+        assert!(admission.unreadable.is_empty());
         let foreign = admit(decode(&direct(&records)), "other");
-        assert!(foreign.events.is_empty() && foreign.unreadable.is_some());
+        assert_eq!((foreign.events.len(), foreign.unreadable.len()), (0, keys.len()));
+    }
+
+    fn with(field: &str, value: Value) -> Notification {
+        let mut changed = record("incoming/a.csv");
+        changed["s3"]["object"][field] = value;
+        decode(&direct(&[changed]))
+    }
+
+    #[test]
+    fn an_identity_fits_into_the_ledger_and_into_a_request() {
+        for (field, value, reason) in [
+            ("eTag", json!("e".repeat(128)), None),
+            ("eTag", json!("e".repeat(129)), Some("its eTag has 129 bytes, and S3 has none above 128")),
+            ("eTag", json!(""), Some("its eTag is empty")),
+            ("eTag", json!("\"\""), Some("its eTag is empty")),
+            ("eTag", json!("e\ne"), Some("has characters that eTags do not have")),
+            ("eTag", json!("e\"e"), Some("has characters that eTags do not have")),
+            ("eTag", json!("é"), Some("has characters that eTags do not have")),
+            ("versionId", json!("v".repeat(1016)), None),
+            ("versionId", json!("v".repeat(1017)), Some("its version id has 1017 bytes, and S3 has none above 1016")),
+            ("versionId", json!("v\0"), Some("its version id has control characters")),
+        ] {
+            let notification = with(field, value.clone());
+            assert_eq!(
+                notification.unreadable.first().map(|said| said.contains(reason.unwrap_or_default())),
+                reason.map(|_| true),
+                "{value}"
+            );
+            assert_eq!(notification.events.len(), usize::from(reason.is_none()), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_one_that_an_object_can_have() {
+        // 10,000 parts of 5 GiB.
+        for (size, readable) in [
+            (json!(0), true),
+            (json!(53_687_091_200_000_u64), true),
+            (json!(53_687_091_200_001_u64), false),
+            (json!(u64::MAX), false),
+            (json!(-1), false),
+            (json!(1.5), false),
+            (json!("3"), false),
+            (json!(1e300), false),
+        ] {
+            let notification = with("size", size.clone());
+            assert_eq!(notification.unreadable.is_empty(), readable, "{size}");
+            assert_eq!(notification.events.first().map(|event| event.size), size.as_u64().filter(|_| readable));
+        }
+        assert_eq!(with("size", Value::Null).events[0].size, 0, "the event does not say");
+    }
+
+    #[test]
+    fn what_is_said_of_a_record_is_short() {
+        let long = "x".repeat(100_000);
+        let mut named = record("incoming/a.csv");
+        named["eventName"] = long.as_str().into();
+        assert_eq!(decode(&direct(&[named])).ignored[0].len(), 64);
+        let mut bucket = record("incoming/a.csv");
+        bucket["s3"]["bucket"]["name"] = long.as_str().into();
+        let mut version = record("incoming/a.csv");
+        version["eventVersion"] = long.as_str().into();
+        for changed in [record(&long), record(&"%FF".repeat(900)), bucket, version] {
+            assert!(decode(&direct(&[changed])).unreadable[0].len() < 300);
+        }
     }
 
     proptest! {
@@ -395,8 +528,8 @@ mod tests {
 
         #[test]
         fn no_body_panics(body in ".{0,200}") {
-            let notification = decode(&body);
-            prop_assert!(notification.events.is_empty());
+            let Notification { events, ignored, unreadable } = decode(&body);
+            prop_assert!(events.is_empty() && ignored.len() + unreadable.len() > 0);
         }
     }
 }

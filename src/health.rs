@@ -1,7 +1,8 @@
 //! Health: whether the consumer should get work, and whether it should be replaced.
 //!
 //! * **Ready**: queue, bucket, tables and catalogue have answered, it is not stopping, and no service has failed for long.
-//! * **Live**: no batch at work stands still. While a service fails that is not held against it: a new process would meet the same.
+//! * **Live**: it has started, and no batch at work stands still. While a service fails that is not held against it: a new process would
+//!   meet the same.
 //!
 //! Both are answered over HTTP (`/ready` and `/live`: 200, or 503 with the reason), and by `music-streams health`, which needs no shell
 //! and no `curl` in the container.
@@ -19,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::requests::Requests;
+use crate::tasks;
 
 /// Longest wait of `music-streams health` for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
@@ -85,9 +87,7 @@ impl Health {
 
     /// Whether it should get work; else why not.
     pub fn ready(&self) -> Result<(), String> {
-        if !self.started.load(Ordering::Relaxed) {
-            return Err("starting: queue, bucket, tables and catalogue have not all answered yet".to_owned());
-        }
+        self.has_started()?;
         if self.stop.is_cancelled() {
             return Err("stopping".to_owned());
         }
@@ -99,8 +99,16 @@ impl Health {
         Err(failing.iter().map(say).collect::<Vec<_>>().join(", "))
     }
 
+    fn has_started(&self) -> Result<(), String> {
+        if self.started.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err("starting: queue, bucket, tables and catalogue have not all answered yet".to_owned())
+    }
+
     /// Whether it should go on; else why not.
     pub fn live(&self) -> Result<(), String> {
+        self.has_started()?;
         let standing = self.progress.standing_for();
         if standing < self.stuck_after || !self.requests.failing_for(Duration::ZERO, self.stuck_after).is_empty() {
             return Ok(());
@@ -114,8 +122,8 @@ impl Health {
         let routes = Router::new()
             .route("/live", get(async move || answer(of_live.live(), "live")))
             .route("/ready", get(async move || answer(of_ready.ready(), "ready")));
-        // Never returns.
-        let _ = axum::serve(listener, routes).await;
+        let ended = axum::serve(listener, routes).await;
+        tasks::end(&format!("the answers about health came to an end: {ended:?}"));
     }
 }
 
@@ -164,6 +172,8 @@ mod tests {
     fn a_batch_that_stands_still_ends_life() {
         let health =
             Health::new(Requests::default(), CancellationToken::new(), Duration::MAX, Duration::from_millis(200));
+        assert!(health.live().unwrap_err().starts_with("starting"));
+        health.started();
         assert!(health.live().is_ok(), "no batch");
         health.progress.made();
         assert!(health.live().is_ok());

@@ -15,6 +15,7 @@
 //! |---|---|---|
 //! | [`config`] | every limit, rate and name | pure |
 //! | [`pipeline`] | the tasks, their channels, the order of shutdown | shell |
+//! | [`tasks`] | a name for each task; what becomes of the process when one dies | shell |
 //! | [`queue`] | SQS, and custody of messages | shell |
 //! | [`event`] | from a message to the objects it announces | pure |
 //! | [`sweep`] | objects that no message announces | shell |
@@ -48,7 +49,8 @@
 //! | [`replay`] | `music-streams replay`: reports from the archive, once more | shell |
 //! | [`verify`] | `music-streams verify` | shell |
 //! | [`dead_letters`] | `music-streams dead-letters` | shell |
-//! | [`show`] | tables and texts for people | pure |
+//! | [`show`] | tables and texts for people | shell |
+//! | [`log`] | lines on standard error, which nothing waits for | shell |
 //! | [`aws`] | clients, and what to do about errors | shell |
 //! | [`requests`] | what became of every request | shell |
 //! | [`health`] | whether the consumer is ready, and lives | shell |
@@ -100,6 +102,7 @@ pub mod health;
 pub mod layout;
 pub mod ledger;
 pub mod listening_file;
+pub mod log;
 pub mod manifest;
 pub mod metrics;
 pub mod pace;
@@ -117,6 +120,7 @@ pub mod stages;
 pub mod status;
 pub mod sweep;
 pub mod tables;
+pub mod tasks;
 pub mod telemetry;
 pub mod transform;
 pub mod upsert;

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
@@ -11,10 +11,13 @@ use music_streams::bring_back::AsideQuery;
 use music_streams::config::{self, Settings};
 use music_streams::dead_letters::DeadLettersQuery;
 use music_streams::health::HealthQuery;
-use music_streams::pipeline;
+use music_streams::log;
+use music_streams::pipeline::{self, Stopping};
 use music_streams::query::Query;
 use music_streams::replay::ReplayQuery;
+use music_streams::show::{say, unsaid};
 use music_streams::status::StatusQuery;
+use music_streams::tasks;
 use music_streams::telemetry::Telemetry;
 use music_streams::verify::VerifyQuery;
 use tracing_subscriber::EnvFilter;
@@ -22,6 +25,9 @@ use tracing_subscriber::EnvFilter;
 /// A batch allocates from every core; this takes 7 % less time for it than the system's allocator, and is as good on every libc.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Longest wait at the end for standard error to take the last lines of the log.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Turns raw listening events into reports, minutes after they happened and exactly once.
 ///
@@ -107,8 +113,16 @@ enum LogFormat {
 }
 
 fn main() -> ExitCode {
+    tasks::end_on_panic();
+    // For tests of crashes: what the variable FAILPOINTS says happens, and a panic ends the process.
     #[cfg(feature = "failpoints")]
-    arm_failpoints();
+    std::mem::forget(fail::FailScenario::setup());
+    let status = run();
+    log::flush(LAST_LINES);
+    status
+}
+
+fn run() -> ExitCode {
     let matches = CommandLine::command().get_matches();
     let line = match CommandLine::from_arg_matches(&matches) {
         Ok(line) => line,
@@ -122,44 +136,35 @@ fn main() -> ExitCode {
     let done = runtime.block_on(async {
         match line.command {
             Command::Run(run) => run_consumer(&run).await,
-            Command::Report(query) => say(query.answer(&clients().await.dynamodb).await),
-            Command::Status(query) => say(query.answer(clients().await).await),
+            Command::Report(query) => show(query.answer(&clients().await.dynamodb).await),
+            Command::Status(query) => show(query.answer(clients().await).await),
             Command::Verify(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::Replay(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::Aside(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
-            Command::DeadLetters(query) => say(query.answer(clients().await).await),
-            Command::Health(query) => query.ask().await.map(|said| println!("{said}")),
+            Command::DeadLetters(query) => show(query.answer(clients().await).await),
+            Command::Health(query) => query.ask().await.map(|said| say(&said)),
             Command::CheckConfig(check) => check_config(&check, &matches),
         }
     });
     // A body that is still being read ahead is no reason to wait.
     runtime.shutdown_background();
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
+    match (done, unsaid()) {
+        (Err(error), _) => failed(&error),
+        (Ok(()), Some(error)) => failed(&format!("standard output cannot be written: {error}")),
+        (Ok(()), None) => ExitCode::SUCCESS,
     }
-}
-
-/// For tests of crashes: what the variable FAILPOINTS says happens, and a panic ends the process as abruptly as SIGKILL does.
-#[cfg(feature = "failpoints")]
-fn arm_failpoints() {
-    std::panic::set_hook(Box::new(|panic| {
-        eprintln!("{panic}");
-        std::process::abort();
-    }));
-    std::mem::forget(fail::FailScenario::setup());
 }
 
 async fn clients() -> Clients {
     Clients::from_environment().await
 }
 
-fn say(answer: Result<String, AwsError>) -> Result<(), String> {
-    answer.map(|answer| println!("{answer}")).map_err(|error| error.to_string())
+fn show(answer: Result<String, AwsError>) -> Result<(), String> {
+    answer.map(|answer| say(&answer)).map_err(|error| error.to_string())
 }
 
 fn failed(error: &str) -> ExitCode {
-    eprintln!("music-streams: {error}");
+    log::line(&format!("music-streams: {error}"));
     ExitCode::FAILURE
 }
 
@@ -170,9 +175,15 @@ async fn run_consumer(run: &Run) -> Result<(), String> {
         return Err(problems.join("\nmusic-streams: "));
     }
     start_logging(run.log_format);
-    let telemetry =
-        Telemetry::start().await.map_err(|error| format!("telemetry: {error} (check the OTEL_ variables)"))?;
-    let done = pipeline::run(&run.settings, clients().await, &telemetry, started).await;
+    let stopping = Stopping::on_signals(run.settings.shutdown_timeout).map_err(|error| error.to_string())?;
+    // Both may ask the machine who and where this is.
+    let starting = futures::future::join(Telemetry::start(), clients());
+    let Some((telemetry, clients)) = stopping.stop.run_until_cancelled(starting).await else {
+        tracing::info!("stopped before it was ready");
+        return Ok(());
+    };
+    let telemetry = telemetry.map_err(|error| format!("telemetry: {error} (check the OTEL_ variables)"))?;
+    let done = pipeline::run(&run.settings, stopping, clients, &telemetry, started).await;
     let done = done.map_err(|error| error.to_string());
     telemetry.stop().await;
     done
@@ -181,7 +192,7 @@ async fn run_consumer(run: &Run) -> Result<(), String> {
 fn start_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let is_terminal = std::io::stderr().is_terminal();
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| log::Lines).log_internal_errors(false);
     match format {
         LogFormat::Json => logs.json().flatten_event(true).with_span_list(false).init(),
         LogFormat::Auto if !is_terminal => {
@@ -198,12 +209,12 @@ fn check_config(check: &CheckConfig, matches: &clap::ArgMatches) -> Result<(), S
         _ => Vec::new(),
     };
     if check.json {
-        println!("{:#}", serde_json::json!(resolved));
+        say(&format!("{:#}", serde_json::json!(resolved)));
     } else {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header(["SETTING", "VALUE", "SOURCE"]);
         table.add_rows(resolved.iter().map(|setting| [&setting.setting, &setting.value, &setting.source]));
-        println!("{table}");
+        say(&table.to_string());
     }
     let problems = check.settings.problems();
     if problems.is_empty() { Ok(()) } else { Err(problems.join("\nmusic-streams: ")) }

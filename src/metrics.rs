@@ -125,6 +125,8 @@ metrics! {
         "Since when the oldest message that this consumer holds has been in the queue; 0 when it holds none.";
     messages_received: Counter<u64> = "messaging.client.consumed.messages", "{message}", [("messaging.system", ["aws_sqs"]), ("messaging.operation.name", ["receive"])],
         "Messages received, each time anew.";
+    events: Counter<u64> = "music_streams.events", "{event}", [("outcome", ["accepted", "ignored", "refused", "unreadable"])],
+        "Events in the messages received, each time anew, by what becomes of them: worked on; ignored, because they announce no new object; refused, because theirs is no file under the incoming prefix; kept for the dead letters, because nobody can read them.";
     window_objects: Gauge<u64> = "music_streams.window.objects", "{object}", [],
         "Objects in the window that fills.";
     window_fill: Gauge<f64> = "music_streams.window.fill", "1", [],

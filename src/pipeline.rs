@@ -25,12 +25,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::aws::{AwsError, Backoff, Clients};
-use crate::batch::{UNREADABLE_DELAY, Worker};
+use crate::batch::Worker;
 use crate::bucket::{Bucket, CONCURRENT_OBJECTS};
 use crate::catalogue::CatalogueSource;
 use crate::config::Settings;
 use crate::ecs::ScaleInProtection;
-use crate::event::{admit, decode};
+use crate::event::{Admission, admit, decode};
 use crate::health::Health;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
@@ -40,6 +40,7 @@ use crate::protocol::{BatchNumber, Entry, LeaseWatch, Registry};
 use crate::queue::{Backlog, Custody, MAX_IN_FLIGHT_MESSAGES, Queue, Received};
 use crate::roll_forward::RollForward;
 use crate::sweep::Sweeper;
+use crate::tasks;
 use crate::telemetry::Telemetry;
 use crate::transform;
 use crate::upsert::Reports;
@@ -47,6 +48,8 @@ use crate::window::{self, Message, Window};
 
 /// Overdue batches waiting for this consumer; more are found again at the next look.
 const OVERDUE: usize = 16;
+/// When a message comes back that nobody can read: soon, so that it reaches the dead-letter queue soon.
+const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
 /// Looks at the registry within one lease.
 const LOOKS_PER_LEASE: u32 = 4;
 /// How often the log is told how the pipeline stands, for alarms.
@@ -71,22 +74,56 @@ pub enum StartError {
     Signals(std::io::Error),
 }
 
+/// How the process is asked to end.
+#[derive(Debug)]
+pub struct Stopping {
+    /// It is about to stop: nothing new is begun, and what is not committed is given up.
+    pub stop: CancellationToken,
+    /// The time to stop is up: what is committed is left to the next consumer.
+    halt: CancellationToken,
+}
+
+impl Stopping {
+    /// The first SIGTERM or Ctrl-C asks to stop; a second one, or the time limit, ends the wait for a committed batch.
+    pub fn on_signals(limit: Duration) -> Result<Self, StartError> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+        let stopping = Stopping { stop: CancellationToken::new(), halt: CancellationToken::new() };
+        let (stop, halt) = (stopping.stop.clone(), stopping.halt.clone());
+        tasks::spawn("signals", async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                () = stop.cancelled() => {}
+            }
+            stop.cancel();
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                () = tokio::time::sleep(limit) => {}
+            }
+            halt.cancel();
+        });
+        Ok(stopping)
+    }
+}
+
 /// Runs the consumer until it is asked to stop. `started` is when the process was.
 pub async fn run(
     settings: &Settings,
+    stopping: Stopping,
     clients: Clients,
     telemetry: &Telemetry,
     started: Instant,
 ) -> Result<(), StartError> {
-    let stop = CancellationToken::new();
-    let halt = CancellationToken::new();
-    stop_on_signal(stop.clone(), halt.clone(), settings.shutdown_timeout)?;
+    let Stopping { stop, halt } = stopping;
     let health = Health::new(clients.requests, stop.clone(), settings.unready_after, settings.stuck_after);
     let _answering = match settings.health_address {
         Some(address) => {
             let listener = TcpListener::bind(address).await;
             let listener = listener.map_err(|error| StartError::HealthAddress { address, error })?;
-            Some(AbortOnDropHandle::new(tokio::spawn(health.clone().answer(listener))))
+            Some(AbortOnDropHandle::new(tasks::spawn("health", health.clone().answer(listener))))
         }
         None => None,
     };
@@ -103,13 +140,21 @@ pub async fn run(
     let prefix = settings.table_prefix.clone();
     let reports = Reports::new(clients.dynamodb, prefix, settings.write_concurrency, writes, progress.clone());
 
-    let (queue_answers, bucket_problems, ledger_answers, reports_answer, catalogue) = futures::join!(
-        queue.check(),
-        bucket.check(ledger.owner()),
-        check_ledger(&ledger, &bucket),
-        reports.check(),
-        CatalogueSource::load(bucket.clone())
-    );
+    let checks = async {
+        futures::join!(
+            queue.check(),
+            bucket.check(ledger.owner()),
+            check_ledger(&ledger, &bucket),
+            reports.check(),
+            CatalogueSource::load(bucket.clone())
+        )
+    };
+    let Some((queue_answers, bucket_problems, ledger_answers, reports_answer, catalogue)) =
+        stop.run_until_cancelled(checks).await
+    else {
+        tracing::info!("stopped before it was ready");
+        return Ok(());
+    };
     // All that is wrong is said at once: permissions are rarely missing one at a time.
     let problems: Vec<String> = [queue_answers, ledger_answers, reports_answer]
         .into_iter()
@@ -135,7 +180,7 @@ pub async fn run(
                 messages: messages_in.clone(),
                 stop: stop.clone(),
             };
-            tokio::spawn(receiver.run())
+            tasks::spawn_until(&stop, "receiver", receiver.run())
         })
         .collect();
     if !settings.sweep_interval.is_zero() {
@@ -148,13 +193,15 @@ pub async fn run(
             age: settings.sweep_age,
             stop: stop.clone(),
         };
-        sources.push(tokio::spawn(sweeper.run()));
+        sources.push(tasks::spawn_until(&stop, "sweep", sweeper.run()));
     }
     drop(messages_in);
-    let _observing =
-        telemetry.interval().map(|interval| AbortOnDropHandle::new(tokio::spawn(observe(queue.clone(), interval))));
+    let _observing = telemetry
+        .interval()
+        .map(|interval| AbortOnDropHandle::new(tasks::spawn("observer", observe(queue.clone(), interval))));
     let (overdue_in, overdue) = mpsc::channel(OVERDUE);
-    let watch = tokio::spawn(watch_leases(ledger.clone(), settings.lease, overdue_in, stop.clone()));
+    let watching = watch_leases(ledger.clone(), settings.lease, overdue_in, stop.clone());
+    let watch = tasks::spawn_until(&stop, "lease watch", watching);
 
     let worker = Worker {
         roll_forward: RollForward { ledger: ledger.clone(), bucket, reports, progress, halt: halt.clone() },
@@ -176,7 +223,7 @@ pub async fn run(
         bytes: settings.max_bytes.as_u64(),
         messages: settings.max_messages,
     };
-    let window = Window::new(settings.window, limits);
+    let window = Window::new(settings.window, limits, window::offset(ledger.owner(), settings.window));
     tracing::info!(
         consumer = ledger.owner(),
         bucket = settings.bucket,
@@ -248,7 +295,7 @@ impl Flow {
             let is_idle = matches!(hand, Hand::Idle(_));
             metrics().window_objects.record(self.window.objects() as u64, &[]);
             metrics().window_fill.record(self.window.fill(), &[]);
-            let due_in = self.window.due_at(now()).map(|due| due.saturating_sub(now()));
+            let due_in = self.window.due_in(Instant::now());
             let is_due = due_in.is_some_and(|due_in| due_in.is_zero());
             let idle_for = match self.idle_limit {
                 Some(limit) if is_idle && self.window.is_empty() => Some(limit.saturating_sub(last_activity.elapsed())),
@@ -286,7 +333,7 @@ impl Flow {
                     last_activity = Instant::now();
                     for message in messages {
                         // One call's messages are taken together; the window's limits are overstepped by ten at most.
-                        if let Err(message) = self.window.offer(message, now()) {
+                        if let Err(message) = self.window.offer(message, now(), Instant::now()) {
                             self.custody.release(vec![message.id], Duration::ZERO).await;
                         }
                     }
@@ -403,19 +450,17 @@ impl Receiver {
         let (mut finished, mut unreadable) = (Vec::new(), Vec::new());
         for Received { id, message_id, body, receive_count } in received {
             let admission = admit(decode(&body), &self.bucket);
-            for key in admission.refused {
-                tracing::warn!(key, message_id, "announced, but not a file under the incoming prefix; ignored");
+            tell(&admission, &message_id, receive_count);
+            let is_readable = admission.unreadable.is_empty();
+            if !is_readable {
+                unreadable.push(id);
+            } else if admission.events.is_empty() {
+                finished.push(id);
             }
-            let keep = admission.unreadable.is_some();
-            if let Some(reason) = admission.unreadable
-                && receive_count <= 1
-            {
-                tracing::warn!(message_id, "message cannot be read: {reason}; left for the dead-letter queue");
-            }
-            match (admission.events.is_empty(), keep) {
-                (false, _) => messages.push(Message { id, events: admission.events, keep }),
-                (true, true) => unreadable.push(id),
-                (true, false) => finished.push(id),
+            if !admission.events.is_empty() {
+                // What can be read of a message that goes its own way is worked on without it, as what a sweep finds.
+                let id = if is_readable { id } else { self.custody.unheld() };
+                messages.push(Message { id, events: admission.events });
             }
         }
         if !finished.is_empty() {
@@ -425,6 +470,41 @@ impl Receiver {
             self.custody.release(unreadable, UNREADABLE_DELAY).await;
         }
         messages
+    }
+}
+
+/// Counts what a message announces, and says what of it nobody acts upon.
+fn tell(admission: &Admission, message_id: &str, receive_count: u32) {
+    let Admission { events, refused, ignored, unreadable } = admission;
+    let outcomes = [
+        ("accepted", events.len()),
+        ("ignored", ignored.len()),
+        ("refused", refused.len()),
+        ("unreadable", unreadable.len()),
+    ];
+    for (outcome, count) in outcomes {
+        metrics().events.add(count as u64, &label("outcome", outcome));
+    }
+    if let Some(kind) = ignored.first() {
+        tracing::info!(message_id, events = ignored.len(), kind, "announces no new object; ignored");
+    }
+    if let Some(key) = refused.first() {
+        tracing::warn!(
+            message_id,
+            events = refused.len(),
+            key,
+            "announced, but not a file under the incoming prefix; not read"
+        );
+    }
+    // It comes back again and again, and says nothing new.
+    if let Some(reason) = unreadable.first()
+        && receive_count <= 1
+    {
+        tracing::warn!(
+            message_id,
+            events = unreadable.len(),
+            "message cannot be read: {reason}; left for the dead-letter queue"
+        );
     }
 }
 
@@ -501,26 +581,4 @@ fn consumer_name() -> String {
     let host = std::env::var("HOSTNAME").ok().filter(|host| !host.is_empty()).unwrap_or_else(|| "consumer".to_owned());
     let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), now());
     format!("{host}-{}-{random:016x}", std::process::id())
-}
-
-/// The first signal asks to stop; a second one, or the time limit, ends the wait for a committed batch.
-fn stop_on_signal(stop: CancellationToken, halt: CancellationToken, limit: Duration) -> Result<(), StartError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = stop.cancelled() => {}
-        }
-        stop.cancel();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = tokio::time::sleep(limit) => {}
-        }
-        halt.cancel();
-    });
-    Ok(())
 }

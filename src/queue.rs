@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::aws::{AwsError, Kind, explain};
 use crate::metrics::metrics;
+use crate::tasks;
 use crate::window::MessageId;
 
 /// Entries of one batch call:
@@ -322,7 +323,7 @@ impl Custody {
     pub fn keep(queue: Queue) -> (Self, tokio::task::JoinHandle<()>) {
         let (commands, received) = mpsc::channel(COMMANDS);
         let custodian = Custodian { queue, held: HashMap::new() };
-        (Custody { commands, next_id: std::sync::Arc::default() }, tokio::spawn(custodian.run(received)))
+        (Custody { commands, next_id: std::sync::Arc::default() }, tasks::spawn("custodian", custodian.run(received)))
     }
 
     /// A name for what came without a message: whatever is done to it here does nothing.

@@ -1,4 +1,9 @@
 //! What people see: tables without frames, times in UTC, and nothing of a file's name or content that a terminal would obey.
+//!
+//! And how it comes to them: a reader that has gone away (`… | head`) is no failure, and nothing stops for it.
+
+use std::io::{ErrorKind, Write};
+use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
@@ -14,6 +19,22 @@ pub enum Format {
 
 const ONE_LINE_BELOW_THE_HEADING: TableStyle =
     TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+
+/// Why the first thing that could not be said was not.
+static UNSAID: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Says something on standard output, a line or several.
+pub fn say(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    if let Err(error) = writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        let _ = UNSAID.set(error);
+    }
+}
+
+/// Why something that was to be said is not on standard output, though somebody reads there: a full disk, mostly.
+pub fn unsaid() -> Option<&'static std::io::Error> {
+    UNSAID.get().filter(|error| error.kind() != ErrorKind::BrokenPipe)
+}
 
 /// A table. `numbers` says which columns are aligned to the right.
 pub fn table(headings: &[&str], numbers: &[bool], rows: impl Iterator<Item = Vec<String>>) -> String {
@@ -35,11 +56,6 @@ pub fn printable(text: &str) -> String {
         char.is_control() || matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     text.chars().map(|char| if is_harmful(char) { '\u{fffd}' } else { char }).collect()
-}
-
-/// Says something on standard output, a line or several.
-pub fn say(text: &str) {
-    println!("{text}");
 }
 
 /// A point in time, to the second.

@@ -104,11 +104,7 @@ impl Sweeper {
             fail::fail_point!("swept");
             swept.found += found.len() as u64;
             for some in found.chunks(BATCH_ENTRIES) {
-                let message = |event: &ObjectEvent| Message {
-                    id: self.custody.unheld(),
-                    events: vec![event.clone()],
-                    keep: false,
-                };
+                let message = |event: &ObjectEvent| Message { id: self.custody.unheld(), events: vec![event.clone()] };
                 // The consumer stops when nobody receives any more.
                 let _ = self.messages.send(some.iter().map(message).collect()).await;
             }

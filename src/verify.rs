@@ -35,7 +35,7 @@ use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
 use crate::protocol::BatchNumber;
 use crate::row::{date_text, day_of, parse_date, parse_day};
-use crate::show::{Format, printable};
+use crate::show::{Format, printable, say};
 use crate::upsert::Reports;
 
 use batches::Digest;
@@ -151,7 +151,7 @@ impl Findings {
     }
 
     fn print(&self, line: &str) {
-        self.progress.suspend(|| println!("{line}"));
+        self.progress.suspend(|| say(line));
     }
 
     /// Two accounts disagree.
@@ -179,18 +179,16 @@ impl Findings {
         self.progress.finish_and_clear();
         let Findings { differences, curated_rows, items, listings, batches, archived_files, .. } = self;
         match self.format {
-            Format::Table => println!(
+            Format::Table => say(&format!(
                 "{curated_rows} curated rows, {items} report items, {listings} listings, {archived_files} archived files of {batches} \
                  batches: {}",
                 if differences == 0 { "all agree".to_owned() } else { format!("{differences} differences") }
-            ),
-            Format::Json => println!(
-                "{}",
-                serde_json::json!({"summary": {
-                    "curated_rows": curated_rows, "report_items": items, "listings": listings, "batches": batches,
-                    "archived_files": archived_files, "differences": differences,
-                }})
-            ),
+            )),
+            Format::Json => say(&serde_json::json!({"summary": {
+                "curated_rows": curated_rows, "report_items": items, "listings": listings, "batches": batches,
+                "archived_files": archived_files, "differences": differences,
+            }})
+            .to_string()),
         }
         if differences == 0 { Ok(()) } else { Err(VerifyError::Differences(differences)) }
     }

@@ -5,7 +5,14 @@
 //!
 //! Run by `make chaos SECONDS=120 SEED=1`. What happens is drawn from the seed; when it happens depends on the machine too.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs
+)]
 
 mod permissions;
 mod proxy;

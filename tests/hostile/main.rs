@@ -1,6 +1,13 @@
 //! Hostile input: bad files, bad messages, and bytes that a fuzzer found interesting, each with the answer it must get.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs
+)]
 
 mod files;
 mod messages;

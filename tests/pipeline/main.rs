@@ -2,7 +2,14 @@
 //!
 //! Run by `make test` (LocalStack) and `make test-ministack`; both give each test process a stack of its own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs
+)]
 
 mod health;
 mod operators;
