@@ -1,8 +1,9 @@
 //! `music-streams dead-letters`: what lies in the dead-letter queue and why, and the way back.
 //!
-//! A message ends there after its last receive, whyever it came back each time. Nobody can read it: that is told from its body. Or it
-//! can be read, and its objects were not done each time: what became of them since is told from the ledger. Looking takes each message
-//! for a moment and gives it back; moving them back to the main queue is done by SQS itself.
+//! A message ends there after its last receive, whyever it came back each time. Nobody can read it: that is told from
+//! its body. Or it can be read, and its objects were not done each time: what became of them since is told from the
+//! ledger. Looking takes each message for a moment and gives it back; moving them back to the main queue is done by SQS
+//! itself.
 
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 //! * Who it is, for the resource attributes of its telemetry:
 //!   <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4-fargate.html>.
 //! * That it must not be scaled in, from the commit of a batch to its end, for an hour at the most:
-//!   <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-scale-in-protection-endpoint.html>. A task that is scaled in all the
-//!   same loses nothing; the next consumer only takes a lease longer.
+//!   <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-scale-in-protection-endpoint.html>. A task that
+//!   is scaled in all the same loses nothing; the next consumer only takes a lease longer.
 //!
 //! Elsewhere both do nothing.
 
@@ -104,7 +104,8 @@ fn attributes(container: ContainerMetadata, task: TaskMetadata) -> Vec<KeyValue>
     .collect()
 }
 
-/// Keeps the task from being scaled in while somebody asks for it. The calls run beside what is protected and never hold it up.
+/// Keeps the task from being scaled in while somebody asks for it. The calls run beside what is protected and never
+/// hold it up.
 #[derive(Debug)]
 pub struct ScaleInProtection {
     wanted: Option<watch::Sender<bool>>,
@@ -154,9 +155,9 @@ struct Times {
     first_pause: Duration,
 }
 
-/// Tells the agent what is wanted whenever that changes, again and again until it is done. Protection lasts for an hour from when it was
-/// wanted and is not renewed: a batch that takes longer than that is stuck, and must not keep a deployment that would mend it from
-/// replacing its task.
+/// Tells the agent what is wanted whenever that changes, again and again until it is done. Protection lasts for an hour
+/// from when it was wanted and is not renewed: a batch that takes longer than that is stuck, and must not keep a
+/// deployment that would mend it from replacing its task.
 async fn ask(client: reqwest::Client, url: String, mut changes: watch::Receiver<bool>, times: Times) {
     let (mut since, mut pause, mut is_said) = (Instant::now(), times.first_pause, false);
     let mut wait = Duration::MAX;

@@ -1,13 +1,14 @@
 //! Notifications: from the body of a queue message to the objects it announces.
 //!
 //! First stage of the flow, and pure. One message can come in four forms, and all of them are understood without being
-//! told which is used: an S3 event notification sent straight to the queue, the same through SNS (wrapped in an envelope
-//! or raw), and an EventBridge event. Promises:
+//! told which is used: an S3 event notification sent straight to the queue, the same through SNS (wrapped in an
+//! envelope or raw), and an EventBridge event. Promises:
 //!
-//! * Every record of a message is looked at, and ends as one of four: accepted, ignored, refused or unreadable; one that cannot be read
-//!   does not take the others with it.
-//! * What comes out is bounded: an object's identity fits into the ledger's keys and into a request for it, and what a reason quotes is
-//!   short. Records are as many as a message of SQS has room for (1 MiB), and JSON is 128 levels deep at the most.
+//! * Every record of a message is looked at, and ends as one of four: accepted, ignored, refused or unreadable; one
+//!   that cannot be read does not take the others with it.
+//! * What comes out is bounded: an object's identity fits into the ledger's keys and into a request for it, and what a
+//!   reason quotes is short. Records are as many as a message of SQS has room for (1 MiB), and JSON is 128 levels deep
+//!   at the most.
 //! * Unknown fields and every 2.x event version are accepted.
 //! * Keys are decoded as their form encodes them: S3 notifications are form-encoded (`+` is a space, `%2B` a plus),
 //!   EventBridge keys are plain.
@@ -36,12 +37,13 @@ const MAX_ENCODED_KEY_BYTES: usize = 3 * MAX_KEY_BYTES;
 /// S3's eTags are 32 hexadecimal digits, and a dash and the number of parts where there are several:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html>.
 const MAX_ETAG_BYTES: usize = 128;
-/// S3 says that version ids have at most 1,024 bytes, and so have sort keys in DynamoDB, of which the ledger's begin with `version#`. Those
-/// that S3 gives out are of 32.
+/// S3 says that version ids have at most 1,024 bytes, and so have sort keys in DynamoDB, of which the ledger's begin
+/// with `version#`. Those that S3 gives out are of 32.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/versioning-workflows.html>,
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
 const MAX_VERSION_ID_BYTES: usize = 1024 - "version#".len();
-/// S3's largest object (48.8 TiB) is of 10,000 parts of 5 GiB: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
+/// S3's largest object (48.8 TiB) is of 10,000 parts of 5 GiB:
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
 const MAX_OBJECT_BYTES: u64 = 10_000 * (5 << 30);
 /// What a reason quotes of what it is about.
 const QUOTED_CHARS: usize = 64;
@@ -57,8 +59,8 @@ pub enum Version {
 }
 
 impl Version {
-    /// The version id where there is a real one, else the eTag. Objects written while versioning is off or suspended carry
-    /// the version id "null", which a later write reuses.
+    /// The version id where there is a real one, else the eTag. Objects written while versioning is off or suspended
+    /// carry the version id "null", which a later write reuses.
     pub fn new<'a, E>(id: Option<&str>, etag: impl FnOnce() -> Result<&'a str, E>) -> Result<Self, E> {
         match id {
             Some(id) if !id.is_empty() && id != "null" => Ok(Version::Id(id.to_owned())),
@@ -105,8 +107,8 @@ pub struct Notification {
     pub events: Vec<ObjectEvent>,
     /// The kinds of the records that announce something else: a test, a deletion, a restore. One for each record.
     pub ignored: Vec<String>,
-    /// Why a record, or the whole message, could not be read; one reason for each. Such a message is never deleted: SQS moves it to the
-    /// dead-letter queue after its receives.
+    /// Why a record, or the whole message, could not be read; one reason for each. Such a message is never deleted: SQS
+    /// moves it to the dead-letter queue after its receives.
     pub unreadable: Vec<String>,
 }
 

@@ -1,11 +1,12 @@
 //! Health: whether the consumer should get work, and whether it should be replaced.
 //!
-//! * **Ready**: queue, bucket, tables and catalogue have answered, it is not stopping, and no service has failed for long.
-//! * **Live**: it has started, and no batch at work stands still. While a service fails that is not held against it: a new process would
-//!   meet the same.
+//! * **Ready**: queue, bucket, tables and catalogue have answered, it is not stopping, and no service has failed for
+//!   long.
+//! * **Live**: it has started, and no batch at work stands still. While a service fails that is not held against it: a
+//!   new process would meet the same.
 //!
-//! Both are answered over HTTP (`/ready` and `/live`: 200, or 503 with the reason), and by `music-streams health`, which needs no shell
-//! and no `curl` in the container.
+//! Both are answered over HTTP (`/ready` and `/live`: 200, or 503 with the reason), and by `music-streams health`,
+//! which needs no shell and no `curl` in the container.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -74,8 +75,8 @@ pub struct Health {
 }
 
 impl Health {
-    /// Of a consumer that is starting. It is unready when a service fails for `unready_after`, and dead when a batch stands still for
-    /// `stuck_after`.
+    /// Of a consumer that is starting. It is unready when a service fails for `unready_after`, and dead when a batch
+    /// stands still for `stuck_after`.
     pub fn new(requests: Requests, stop: CancellationToken, unready_after: Duration, stuck_after: Duration) -> Self {
         Health { requests, progress: Progress::default(), started: Arc::default(), stop, unready_after, stuck_after }
     }

@@ -1,8 +1,9 @@
 //! The log: lines on standard error, for which nothing waits.
 //!
-//! A thread of its own writes them. Where nobody reads standard error, or nobody has it open any more, lines are lost and work is not:
-//! they wait in a queue that is bounded in bytes, what finds no place there is counted and dropped, and errors of writing are no news to
-//! anybody. Who ends the process waits for the queue with [`flush`], and no longer than it says.
+//! A thread of its own writes them. Where nobody reads standard error, or nobody has it open any more, lines are lost
+//! and work is not: they wait in a queue that is bounded in bytes, what finds no place there is counted and dropped,
+//! and errors of writing are no news to anybody. Who ends the process waits for the queue with [`flush`], and no longer
+//! than it says.
 
 use std::io::Write;
 use std::sync::LazyLock;

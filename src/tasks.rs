@@ -1,9 +1,9 @@
 //! Tasks: whatever runs beside the main task, each under a name, and one rule for them all: dead means dead.
 //!
-//! A consumer that lost one of its tasks would look alive and do half of its work. So a panic anywhere ends the process, after it has said
-//! in which task and where ([`end_on_panic`]), and so does a task that ends though it should not ([`spawn_until`], [`end`]). Whoever
-//! started the process starts it again, and the protocol makes that safe. Only computations are contained ([`contain`]): what they work on
-//! is input, and whoever asked for it is told.
+//! A consumer that lost one of its tasks would look alive and do half of its work. So a panic anywhere ends the
+//! process, after it has said in which task and where ([`end_on_panic`]), and so does a task that ends though it should
+//! not ([`spawn_until`], [`end`]). Whoever started the process starts it again, and the protocol makes that safe. Only
+//! computations are contained ([`contain`]): what they work on is input, and whoever asked for it is told.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

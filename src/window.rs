@@ -5,11 +5,11 @@
 //! * **W1** A window opens with its first message. Its edge is the next multiple of the window length, counted from the
 //!   Unix epoch, strictly after that moment: windows are aligned to the clock. Each consumer's edges come by its own
 //!   [`offset`] later, so that not all begin their batches in the same second.
-//! * **W2** A window is due at its edge, or at once when it is full. The clock says how far that is when the window opens,
-//!   and is not asked again: should it jump, the window is due when it would have been.
+//! * **W2** A window is due at its edge, or at once when it is full. The clock says how far that is when the window
+//!   opens, and is not asked again: should it jump, the window is due when it would have been.
 //! * **W3** It is full when it holds at least [`Limits::objects`] objects, [`Limits::bytes`] bytes or
-//!   [`Limits::messages`] messages. A full window takes no further message; before, it takes a message whole, so a limit
-//!   is overstepped by one message at the most.
+//!   [`Limits::messages`] messages. A full window takes no further message; before, it takes a message whole, so a
+//!   limit is overstepped by one message at the most.
 //! * **W4** A due window that nobody takes yet goes on filling until it is full.
 //! * **W5** An object announced several times is in the window once; its messages all wait for it.
 //! * **W6** Every message that was taken comes out exactly once, from [`Window::close`]. An empty window never does.
@@ -87,8 +87,8 @@ impl Window {
         Window { length, limits, offset, due_at: None, bytes: 0, positions, content }
     }
 
-    /// Takes a message, or gives it back when the window is full (W3). The moment is given twice: `time` is what the clock
-    /// says, since the Unix epoch, and decides where the edge is; `now` is what it is waited by.
+    /// Takes a message, or gives it back when the window is full (W3). The moment is given twice: `time` is what the
+    /// clock says, since the Unix epoch, and decides where the edge is; `now` is what it is waited by.
     pub fn offer(&mut self, message: Message, time: Duration, now: Instant) -> Result<(), Message> {
         if self.is_full() {
             return Err(message);
@@ -160,7 +160,8 @@ impl Window {
     }
 }
 
-/// How much later than the multiples of `length` the windows of a consumer of this name close: a few seconds at the most.
+/// How much later than the multiples of `length` the windows of a consumer of this name close: a few seconds at the
+/// most.
 pub fn offset(consumer: &str, length: Duration) -> Duration {
     let largest = LARGEST_OFFSET.min(length / LARGEST_OFFSET_PART);
     let mut hasher = DefaultHasher::new();
