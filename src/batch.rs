@@ -24,7 +24,6 @@ use crate::event::{ObjectEvent, ObjectId};
 use crate::health::Progress;
 use crate::layout::{self, Places};
 use crate::ledger::{Claim, Ledger};
-use crate::listening_file::BadObject;
 use crate::manifest::{Counts, DeltaFileError, Fate, Manifest, ManifestObject};
 use crate::metrics::{label, metrics};
 use crate::protocol::{BatchNumber, Entry, State};
@@ -135,7 +134,7 @@ impl Worker {
         let mut finishes = vec![Finish::Undone; window.objects.len()];
         let mut unusable = HashMap::new();
         let mut backoff = Backoff::default();
-        // Nearly always one batch. More when the objects together touch too many report items for one.
+        // Nearly always one batch. More when the objects together touch too many report items for one, or too large ones.
         let mut pending = vec![(0..window.objects.len()).collect::<Vec<_>>()];
         while let Some(objects) = pending.pop() {
             let work = Work { events: &window.objects, positions: &objects, unusable: &unusable };
@@ -158,10 +157,9 @@ impl Worker {
                     unusable.insert(object, outcome);
                     pending.push(objects);
                 }
-                Err(BatchError::Prepare(PrepareError::TooManyItems)) => match objects.as_slice() {
+                Err(BatchError::Prepare(PrepareError::TooLarge(reason))) => match objects.as_slice() {
                     [single] => {
-                        let limit = self.limits.report_items;
-                        unusable.insert(*single, Outcome::Bad(BadObject::TooManyItems { limit }));
+                        unusable.insert(*single, Outcome::Bad(reason));
                         pending.push(objects);
                     }
                     several => {

@@ -34,6 +34,7 @@ use crate::event::{admit, decode};
 use crate::health::Health;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
+use crate::memory::Memory;
 use crate::metrics::{label, metrics};
 use crate::protocol::{BatchNumber, Entry, LeaseWatch};
 use crate::queue::{Backlog, Custody, MAX_IN_FLIGHT_MESSAGES, Queue, Received};
@@ -87,6 +88,7 @@ pub async fn run(
         None => None,
     };
 
+    let memory = Memory::of(settings.max_memory);
     let queue = Queue::new(clients.sqs, settings.queue_url.clone(), settings.visibility_timeout);
     let bucket = Bucket::new(clients.s3, settings.bucket.clone());
     let ledger =
@@ -104,7 +106,7 @@ pub async fn run(
         bucket.check(),
         skip_taken_numbers(&ledger, &bucket),
         reports.check(),
-        CatalogueSource::load(bucket.clone())
+        CatalogueSource::load(bucket.clone(), memory.catalogue())
     );
     // All that is wrong is said at once: permissions are rarely missing one at a time.
     let problems: Vec<String> = [queue_answers, bucket_answers, ledger_answers, reports_answer]
@@ -160,6 +162,7 @@ pub async fn run(
         limits: transform::Limits {
             object_bytes: settings.max_object_size.as_u64(),
             report_items: settings.max_report_items,
+            memory,
             rows: limiter(settings.max_rows_per_second),
         },
         lease: settings.lease,

@@ -18,6 +18,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytesize::ByteSize;
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use governor::{Quota, RateLimiter};
@@ -33,7 +34,9 @@ use crate::event::{ObjectEvent, ObjectId, Version};
 use crate::health::Progress;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
+use crate::listening_file::BadObject;
 use crate::manifest::{DeltaFileError, Fate, Manifest, ManifestObject};
+use crate::memory::Memory;
 use crate::protocol::BatchNumber;
 use crate::report::{Attributes, Delta, Figures, Key, Report};
 use crate::row::{date_text, parse_day};
@@ -47,6 +50,8 @@ const END_BYTES: [usize; 2] = [64 * 1024, 64 * 1024 * 1024];
 const OPEN_AHEAD: usize = 16;
 /// Looks at items that consumers changed meanwhile, before they are left as they are.
 const LOOKS: usize = 3;
+/// Bytes of memory that the figures of an item take, with their key and names, in a table with room for more, besides their sketch.
+const FIGURES_BYTES: usize = 1024;
 /// How long batches at work are waited for.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// Between two looks at whether they are finished.
@@ -79,9 +84,11 @@ pub struct ReplayQuery {
     #[arg(long, env = "MUSIC_STREAMS_TABLE_PREFIX", value_name = "TEXT", default_value = "")]
     table_prefix: String,
 
+    /// Memory that the process may take; a day whose figures need more ends it [default: what its container may have, or 2GiB]
+    #[arg(long, env = "MUSIC_STREAMS_MAX_MEMORY", value_name = "SIZE")]
+    max_memory: Option<ByteSize>,
+
     /// Report items in memory at a time: those of a batch, or of a day that is rebuilt; with more, it ends
-    ///
-    /// Some 500 bytes each where listeners are few, 16 KiB at the most.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..), value_name = "COUNT")]
     max_report_items: u32,
 
@@ -153,8 +160,13 @@ pub enum ReplayError {
         "the bucket has curated files of batch {0}, which the ledger does not know; start a consumer once, which mends that, then begin again"
     )]
     Forgotten(BatchNumber),
-    /// More report items than the memory is for.
-    #[error("the day has more than {0} report items; give a higher --max-report-items, and the memory for it")]
+    /// More figures than the memory is for.
+    #[error(
+        "the figures of the day do not fit into the memory of {0} bytes; give a higher --max-memory, and the memory for it"
+    )]
+    TooMuchMemory(u64),
+    /// More report items than were allowed.
+    #[error("the day has more than {0} report items; give a higher --max-report-items")]
     TooManyItems(u32),
     /// Consumers kept changing the same items.
     #[error("{0} items got new batches again and again and are as consumers left them; begin again when less comes in")]
@@ -173,7 +185,8 @@ impl ReplayQuery {
         let (prefix, concurrency) = (self.table_prefix.clone(), self.write_concurrency);
         let reports = Reports::new(clients.dynamodb, prefix, concurrency, writes, Progress::default());
         reports.check().await?;
-        let catalogue = CatalogueSource::load(bucket.clone()).await?.latest().await;
+        let catalogue =
+            CatalogueSource::load(bucket.clone(), Memory::of(self.max_memory).catalogue()).await?.latest().await;
         let replay = Replay { query: &self, bucket, ledger, reports, catalogue, progress: progress_bar() };
         for &day in &self.days {
             let done = if self.rebuild { replay.rebuild(day).await } else { replay.apply_again(day).await };
@@ -245,7 +258,7 @@ impl Replay<'_> {
                     apply(deltas).await?;
                 }
             } else {
-                let (_, deltas) = self.prepare(batch, curated, Scope::FiguresOf(day)).await?;
+                let (_, deltas) = self.prepare(batch, curated, Scope::FiguresOf(day), 0).await?;
                 let mut deltas = pin!(deltas);
                 while let Some(deltas) = deltas.try_next().await.map_err(|error| self.explained(error))? {
                     apply(deltas).await?;
@@ -340,9 +353,10 @@ impl Replay<'_> {
         *count = batches.len();
         self.begin(format!("{} rebuild", date_text(day)), batches.len());
         let mut figures: HashMap<Key, (Figures, Attributes)> = HashMap::new();
+        let mut bytes = 0;
         for (batch, curated) in batches {
             let scope = if is_first { Scope::Day(day) } else { Scope::FiguresOf(day) };
-            let prepared = self.prepare(batch, &curated, scope).await;
+            let prepared = self.prepare(batch, &curated, scope, bytes).await;
             if prepared.is_err() && is_first {
                 // What it had begun to upload, nobody will complete. That it failed is what counts.
                 let prefix = layout::curated_prefix(&date_text(day));
@@ -353,12 +367,18 @@ impl Replay<'_> {
             while let Some(deltas) = deltas.try_next().await.map_err(|error| self.explained(error))? {
                 for Delta { key, figures: added, attributes } in deltas {
                     if only.is_none_or(|only| only.contains(&key)) {
-                        let (sum, names) = figures.entry(key).or_default();
+                        let id_bytes = key.id.len();
+                        let (sum, names) = figures.entry(key).or_insert_with(|| {
+                            bytes += FIGURES_BYTES + id_bytes;
+                            Default::default()
+                        });
+                        let before = sum.distinct.memory_bytes();
                         sum.merge(&added);
+                        bytes += sum.distinct.memory_bytes().saturating_sub(before);
                         names.update(attributes);
                     }
                 }
-                self.bound(&figures)?;
+                self.bound(&figures, bytes)?;
             }
             if is_first {
                 self.publish(&uploads, &curated).await?;
@@ -368,11 +388,15 @@ impl Replay<'_> {
         Ok((figures, last))
     }
 
-    fn bound(&self, figures: &HashMap<Key, (Figures, Attributes)>) -> Result<(), ReplayError> {
-        match self.query.max_report_items {
-            most if figures.len() > most as usize => Err(ReplayError::TooManyItems(most)),
-            _ => Ok(()),
+    fn bound(&self, figures: &HashMap<Key, (Figures, Attributes)>, bytes: usize) -> Result<(), ReplayError> {
+        let (most, memory) = (self.query.max_report_items, Memory::of(self.query.max_memory));
+        if figures.len() > most as usize {
+            return Err(ReplayError::TooManyItems(most));
         }
+        if bytes > memory.lasting().saturating_sub(self.catalogue.memory_bytes()) {
+            return Err(ReplayError::TooMuchMemory(memory.bytes()));
+        }
+        Ok(())
     }
 
     /// Puts the curated files of a batch and day in the place of those that there are.
@@ -399,7 +423,7 @@ impl Replay<'_> {
                 if let Some(key) = parse_key(report, &item) {
                     figures.entry(key).or_default();
                 }
-                self.bound(figures)?;
+                self.bound(figures, figures.len() * FIGURES_BYTES)?;
             }
         }
         Ok(())
@@ -430,15 +454,22 @@ impl Replay<'_> {
         Ok(batches)
     }
 
-    /// Reads a batch's archived files as the batch did, and does not go on with fewer rows than it counted.
+    /// Reads a batch's archived files as the batch did, and does not go on with fewer rows than it counted. So many bytes of figures are in
+    /// memory already.
     async fn prepare(
         &self,
         batch: BatchNumber,
         curated: &[String],
         scope: Scope,
+        lasting_bytes: usize,
     ) -> Result<(Vec<Upload>, impl futures::Stream<Item = Result<Vec<Delta>, PrepareError>>), ReplayError> {
         let Archived { opened_at, files } = self.archived(batch).await?;
-        let limits = Limits { object_bytes: u64::MAX, report_items: self.query.max_report_items as usize, rows: None };
+        let limits = Limits {
+            object_bytes: u64::MAX,
+            report_items: self.query.max_report_items as usize,
+            memory: Memory::of(self.query.max_memory).without(lasting_bytes),
+            rows: None,
+        };
         let (bucket, catalogue) = (self.bucket.clone(), Arc::clone(&self.catalogue));
         let (plan, stop) = (Plan { batch, opened_at, scope }, CancellationToken::new());
         let mut preparation = Preparation::new(bucket, catalogue, plan, limits, stop, Progress::default());
@@ -505,7 +536,10 @@ impl Replay<'_> {
 
     fn explained(&self, error: PrepareError) -> ReplayError {
         match error {
-            PrepareError::TooManyItems => ReplayError::TooManyItems(self.query.max_report_items),
+            PrepareError::TooLarge(BadObject::TooMuchMemory { .. }) => {
+                ReplayError::TooMuchMemory(Memory::of(self.query.max_memory).bytes())
+            }
+            PrepareError::TooLarge(_) => ReplayError::TooManyItems(self.query.max_report_items),
             error => ReplayError::Prepare(error),
         }
     }
