@@ -90,10 +90,10 @@ fn blocks(csv: &str) -> Vec<Block> {
 /// The day's rows in codes.
 fn rows() -> (Rows, Names) {
     let mut dictionary = Dictionary::of(catalogue());
-    let source = dictionary.names().add_source("incoming/a.csv");
+    let source = dictionary.add_source("incoming/a.csv");
     let mut rows = Rows::default();
     for block in blocks(&csv(false)) {
-        rows.append(&block.parse(&an_event(), dictionary.names().catalogue()), source, &mut dictionary);
+        rows.append(&block.parse(dictionary.names().catalogue()), source, &mut dictionary);
     }
     assert_eq!(rows.len(), ROWS);
     (rows, dictionary.names().clone())
@@ -157,7 +157,7 @@ fn parsing(criterion: &mut Criterion) {
         let blocks = blocks(csv);
         group.throughput(Throughput::Bytes(csv.len() as u64));
         group.bench_function(name, |bencher| {
-            bencher.iter(|| blocks.iter().map(|block| block.parse(&an_event(), &catalogue).rows).sum::<u64>());
+            bencher.iter(|| blocks.iter().map(|block| block.parse(&catalogue).rows).sum::<u64>());
         });
     }
     for (name, csv) in [("read blocks of plain lines", &plain), ("read blocks of records", &quoted)] {
@@ -206,7 +206,11 @@ fn folding(criterion: &mut Criterion) {
     let mut group = group(criterion, "aggregate");
     group.throughput(Throughput::Elements(ROWS as u64));
     group.bench_function("fold", |bencher| {
-        bencher.iter_batched_ref(Fold::default, |fold| fold.add(day, &rows, &names), BatchSize::PerIteration);
+        bencher.iter_batched_ref(
+            Fold::default,
+            |fold| fold.add(day, &rows, &names, usize::MAX),
+            BatchSize::PerIteration,
+        );
     });
     for count in [100, 10_000] {
         let mut members = Members::default();
@@ -233,7 +237,7 @@ fn encoding(criterion: &mut Criterion) {
         });
     });
     let mut fold = Fold::default();
-    fold.add(day_of(MIDNIGHT), &rows, &names);
+    fold.add(day_of(MIDNIGHT), &rows, &names, usize::MAX);
     let items: Vec<DeltaRow<'_>> = fold.into_items().map(|item| item.into_row(&names)).collect();
     group.throughput(Throughput::Elements(items.len() as u64));
     group.bench_function("encode deltas", |bencher| bencher.iter(|| columnar::encode_deltas(&items).unwrap()));

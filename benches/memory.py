@@ -1,13 +1,21 @@
 """`make measure-memory`: peak memory and time of the consumer and of the auditor on many large files, on the local stack.
 
-    memory.py [--files 20] [--megabytes 50] [--contents 20] [--tracks 20000] [--users 20000] [-- FLAG ...]
+    memory.py [--files 20] [--megabytes 50] [--contents 20] [--tracks 20000] [--users 20000] [--catalogued 20000]
+              [--uniform] [--gzip] [--rejected] [--only-prepare] [-- FLAG ...]
 
 Flags after -- go to `music-streams run`. The files are seeded and of the shape of real ones: a few tracks are heard very
 often, and all is of one day. With more files than contents, contents repeat under other names, which count anew. With more tracks and listeners the local DynamoDB takes most of an hour.
+
+--catalogued: the catalogue has so many of the tracks and listeners. --uniform: every track is heard as often as any other. --gzip: the files are compressed, and
+--megabytes are those before that. --rejected: every row is one byte that is no row, under the longest key there is. --only-prepare: ends the consumer by force a while after its
+first batch was prepared, as peaks come before that and the local DynamoDB takes long for a million items. A million tracks and listeners in the smallest container:
+
+    memory.py --files 12 --contents 4 --tracks 1000000 --users 1000000 --uniform --gzip --only-prepare -- --max-memory 512MiB
 """
 
 import argparse
 import concurrent.futures
+import gzip
 import io
 import itertools
 import os
@@ -27,6 +35,15 @@ MOST_ROWS = 1_000_000
 MOST_SMALL_BYTES = 1_000_000
 
 
+def compressed(content):
+    """A file as gzip, never in memory whole before that."""
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as file:
+        while piece := content.read(1 << 20):
+            file.write(piece)
+    return packed.getvalue()
+
+
 class Listens(io.RawIOBase):
     """A file. What is longer than a million rows repeats itself, and is never in memory as a whole."""
 
@@ -40,6 +57,14 @@ class Listens(io.RawIOBase):
         self.header, self.body = b"user_id,track_id,listen_time\n", "".join(lines).encode()
         self.bytes = len(self.header) + len(self.body) * (rows // few)
         self.rewind()
+
+    @classmethod
+    def rejected(cls, rows):
+        """A file without a good row."""
+        content = cls.__new__(cls)
+        content.header, content.body = b"user_id,track_id,listen_time\n", b"x\n" * min(rows, MOST_ROWS)
+        content.bytes = len(content.header) + 2 * rows
+        return content.rewind()
 
     def rewind(self):
         self.place, self.left = self.header, self.bytes
@@ -61,16 +86,16 @@ class Listens(io.RawIOBase):
         return b"".join(taken)
 
 
-def catalogue(tracks, users):
-    """Track ids, the cumulated weights they are heard with, and the catalogue's files."""
+def catalogue(tracks, users, catalogued, uniform):
+    """Track ids, the cumulated weights they are heard with, and the catalogue's files, which have so many of them."""
     choose = random.Random(1)
     ids = [f"{choose.getrandbits(110):022x}"[:22] for _ in range(tracks)]
-    weights = list(itertools.accumulate(1 / (rank + 20) for rank in range(tracks)))
+    weights = list(itertools.accumulate(1 if uniform else 1 / (rank + 20) for rank in range(tracks)))
     genres = [f"genre-{number}" for number in range(114)]
     songs = "track_id,track_name,artists,track_genre,duration_ms\n" + "".join(
         f"{track},Song {number},Artist {number % 9000},{choose.choice(genres)},{choose.randrange(60_000, 400_000)}\n"
-        for number, track in enumerate(ids))
-    countries = "user_id,user_country\n" + "".join(f"{user},Country {user % 150}\n" for user in range(1, users + 1))
+        for number, track in enumerate(ids[:catalogued]))
+    countries = "user_id,user_country\n" + "".join(f"{user},Country {user % 150}\n" for user in range(1, min(users, catalogued) + 1))
     return ids, weights, {"reference/songs.csv": songs.encode(), "reference/users.csv": countries.encode()}
 
 
@@ -81,27 +106,35 @@ def main():
     arguments.add_argument("--contents", type=int, default=20)
     arguments.add_argument("--tracks", type=int, default=20_000)
     arguments.add_argument("--users", type=int, default=20_000)
+    arguments.add_argument("--catalogued", type=int, default=20_000)
+    for flag in ("--uniform", "--gzip", "--rejected", "--only-prepare"):
+        arguments.add_argument(flag, action="store_true")
     arguments.add_argument("flags", nargs="*")
     options = arguments.parse_args()
-    tracks, weights, reference = catalogue(options.tracks, options.users)
+    tracks, weights, reference = catalogue(options.tracks, options.users, options.catalogued, options.uniform)
     s3, sqs = local.clients()
     environment = local.deploy(time.strftime("memory-%Y%m%d-%H%M%S"))
     bucket = environment["MUSIC_STREAMS_BUCKET"]
     for key, content in reference.items():
         s3.put_object(Bucket=bucket, Key=key, Body=content)
-    rows = int(options.megabytes * 1_000_000) // ROW_BYTES
+    rows = int(options.megabytes * 1_000_000) // (2 if options.rejected else ROW_BYTES)
     rows -= rows % MOST_ROWS if rows > MOST_ROWS else 0
-    contents = [Listens(number, rows, tracks, weights, options.users) for number in range(min(options.contents, options.files))]
+    contents = [Listens.rejected(rows) if options.rejected else Listens(number, rows, tracks, weights, options.users)
+                for number in range(min(options.contents, options.files))]
+    packed = [compressed(content) for content in contents] if options.gzip else []
+    name = "streams{:06}" + ("-" + "k" * 960 if options.rejected else "") + ".csv"
     total = 0
     for number in range(options.files):
         total += contents[number % len(contents)].bytes
 
     def upload(number):
-        content = contents[number % len(contents)]
-        if content.bytes < MOST_SMALL_BYTES:
-            s3.put_object(Bucket=bucket, Key=f"incoming/streams{number:06}.csv", Body=content.header + content.body)
+        content, key = contents[number % len(contents)], f"incoming/{name.format(number)}"
+        if packed:
+            s3.put_object(Bucket=bucket, Key=key, Body=packed[number % len(packed)])
+        elif content.bytes < MOST_SMALL_BYTES:
+            s3.put_object(Bucket=bucket, Key=key, Body=content.header + content.body)
         else:
-            s3.upload_fileobj(content.rewind(), bucket, f"incoming/streams{number:06}.csv")
+            s3.upload_fileobj(content.rewind(), bucket, key)
         if (number + 1) % max(1, options.files // 20) == 0:
             print(f"  uploaded {number + 1} of {options.files} files", flush=True)
 
@@ -109,22 +142,33 @@ def main():
     with concurrent.futures.ThreadPoolExecutor(8 if contents[0].bytes < MOST_SMALL_BYTES else 1) as uploads:
         for _ in uploads.map(upload, range(options.files)):
             pass
-    del contents
+    largest = max((len(content) for content in packed), default=0)
+    del contents, packed
 
     command = [str(local.BINARY), "run", "--window", "5s", "--log-format", "text", *options.flags]
     started = time.monotonic()
     consumer = subprocess.Popen(command, env={**os.environ, **local.AWS, **environment})
-    local.wait(s3, sqs, environment, consumer, patience_seconds=3600)
+    if options.only_prepare:
+        while not any("manifest" in key for key, _ in local.keys(s3, bucket, "batches/")):
+            if consumer.poll() is not None or time.monotonic() - started > 3600:
+                sys.exit(f"no batch was prepared; the consumer's status is {consumer.returncode}")
+            time.sleep(0.5)
+        time.sleep(20)
+    else:
+        local.wait(s3, sqs, environment, consumer, patience_seconds=3600)
     seconds = time.monotonic() - started
     # The kernel's own high-water mark of resident memory.
     status = Path(f"/proc/{consumer.pid}/status").read_text()
     peak_kib = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
-    consumer.send_signal(signal.SIGTERM)
-    if consumer.wait(timeout=60):
+    consumer.send_signal(signal.SIGKILL if options.only_prepare else signal.SIGTERM)
+    if consumer.wait(timeout=60) and not options.only_prepare:
         sys.exit("the consumer did not end cleanly")
-    print(f"{options.files} files of {options.megabytes:g} MB, {rows * options.files:,} rows, {total:,} bytes: "
+    as_gzip = f" ({largest:,} bytes as gzip)" if largest else ""
+    print(f"{options.files} files of {options.megabytes:g} MB{as_gzip}, {rows * options.files:,} rows, {total:,} bytes: "
           f"peak resident memory {peak_kib / 1024:.0f} MiB, {seconds:.0f} s")
 
+    if options.only_prepare or options.rejected:
+        return
     command = [str(local.BINARY), "verify", "--date", "2024-06-25"]
     started = time.monotonic()
     auditor = subprocess.Popen(command, env={**os.environ, **local.AWS, **environment})

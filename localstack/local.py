@@ -132,10 +132,14 @@ def rejected(s3, bucket):
     say() if reasons else say("none")
     title("Rejected rows, and why")
     rows = [json.loads(line) for key, _ in keys(s3, bucket, "quarantine/rows/") for line in read(key).splitlines()]
+    more = sum(row["unlisted"] for row in rows if "unlisted" in row)
+    rows = [row for row in rows if "unlisted" not in row]
     for reason, count in collections.Counter(row["reason"] for row in rows).most_common():
         first = next(row for row in rows if row["reason"] == reason)
         say(f"{count:>5}  {reason}")
         say(f"       such as line {first['line']} of {first['object']}: {','.join(first['fields'])[:80]}")
+    if more:
+        say(f"… and {more:,} more in files with very many")
     if not rows:
         say("none")
 

@@ -6,16 +6,19 @@
 //! [`DayItem`] for each report item that a row touched.
 
 use std::borrow::Cow;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use crate::block::Parsed;
-use crate::catalogue::{Catalogue, Song};
+use crate::catalogue::{Catalogue, MAX_GENRES, Song};
 use crate::distinct::{Member, Members};
+use crate::memory::{allocated, table_bytes};
 use crate::report::{Report, UNKNOWN};
-use crate::row::day_of;
+use crate::row::{MAX_TRACK_ID_CHARS, day_of};
 
 /// What the codes of a batch stand for. Clones share what they hold, and see what is added later.
 #[derive(Debug, Clone, Default)]
@@ -37,11 +40,6 @@ impl Names {
         &self.catalogue
     }
 
-    /// Registers a source file.
-    pub fn add_source(&self, key: &str) -> u32 {
-        self.sources.push(key.to_owned()) as u32
-    }
-
     /// A source file's key.
     pub fn source(&self, code: u32) -> &str {
         self.sources.get(code as usize).map_or("", String::as_str)
@@ -55,6 +53,15 @@ impl Names {
     /// A track's id.
     pub fn track_id(&self, track: u32) -> &str {
         self.new_track(track).map_or_else(|| self.catalogue.song(track).track_id.as_ref(), |(id, _)| id)
+    }
+
+    /// Bytes of what a track's row says about it.
+    fn text_bytes(&self, track: u32) -> usize {
+        let texts = |song: &Song| {
+            let genres = song.genre_list.map_or(0, |list| self.catalogue.genre_list(list).len());
+            genres + [&song.name, &song.artists].into_iter().flatten().map(|text| text.len()).sum::<usize>()
+        };
+        self.track_id(track).len() + self.song(track).map_or(0, texts)
     }
 
     /// A listener's id.
@@ -89,12 +96,18 @@ impl Names {
     }
 }
 
+/// Bytes of an entry in a list of new tracks and of new listeners; the list notes of each whether it is there yet.
+const LIST_ENTRY_BYTES: (usize, usize) =
+    (std::mem::size_of::<(Arc<str>, Member, bool)>(), std::mem::size_of::<(i64, Member, bool)>());
+
 /// Gives codes to what the catalogue lacks.
 #[derive(Debug, Default)]
 pub struct Dictionary {
     names: Names,
     track_codes: HashMap<Arc<str>, u32, RandomState>,
     user_codes: HashMap<i64, u32, RandomState>,
+    /// Bytes of the ids and of the sources' keys.
+    text_bytes: usize,
 }
 
 impl Dictionary {
@@ -118,8 +131,26 @@ impl Dictionary {
         self.len() == 0
     }
 
+    /// Bytes of memory that the names take, beside the catalogue. Tables are counted as if they were about to grow, when there are an old
+    /// and a new one.
+    pub fn memory_bytes(&self) -> usize {
+        // The lists double as well.
+        let lists = 2 * (self.track_codes.len() * LIST_ENTRY_BYTES.0 + self.user_codes.len() * LIST_ENTRY_BYTES.1);
+        let tables = table_bytes::<Arc<str>, u32>(self.track_codes.capacity())
+            + table_bytes::<i64, u32>(self.user_codes.capacity());
+        lists + 3 * tables + self.text_bytes
+    }
+
+    /// Registers a source file.
+    pub fn add_source(&mut self, key: &str) -> u32 {
+        self.text_bytes += 2 * std::mem::size_of::<String>() + allocated(key.len());
+        self.names.sources.push(key.to_owned()) as u32
+    }
+
     fn track_code(&mut self, id: &Arc<str>) -> u32 {
         *self.track_codes.entry(Arc::clone(id)).or_insert_with(|| {
+            // An Arc has two counters beside its text.
+            self.text_bytes += allocated(16 + id.len());
             let position = self.names.new_tracks.push((Arc::clone(id), Member::of_track(id)));
             (self.names.catalogue.songs() + position) as u32
         })
@@ -134,7 +165,7 @@ impl Dictionary {
 }
 
 /// Good rows, by column, in codes.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Rows {
     /// Codes of the tracks.
     pub tracks: Vec<u32>,
@@ -195,6 +226,43 @@ impl Rows {
         }
     }
 
+    /// The rows in parts, each of which has at most so many bytes of text in its dictionaries, about: nearly always one.
+    pub fn in_parts(&self, text_bytes: usize, names: &Names) -> Vec<Cow<'_, Rows>> {
+        // All that the catalogue has, and an id for each row that it lacks, is more than the rows can have.
+        if names.catalogue().text_bytes() + self.len() * MAX_TRACK_ID_CHARS <= text_bytes {
+            return vec![Cow::Borrowed(self)];
+        }
+        let mut seen = vec![false; self.tracks.iter().max().map_or(0, |&track| track as usize + 1)];
+        let (mut parts, mut start, mut bytes) = (Vec::new(), 0, 0);
+        for (row, &track) in self.tracks.iter().enumerate() {
+            if std::mem::replace(&mut seen[track as usize], true) {
+                continue;
+            }
+            bytes += names.text_bytes(track);
+            if bytes > text_bytes {
+                parts.push(start..row);
+                start = row;
+                seen.fill(false);
+                seen[track as usize] = true;
+                bytes = names.text_bytes(track);
+            }
+        }
+        if parts.is_empty() {
+            return vec![Cow::Borrowed(self)];
+        }
+        parts.push(start..self.len());
+        parts.into_iter().filter(|part| !part.is_empty()).map(|part| Cow::Owned(self.part(part))).collect()
+    }
+
+    fn part(&self, rows: Range<usize>) -> Rows {
+        Rows {
+            tracks: self.tracks[rows.clone()].to_vec(),
+            users: self.users[rows.clone()].to_vec(),
+            times: self.times[rows.clone()].to_vec(),
+            sources: self.sources[rows].to_vec(),
+        }
+    }
+
     /// Splits the rows by report date, in the order in which the days first occur among them.
     pub fn by_day(self) -> Vec<(i32, Rows)> {
         // Neighbours mostly share their day: they are moved together.
@@ -247,34 +315,94 @@ struct Item {
 /// Report items of one day, by code.
 #[derive(Debug, Default)]
 struct Day {
-    tracks: HashMap<u32, Item, RandomState>,
-    genres: HashMap<Option<u16>, Item, RandomState>,
-    users: HashMap<u32, Item, RandomState>,
+    tracks: Items<u32>,
+    genres: Items<Option<u16>>,
+    users: Items<u32>,
 }
+
+/// Report items by code.
+type Items<K> = HashMap<K, Item, RandomState>;
+
+/// Bytes that a table of items will take in addition while it makes room for so many more; none as long as it has that.
+fn growth_bytes<K>(items: &Items<K>, more: usize) -> usize {
+    let is_room = items.capacity() - items.len() >= more;
+    if is_room { 0 } else { table_bytes::<K, Item>((2 * items.capacity()).max(more)) }
+}
+
+impl Day {
+    /// Bytes of its tables.
+    fn table_bytes(&self) -> usize {
+        let of_codes = |items: &Items<u32>| table_bytes::<u32, Item>(items.capacity());
+        of_codes(&self.tracks) + of_codes(&self.users) + table_bytes::<Option<u16>, Item>(self.genres.capacity())
+    }
+
+    /// Bytes that its tables may take in addition before the next look.
+    fn growth_bytes(&self) -> usize {
+        growth_bytes(&self.tracks, RUNS_PER_LOOK)
+            + growth_bytes(&self.users, RUNS_PER_LOOK)
+            + growth_bytes(&self.genres, MAX_GENRES)
+    }
+}
+
+/// Bytes of a day's place among the days, without its tables.
+const DAY_BYTES: usize = 2 * std::mem::size_of::<(i32, Day)>();
+/// Runs of a track's or a listener's rows between two looks at the memory of the report items, and bytes that these grow by.
+const RUNS_PER_LOOK: usize = 64;
+const BYTES_PER_LOOK: usize = 1 << 20;
 
 /// What the rows so far add up to.
 #[derive(Debug, Default)]
 pub struct Fold {
     days: BTreeMap<i32, Day>,
     items: usize,
+    /// Bytes of memory that the items take.
+    bytes: usize,
+    /// It would have taken more than it may, and lacks rows.
+    is_too_large: bool,
     pairs: Pairs,
     /// Listens and milliseconds by listener, for the rows at hand; zero between them.
     of_user: Vec<(u64, u64)>,
 }
 
 impl Fold {
-    /// Adds rows of one day.
-    pub fn add(&mut self, day: i32, rows: &Rows, names: &Names) {
-        let day = self.days.entry(day).or_default();
+    /// Adds rows of one day, within so many bytes of memory. Where they do not suffice, it stops amid the rows before it takes more:
+    /// then it [`Fold::is_too_large`], and of no use any more.
+    pub fn add(&mut self, day: i32, rows: &Rows, names: &Names, limit_bytes: usize) {
+        if self.is_too_large {
+            return;
+        }
+        let day = match self.days.entry(day) {
+            Entry::Occupied(day) => day.into_mut(),
+            Entry::Vacant(place) => {
+                self.bytes += DAY_BYTES;
+                place.insert(Day::default())
+            }
+        };
         let mut items = 0;
         let touched = |items: &mut usize, item: &Item| *items += usize::from(item.listens == 0);
 
         self.pairs.set(&rows.tracks, &rows.users);
         let greatest = rows.users.iter().max().map_or(0, |&user| user as usize + 1);
         if self.of_user.len() < greatest {
+            self.bytes += (greatest - self.of_user.len()) * std::mem::size_of::<(u64, u64)>();
+            self.of_user.reserve_exact(greatest - self.of_user.len());
             self.of_user.resize(greatest, (0, 0));
         }
-        for run in self.pairs.runs() {
+        self.bytes -= day.table_bytes();
+        let (mut bytes, mut last_look) = (self.bytes, self.bytes);
+        // Tables take their memory at once when they double, so they are asked beforehand; sets take it little by little.
+        let mut is_room = |number: usize, bytes: usize, day: &Day| {
+            if !number.is_multiple_of(RUNS_PER_LOOK) && bytes <= last_look + BYTES_PER_LOOK {
+                return true;
+            }
+            last_look = bytes;
+            bytes + day.table_bytes() + day.growth_bytes() <= limit_bytes
+        };
+        for (number, run) in self.pairs.runs().enumerate() {
+            if !is_room(number, bytes, day) {
+                self.is_too_large = true;
+                return;
+            }
             let (track, listens) = (Pairs::first(run[0]), run.len() as u64);
             let song = names.song(track);
             let duration_ms = song.map_or(0, |song| u64::from(song.duration_ms));
@@ -288,7 +416,7 @@ impl Fold {
                 touched(&mut items, item);
                 item.listens += listens;
                 item.listening_ms += listens * duration_ms;
-                item.members.extend(listeners.clone());
+                bytes += item.members.extend(listeners.clone());
             };
             count(day.tracks.entry(track).or_default());
             match song.map(|song| song.genres.as_slice()) {
@@ -299,16 +427,32 @@ impl Fold {
             }
         }
         self.pairs.swap_distinct();
-        for run in self.pairs.runs() {
+        for (number, run) in self.pairs.runs().enumerate() {
+            if !is_room(number, bytes, day) {
+                self.is_too_large = true;
+                return;
+            }
             let user = Pairs::first(run[0]);
             let (listens, listening_ms) = std::mem::take(&mut self.of_user[user as usize]);
             let item = day.users.entry(user).or_default();
             touched(&mut items, item);
             item.listens += listens;
             item.listening_ms += listening_ms;
-            item.members.extend(run.iter().map(|&pair| names.track_member(Pairs::second(pair))));
+            bytes += item.members.extend(run.iter().map(|&pair| names.track_member(Pairs::second(pair))));
         }
         self.items += items;
+        self.bytes = bytes + day.table_bytes();
+        self.is_too_large = self.bytes > limit_bytes;
+    }
+
+    /// Whether it was to take more memory than it may. It lacks rows then.
+    pub fn is_too_large(&self) -> bool {
+        self.is_too_large
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Report items touched so far: what memory and the delta file grow with.
@@ -375,6 +519,16 @@ pub struct DayItem {
 }
 
 impl DayItem {
+    /// Bytes of the item in names, at the most.
+    pub fn row_bytes(&self, names: &Names) -> usize {
+        let text = match self.of {
+            Of::Track(track) => names.text_bytes(track),
+            // Genres and countries are short.
+            Of::Genre(_) | Of::Listener(_) => 0,
+        };
+        std::mem::size_of::<DeltaRow<'_>>() + self.item.members.sketch_bytes() + text
+    }
+
     /// The item in names.
     pub fn into_row(self, names: &Names) -> DeltaRow<'_> {
         let DayItem { day, of, item: Item { listens, listening_ms, members } } = self;
@@ -509,7 +663,7 @@ mod tests {
         rows.append(&crate::block::tests::parse(&lines, dictionary.names().catalogue()), 0, dictionary);
         assert_eq!(rows.len(), listens.len());
         for (day, rows) in rows.by_day() {
-            fold.add(day, &rows, dictionary.names());
+            fold.add(day, &rows, dictionary.names(), usize::MAX);
         }
     }
 
@@ -595,6 +749,87 @@ mod tests {
             prop_assert_eq!(&folded(&[&a, &b], &catalogue), &expected);
             prop_assert_eq!(&folded(&[&b, &a], &catalogue), &expected);
         }
+    }
+
+    /// Rows of so many tracks and listeners that the catalogue lacks, each track heard so often.
+    fn new_rows(tracks: usize, users: usize, listens: usize, dictionary: &mut Dictionary) -> Rows {
+        let line = |row: usize| format!("{},new-{},2024-06-25 00:00:05\n", 1000 + row * 7919 % users, row % tracks);
+        let lines: String = (0..tracks * listens).map(line).collect();
+        let mut rows = Rows::default();
+        rows.append(&crate::block::tests::parse(&lines, dictionary.names().catalogue()), 0, dictionary);
+        rows
+    }
+
+    /// The account is checked against what it is made of, found another way: by looking at every item.
+    #[tokio::test]
+    async fn a_fold_knows_the_bytes_it_takes() {
+        let mut dictionary = Dictionary::of(Arc::new(catalogue().await));
+        let mut fold = Fold::default();
+        for (day, tracks, users, listens) in [(1, 3000, 2000, 4), (2, 5, 6000, 5000), (1, 10, 9000, 3000), (3, 1, 1, 1)]
+        {
+            let rows = new_rows(tracks, users, listens, &mut dictionary);
+            fold.add(day, &rows, dictionary.names(), usize::MAX);
+        }
+        let items = |day: &Day| {
+            let of_codes = day.tracks.values().chain(day.users.values()).chain(day.genres.values());
+            of_codes.map(|item| item.members.memory_bytes()).sum::<usize>()
+        };
+        let members: usize = fold.days.values().map(items).sum();
+        let tables: usize = fold.days.values().map(Day::table_bytes).sum();
+        let of_user = std::mem::size_of_val(fold.of_user.as_slice());
+        assert_eq!(fold.memory_bytes(), members + tables + of_user + 3 * DAY_BYTES);
+        assert!(members > 100_000 && tables > 100_000, "{members} {tables}");
+    }
+
+    #[tokio::test]
+    async fn a_fold_stops_before_it_takes_more_than_it_may() {
+        let mut dictionary = Dictionary::of(Arc::new(catalogue().await));
+        for (tracks, users, listens) in [(50_000, 40_000, 1), (20, 20_000, 10_000), (2000, 2000, 100)] {
+            let rows = new_rows(tracks, users, listens, &mut dictionary);
+            let mut fold = Fold::default();
+            fold.add(1, &rows, dictionary.names(), usize::MAX);
+            let needed = fold.memory_bytes();
+            assert!(!fold.is_too_large());
+            for limit in [needed / 8, needed / 3, needed - 1] {
+                let mut fold = Fold::default();
+                fold.add(1, &rows, dictionary.names(), limit);
+                assert!(fold.is_too_large(), "{limit} of {needed}");
+                let day = &fold.days[&1];
+                let of_codes = day.tracks.values().chain(day.users.values()).chain(day.genres.values());
+                let members: usize = of_codes.map(|item| item.members.memory_bytes()).sum();
+                let taken = members + day.table_bytes();
+                assert!(taken <= limit + (2 << 20), "{taken}, and {limit} were allowed");
+                // It stays so, whatever comes.
+                fold.add(2, &rows, dictionary.names(), usize::MAX);
+                assert!(fold.is_too_large());
+            }
+            let mut fold = Fold::default();
+            // A table that doubles is there twice for a while.
+            fold.add(1, &rows, dictionary.names(), 2 * needed + (1 << 20));
+            assert!(!fold.is_too_large());
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_whose_dictionaries_would_be_large_are_parted() {
+        let songs: String = (0..1000).map(|song| format!("s{song:03},{},X,pop,1\n", "n".repeat(500))).collect();
+        let songs = format!("track_id,track_name,artists,track_genre,duration_ms\n{songs}");
+        let catalogue = Catalogue::parse(songs.as_bytes(), USERS.as_bytes()).await.unwrap();
+        let mut dictionary = Dictionary::of(Arc::new(catalogue));
+        let lines: String = (0..5000).map(|row| format!("1,s{:03},2024-06-25 00:00:05\n", row * 7 % 1000)).collect();
+        let mut rows = Rows::default();
+        rows.append(&crate::block::tests::parse(&lines, dictionary.names().catalogue()), 0, &mut dictionary);
+        let names = dictionary.names();
+        assert_eq!(rows.in_parts(1 << 20, names).len(), 1, "each name once in a dictionary, however many rows have it");
+        let parts = rows.in_parts(100_000, names);
+        assert_eq!(parts.iter().flat_map(|part| part.tracks.clone()).collect::<Vec<_>>(), rows.tracks);
+        assert_eq!(parts.iter().map(|part| part.len()).sum::<usize>(), rows.len());
+        for part in &parts {
+            let tracks: HashSet<u32> = part.tracks.iter().copied().collect();
+            assert!(tracks.iter().map(|&track| names.text_bytes(track)).sum::<usize>() <= 100_000);
+        }
+        assert!(parts.len() < 50, "{}", parts.len());
+        assert_eq!(rows.in_parts(1, names).len(), 5000, "a row at the least");
     }
 
     #[tokio::test]

@@ -32,7 +32,6 @@ use crate::ecs::ScaleInProtection;
 use crate::event::{ObjectEvent, ObjectId};
 use crate::layout::{self, Places};
 use crate::ledger::Claim;
-use crate::listening_file::BadObject;
 use crate::manifest::{Counts, Fate, Manifest, ManifestObject};
 use crate::metrics::{label, metrics};
 use crate::pace::Pace;
@@ -191,11 +190,10 @@ impl Worker {
                     groups.push(group);
                     continue;
                 }
-                Err(BatchError::Prepare(PrepareError::TooManyItems)) => {
+                Err(BatchError::Prepare(PrepareError::TooLarge(reason))) => {
                     match group.positions[..] {
                         [single] => {
-                            let limit = self.limits.report_items;
-                            unusable.insert(single, Outcome::Bad(BadObject::TooManyItems { limit }));
+                            unusable.insert(single, Outcome::Bad(reason));
                             groups.push(group);
                         }
                         _ => groups.extend(group.halves()),

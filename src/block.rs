@@ -23,13 +23,15 @@ use foldhash::fast::RandomState;
 use memchr::{memchr, memchr_iter};
 
 use crate::catalogue::{CANONICAL_TRACK_ID_BYTES, Catalogue};
-use crate::event::ObjectEvent;
+use crate::event::ObjectId;
 use crate::row::{self, Columns, Rejection, Row};
 
 /// Text of a block: large enough that handing it over costs nothing, small enough for a core's cache.
 pub const BLOCK_BYTES: usize = 256 << 10;
 /// Longest field that is shown of a rejected row, in bytes, and how many fields are.
 const SHOWN: (usize, usize) = (256, 32);
+/// Rejected rows of an object that are listed, and bytes of that list.
+pub const MAX_LISTED: (usize, usize) = (10_000, 4 << 20);
 /// Marks the number of a track or listener that is new in the block.
 const NEW: u32 = 1 << 31;
 
@@ -38,8 +40,38 @@ const NEW: u32 = 1 << 31;
 enum Text {
     /// Lines without quote and carriage return.
     Plain(Vec<u8>),
-    /// Records with the lines on which they begin.
-    Records(Vec<(u64, ByteRecord)>),
+    /// Records.
+    Records(Vec<Record>),
+}
+
+/// A record that csv-async has read.
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// The line on which it begins.
+    line: u64,
+    /// How many fields it has.
+    fields: usize,
+    /// As many of them as are needed.
+    kept: ByteRecord,
+}
+
+impl Record {
+    /// A record that was read from a file with these columns. Fields that nobody looks at are left out: a line of commas takes eight
+    /// bytes for each.
+    pub(crate) fn of(record: &ByteRecord, line: u64, columns: &Columns) -> Self {
+        let needed = columns.width().max(SHOWN.1).min(record.len());
+        let bytes = record.iter().take(needed).map(<[u8]>::len).sum();
+        // A clone would have room for as many fields as the widest record before it.
+        let mut kept = ByteRecord::with_capacity(bytes, needed);
+        record.iter().take(needed).for_each(|field| kept.push_field(field));
+        Record { line, fields: record.len(), kept }
+    }
+
+    /// What it takes in memory, about.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 200;
+        OVERHEAD_BYTES + self.kept.as_slice().len() + self.kept.len() * std::mem::size_of::<usize>()
+    }
 }
 
 /// A part of a listening file.
@@ -63,8 +95,47 @@ pub struct Parsed {
     pub(crate) times: Vec<i64>,
     pub(crate) new_tracks: Vec<Arc<str>>,
     pub(crate) new_users: Vec<i64>,
-    /// The rejected rows with their reasons, as JSON lines.
-    pub rejects: Vec<u8>,
+    /// The first of the rejected rows, as many as may be listed of an object.
+    pub rejects: Rejects,
+}
+
+/// Rejected rows with their reasons, as they came.
+#[derive(Debug, Default)]
+pub struct Rejects {
+    /// Each with its line, and where its fields end among all of them.
+    rows: Vec<(u64, Rejection, usize)>,
+    /// Where each field ends in the text.
+    ends: Vec<usize>,
+    text: Vec<u8>,
+}
+
+impl Rejects {
+    fn add<'r>(&mut self, line: u64, rejection: Rejection, fields: impl Iterator<Item = &'r [u8]>) {
+        if self.rows.len() >= MAX_LISTED.0 || self.text.len() >= MAX_LISTED.1 {
+            return;
+        }
+        for field in fields.take(SHOWN.1) {
+            self.text.extend_from_slice(&field[..field.len().min(SHOWN.0)]);
+            self.ends.push(self.text.len());
+        }
+        self.rows.push((line, rejection, self.ends.len()));
+    }
+
+    /// Each row as a line of JSON, with its reason.
+    pub fn lines(&self, object: &ObjectId) -> impl Iterator<Item = (Rejection, Vec<u8>)> {
+        let (mut field, mut start) = (0, 0);
+        self.rows.iter().map(move |&(line, rejection, last)| {
+            let fields: Vec<_> = self.ends[field..last]
+                .iter()
+                .map(|&end| String::from_utf8_lossy(&self.text[std::mem::replace(&mut start, end)..end]))
+                .collect();
+            field = last;
+            let reject = serde_json::json!({
+                "object": object.key, "version": object.version, "line": line, "reason": rejection.to_string(), "fields": fields,
+            });
+            (rejection, format!("{reject}\n").into_bytes())
+        })
+    }
 }
 
 impl Parsed {
@@ -85,16 +156,15 @@ impl Block {
         Block { text: Text::Plain(text), first_line, columns, judged_at }
     }
 
-    /// Records with their lines.
-    pub(crate) fn records(records: Vec<(u64, ByteRecord)>, columns: Columns, judged_at: i64) -> Self {
+    /// Records.
+    pub(crate) fn records(records: Vec<Record>, columns: Columns, judged_at: i64) -> Self {
         Block { text: Text::Records(records), first_line: 0, columns, judged_at }
     }
 
     /// Judges every row and finds its codes.
-    pub fn parse(&self, event: &ObjectEvent, catalogue: &Catalogue) -> Parsed {
+    pub fn parse(&self, catalogue: &Catalogue) -> Parsed {
         let mut parser = Parser {
             block: self,
-            event,
             catalogue,
             parsed: Parsed::default(),
             new_tracks: HashMap::default(),
@@ -105,9 +175,8 @@ impl Block {
         match &self.text {
             Text::Plain(text) => parser.plain(text),
             Text::Records(records) => {
-                for (line, record) in records {
-                    let field = |index| record.get(index).unwrap_or_default();
-                    parser.add(*line, record.len(), field);
+                for Record { line, fields, kept } in records {
+                    parser.add(*line, *fields, |index| kept.get(index).unwrap_or_default());
                 }
             }
         }
@@ -117,7 +186,6 @@ impl Block {
 
 struct Parser<'a> {
     block: &'a Block,
-    event: &'a ObjectEvent,
     catalogue: &'a Catalogue,
     parsed: Parsed,
     new_tracks: HashMap<Arc<str>, u32, RandomState>,
@@ -181,13 +249,18 @@ impl Parser<'_> {
             return;
         }
         fields.clear();
-        let mut start = 0;
+        let (mut count, mut start) = (1, 0);
+        let needed = self.block.columns.width().max(SHOWN.1);
         for end in memchr_iter(b',', line) {
-            fields.push(start..end);
+            // Of a line of commas, only how many there are is of interest.
+            if count <= needed {
+                fields.push(start..end);
+            }
+            count += 1;
             start = end + 1;
         }
         fields.push(start..line.len());
-        self.add(number, fields.len(), |index| fields.get(index).map_or(&[][..], |range| &line[range.clone()]));
+        self.add(number, count, |index| fields.get(index).map_or(&[][..], |range| &line[range.clone()]));
     }
 
     /// Judges a record.
@@ -230,14 +303,7 @@ impl Parser<'_> {
     fn reject<'r>(&mut self, line: u64, rejection: Rejection, fields: impl Iterator<Item = &'r [u8]>) {
         self.parsed.rows += 1;
         *self.parsed.rejected.entry(rejection.kind()).or_default() += 1;
-        let shown = |field: &[u8]| String::from_utf8_lossy(&field[..field.len().min(SHOWN.0)]).into_owned();
-        let fields: Vec<String> = fields.take(SHOWN.1).map(shown).collect();
-        let reject = serde_json::json!({
-            "object": self.event.object.key, "version": self.event.object.version, "line": line,
-            "reason": rejection.to_string(), "fields": fields,
-        });
-        self.parsed.rejects.extend_from_slice(reject.to_string().as_bytes());
-        self.parsed.rejects.push(b'\n');
+        self.parsed.rejects.add(line, rejection, fields);
     }
 }
 
@@ -269,22 +335,20 @@ pub(crate) mod tests {
 
     const NOW: i64 = 1_767_225_600; // 2026-01-01T00:00:00Z
 
-    pub(crate) fn event() -> ObjectEvent {
-        ObjectEvent {
-            object: crate::event::ObjectId {
-                bucket: "b".to_owned(),
-                key: "incoming/a.csv".to_owned(),
-                version: crate::event::Version::ETag("e".to_owned()),
-            },
-            size: 0,
-            created_at: None,
-        }
+    fn object() -> ObjectId {
+        let version = crate::event::Version::ETag("e".to_owned());
+        ObjectId { bucket: "b".to_owned(), key: "incoming/a.csv".to_owned(), version }
+    }
+
+    /// The listed rows of a block, as whoever reads the list sees them.
+    fn listed(parsed: &Parsed) -> Vec<serde_json::Value> {
+        parsed.rejects.lines(&object()).map(|(_, line)| serde_json::from_slice(&line).unwrap()).collect()
     }
 
     /// Parses lines without a header.
     pub(crate) fn parse(lines: &str, catalogue: &Catalogue) -> Parsed {
         let columns = Columns::from_header(row::REQUIRED_COLUMNS.iter().map(|name| name.as_bytes())).unwrap();
-        Block::plain(lines.as_bytes().to_vec(), 2, columns, i64::MAX).parse(&event(), catalogue)
+        Block::plain(lines.as_bytes().to_vec(), 2, columns, i64::MAX).parse(catalogue)
     }
 
     /// What one way through makes of a file: its rows as user, track and time, and the reasons of its rejected rows; or its
@@ -297,7 +361,7 @@ pub(crate) mod tests {
             let mut blocks = Blocks::open(Cursor::new(text.to_vec()), u64::MAX, now).await?;
             let (mut rows, mut reasons) = (Vec::new(), Vec::new());
             while let Some(block) = blocks.next().await? {
-                let parsed = block.parse(&event(), catalogue);
+                let parsed = block.parse(catalogue);
                 for (index, &time) in parsed.times.iter().enumerate() {
                     let (track, user) = (parsed.tracks[index], parsed.users[index]);
                     let track = Parsed::new_position(track)
@@ -306,8 +370,7 @@ pub(crate) mod tests {
                         Parsed::new_position(user).map_or_else(|| catalogue.user(user).id, |new| parsed.new_users[new]);
                     rows.push((user, track.to_owned(), time));
                 }
-                for reject in parsed.rejects.split(|&byte| byte == b'\n').filter(|reject| !reject.is_empty()) {
-                    let reject: serde_json::Value = serde_json::from_slice(reject).unwrap();
+                for reject in listed(&parsed) {
                     reasons.push(format!("{} {}", reject["reason"], reject["fields"]));
                 }
             }
@@ -442,13 +505,40 @@ pub(crate) mod tests {
         for quote in ["", "\"\""] {
             let text = format!("user_id,track_id,listen_time\n{canonical}{canonical}x,y{quote}\n{canonical}z\n");
             let mut blocks = Blocks::open(Cursor::new(text.into_bytes()), u64::MAX, now).await.unwrap();
-            let parsed = blocks.next().await.unwrap().unwrap().parse(&event(), &catalogue);
-            let rejects = String::from_utf8(parsed.rejects).unwrap();
-            let lines: Vec<u64> = rejects
-                .lines()
-                .map(|reject| serde_json::from_str::<serde_json::Value>(reject).unwrap()["line"].as_u64().unwrap())
-                .collect();
+            let parsed = blocks.next().await.unwrap().unwrap().parse(&catalogue);
+            let lines: Vec<u64> = listed(&parsed).iter().map(|reject| reject["line"].as_u64().unwrap()).collect();
             assert_eq!((parsed.rows, parsed.rejected.values().sum::<u64>(), lines), (5, 2, vec![4, 6]));
         }
+    }
+
+    /// The memory of a block's rejected rows is that of what it may list, however many there are.
+    #[tokio::test]
+    async fn a_block_keeps_no_more_rejected_rows_than_are_listed() {
+        let catalogue = catalogue().await;
+        for (line, most) in
+            [("x\n", MAX_LISTED.0), (",\n", MAX_LISTED.0), (&format!("{}\n", "y".repeat(5000)), MAX_LISTED.0)]
+        {
+            let parsed = parse(&line.repeat(200_000), &catalogue);
+            let Rejects { rows, ends, text } = &parsed.rejects;
+            assert_eq!((parsed.rows, parsed.rejected["width"], rows.len()), (200_000, 200_000, most));
+            assert!(rows.len() * 64 + ends.len() * 8 + text.len() < 4 << 20, "{} {}", ends.len(), text.len());
+        }
+        let wide = format!("{}\n", format!("{},", "z".repeat(300)).repeat(100)).repeat(2000);
+        let Rejects { text, .. } = parse(&wide, &catalogue).rejects;
+        assert!(text.len() < MAX_LISTED.1 + SHOWN.0 * SHOWN.1, "{}", text.len());
+    }
+
+    /// A line of a million commas takes eight bytes for each as a record of csv-async.
+    #[tokio::test]
+    async fn a_record_keeps_no_more_fields_than_are_looked_at() {
+        let text = format!("user_id,track_id,listen_time\n\"7\",short,2024-06-25 17:43:13\n{}\n", ",".repeat(1 << 19));
+        let now = jiff::Timestamp::from_second(NOW).unwrap();
+        let mut blocks = Blocks::open(Cursor::new(text.into_bytes()), u64::MAX, now).await.unwrap();
+        let block = blocks.next().await.unwrap().unwrap();
+        let Text::Records(records) = &block.text else { panic!("taken for plain") };
+        assert!(records.iter().map(Record::memory_bytes).sum::<usize>() < 2000);
+        let parsed = block.parse(&catalogue().await);
+        assert_eq!(listed(&parsed)[0]["reason"], format!("{} fields, the header has 3", (1 << 19) + 1));
+        assert_eq!(listed(&parsed)[0]["fields"].as_array().unwrap().len(), SHOWN.1);
     }
 }

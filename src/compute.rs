@@ -15,7 +15,7 @@ use tokio::sync::oneshot::error::RecvError;
 use crate::aggregate::{DayItem, DeltaRow, Fold, Names, Rows};
 use crate::block::{Block, Parsed};
 use crate::columnar::{self, ColumnarError, RowGroup};
-use crate::event::ObjectEvent;
+use crate::memory::Memory;
 use crate::tasks;
 
 /// A computation did not come to its end.
@@ -29,8 +29,10 @@ pub enum ComputeError {
     Crashed(#[from] RecvError),
 }
 
-/// Blocks for each core that are parsed ahead of being asked for.
-const BLOCKS_AHEAD: usize = 4;
+/// Bytes of the texts in a row group's dictionaries: one with more is split. While it is encoded it has them some three times.
+const MAX_DICTIONARY_BYTES: usize = 16 << 20;
+/// Bytes of what a delta file has in it. Whoever reads one, or makes one, has that several times in memory.
+const MAX_DELTA_BYTES: usize = 8 << 20;
 
 /// How many cores there are.
 pub fn cores() -> usize {
@@ -53,16 +55,15 @@ fn spawn<T: Send + 'static>(compute: impl FnOnce() -> T + Send + 'static) -> one
 /// Parses blocks on every core, and gives their rows in order.
 pub fn parse<E: From<ComputeError>>(
     blocks: impl Stream<Item = Result<Block, E>>,
-    event: ObjectEvent,
     names: Names,
+    memory: Memory,
 ) -> impl Stream<Item = Result<Parsed, E>> {
-    let event = Arc::new(event);
     let start = move |block: Block| {
-        let (event, names) = (Arc::clone(&event), names.clone());
-        let parsing = spawn(move || block.parse(&event, names.catalogue()));
+        let names = names.clone();
+        let parsing = spawn(move || block.parse(names.catalogue()));
         async { parsing.await.map_err(|error| E::from(error.into())) }
     };
-    blocks.map_ok(start).try_buffered(BLOCKS_AHEAD * cores())
+    blocks.map_ok(start).try_buffered(memory.blocks_ahead(cores()))
 }
 
 /// What of the rows is wanted.
@@ -85,6 +86,17 @@ impl Scope {
     }
 }
 
+/// What the rows before those at hand add up to.
+#[derive(Debug, Clone, Copy)]
+pub struct Folded {
+    /// Report items.
+    pub items: usize,
+    /// Bytes of memory that they take.
+    pub bytes: usize,
+    /// Whether they would have taken more than they may; some rows are not in them then.
+    pub is_too_large: bool,
+}
+
 /// Row groups of each day, in the making or made.
 type Encoding = oneshot::Receiver<Result<Vec<(i32, RowGroup)>, ColumnarError>>;
 
@@ -104,10 +116,10 @@ impl Compute {
         Compute { names, scope, fold, encoding: VecDeque::new() }
     }
 
-    /// Begins work on rows, once the fold is through with those before; tells how many report items these touched.
-    pub async fn start(&mut self, rows: Rows) -> Result<usize, ComputeError> {
+    /// Begins work on rows, once the fold is through with those before. It may take so many bytes.
+    pub async fn start(&mut self, rows: Rows, limit_bytes: usize) -> Result<Folded, ComputeError> {
         let mut fold = (&mut self.fold).await?;
-        let items = fold.items();
+        let folded = Folded { items: fold.items(), bytes: fold.memory_bytes(), is_too_large: fold.is_too_large() };
         let names = self.names.clone();
         let scope = self.scope;
         let mut days = rows.by_day();
@@ -115,16 +127,21 @@ impl Compute {
         let days = Arc::new(days);
         let (of_fold, names_of_fold) = (Arc::clone(&days), names.clone());
         self.fold = spawn(move || {
-            of_fold.iter().for_each(|(day, rows)| fold.add(*day, rows, &names_of_fold));
+            of_fold.iter().for_each(|(day, rows)| fold.add(*day, rows, &names_of_fold, limit_bytes));
             fold
         });
         if !matches!(scope, Scope::FiguresOf(_)) {
             self.encoding.push_back(spawn(move || {
-                let encode = |(day, rows): &(i32, Rows)| Ok((*day, columnar::encode_rows(rows, &names)?));
-                days.iter().map(encode).collect()
+                let mut row_groups = Vec::with_capacity(days.len());
+                for (day, rows) in days.iter() {
+                    for rows in rows.in_parts(MAX_DICTIONARY_BYTES, &names) {
+                        row_groups.push((*day, columnar::encode_rows(&rows, &names)?));
+                    }
+                }
+                Ok(row_groups)
             }));
         }
-        Ok(items)
+        Ok(folded)
     }
 
     /// The row groups of the oldest rows, when more than `at_most` are being encoded.
@@ -144,15 +161,23 @@ impl Compute {
     }
 }
 
-/// Encodes what rows add up to as delta files of at most so many report items, several at a time.
+/// Encodes what rows add up to as delta files of at most so many report items, and some 8 MiB, several at a time.
 pub fn encode_deltas(
     fold: Fold,
     names: Names,
     items_per_file: usize,
+    memory: Memory,
 ) -> impl Stream<Item = Result<Vec<u8>, ComputeError>> {
-    let mut items = fold.into_items();
+    let (mut items, names_of_groups) = (fold.into_items(), names.clone());
     let groups = std::iter::from_fn(move || {
-        let group: Vec<_> = items.by_ref().take(items_per_file).collect();
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        while group.len() < items_per_file
+            && bytes < MAX_DELTA_BYTES
+            && let Some(item) = items.next()
+        {
+            bytes += item.row_bytes(&names_of_groups);
+            group.push(item);
+        }
         (!group.is_empty()).then_some(group)
     });
     let start = move |group: Vec<DayItem>| {
@@ -163,5 +188,36 @@ pub fn encode_deltas(
         });
         async { Ok(encoding.await??) }
     };
-    futures::stream::iter(groups).map(start).buffered(cores() + 1)
+    futures::stream::iter(groups).map(start).buffered(memory.delta_files_ahead(cores()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::Dictionary;
+    use crate::catalogue::Catalogue;
+    use bytesize::ByteSize;
+
+    /// 3,000 tracks of 2,000 listeners each, of whom every sketch takes 16 KiB: 48 MiB in one file, if only items were counted.
+    #[tokio::test]
+    async fn delta_files_are_cut_by_bytes_too() {
+        let mut dictionary = Dictionary::of(Arc::new(Catalogue::default()));
+        let mut fold = Fold::default();
+        for track in 0..3000_u32 {
+            let lines: String = (0..2000).map(|user| format!("{},t{track},2024-06-25 00:00:05\n", 1 + user)).collect();
+            let mut rows = Rows::default();
+            rows.append(&crate::block::tests::parse(&lines, dictionary.names().catalogue()), 0, &mut dictionary);
+            fold.add(19_899, &rows, dictionary.names(), usize::MAX);
+        }
+        let items = fold.items();
+        let names = dictionary.names().clone();
+        let files = encode_deltas(fold, names, 4096, Memory::of(Some(ByteSize::mib(512))));
+        let files: Vec<Vec<u8>> = files.try_collect().await.unwrap();
+        let decoded: Vec<_> = files.iter().map(|file| columnar::decode_deltas(file).unwrap()).collect();
+        assert_eq!(decoded.iter().map(Vec::len).sum::<usize>(), items);
+        for file in &decoded {
+            let sketches: usize = file.iter().map(|delta| delta.figures.distinct.to_bytes().len()).sum();
+            assert!(sketches <= MAX_DELTA_BYTES + (32 << 10), "{sketches}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ use bytesize::ByteSize;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command};
 
+use crate::memory::{self, Memory};
 use crate::queue::{MAX_IN_FLIGHT_MESSAGES, MAX_IN_FLIGHT_TIME};
 
 /// Longest wait of a poll: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html>.
@@ -66,8 +67,8 @@ pub struct Settings {
 
     /// Close a window early at so many announced bytes
     ///
-    /// Bounds the rows of a batch and, by way of the report items that they touch, its memory: with the default it stays
-    /// well below 512 MiB, the smallest Fargate task.
+    /// Bounds the rows of a batch, and so how long it takes and what is repeated when it fails. Of compressed objects these are the
+    /// compressed bytes.
     #[arg(
         long,
         env = "MUSIC_STREAMS_MAX_BYTES",
@@ -140,9 +141,16 @@ pub struct Settings {
     #[arg(long, env = "MUSIC_STREAMS_SWEEP_AGE", value_name = "DURATION", default_value = "15m", value_parser = humantime::parse_duration, help_heading = "Queue")]
     pub sweep_age: Duration,
 
+    /// Memory that the process may take [default: what its container may have, or 2GiB]
+    ///
+    /// A batch whose report items do not fit is split, a file that does not fit alone goes to quarantine, and the catalogue may
+    /// take a quarter of it. The smallest Fargate task has 512MiB.
+    #[arg(long, env = "MUSIC_STREAMS_MAX_MEMORY", value_name = "SIZE", help_heading = "Process")]
+    pub max_memory: Option<ByteSize>,
+
     /// Report items that a batch may touch; with more, it is split
     ///
-    /// Memory grows with this: some 500 bytes an item where listeners are few, 16 KiB at the most.
+    /// Bounds what is written again when a batch is repeated. What memory they take, --max-memory bounds.
     #[arg(
         long,
         env = "MUSIC_STREAMS_MAX_REPORT_ITEMS",
@@ -283,6 +291,15 @@ impl Settings {
             (ByteSize::kib(1)..=ByteSize::tib(5)).contains(&self.max_object_size),
             format!("--max-object-size {} is out of range; give 1KiB to 5TiB", self.max_object_size),
         );
+        let memory = Memory::of(self.max_memory).bytes();
+        expect(
+            memory >= memory::MIN_BYTES,
+            format!(
+                "--max-memory {} is too small, whether it was set or is what the container may have; give at least {}",
+                ByteSize(memory),
+                ByteSize(memory::MIN_BYTES)
+            ),
+        );
         expect(
             self.max_report_items >= 1000,
             format!("--max-report-items {} is too small; give at least 1000", self.max_report_items),
@@ -375,6 +392,7 @@ mod tests {
             ("--max-bytes", "1KiB"),
             ("--max-object-size", "1B"),
             ("--max-report-items", "1"),
+            ("--max-memory", "255MiB"),
             ("--write-concurrency", "0"),
             ("--max-rows-per-second", "4095"),
         ] {

@@ -172,7 +172,9 @@ fn explanation(holder: Holder) -> String {
             format!("batch {batch} has it and is not finished; see status, and send the message back when it is")
         }
         Holder::Batch(batch, Some(State::Aside)) => {
-            format!("batch {batch} has it and is set aside; music-streams aside says why, and the message can be deleted")
+            format!(
+                "batch {batch} has it and is set aside; music-streams aside says why, and the message can be deleted"
+            )
         }
         Holder::Batch(batch, Some(State::Abandoned | State::Lost)) => {
             format!("batch {batch} tried it and gave up; the log says why. Mend that, then send the message back")

@@ -72,10 +72,27 @@ impl Default for Members {
 }
 
 impl Members {
-    /// Adds members.
-    pub fn extend(&mut self, members: impl Iterator<Item = Member>) {
+    /// Bytes of memory that they take, besides themselves.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Members::Few(few) => few.capacity() * std::mem::size_of::<Member>(),
+            Members::Many(_) => REGISTERS,
+        }
+    }
+
+    /// Bytes of their sketch, at the most.
+    pub fn sketch_bytes(&self) -> usize {
+        match self {
+            Members::Few(few) => (40 + few.len() * std::mem::size_of::<Member>()).min(40 + REGISTERS),
+            Members::Many(_) => 40 + REGISTERS,
+        }
+    }
+
+    /// Adds members; gives the bytes that it takes in addition.
+    pub fn extend(&mut self, members: impl Iterator<Item = Member>) -> usize {
         match self {
             Members::Few(few) => {
+                let before = few.capacity() * std::mem::size_of::<Member>();
                 few.extend(members);
                 if few.len() > FEW_MEMBERS {
                     few.sort_unstable();
@@ -84,8 +101,12 @@ impl Members {
                         *self = Members::Many(registers(few));
                     }
                 }
+                self.memory_bytes().saturating_sub(before)
             }
-            Members::Many(registers) => members.for_each(|member| raise(registers, member)),
+            Members::Many(registers) => {
+                members.for_each(|member| raise(registers, member));
+                0
+            }
         }
     }
 

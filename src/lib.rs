@@ -35,6 +35,7 @@
 //! | [`aggregate`] | rows, and what they add up to | pure |
 //! | [`compute`] | the four above and the one below on every core | shell |
 //! | [`columnar`] | Parquet; the only module that knows arrow2 and parquet2 | pure |
+//! | [`memory`] | how much memory there may be, and what is given how much of it | shell |
 //! | [`distinct`] | sets of which only the size is asked for, as sketches | pure |
 //! | [`report`] | what is counted, and how two counts become one | pure |
 //! | [`tables`] | the report items | pure |
@@ -104,6 +105,7 @@ pub mod ledger;
 pub mod listening_file;
 pub mod log;
 pub mod manifest;
+pub mod memory;
 pub mod metrics;
 pub mod pace;
 pub mod pipeline;

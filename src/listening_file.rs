@@ -18,12 +18,12 @@ use memchr::{memchr, memchr_iter, memrchr};
 use tokio::io::{AsyncRead, AsyncReadExt, BufReader, Chain, ReadBuf};
 
 use crate::aws::AwsError;
-use crate::block::{self, BLOCK_BYTES, Block};
+use crate::block::{self, BLOCK_BYTES, Block, Record};
 use crate::csv::{self, Peeked};
 use crate::row::{Columns, Rejection, Row};
 
 /// Longest record, in bytes. Beyond it a file is not CSV but something with an unclosed quote.
-pub const MAX_RECORD_BYTES: u64 = 4 << 20;
+pub const MAX_RECORD_BYTES: u64 = 1 << 20;
 /// The first two bytes of gzip: <https://www.rfc-editor.org/rfc/rfc1952#section-2.3.1>.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// What the decompressor takes at a time.
@@ -66,6 +66,15 @@ pub enum BadObject {
     TooManyItems {
         /// The limit.
         limit: usize,
+    },
+    /// What it touches does not fit into the memory.
+    #[error(
+        "the report items that the file alone touches do not fit into the memory of {limit_bytes} bytes (--max-memory); give more, or put \
+         the file there in parts"
+    )]
+    TooMuchMemory {
+        /// All the memory of the process.
+        limit_bytes: u64,
     },
 }
 
@@ -242,8 +251,9 @@ impl Blocks {
                     let (mut block, mut bytes) = (Vec::new(), 0);
                     while bytes < BLOCK_BYTES {
                         let Some(line) = records.next().await? else { break };
-                        bytes += RECORD_OVERHEAD_BYTES + records.record.as_slice().len();
-                        block.push((line, records.record.clone()));
+                        let record = Record::of(&records.record, line, &self.columns);
+                        bytes += record.memory_bytes();
+                        block.push(record);
                     }
                     if block.is_empty() {
                         return Ok(None);
@@ -255,9 +265,6 @@ impl Blocks {
         }
     }
 }
-
-/// What a record takes in memory besides its text, about.
-const RECORD_OVERHEAD_BYTES: usize = 200;
 
 /// Reads until there are `wanted` bytes; tells whether the body has ended.
 async fn fill(body: &mut Guard, text: &mut Vec<u8>, wanted: usize) -> Result<bool, ReadError> {

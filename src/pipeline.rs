@@ -34,6 +34,7 @@ use crate::event::{Admission, admit, decode};
 use crate::health::Health;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
+use crate::memory::Memory;
 use crate::metrics::{label, metrics};
 use crate::pace::Pace;
 use crate::protocol::{BatchNumber, Entry, LeaseWatch, Registry};
@@ -128,6 +129,7 @@ pub async fn run(
         None => None,
     };
 
+    let memory = Memory::of(settings.max_memory);
     let queue = Queue::new(clients.sqs, settings.queue_url.clone(), settings.visibility_timeout);
     let bucket = Bucket::new(clients.s3, settings.bucket.clone());
     let ledger =
@@ -146,7 +148,7 @@ pub async fn run(
             bucket.check(ledger.owner()),
             check_ledger(&ledger, &bucket),
             reports.check(),
-            CatalogueSource::load(bucket.clone())
+            CatalogueSource::load(bucket.clone(), memory.catalogue())
         )
     };
     let Some((queue_answers, bucket_problems, ledger_answers, reports_answer, catalogue)) =
@@ -210,6 +212,7 @@ pub async fn run(
         limits: transform::Limits {
             object_bytes: settings.max_object_size.as_u64(),
             report_items: settings.max_report_items,
+            memory,
             rows: limiter(settings.max_rows_per_second),
         },
         lease: settings.lease,

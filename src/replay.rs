@@ -21,6 +21,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytesize::ByteSize;
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use governor::{Quota, RateLimiter};
@@ -36,7 +37,9 @@ use crate::event::{ObjectEvent, ObjectId, Version};
 use crate::health::Progress;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
+use crate::listening_file::BadObject;
 use crate::manifest::{DeltaFile, DeltaFileError, Fate, Manifest, ManifestObject};
+use crate::memory::Memory;
 use crate::protocol::{BatchNumber, State};
 use crate::report::{Attributes, Delta, Figures, Key, Report};
 use crate::row::{date_text, parse_day};
@@ -53,6 +56,8 @@ const OPEN_AHEAD: usize = 16;
 const CONCURRENT_READS: usize = 32;
 /// Looks at items that consumers changed meanwhile, before they are left as they are.
 const LOOKS: usize = 3;
+/// Bytes of memory that the figures of an item take, with their key and names, in a table with room for more, besides their sketch.
+const FIGURES_BYTES: usize = 1024;
 /// How long batches at work are waited for.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// Between two looks at whether they are finished.
@@ -92,9 +97,11 @@ pub struct ReplayQuery {
 /// Bounds of a replay.
 #[derive(Debug, Clone, Args)]
 pub struct ReplayLimits {
+    /// Memory that the process may take; a day whose figures need more ends it [default: what its container may have, or 2GiB]
+    #[arg(long, env = "MUSIC_STREAMS_MAX_MEMORY", value_name = "SIZE")]
+    max_memory: Option<ByteSize>,
+
     /// Report items in memory at a time: those of a batch, or of a day that is rebuilt; with more, it ends
-    ///
-    /// Some 500 bytes each where listeners are few, 16 KiB at the most.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..), value_name = "COUNT")]
     max_report_items: u32,
 
@@ -181,8 +188,13 @@ pub enum ReplayError {
         "the bucket has curated files of batch {0}, which the ledger does not know; start a consumer once, which mends that, then begin again"
     )]
     Forgotten(BatchNumber),
-    /// More report items than the memory is for.
-    #[error("the day has more than {0} report items; give a higher --max-report-items, and the memory for it")]
+    /// More figures than the memory is for.
+    #[error(
+        "the figures of the day do not fit into the memory of {0} bytes; give a higher --max-memory, and the memory for it"
+    )]
+    TooMuchMemory(u64),
+    /// More report items than were allowed.
+    #[error("the day has more than {0} report items; give a higher --max-report-items")]
     TooManyItems(u32),
     /// Consumers kept changing the same items.
     #[error("{0} items got new batches again and again and are as consumers left them; begin again when less comes in")]
@@ -243,14 +255,35 @@ impl Refused {
     }
 }
 
-/// Adds deltas to figures, of these items or of all.
-fn add_up(figures: &mut HashMap<Key, (Figures, Attributes)>, deltas: Vec<Delta>, only: Option<&HashSet<Key>>) {
-    for Delta { key, figures: added, attributes } in deltas {
-        if only.is_none_or(|only| only.contains(&key)) {
-            let (sum, names) = figures.entry(key).or_default();
-            sum.merge(&added);
-            names.update(attributes);
+/// What items add up to, and the bytes of memory that this takes.
+#[derive(Debug, Default)]
+struct Sums {
+    figures: HashMap<Key, (Figures, Attributes)>,
+    bytes: usize,
+}
+
+impl Sums {
+    /// Adds deltas, of these items or of all.
+    fn add_up(&mut self, deltas: Vec<Delta>, only: Option<&HashSet<Key>>) {
+        for Delta { key, figures: added, attributes } in deltas {
+            if only.is_none_or(|only| only.contains(&key)) {
+                let (sum, names) = self.entry(key);
+                let before = sum.distinct.memory_bytes();
+                sum.merge(&added);
+                names.update(attributes);
+                let grown = sum.distinct.memory_bytes().saturating_sub(before);
+                self.bytes = self.bytes.saturating_add(grown);
+            }
         }
+    }
+
+    fn entry(&mut self, key: Key) -> &mut (Figures, Attributes) {
+        let bytes = FIGURES_BYTES + key.id.len();
+        let total = &mut self.bytes;
+        self.figures.entry(key).or_insert_with(|| {
+            *total = total.saturating_add(bytes);
+            Default::default()
+        })
     }
 }
 
@@ -287,6 +320,7 @@ pub struct Replay {
     catalogue: Arc<Catalogue>,
     /// Batches that are known to have rows of the day, though their curated file is lost.
     lost: BTreeSet<BatchNumber>,
+    memory: Memory,
     max_report_items: u32,
     progress: ProgressBar,
 }
@@ -306,9 +340,10 @@ impl Replay {
         let (prefix, concurrency) = (table_prefix.to_owned(), limits.write_concurrency);
         let reports = Reports::new(clients.dynamodb, prefix, concurrency, writes, Progress::default());
         reports.check().await?;
-        let catalogue = CatalogueSource::load(bucket.clone()).await?.latest().await;
+        let memory = Memory::of(limits.max_memory);
+        let catalogue = CatalogueSource::load(bucket.clone(), memory.catalogue()).await?.latest().await;
         let (max_report_items, progress) = (limits.max_report_items, progress_bar());
-        Ok(Replay { bucket, ledger, reports, catalogue, lost, max_report_items, progress })
+        Ok(Replay { bucket, ledger, reports, catalogue, lost, memory, max_report_items, progress })
     }
 
     // -------------------------------------------------------------------------------------- replay
@@ -361,18 +396,19 @@ impl Replay {
         for look in 0..LOOKS {
             let is_first = look == 0;
             let through = self.finished(day).await?;
-            let (mut figures, last) = self.fold(day, through, only.as_ref(), is_first, &mut batches).await?;
+            let (mut sums, last) = self.fold(day, through, only.as_ref(), is_first, &mut batches).await?;
             let of = Replacement { through, last, now_ms: now_ms() };
             self.progress.set_message(format!("{} writing", date_text(day)));
             if is_first {
-                self.add_items_without_rows(day, &mut figures).await?;
-                items = figures.len();
-                genres.extend(figures.keys().filter(|key| key.report == Report::Genre).map(|key| key.id.clone()));
+                self.add_items_without_rows(day, &mut sums).await?;
+                items = sums.figures.len();
+                genres.extend(sums.figures.keys().filter(|key| key.report == Report::Genre).map(|key| key.id.clone()));
             }
             for key in only.into_iter().flatten() {
-                figures.entry(key).or_default();
+                sums.entry(key);
             }
-            let deltas = figures.into_iter().map(|(key, (figures, attributes))| Delta { key, figures, attributes });
+            let deltas =
+                sums.figures.into_iter().map(|(key, (figures, attributes))| Delta { key, figures, attributes });
             // The item of a genre that nothing has any more tells where to look for stale listings, so it goes last.
             let (genres_without_rows, first): (Vec<_>, Vec<_>) =
                 deltas.partition(|delta| delta.key.report == Report::Genre && delta.figures.listens == 0);
@@ -416,16 +452,16 @@ impl Replay {
             let batches = self.batches(day, through).await?;
             let last = batches.keys().next_back().copied().unwrap_or(0);
             self.begin(format!("{} restore", date_text(day)), batches.len());
-            let mut figures: HashMap<Key, (Figures, Attributes)> = HashMap::new();
+            let mut sums = Sums::default();
             for (batch, curated) in batches {
                 let mut deltas = pin!(self.written_down(batch, &curated, day).await?);
                 while let Some(deltas) = deltas.try_next().await? {
-                    add_up(&mut figures, deltas, Some(&keys));
-                    self.bound(&figures)?;
+                    sums.add_up(deltas, Some(&keys));
+                    self.bound(&sums)?;
                 }
                 self.progress.inc(1);
             }
-            let items = figures.into_iter().map(|(key, (figures, attributes))| Delta { key, figures, attributes });
+            let items = sums.figures.into_iter().map(|(key, (figures, attributes))| Delta { key, figures, attributes });
             let of = Replacement { through, last, now_ms: now_ms() };
             let outcomes = self.reports.replace(of, items.collect(), &CancellationToken::new()).await?;
             keys = refused.take_changing(outcomes);
@@ -458,7 +494,7 @@ impl Replay {
             }
         }
         if files.is_empty() {
-            let (_, deltas) = self.prepare(batch, curated, Scope::FiguresOf(day)).await?;
+            let (_, deltas) = self.prepare(batch, curated, Scope::FiguresOf(day), 0).await?;
             return Ok(deltas.map_err(|error| self.explained(error)).left_stream());
         }
         let read = move |file: DeltaFile| async move {
@@ -499,15 +535,15 @@ impl Replay {
         only: Option<&HashSet<Key>>,
         is_first: bool,
         count: &mut usize,
-    ) -> Result<(HashMap<Key, (Figures, Attributes)>, BatchNumber), ReplayError> {
+    ) -> Result<(Sums, BatchNumber), ReplayError> {
         let batches = self.batches(day, through).await?;
         let last = batches.keys().next_back().copied().unwrap_or(0);
         *count = batches.len();
         self.begin(format!("{} rebuild", date_text(day)), batches.len());
-        let mut figures: HashMap<Key, (Figures, Attributes)> = HashMap::new();
+        let mut sums = Sums::default();
         for (batch, curated) in batches {
             let scope = if is_first { Scope::Day(day) } else { Scope::FiguresOf(day) };
-            let prepared = self.prepare(batch, &curated, scope).await;
+            let prepared = self.prepare(batch, &curated, scope, sums.bytes).await;
             if prepared.is_err() && is_first {
                 // What it had begun to upload, nobody will complete. That it failed is what counts.
                 let prefix = layout::curated_prefix(&date_text(day));
@@ -516,22 +552,25 @@ impl Replay {
             let (uploads, deltas) = prepared?;
             let mut deltas = pin!(deltas);
             while let Some(deltas) = deltas.try_next().await.map_err(|error| self.explained(error))? {
-                add_up(&mut figures, deltas, only);
-                self.bound(&figures)?;
+                sums.add_up(deltas, only);
+                self.bound(&sums)?;
             }
             if is_first {
                 self.publish(&uploads, &curated).await?;
             }
             self.progress.inc(1);
         }
-        Ok((figures, last))
+        Ok((sums, last))
     }
 
-    fn bound(&self, figures: &HashMap<Key, (Figures, Attributes)>) -> Result<(), ReplayError> {
-        match self.max_report_items {
-            most if figures.len() > most as usize => Err(ReplayError::TooManyItems(most)),
-            _ => Ok(()),
+    fn bound(&self, sums: &Sums) -> Result<(), ReplayError> {
+        if sums.figures.len() > self.max_report_items as usize {
+            return Err(ReplayError::TooManyItems(self.max_report_items));
         }
+        if sums.bytes > self.memory.lasting().saturating_sub(self.catalogue.memory_bytes()) {
+            return Err(ReplayError::TooMuchMemory(self.memory.bytes()));
+        }
+        Ok(())
     }
 
     /// Puts the curated files of a batch and day in the place of those that there are.
@@ -547,18 +586,14 @@ impl Replay {
     }
 
     /// Items that the tables have and no row explains are to have no listens.
-    async fn add_items_without_rows(
-        &self,
-        day: i32,
-        figures: &mut HashMap<Key, (Figures, Attributes)>,
-    ) -> Result<(), ReplayError> {
+    async fn add_items_without_rows(&self, day: i32, sums: &mut Sums) -> Result<(), ReplayError> {
         for report in Report::ALL {
             let mut items = pin!(self.reports.day(report, day));
             while let Some(item) = items.try_next().await? {
                 if let Some(key) = parse_key(report, &item) {
-                    figures.entry(key).or_default();
+                    sums.entry(key);
                 }
-                self.bound(figures)?;
+                self.bound(sums)?;
             }
         }
         Ok(())
@@ -619,15 +654,22 @@ impl Replay {
         Ok(published)
     }
 
-    /// Reads a batch's archived files as the batch did, and does not go on with fewer rows than it counted.
+    /// Reads a batch's archived files as the batch did, and does not go on with fewer rows than it counted. So many bytes of figures
+    /// are in memory already.
     async fn prepare(
         &self,
         batch: BatchNumber,
         curated: &[String],
         scope: Scope,
+        lasting_bytes: usize,
     ) -> Result<(Vec<Upload>, impl futures::Stream<Item = Result<Vec<Delta>, PrepareError>>), ReplayError> {
         let Archived { opened_at, files } = self.archived(batch).await?;
-        let limits = Limits { object_bytes: u64::MAX, report_items: self.max_report_items as usize, rows: None };
+        let limits = Limits {
+            object_bytes: u64::MAX,
+            report_items: self.max_report_items as usize,
+            memory: self.memory.without(lasting_bytes),
+            rows: None,
+        };
         let (bucket, catalogue) = (self.bucket.clone(), Arc::clone(&self.catalogue));
         let (plan, stop) = (Plan { batch, opened_at, scope }, CancellationToken::new());
         let mut preparation = Preparation::new(bucket, catalogue, plan, limits, stop, Progress::default());
@@ -694,7 +736,8 @@ impl Replay {
 
     fn explained(&self, error: PrepareError) -> ReplayError {
         match error {
-            PrepareError::TooManyItems => ReplayError::TooManyItems(self.max_report_items),
+            PrepareError::TooLarge(BadObject::TooMuchMemory { .. }) => ReplayError::TooMuchMemory(self.memory.bytes()),
+            PrepareError::TooLarge(_) => ReplayError::TooManyItems(self.max_report_items),
             error => ReplayError::Prepare(error),
         }
     }

@@ -14,6 +14,10 @@ pub const LIST_SEPARATOR: char = ';';
 /// Stands for a genre or a country that the catalogue does not tell.
 pub const UNKNOWN: &str = "unknown";
 
+/// Genres that an item keeps. A track has at most [`crate::catalogue::MAX_GENRES`] at a time, and gets others when the catalogue changes;
+/// the item, which names all of them, must stay far below DynamoDB's 400 KB, and a listing is written for each.
+pub const MAX_GENRES: usize = 200;
+
 /// The three reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Report {
@@ -88,7 +92,7 @@ pub struct Attributes {
     pub track_name: Option<String>,
     /// Its artists.
     pub artists: Option<String>,
-    /// Every genre it was counted under.
+    /// Every genre it was counted under, up to [`MAX_GENRES`].
     pub genres: BTreeSet<String>,
     /// The listener's country.
     pub user_country: Option<String>,
@@ -100,7 +104,26 @@ impl Attributes {
         self.track_name = newer.track_name.or(self.track_name.take());
         self.artists = newer.artists.or(self.artists.take());
         self.user_country = newer.user_country.or(self.user_country.take());
-        self.genres.extend(newer.genres);
+        self.add_genres(newer.genres);
+    }
+
+    /// Takes over what an older batch says where nothing newer is known, and its genres.
+    pub fn complete(&mut self, older: Attributes) {
+        self.track_name = self.track_name.take().or(older.track_name);
+        self.artists = self.artists.take().or(older.artists);
+        self.user_country = self.user_country.take().or(older.user_country);
+        self.add_genres(older.genres);
+    }
+
+    /// Those that are there stay, as listings were written for them. Of others, as many come in as there is room for: the genre's own figures
+    /// count the track all the same.
+    fn add_genres(&mut self, genres: BTreeSet<String>) {
+        for genre in genres {
+            if self.genres.len() >= MAX_GENRES {
+                return;
+            }
+            self.genres.insert(genre);
+        }
     }
 }
 
@@ -219,6 +242,22 @@ mod tests {
         let error = (forwards.distinct.count() as f64 - distinct).abs() / distinct;
         assert!(error < 0.02, "off by {error}");
         assert!(forwards.distinct.to_bytes().len() < 9_000);
+    }
+
+    #[test]
+    fn an_item_keeps_the_genres_it_was_counted_under_first() {
+        let genres = |numbers: std::ops::Range<usize>| Attributes {
+            genres: numbers.map(|number| format!("{number:04}")).collect(),
+            ..Attributes::default()
+        };
+        for take_over in [Attributes::update, Attributes::complete] {
+            let mut attributes = genres(1000..1150);
+            take_over(&mut attributes, genres(0..100));
+            take_over(&mut attributes, genres(2000..2100));
+            assert_eq!(attributes.genres.len(), MAX_GENRES);
+            assert!(genres(1000..1150).genres.is_subset(&attributes.genres));
+            assert!(attributes.genres.contains("0049") && !attributes.genres.contains("0050"));
+        }
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub const EARLIEST_MICROS: i64 = 946_684_800 * 1_000_000;
 /// Microseconds of a day.
 pub const MICROS_PER_DAY: i64 = 86_400 * 1_000_000;
 
+/// Most columns of a listening file: every one of them takes memory for each row.
+pub const MAX_COLUMNS: usize = 4096;
+
 /// The columns that a listening file must have, in the order of [`Columns`]' indices.
 pub const REQUIRED_COLUMNS: [&str; 3] = ["user_id", "track_id", "listen_time"];
 
@@ -107,6 +110,9 @@ impl Columns {
             }
         }
         match found {
+            [Some(_), Some(_), Some(_)] if width > MAX_COLUMNS => {
+                Err(format!("the header has {width} columns, and {MAX_COLUMNS} at the most are read"))
+            }
             [Some(user_id), Some(track_id), Some(listen_time)] => {
                 Ok(Columns { indices: [user_id, track_id, listen_time], width })
             }
@@ -124,6 +130,11 @@ impl Columns {
                 ))
             }
         }
+    }
+
+    /// How many columns there are.
+    pub fn width(&self) -> usize {
+        self.width
     }
 
     /// Whether the file has exactly the required columns, in their usual order.

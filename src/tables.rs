@@ -54,10 +54,7 @@ impl Stored {
         if self.applied.is_newest(batch) {
             next.attributes.update(delta.attributes.clone());
         } else {
-            // What an older batch knows gives way to what is there.
-            let mut attributes = delta.attributes.clone();
-            attributes.update(next.attributes);
-            next.attributes = attributes;
+            next.attributes.complete(delta.attributes.clone());
         }
         next.applied = self.applied.with(batch, through);
         next.version += 1;

@@ -20,34 +20,35 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aggregate::{Dictionary, Fold, Rows};
 use crate::aws::{AwsError, Kind, persist};
+use crate::block::{MAX_LISTED, Parsed};
 use crate::bucket::{Bucket, PendingUpload, Upload};
 use crate::catalogue::Catalogue;
 use crate::columnar::{self, ColumnarError, ParquetFile, RowGroup};
 use crate::compute::{self, Compute, ComputeError, Scope};
-use crate::event::ObjectEvent;
+use crate::event::{ObjectEvent, ObjectId};
 use crate::health::Progress;
 use crate::layout;
 use crate::listening_file::{BadObject, Blocks, ReadError};
 use crate::manifest::DeltaFile;
+use crate::memory::Memory;
 use crate::protocol::BatchNumber;
 use crate::report::Delta;
 use crate::row::{date_of, date_text};
 
-/// Rows that make a row group worth writing: small enough to hold several times, large enough that its dictionaries, which name
-/// every track that occurs, weigh little.
-pub const ROW_GROUP_ROWS: usize = 512 * 1024;
-/// Rows that there is room for from the start: a row group, and the block that fills it.
-pub const ROOM: usize = ROW_GROUP_ROWS + ROW_GROUP_ROWS / 16;
-/// Encoded bytes of all days that may wait for their uploads; with more, the largest file is finished early.
-const MAX_PENDING_BYTES: usize = 64 << 20;
-/// Rejected rows, encoded, that wait for the end of their object.
-const MAX_REJECT_BYTES: usize = 8 << 20;
+/// Rejected rows, encoded, that wait for the end of their object. Twice what is listed of one, so that those of earlier objects can
+/// always make room.
+const MAX_REJECT_BYTES: usize = 2 * MAX_LISTED.1;
 /// Rows for which the rate limit is asked at a time.
 const ROWS_PER_CHECK: u32 = 4096;
-/// Report items in one delta file: what a roll forward holds in memory at a time, at 16 KiB each at the most.
+/// Report items in one delta file, which is also cut at some 8 MiB ([`compute::encode_deltas`]): what a roll forward holds in memory
+/// at a time.
 pub const DELTAS_PER_FILE: usize = 4096;
 /// Uploads that are finished at the same time.
 const CONCURRENT_UPLOADS: usize = 16;
+/// Bytes of memory that a row group takes in the footer of its file, until that is written.
+const FOOTER_BYTES: usize = 6 << 10;
+/// Bytes of memory that a finished upload takes, in the manifest too: keys, eTags, and S3's id.
+const UPLOAD_BYTES: usize = 2 << 10;
 
 /// What became of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +64,9 @@ pub enum Outcome {
     Bad(BadObject),
     /// Deleted or replaced before it was read; what replaced it has its own event.
     Gone,
-    /// The service does not give it out: no permission, a storage class that cannot be read, a key that is lost, a body that
-    /// always breaks off. It is left out of the batch and stays where it is.
+    /// The service does not give it out: no permission, a storage class that cannot be read, a key that is lost, or failures that did
+    /// not pass for as long as reading is tried. The text is what it said. Nothing of the object is in the batch, and it stays where
+    /// it is.
     Unreadable(String),
 }
 
@@ -83,7 +85,7 @@ pub enum PrepareError {
     /// The process is about to stop.
     #[error("stopped by request")]
     Cancelled,
-    /// An object cannot be in the batch: it turned out unusable after rows of it were used, or it cannot be read.
+    /// An object cannot be in the batch: it turned out unusable after rows of it were used.
     #[error("object {object} turned out unusable late")]
     Spoiled {
         /// Its position among those given to [`Preparation::add`].
@@ -91,9 +93,10 @@ pub enum PrepareError {
         /// What it turned out to be.
         outcome: Outcome,
     },
-    /// The objects together touch more report items than a batch may.
-    #[error("too many report items for one batch")]
-    TooManyItems,
+    /// The objects together touch more report items than a batch may, or than there is memory for. The reason is that of an object
+    /// which does so alone.
+    #[error("too much for one batch")]
+    TooLarge(BadObject),
 }
 
 /// What is prepared.
@@ -112,8 +115,10 @@ pub struct Plan {
 pub struct Limits {
     /// Largest object, before and after decompression.
     pub object_bytes: u64,
-    /// Report items that a batch may touch: what memory grows with.
+    /// Report items that a batch may touch.
     pub report_items: usize,
+    /// Memory of the process, which the names and report items of a batch share with its catalogue.
+    pub memory: Memory,
     /// Pace of reading, if it is limited.
     pub rows: Option<Arc<DefaultDirectRateLimiter>>,
 }
@@ -135,14 +140,17 @@ pub struct Prepared {
 struct CuratedFile {
     parquet: ParquetFile,
     upload: PendingUpload,
+    row_groups: usize,
 }
 
 impl CuratedFile {
+    /// Bytes of memory that it takes until it is finished.
     fn pending_bytes(&self) -> usize {
-        self.parquet.pending_bytes() + self.upload.buffered_bytes()
+        self.parquet.pending_bytes() + self.upload.buffered_bytes() + self.row_groups * FOOTER_BYTES
     }
 
     async fn append(&mut self, row_group: RowGroup) -> Result<(), PrepareError> {
+        self.row_groups += 1;
         self.parquet.append(row_group)?;
         Ok(self.upload.write(&self.parquet.take_pending()).await?)
     }
@@ -169,6 +177,8 @@ pub struct Preparation {
     /// Rejected rows that are not with the upload yet.
     rejects: Vec<u8>,
     rejects_upload: Option<PendingUpload>,
+    /// What the rows that are folded take in memory.
+    folded_bytes: usize,
     rejected: BTreeMap<&'static str, u64>,
     progress: Progress,
 }
@@ -196,18 +206,19 @@ impl Preparation {
         Preparation {
             bucket,
             plan,
-            limits,
             stop,
             dictionary,
-            rows: Rows::with_capacity(ROOM),
+            rows: Rows::with_capacity(room(limits.memory.row_group_rows())),
             compute,
             files: BTreeMap::new(),
             parts: BTreeMap::new(),
             finished: Vec::new(),
             rejects: Vec::new(),
             rejects_upload: None,
+            folded_bytes: 0,
             rejected: BTreeMap::new(),
             progress,
+            limits,
         }
     }
 
@@ -216,8 +227,10 @@ impl Preparation {
         self.rejects_upload.is_some() || !self.files.is_empty() || !self.finished.is_empty()
     }
 
-    /// Adds an object, whose content is read from `body`. It counts whole or not at all; `position` names it in
-    /// [`PrepareError::Spoiled`].
+    /// Adds an object, whose content is read from `body`. It counts whole or not at all: with any outcome but `Counted` nothing of it is
+    /// in the batch, and the next one can be added. Whether what kept its body from being read would pass makes no difference, as
+    /// reading has been tried for long by then. `position` names it in [`PrepareError::Spoiled`], which is given for the same outcomes
+    /// when rows of it have been used: then the batch is to be prepared again without it.
     pub async fn add(
         &mut self,
         position: usize,
@@ -236,7 +249,6 @@ impl Preparation {
             Failure::Bad(bad) => Outcome::Bad(bad),
             Failure::Body(error) => match error.kind {
                 Kind::NotFound | Kind::Condition => Outcome::Gone,
-                // What may pass was tried again until nothing more was to be hoped for.
                 _ => Outcome::Unreadable(error.to_string()),
             },
             Failure::Prepare(error) => return Err(error),
@@ -259,9 +271,10 @@ impl Preparation {
         let blocks = futures::stream::try_unfold(blocks, async |mut blocks| {
             Ok::<_, Failure>(blocks.next().await?.map(|block| (block, blocks)))
         });
-        let mut parsed = std::pin::pin!(compute::parse(blocks, event.clone(), self.dictionary.names().clone()));
-        let source = self.dictionary.names().add_source(&event.object.key);
+        let mut parsed = std::pin::pin!(compute::parse(blocks, self.dictionary.names().clone(), self.limits.memory));
+        let source = self.dictionary.add_source(&event.object.key);
         let (mut rows, mut rejected) = (0_u64, BTreeMap::<_, u64>::new());
+        let mut listing = Listing::default();
         while let Some(block) = parsed.try_next().await? {
             rows += block.rows;
             for (kind, count) in &block.rejected {
@@ -269,13 +282,16 @@ impl Preparation {
             }
             self.rows.append(&block, source, &mut self.dictionary);
             if self.plan.scope == Scope::Batch {
-                self.rejects.extend_from_slice(&block.rejects);
+                listing.add(&block, &event.object, &mut self.rejects);
             }
-            if self.rows.len() >= ROW_GROUP_ROWS || self.rejects.len() >= MAX_REJECT_BYTES {
+            if self.rows.len() >= self.row_group_rows() || self.rejects.len() >= MAX_REJECT_BYTES {
                 self.relieve(mark).await?;
             }
             self.progress.made();
             self.check_pace(block.rows).await?;
+        }
+        if self.plan.scope == Scope::Batch {
+            listing.end(&rejected, &event.object, &mut self.rejects);
         }
         for (&kind, count) in &rejected {
             *self.rejected.entry(kind).or_default() += count;
@@ -289,7 +305,10 @@ impl Preparation {
         }
         // Also of objects that turned out bad, whose rows nobody counts.
         if self.dictionary.len() > self.limits.report_items {
-            return Err(PrepareError::TooManyItems);
+            return Err(self.too_many_items());
+        }
+        if self.folded_bytes > self.fold_limit_bytes() {
+            return Err(self.too_much_memory());
         }
         let Some(limiter) = &self.limits.rows else { return Ok(()) };
         let mut left = u32::try_from(rows).unwrap_or(u32::MAX);
@@ -301,14 +320,34 @@ impl Preparation {
         Ok(())
     }
 
+    fn row_group_rows(&self) -> usize {
+        self.limits.memory.row_group_rows()
+    }
+
+    fn too_many_items(&self) -> PrepareError {
+        PrepareError::TooLarge(BadObject::TooManyItems { limit: self.limits.report_items })
+    }
+
+    fn too_much_memory(&self) -> PrepareError {
+        PrepareError::TooLarge(BadObject::TooMuchMemory { limit_bytes: self.limits.memory.bytes() })
+    }
+
+    /// Bytes of memory that report items may take: what everything else that lasts leaves them.
+    fn fold_limit_bytes(&self) -> usize {
+        let others = self.dictionary.names().catalogue().memory_bytes()
+            + self.dictionary.memory_bytes()
+            + self.finished.len() * UPLOAD_BYTES;
+        self.limits.memory.lasting().saturating_sub(others)
+    }
+
     /// Makes room: writes what earlier objects left, or, when the current object alone fills the memory, all of it.
     async fn relieve(&mut self, mark: &mut Mark) -> Result<(), PrepareError> {
-        if mark.rows >= ROW_GROUP_ROWS / 2 || mark.rejects >= MAX_REJECT_BYTES / 2 {
+        if mark.rows >= self.row_group_rows() / 2 || mark.rejects >= MAX_REJECT_BYTES / 2 {
             let (current_rows, current_rejects) =
                 (self.rows.split_off(mark.rows), self.rejects.split_off(mark.rejects));
             self.flush().await?;
             (self.rows, self.rejects) = (current_rows, current_rejects);
-        } else if self.rows.len() >= 2 * ROW_GROUP_ROWS || self.rejects.len() >= 2 * MAX_REJECT_BYTES {
+        } else if self.rows.len() >= 2 * self.row_group_rows() {
             self.flush().await?;
             mark.spilled = true;
         } else {
@@ -320,11 +359,17 @@ impl Preparation {
 
     /// Has all rows in memory folded and encoded, and hands what was encoded meanwhile to the uploads.
     async fn flush(&mut self) -> Result<(), PrepareError> {
-        let rows = std::mem::replace(&mut self.rows, Rows::with_capacity(ROOM));
-        if self.compute.start(rows).await? > self.limits.report_items {
-            return Err(PrepareError::TooManyItems);
+        let next = Rows::with_capacity(room(self.row_group_rows()));
+        let rows = std::mem::replace(&mut self.rows, next);
+        let folded = self.compute.start(rows, self.fold_limit_bytes()).await?;
+        if folded.items > self.limits.report_items {
+            return Err(self.too_many_items());
         }
-        self.write_encoded(compute::cores() - 1).await?;
+        if folded.is_too_large {
+            return Err(self.too_much_memory());
+        }
+        self.folded_bytes = folded.bytes;
+        self.write_encoded(self.limits.memory.row_groups_ahead(compute::cores())).await?;
         if !self.rejects.is_empty() {
             let key = || layout::rejected_rows_key(&date_of(self.plan.opened_at), self.plan.batch);
             let upload = self.rejects_upload.get_or_insert_with(|| self.bucket.upload(key(), self.stop.clone()));
@@ -335,6 +380,7 @@ impl Preparation {
 
     /// Adds row groups to their files until at most so many are still being encoded, and sends the files on.
     async fn write_encoded(&mut self, at_most: usize) -> Result<(), PrepareError> {
+        let most = self.limits.memory.pending_bytes();
         let mut pending_bytes: usize = self.files.values().map(CuratedFile::pending_bytes).sum();
         while let Some(row_groups) = self.compute.encoded(at_most).await? {
             for (day, row_group) in row_groups {
@@ -342,14 +388,39 @@ impl Preparation {
                 let before = file.pending_bytes();
                 file.append(row_group).await?;
                 pending_bytes = pending_bytes + file.pending_bytes() - before;
-                if pending_bytes > MAX_PENDING_BYTES {
-                    let largest = self.files.iter().max_by_key(|(_, file)| file.pending_bytes()).map(|(&day, _)| day);
-                    if let Some(file) = largest.and_then(|day| self.files.remove(&day)) {
-                        pending_bytes -= file.pending_bytes();
-                        self.finished.push(file.finish().await?);
-                    }
+                if pending_bytes > most {
+                    pending_bytes = self.finish_largest(pending_bytes, most / 2).await?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Finishes the largest files, several at a time, until the others have at most so many bytes pending; tells how many.
+    async fn finish_largest(&mut self, mut pending_bytes: usize, at_most: usize) -> Result<usize, PrepareError> {
+        let mut by_size: Vec<(usize, i32)> =
+            self.files.iter().map(|(&day, file)| (file.pending_bytes(), day)).collect();
+        by_size.sort_unstable();
+        let mut largest = Vec::new();
+        while pending_bytes > at_most
+            && let Some((bytes, day)) = by_size.pop()
+        {
+            pending_bytes -= bytes;
+            largest.extend(self.files.remove(&day));
+        }
+        self.finish_all(largest).await?;
+        if self.folded_bytes > self.fold_limit_bytes() {
+            return Err(self.too_much_memory());
+        }
+        Ok(pending_bytes)
+    }
+
+    /// Finishes files, several at a time.
+    async fn finish_all(&mut self, files: Vec<CuratedFile>) -> Result<(), PrepareError> {
+        let mut finished = futures::stream::iter(files).map(CuratedFile::finish).buffer_unordered(CONCURRENT_UPLOADS);
+        while let Some(upload) = finished.try_next().await? {
+            self.finished.push(upload);
+            self.progress.made();
         }
         Ok(())
     }
@@ -364,6 +435,7 @@ impl Preparation {
                 place.insert(CuratedFile {
                     parquet: ParquetFile::curated()?,
                     upload: self.bucket.upload(key, self.stop.clone()),
+                    row_groups: 0,
                 })
             }
         })
@@ -374,7 +446,8 @@ impl Preparation {
         let (uploads, fold) = self.finish_files().await?;
         let report_items = fold.items();
         let mut delta_files = Vec::new();
-        let encoded = compute::encode_deltas(fold, self.dictionary.names().clone(), DELTAS_PER_FILE);
+        let encoded =
+            compute::encode_deltas(fold, self.dictionary.names().clone(), DELTAS_PER_FILE, self.limits.memory);
         let mut encoded = std::pin::pin!(encoded);
         while let Some(bytes) = encoded.try_next().await? {
             let key = layout::deltas_key(self.plan.batch, delta_files.len() + 1);
@@ -394,25 +467,71 @@ impl Preparation {
     ) -> Result<(Vec<Upload>, u64, impl Stream<Item = Result<Vec<Delta>, PrepareError>>), PrepareError> {
         let (uploads, fold) = self.finish_files().await?;
         let rows = fold.listens();
-        let encoded = compute::encode_deltas(fold, self.dictionary.names().clone(), DELTAS_PER_FILE);
+        let encoded =
+            compute::encode_deltas(fold, self.dictionary.names().clone(), DELTAS_PER_FILE, self.limits.memory);
         Ok((uploads, rows, encoded.map(|bytes| Ok(columnar::decode_deltas(&bytes?)?))))
     }
 
     async fn finish_files(&mut self) -> Result<(Vec<Upload>, Fold), PrepareError> {
         self.flush().await?;
         self.write_encoded(0).await?;
-        let files = std::mem::take(&mut self.files).into_values().map(CuratedFile::finish);
+        let files = std::mem::take(&mut self.files).into_values().collect();
+        self.finish_all(files).await?;
         let mut uploads = std::mem::take(&mut self.finished);
-        uploads
-            .extend(futures::stream::iter(files).buffer_unordered(CONCURRENT_UPLOADS).try_collect::<Vec<_>>().await?);
         if let Some(upload) = self.rejects_upload.take() {
             uploads.push(upload.finish().await?);
         }
         let fold = self.compute.take_fold().await?;
         if fold.items() > self.limits.report_items {
-            return Err(PrepareError::TooManyItems);
+            return Err(self.too_many_items());
+        }
+        if fold.is_too_large() {
+            return Err(self.too_much_memory());
         }
         Ok((uploads, fold))
+    }
+}
+
+/// Rows that there is room for from the start: a row group, and the block that fills it.
+pub fn room(row_group_rows: usize) -> usize {
+    row_group_rows + 32 * 1024
+}
+
+/// The list of an object's rejected rows. It has the first of them with their lines, [`MAX_LISTED`]; of the others it tells how many there
+/// are for each reason.
+#[derive(Debug, Default)]
+struct Listing {
+    rows: usize,
+    bytes: usize,
+    of_kind: BTreeMap<&'static str, u64>,
+}
+
+impl Listing {
+    fn add(&mut self, block: &Parsed, object: &ObjectId, list: &mut Vec<u8>) {
+        for (rejection, line) in block.rejects.lines(object) {
+            if self.rows >= MAX_LISTED.0 || self.bytes >= MAX_LISTED.1 {
+                return;
+            }
+            self.rows += 1;
+            self.bytes += line.len();
+            *self.of_kind.entry(rejection.kind()).or_default() += 1;
+            list.extend_from_slice(&line);
+        }
+    }
+
+    fn end(self, rejected: &BTreeMap<&'static str, u64>, object: &ObjectId, list: &mut Vec<u8>) {
+        let unlisted = |(&kind, &count): (&&'static str, &u64)| {
+            (kind, count.saturating_sub(self.of_kind.get(kind).copied().unwrap_or(0)))
+        };
+        let reasons: BTreeMap<&str, u64> = rejected.iter().map(unlisted).filter(|&(_, count)| count > 0).collect();
+        if reasons.is_empty() {
+            return;
+        }
+        let unlisted: u64 = reasons.values().sum();
+        let line = serde_json::json!({
+            "object": object.key, "version": object.version, "unlisted": unlisted, "reasons": reasons,
+        });
+        list.extend_from_slice(format!("{line}\n").as_bytes());
     }
 }
 
@@ -442,5 +561,50 @@ impl From<ReadError> for Failure {
             ReadError::Bad(bad) => Failure::Bad(bad),
             ReadError::Body(error) => Failure::Body(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Version;
+
+    fn list(lines: &[&str]) -> (Vec<serde_json::Value>, usize) {
+        let object = ObjectId {
+            bucket: "b".to_owned(),
+            key: format!("incoming/{}", "k".repeat(975)),
+            version: Version::ETag("e".to_owned()),
+        };
+        let catalogue = Catalogue::default();
+        let (mut listing, mut rejected, mut bytes) = (Listing::default(), BTreeMap::new(), Vec::new());
+        for lines in lines {
+            let block = crate::block::tests::parse(lines, &catalogue);
+            block.rejected.iter().for_each(|(&kind, count)| *rejected.entry(kind).or_default() += count);
+            listing.add(&block, &object, &mut bytes);
+        }
+        listing.end(&rejected, &object, &mut bytes);
+        let rows = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        (rows.map(|row| serde_json::from_slice(row).unwrap()).collect(), bytes.len())
+    }
+
+    #[test]
+    fn of_many_rejected_rows_the_first_are_listed_and_the_others_counted() {
+        let bad_users = "x,t,2024-06-25 00:00:05\n".repeat(300);
+        let (rows, bytes) = list(&[&bad_users, &"x\n".repeat(100_000), &"x\n".repeat(100_000), &bad_users]);
+        let (last, listed) = rows.split_last().unwrap();
+        assert!((2000..=MAX_LISTED.0).contains(&listed.len()), "{}", listed.len());
+        assert!(bytes < MAX_LISTED.1 + (16 << 10), "{bytes}");
+        assert!(listed.iter().zip(2..302).all(|(row, line)| row["line"] == line && row["fields"][0] == "x"));
+        let unlisted = 200_600 - listed.len() as u64;
+        assert_eq!(last["unlisted"], unlisted);
+        assert_eq!(last["reasons"], serde_json::json!({"user_id": 300, "width": unlisted - 300}));
+        assert_eq!(last["object"], listed[0]["object"]);
+    }
+
+    #[test]
+    fn of_few_rejected_rows_each_is_listed() {
+        let (rows, _) = list(&["x\n7,t,2024-06-25 00:00:05\n", "y,z\n"]);
+        let shown: Vec<_> = rows.iter().map(|row| (row["line"].as_u64(), row["fields"][0].as_str())).collect();
+        assert_eq!(shown, [(Some(2), Some("x")), (Some(2), Some("y"))]);
     }
 }

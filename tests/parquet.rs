@@ -9,7 +9,6 @@ use music_streams::aggregate::{Dictionary, Rows};
 use music_streams::catalogue::Catalogue;
 use music_streams::columnar::{self, ParquetFile};
 use music_streams::distinct::{Distinct, Member, Members};
-use music_streams::event::{ObjectEvent, ObjectId, Version};
 use music_streams::listening_file::Blocks;
 
 const SONGS: &str = "track_id,track_name,artists,track_genre,duration_ms\n\
@@ -27,13 +26,11 @@ fn python(arguments: &[&std::ffi::OsStr]) -> String {
 
 /// Rows of a file with these lines.
 async fn rows(lines: String, dictionary: &mut Dictionary, source: u32) -> Rows {
-    let object = ObjectId { bucket: String::new(), key: String::new(), version: Version::ETag(String::new()) };
-    let event = ObjectEvent { object, size: 0, created_at: None };
     let text = format!("user_id,track_id,listen_time\n{lines}").into_bytes();
     let mut blocks = Blocks::open(std::io::Cursor::new(text), u64::MAX, jiff::Timestamp::now()).await.unwrap();
     let mut rows = Rows::default();
     while let Some(block) = blocks.next().await.unwrap() {
-        rows.append(&block.parse(&event, dictionary.names().catalogue()), source, dictionary);
+        rows.append(&block.parse(dictionary.names().catalogue()), source, dictionary);
     }
     rows
 }
@@ -45,7 +42,7 @@ async fn dictionary() -> Dictionary {
 /// Two row groups: 21 rows, then 9.
 async fn written() -> Vec<u8> {
     let mut dictionary = dictionary().await;
-    let source = dictionary.names().add_source("incoming/ä.csv");
+    let source = dictionary.add_source("incoming/ä.csv");
     let mut file = ParquetFile::curated().unwrap();
     for (first, count) in [(0, 21), (21, 9)] {
         let line = |index| {
@@ -163,7 +160,7 @@ async fn every_shape_of_rows_is_read_back() {
     for (count, tracks, fraction) in [(1, 1, ""), (7, 2, ""), (8, 3, ".5"), (9, 1, ""), (1000, 3, ""), (5000, 700, "")]
     {
         let mut dictionary = dictionary().await;
-        let source = dictionary.names().add_source("s");
+        let source = dictionary.add_source("s");
         let known = ["known", "bare", "elsewhere"];
         let fields = |index: usize| {
             let track = index * index % tracks;

@@ -16,10 +16,10 @@ use music_streams::aggregate::{Dictionary, Rows};
 use music_streams::catalogue::Catalogue;
 use music_streams::columnar::{ParquetFile, RowGroup};
 use music_streams::compute::{self, Compute, Scope};
-use music_streams::event::{ObjectEvent, ObjectId, Version};
 use music_streams::listening_file::Blocks;
+use music_streams::memory::Memory;
 use music_streams::row::date_text;
-use music_streams::transform::{DELTAS_PER_FILE, ROOM, ROW_GROUP_ROWS};
+use music_streams::transform::{DELTAS_PER_FILE, room};
 
 /// As in the program itself.
 #[global_allocator]
@@ -58,7 +58,10 @@ async fn job(data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
     let mut dictionary = Dictionary::of(Arc::new(catalogue));
     let mut compute = Compute::new(dictionary.names().clone(), Scope::Batch);
     let mut files = CuratedFiles { out, files: BTreeMap::new() };
-    let (mut rows, mut read, mut rejected) = (Rows::with_capacity(ROOM), 0, 0);
+    let memory = Memory::of(None);
+    let row_group_rows = memory.row_group_rows();
+    let empty = || Rows::with_capacity(room(row_group_rows));
+    let (mut rows, mut read, mut rejected) = (empty(), 0, 0);
 
     let mut inputs = Vec::new();
     for entry in std::fs::read_dir(data)? {
@@ -68,32 +71,31 @@ async fn job(data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
     inputs.sort();
     for input in inputs {
         let key = input.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let source = dictionary.names().add_source(&key);
-        let object = ObjectId { bucket: String::new(), key, version: Version::ETag(String::new()) };
-        let event = ObjectEvent { object, size: 0, created_at: None };
+        let source = dictionary.add_source(&key);
         let body = tokio::fs::File::open(&input).await?;
         let blocks = Blocks::open(body, u64::MAX, jiff::Timestamp::now()).await?;
         let blocks = futures::stream::try_unfold(blocks, async |mut blocks| {
             Ok::<_, Failure>(blocks.next().await?.map(|block| (block, blocks)))
         });
-        let mut parsed = compute::parse(blocks, event, dictionary.names().clone()).boxed();
+        let mut parsed = compute::parse(blocks, dictionary.names().clone(), memory).boxed();
         while let Some(block) = parsed.try_next().await? {
             read += block.rows;
             rejected += block.rejected.values().sum::<u64>();
             rows.append(&block, source, &mut dictionary);
-            if rows.len() >= ROW_GROUP_ROWS {
-                compute.start(std::mem::replace(&mut rows, Rows::with_capacity(ROOM))).await?;
-                files.write(&mut compute, compute::cores() - 1).await?;
+            if rows.len() >= row_group_rows {
+                compute.start(std::mem::replace(&mut rows, empty()), memory.lasting()).await?;
+                files.write(&mut compute, memory.row_groups_ahead(compute::cores())).await?;
             }
         }
     }
-    compute.start(rows).await?;
+    compute.start(rows, memory.lasting()).await?;
     files.write(&mut compute, 0).await?;
     files.finish()?;
 
     let fold = compute.take_fold().await?;
     std::fs::create_dir_all(out.join("deltas"))?;
-    let mut delta_files = std::pin::pin!(compute::encode_deltas(fold, dictionary.names().clone(), DELTAS_PER_FILE));
+    let mut delta_files =
+        std::pin::pin!(compute::encode_deltas(fold, dictionary.names().clone(), DELTAS_PER_FILE, memory));
     let mut number = 0;
     while let Some(bytes) = delta_files.try_next().await? {
         std::fs::write(out.join(format!("deltas/{number}.parquet")), bytes)?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use futures::{StreamExt, TryStreamExt};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use crate::aside::{Aside, What};
 use crate::aws::AwsError;
@@ -133,7 +133,7 @@ impl Auditor {
         self.verify_deltas(manifest, published, days).await?;
         let mut listed = 0;
         for upload in manifest.uploads.iter().filter(|upload| upload.key.starts_with(layout::QUARANTINED_ROWS)) {
-            listed += lines_of(&self.bucket, &upload.key).await?;
+            listed += listed_in(&self.bucket, &upload.key).await?;
         }
         if listed != rejected {
             let about = format!("rejected rows of batch {batch}");
@@ -271,24 +271,52 @@ async fn read_archived(
     Ok(rows)
 }
 
-/// How many lines an object of our own has; none when it is not there.
-async fn lines_of(bucket: &Bucket, key: &str) -> Result<u64, AwsError> {
+/// How many rejected rows a list of them tells of: each has a line, and of those of a file that are too many for that, one line tells the
+/// number. None when it is not there.
+async fn listed_in(bucket: &Bucket, key: &str) -> Result<u64, AwsError> {
     let Some(object) = bucket.find(key).await? else { return Ok(0) };
-    let mut body = BufReader::new(bucket.read(&object));
-    let mut lines = 0;
+    let mut lines = BufReader::new(bucket.read(&object)).take(u64::MAX);
+    let (mut listed, mut line) = (0_u64, Vec::new());
     loop {
-        match body.fill_buf().await {
-            Ok([]) => return Ok(lines),
-            Ok(bytes) => {
-                lines += bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
-                let length = bytes.len();
-                body.consume(length);
-            }
+        line.clear();
+        lines.set_limit(MAX_LISTED_LINE_BYTES);
+        match lines.read_until(b'\n', &mut line).await {
+            Ok(0) => return Ok(listed),
+            Ok(_) => listed = listed.saturating_add(rows_of_line(&line)),
             Err(error) => match ReadError::from(error) {
                 ReadError::Body(error) => return Err(error),
                 // Bytes that are not decompressed have nothing bad in them.
-                ReadError::Bad(_) => return Ok(lines),
+                ReadError::Bad(_) => return Ok(listed),
             },
         }
+    }
+}
+
+/// Longest line of a list of rejected rows: far above a key and the fields that are shown, whatever is escaped in them.
+const MAX_LISTED_LINE_BYTES: u64 = 1 << 20;
+
+/// The rejected rows that a line tells of; none when it is not one of those that batches write.
+fn rows_of_line(line: &[u8]) -> u64 {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        line: Option<u64>,
+        unlisted: Option<u64>,
+    }
+    match serde_json::from_slice(line) {
+        Ok(Line { unlisted: Some(rows), .. }) => rows,
+        Ok(Line { line: Some(_), .. }) => 1,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_of_one_row_or_of_many() {
+        let row = r#"{"fields":["\"unlisted\":7"],"line":3,"object":"a","reason":"x","version":{"etag":"e"}}"#;
+        let rest = r#"{"object":"a","reasons":{"width":5,"user_id":2},"unlisted":7,"version":{"etag":"e"}}"#;
+        assert_eq!([row, rest, "", "x"].map(|line| rows_of_line(line.as_bytes())), [1, 7, 0, 0]);
     }
 }

@@ -56,6 +56,8 @@ pub(super) struct ExpectedTrack {
     pub(super) figures: Figures,
     /// Genres that it must be listed under, and was not seen under yet.
     pub(super) genres: BTreeSet<String>,
+    /// How many there were. With more than an item keeps, which of them it has depends on the order of batches.
+    pub(super) all_genres: usize,
     /// Its item was seen.
     seen: bool,
 }
@@ -83,6 +85,7 @@ impl Expected {
             for genre in genres().filter(|genre| !expected.genres.contains(*genre)).collect::<Vec<_>>() {
                 expected.genres.insert(genre.to_owned());
             }
+            expected.all_genres = expected.genres.len();
         }
         for genre in genres().filter(|genre| share.has(Report::Genre, genre, day)) {
             let figures = match self.genres.get_mut(genre) {

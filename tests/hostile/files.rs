@@ -135,7 +135,7 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "a quote that never closes",
             format!("{csv}\"{}", "no end\n".repeat(900_000)).into_bytes(),
-            "the file is not CSV: the record at line 202 is longer than 4194304 bytes",
+            "the file is not CSV: the record at line 202 is longer than 1048576 bytes",
         ),
         (
             "a quote that never closes in the header",

@@ -13,9 +13,9 @@
 
 mod health;
 mod operators;
+mod refusals;
 #[path = "../support/refusing.rs"]
 mod refusing;
-mod refusals;
 mod replay;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../support/mod.rs"]

@@ -25,7 +25,8 @@ impl Scene {
     }
 
     fn consumer(&self, flags: &[&str]) -> Consumer {
-        let ways = [("AWS_ENDPOINT_URL", self.s3.url.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb.url.as_str())];
+        let ways =
+            [("AWS_ENDPOINT_URL", self.s3.url.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb.url.as_str())];
         self.deployment.consumer_in(&[&["--window", "1s"], flags].concat(), &ways)
     }
 
@@ -99,7 +100,11 @@ async fn files_that_cannot_be_read_are_left_out_of_one_batch_and_come_back() {
     assert!(scene.deployment.batches().await <= batches + 1, "the sweep leaves alone what is set aside");
     let aside = scene.aside();
     assert_eq!(aside.len(), 30, "{aside:#?}");
-    assert!(aside.iter().all(|entry| entry["kind"] == "object" && entry["reason"].as_str().unwrap().contains("AccessDenied")));
+    assert!(
+        aside
+            .iter()
+            .all(|entry| entry["kind"] == "object" && entry["reason"].as_str().unwrap().contains("AccessDenied"))
+    );
     let fine = |rows: &[(&str, Vec<Row>)]| -> Vec<Row> {
         rows.iter().filter(|(kind, _)| *kind == "fine").flat_map(|(_, rows)| rows.clone()).collect()
     };
@@ -163,7 +168,8 @@ async fn a_full_registry_is_emptied_by_whoever_waits_for_it() {
         let fields = fields.into_iter().chain([("beat", number(1)), ("since", number(1_700_000_000))]);
         AttributeValue::M(fields.map(|(name, value)| (name.to_owned(), value)).collect())
     };
-    let batches = (1001..=1200).map(|batch: u64| (batch.to_string(), entry(if batch % 2 == 0 { "open" } else { "lost" })));
+    let batches =
+        (1001..=1200).map(|batch: u64| (batch.to_string(), entry(if batch % 2 == 0 { "open" } else { "lost" })));
     let table = format!("{}music_streams_ledger", scene.deployment.table_prefix);
     let put = scene.deployment.clients.dynamodb.put_item().table_name(table);
     let put = put.item("pk", AttributeValue::S("registry".into())).item("sk", AttributeValue::S("registry".into()));
@@ -203,7 +209,11 @@ async fn a_foreign_report_item_keeps_no_other_and_gets_its_figures_later() {
     let verified = scene.verify();
     assert!(!verified.success && verified.stdout.contains("set aside"), "{}", verified.stdout);
     let retried = scene.retry();
-    assert!(!retried.success && retried.stdout.contains("still set aside: report item genre jazz"), "{}", retried.stdout);
+    assert!(
+        !retried.success && retried.stdout.contains("still set aside: report item genre jazz"),
+        "{}",
+        retried.stdout
+    );
 
     // The operator deletes it; before the retry, consumers go on with what they believe to be a new item.
     let delete = scene.deployment.clients.dynamodb.delete_item().table_name(&table).key("track_genre", genre);
@@ -245,9 +255,11 @@ async fn a_file_that_cannot_be_moved_is_copied_once_and_its_batch_ends() {
     scene.put("other.csv", &other).await;
     let flags = ["--lease", "2s", "--sweep-interval", "2s", "--sweep-age", "1s"];
     let consumer = scene.consumer(&flags);
-    until("the other is archived", 60, async || scene.deployment.keys("incoming/").await == ["incoming/held.csv"]).await;
+    until("the other is archived", 60, async || scene.deployment.keys("incoming/").await == ["incoming/held.csv"])
+        .await;
     scene.deployment.registry_is_empty().await;
-    until("its message is deleted", 30, async || scene.deployment.messages_in(&scene.deployment.queue_url).await == 0).await;
+    until("its message is deleted", 30, async || scene.deployment.messages_in(&scene.deployment.queue_url).await == 0)
+        .await;
     // Announced again and found by every sweep, it does not count again, nor is it copied again.
     tokio::time::sleep(Duration::from_secs(8)).await;
     let all = [held, other].concat();
@@ -256,7 +268,12 @@ async fn a_file_that_cannot_be_moved_is_copied_once_and_its_batch_ends() {
     let aside = scene.aside();
     assert_eq!((aside.len(), &aside[0]["kind"]), (1, &json!("original")), "{aside:#?}");
     let verified = scene.verify();
-    assert!(verified.success && verified.stdout.contains("could not be moved"), "{}{}", verified.stdout, verified.stderr);
+    assert!(
+        verified.success && verified.stdout.contains("could not be moved"),
+        "{}{}",
+        verified.stdout,
+        verified.stderr
+    );
 
     let retried = scene.retry();
     assert!(retried.success, "the command's own way is open: {}{}", retried.stdout, retried.stderr);
@@ -410,12 +427,12 @@ async fn a_large_file_is_copied_in_parts_while_the_consumer_lives() {
     let scene = Scene::new("large", &[]).await;
     scene.s3.refuse(|request| {
         let is_part = request.method == "PUT" && request.header("x-amz-copy-source").is_some();
-        is_part.then_some(Answer::Late(Duration::from_secs(3)))
+        is_part.then_some(Answer::Late(Duration::from_secs(10)))
     });
     // Above the limit, so that nothing of it is read; in four parts.
     scene.deployment.put("incoming/large.bin", vec![0_u8; 800 << 20]).await;
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
-    let flags = ["--max-object-size", "1MiB", "--stuck-after", "5s", "--health-address", &free];
+    let flags = ["--max-object-size", "1MiB", "--stuck-after", "16s", "--health-address", &free];
     let consumer = scene.consumer(&flags);
     consumer.logged("\"ready\"").await;
     let started = Instant::now();

@@ -137,14 +137,18 @@ impl Refusing {
             match answer {
                 Some(Answer::Nothing) => return,
                 Some(Answer::S3(status, code)) => {
-                    let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>refused by the test</Message></Error>");
+                    let body = format!(
+                        "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>refused by the test</Message></Error>"
+                    );
                     if say(&answers, status, "application/xml", &body).await.is_err() {
                         return;
                     }
                     continue;
                 }
                 Some(Answer::DynamoDb(status, code)) => {
-                    let body = format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"refused by the test"}}"#);
+                    let body = format!(
+                        r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"refused by the test"}}"#
+                    );
                     if say(&answers, status, "application/x-amz-json-1.0", &body).await.is_err() {
                         return;
                     }
