@@ -1,12 +1,19 @@
-//! The protocol, explored exhaustively: every interleaving of two consumers and the owner of the bucket, with crashes,
-//! evictions of the living and the dead, lost answers, repeated notifications and overwritten objects.
+//! The protocol, explored exhaustively: every interleaving of two consumers, the sweep, the operator and the owner of the
+//! bucket, with crashes, evictions of the living and the dead, lost answers, repeated notifications and overwritten objects; with
+//! objects, report items and moves that are refused for good, manifests that are lost, claims that expire and a registry that is
+//! full.
 //!
-//! In every state that can be reached, the invariants of `src/lib.rs` must hold, and from every one of them a single
-//! consumer that is started alone must bring everything to its end, with every object counted once. And the model must be
-//! able to fail: each of the variants in [`Fault`] breaks the protocol in one place, and each is caught.
+//! In every state that can be reached, the invariants of `src/lib.rs` must hold. From every one of them a single consumer that is
+//! started alone must bring everything to its end but what is set aside, and after that an operator must be able to bring back
+//! that too, with every object counted once. And the model must be able to fail: each of the variants in [`Fault`] breaks the
+//! protocol in one place, and each is caught.
+//!
+//! Reduced: an object is put again only while its claim lasts, as it is new content afterwards; records do not expire; what dies
+//! with an object is not counted; and the operator is one.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
+mod steps;
 mod world;
 
 use std::collections::HashSet;
@@ -14,8 +21,13 @@ use std::hash::{Hash, Hasher};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use music_streams::protocol::{Contest, State};
 use stateright::{Checker, HasDiscoveries, Model, Property};
-use world::{Budget, Fault, I1, I2, I3, I5, I7, OBJECTS, Objects, Step, World};
+use steps::Way;
+use world::{
+    BATCHES, Budget, CONSUMERS, FIGURES, Fault, I1, I2, I3, I5, I6, I7, ITEMS, OBJECTS, OPERATOR, Objects, Pause,
+    World, has, members,
+};
 
 /// What can happen next.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,6 +48,28 @@ enum Action {
     Put(usize),
     /// An object is announced again, by S3, SQS or the sweep.
     Repeat(usize),
+    /// A consumer finds that it cannot read an object.
+    CannotRead(usize, usize),
+    /// The time is over for which an object is set aside.
+    EndPause(usize),
+    /// A consumer finds that it cannot move an object.
+    CannotMove(usize, usize),
+    /// Somebody else writes a report item.
+    Spoil(usize),
+    /// The operator repairs a report item, or deletes it.
+    Mend(usize, bool),
+    /// A committed batch's manifest is lost.
+    LoseManifest(u64),
+    /// It is restored.
+    RestoreManifest(u64),
+    /// The operator begins to bring something back.
+    BringBack(Way),
+    /// The sweep reads the claim on an object.
+    Look(usize),
+    /// The sweep does what comes next.
+    GoOnLooking,
+    /// Claims expire that were not renewed.
+    TimePasses,
 }
 
 struct Protocol {
@@ -56,44 +90,81 @@ impl Model for Protocol {
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
         let budget = &world.budget;
         for (consumer, state) in world.consumers.iter().enumerate() {
-            match &state.task {
-                Some(task) => {
-                    actions.push(Action::Step(consumer));
-                    // A read whose answer is lost is a read later on.
-                    let is_read = matches!(
-                        task.step,
-                        Step::JudgeByRegistry { .. }
-                            | Step::JudgeByRecord { .. }
-                            | Step::ReadItem { .. }
-                            | Step::Watermark
-                    );
-                    if budget.lost_answers > 0 && !is_read {
-                        actions.push(Action::LoseAnswer(consumer));
-                    }
-                    if budget.stops > 0 && world.can_stop(consumer) {
-                        actions.push(Action::Stop(consumer));
-                    }
-                    if budget.crashes > 0 {
-                        actions.push(Action::Crash(consumer));
-                    }
-                }
-                None => {
-                    if budget.batches > 0 {
-                        let windows = (1..1 << OBJECTS).filter(|window| window & !world.announced() == 0);
-                        actions.extend(windows.map(|window| Action::Begin(consumer, window)));
-                    }
-                    if budget.evictions > 0 {
-                        actions.extend(world.listed().map(|batch| Action::Recover(consumer, batch)));
-                    }
-                }
+            let Some(task) = &state.task else { continue };
+            actions.push(Action::Step(consumer));
+            if consumer == OPERATOR {
+                continue;
+            }
+            if budget.lost_answers > 0 && !task.only_reads() {
+                actions.push(Action::LoseAnswer(consumer));
+            }
+            if budget.stops > 0 && task.can_stop() {
+                actions.push(Action::Stop(consumer));
+            }
+            if budget.crashes > 0 {
+                actions.push(Action::Crash(consumer));
+            }
+            if budget.unreadable > 0 {
+                let there = members(task.reads()).filter(|&object| world.is_incoming(object));
+                actions.extend(there.map(|object| Action::CannotRead(consumer, object)));
+            }
+            if budget.unmovable > 0 {
+                let there = task.moves().filter(|&object| world.is_incoming(object));
+                actions.extend(there.map(|object| Action::CannotMove(consumer, object)));
+            }
+        }
+        for consumer in (0..CONSUMERS).filter(|&consumer| world.consumers[consumer].task.is_none()) {
+            if budget.batches > 0 {
+                let known = world.announced() | world.swept();
+                let windows = (1..1 << OBJECTS).filter(|window| window & !known == 0);
+                actions.extend(windows.map(|window| Action::Begin(consumer, window)));
+            }
+            if budget.evictions > 0 {
+                actions.extend(world.listed().map(|batch| Action::Recover(consumer, batch)));
             }
         }
         if budget.puts > 0 {
-            actions.extend([0, 2].into_iter().filter(|&object| !world.is_incoming(object)).map(Action::Put));
+            actions.extend([0, 2].into_iter().filter(|&object| may_be_put(world, object)).map(Action::Put));
         }
         if budget.repeats > 0 {
             let silent = |&object: &usize| world.put & 1 << object != 0 && world.announced() & 1 << object == 0;
             actions.extend((0..OBJECTS).filter(silent).map(Action::Repeat));
+        }
+        if budget.retries > 0 {
+            let lasts = |&object: &usize| world.claims[object].pause == Pause::Lasts;
+            actions.extend((0..OBJECTS).filter(lasts).map(Action::EndPause));
+        }
+        let is_idle = world.consumers[OPERATOR].task.is_none();
+        for item in 0..ITEMS {
+            if !world.foreign[item] && budget.spoiled > 0 {
+                actions.push(Action::Spoil(item));
+            }
+            if world.foreign[item] {
+                actions.push(Action::Mend(item, false));
+            }
+            // Who deletes an item that nobody has listed, or while it is brought back, has lost it.
+            if world.foreign[item] && world.parked[item] > 0 && is_idle {
+                actions.push(Action::Mend(item, true));
+            }
+        }
+        if budget.lost_manifests > 0 {
+            actions.extend(world.with_manifest().map(Action::LoseManifest));
+        }
+        let lost = (0..BATCHES as u64).filter(|batch| world.lost_manifests & 1 << batch != 0);
+        actions.extend(lost.map(Action::RestoreManifest));
+        if budget.brought_back > 0 && is_idle {
+            actions.extend(world.ways_back().map(Action::BringBack));
+        }
+        match world.look {
+            Some(_) => actions.push(Action::GoOnLooking),
+            None if budget.looks > 0 => {
+                let is_held = |&object: &usize| world.is_incoming(object) && world.claims[object].batch != 0;
+                actions.extend((0..OBJECTS).filter(is_held).map(Action::Look));
+            }
+            None => {}
+        }
+        if budget.times > 0 && world.may_time_pass(self.fault) {
+            actions.push(Action::TimePasses);
         }
     }
 
@@ -131,6 +202,41 @@ impl Model for Protocol {
                 next.budget.repeats -= 1;
                 next.announce(object);
             }
+            Action::CannotRead(consumer, object) => {
+                next.budget.unreadable -= 1;
+                next.cannot_read(consumer, object);
+            }
+            Action::EndPause(object) => {
+                next.budget.retries -= 1;
+                next.end_pause(object);
+            }
+            Action::CannotMove(consumer, object) => {
+                next.budget.unmovable -= 1;
+                next.cannot_move(consumer, object);
+            }
+            Action::Spoil(item) => {
+                next.budget.spoiled -= 1;
+                next.foreign[item] = true;
+            }
+            Action::Mend(item, by_deletion) => next.mend(item, by_deletion),
+            Action::LoseManifest(batch) => {
+                next.budget.lost_manifests -= 1;
+                next.lost_manifests |= 1 << batch;
+            }
+            Action::RestoreManifest(batch) => next.lost_manifests &= !(1 << batch),
+            Action::BringBack(way) => {
+                next.budget.brought_back -= 1;
+                next.bring_back(way);
+            }
+            Action::Look(object) => {
+                next.budget.looks -= 1;
+                next.look(object);
+            }
+            Action::GoOnLooking => next.go_on_looking(self.fault),
+            Action::TimePasses => {
+                next.budget.times -= 1;
+                next.time_passes();
+            }
         }
         Some(next)
     }
@@ -151,24 +257,42 @@ impl Model for Protocol {
                 of_batch.all(|(batch, &contents)| contents == 0 || world.committed & 1 << batch != 0)
                     && put(world).all(|object| world.curated(object) <= 1)
             }),
+            Property::always(FIGURES, |_, world: &World| (0..ITEMS).all(|item| lacks_nothing(world, item))),
             Property::always(I5, |_, world: &World| {
-                let is = |objects: &Objects, object: usize| objects & 1 << object != 0;
-                put(world).all(|object| {
-                    !world.is_incoming(object) || is(&world.announced(), object) || world.curated(object) > 0
+                put(world).filter(|&object| world.is_incoming(object)).all(|object| {
+                    // Once it was set aside, its message is gone: the list has it, and afterwards the sweep finds it.
+                    let is_found = has(world.ever_aside, object) && world.standing(object) != Some(Contest::Duplicate);
+                    has(world.announced(), object) || world.curated(object) > 0 || is_found
                 })
             }),
+            Property::always(I6, |_, world: &World| world.registry.batches.len() <= world.budget.room),
             Property::always(I7, |protocol: &Protocol, world| protocol.converges(world)),
         ]
     }
 }
 
 fn put(world: &World) -> impl Iterator<Item = usize> {
-    let put = world.put;
-    (0..OBJECTS).filter(move |object| put & 1 << object != 0)
+    members(world.put)
+}
+
+/// A content is put again only while its claim lasts: afterwards it would be new.
+fn may_be_put(world: &World, object: usize) -> bool {
+    !world.is_incoming(object) && !has(world.expired, object)
+}
+
+/// Whether a report item has everything that batches have counted which are done, or else they or the item are set aside.
+fn lacks_nothing(world: &World, item: usize) -> bool {
+    let is_done = |&batch: &usize| world.records[batch] == Some(State::Done) && world.aside & 1 << batch == 0;
+    let counts = |batch: usize| world.manifests[batch].map_or([0; OBJECTS], |manifest| manifest.counts(item));
+    world.parked[item] > 0
+        || (0..BATCHES)
+            .filter(is_done)
+            .all(|batch| counts(batch).iter().zip(world.items[item].counts).all(|(&counted, there)| counted <= there))
 }
 
 impl Protocol {
-    /// Every consumer dies; one is started and works until there is nothing to do. Are the figures right then?
+    /// Everybody dies. One consumer is started and works until there is nothing to do: are the figures right then, but for what is
+    /// set aside? Then the operator mends and brings back what is set aside: are they right altogether?
     fn converges(&self, world: &World) -> bool {
         let mut world = world.without_consumers();
         let mut hasher = std::hash::DefaultHasher::new();
@@ -177,7 +301,12 @@ impl Protocol {
         let is_known = || self.converging.lock().unwrap().contains(&hash);
         is_known() || {
             self.work_alone(&mut world);
-            let is_right = is_at_its_end(&world);
+            let mut is_right = is_at_its_end(&world);
+            if is_right && !world.has_nothing_aside() {
+                self.bring_everything_back(&mut world);
+                self.work_alone(&mut world);
+                is_right = is_at_its_end(&world) && world.has_nothing_aside();
+            }
             if is_right {
                 self.converging.lock().unwrap().insert(hash);
             }
@@ -188,46 +317,85 @@ impl Protocol {
     fn work_alone(&self, world: &mut World) {
         // A life of its own: it is none of the owners in the registry.
         world.crash(0);
-        for _ in 0..200 {
+        for _ in 0..300 {
             let overdue = world.listed().next();
+            let waits = members(world.announced()).filter(|&object| world.is_of_batch_aside(object));
+            let window = (world.announced() | world.swept()) & !waits.fold(0, |set, object| set | 1 << object);
             match (&world.consumers[0].task, overdue) {
                 (Some(_), _) => world.step(0, self.fault),
                 (None, Some(batch)) => world.recover(0, batch),
-                (None, None) if world.announced() != 0 => world.begin(0, world.announced()),
+                (None, None) if window != 0 && world.registry.last + 1 < BATCHES as u64 => world.begin(0, window),
                 (None, None) => break,
+            }
+        }
+    }
+
+    fn bring_everything_back(&self, world: &mut World) {
+        world.lost_manifests = 0;
+        for item in 0..ITEMS {
+            let by_deletion = world.foreign[item] && world.parked[item] > 0;
+            world.mend(item, by_deletion);
+        }
+        for object in (0..OBJECTS).filter(|&object| world.is_aside(object)).collect::<Vec<_>>() {
+            world.end_pause(object);
+            world.announce(object);
+        }
+        for way in world.ways_back().collect::<Vec<_>>() {
+            world.crash(OPERATOR);
+            world.bring_back(way);
+            for _ in 0..60 {
+                world.step(OPERATOR, self.fault);
             }
         }
     }
 }
 
-/// Whether nothing is left to do, every object counts once, and each lies where it should.
+/// Whether nothing is left to do without an operator, every object that is not set aside counts once, and each lies where it
+/// should.
 fn is_at_its_end(world: &World) -> bool {
     world.is_settled()
         && put(world).all(|object| {
-            let is = |objects: Objects| objects & 1 << object != 0;
+            let is = |objects: Objects| has(objects, object);
             let is_counted = world.curated(object) > 0;
-            let is_in_its_items =
-                world.items.iter().enumerate().all(|(item, stored)| {
-                    stored.counts[object] == u8::from(is_counted && World::is_of_item(object, item))
-                });
+            let is_in_its_items = world.items.iter().enumerate().all(|(item, stored)| {
+                world.parked[item] > 0
+                    || stored.counts[object] == u8::from(is_counted && World::is_of_item(object, item))
+            });
             let place = match (world.is_incoming(object), world.archived(object)) {
                 (false, 1) => is_counted,
                 (false, 0) => is(world.overwritten),
-                (true, _) => is_counted && is(world.put_again),
+                (true, _) if world.is_aside(object) => !is_counted,
+                (true, _) => is_counted && (is(world.put_again) || world.left[object] != 0),
                 _ => false,
             };
-            is_in_its_items && place
+            world.is_of_batch_aside(object) || (is_in_its_items && place)
         })
 }
 
-/// What goes wrong in each of the short explorations, and in the long one everything at once.
-const SHORT: [Budget; 3] = [
-    Budget { batches: 2, crashes: 1, evictions: 2, lost_answers: 0, stops: 0, puts: 0, repeats: 0 },
-    Budget { batches: 2, crashes: 0, evictions: 1, lost_answers: 1, stops: 0, puts: 0, repeats: 1 },
-    Budget { batches: 2, crashes: 0, evictions: 0, lost_answers: 0, stops: 1, puts: 2, repeats: 0 },
+/// Two windows, and nothing else that happens.
+const CALM: Budget = Budget { batches: 2, ..Budget::NOTHING };
+
+/// What goes wrong in each of the short explorations.
+const SHORT: [Budget; 10] = [
+    Budget { crashes: 1, evictions: 2, ..CALM },
+    Budget { evictions: 1, lost_answers: 1, repeats: 1, ..CALM },
+    Budget { stops: 1, puts: 2, ..CALM },
+    // An object is refused, and comes back.
+    Budget { unreadable: 1, retries: 1, evictions: 1, repeats: 1, ..CALM },
+    // A report item is refused, and comes back.
+    Budget { spoiled: 1, brought_back: 1, evictions: 1, ..CALM },
+    // A move is refused.
+    Budget { unmovable: 1, brought_back: 1, evictions: 1, repeats: 1, ..CALM },
+    // The registry is full.
+    Budget { room: 1, crashes: 1, evictions: 2, ..CALM },
+    // Claims expire.
+    Budget { looks: 2, times: 2, repeats: 1, crashes: 1, evictions: 1, ..CALM },
+    Budget { looks: 1, puts: 2, ..CALM },
+    // A batch is set aside, and comes back.
+    Budget { lost_manifests: 1, brought_back: 1, evictions: 1, ..CALM },
 ];
-const LONG: [Budget; 1] =
-    [Budget { batches: 2, crashes: 1, evictions: 1, lost_answers: 1, stops: 1, puts: 1, repeats: 1 }];
+/// What goes wrong in each of the long ones: everything old at once, and everything new by twos.
+const LONG: [Budget; 1] = [Budget { crashes: 1, evictions: 1, lost_answers: 1, stops: 1, puts: 1, repeats: 1, ..CALM }];
 
 /// Explores until the property is violated, or every property in every state.
 fn check(budget: Budget, fault: Fault, sought: &[&'static str]) -> (usize, Duration, Vec<&'static str>) {
@@ -248,7 +416,24 @@ fn check(budget: Budget, fault: Fault, sought: &[&'static str]) -> (usize, Durat
 }
 
 /// What a random walk may meet: more of everything than can be explored.
-const WALK: Budget = Budget { batches: 8, crashes: 4, evictions: 5, lost_answers: 4, stops: 3, puts: 3, repeats: 3 };
+const WALK: Budget = Budget {
+    room: 3,
+    batches: 8,
+    crashes: 4,
+    evictions: 6,
+    lost_answers: 4,
+    stops: 3,
+    puts: 3,
+    repeats: 3,
+    unreadable: 2,
+    retries: 2,
+    unmovable: 2,
+    spoiled: 2,
+    lost_manifests: 1,
+    brought_back: 4,
+    looks: 6,
+    times: 2,
+};
 
 /// Takes random actions until none is left, and checks every property in every state. The same seed takes the same walk.
 fn walk(seed: u64) -> Result<usize, String> {
@@ -307,32 +492,51 @@ fn the_protocol_holds_in_every_state() {
 }
 
 /// Every variant that must be caught, the invariant that it breaks, and the troubles in which that shows.
-fn variants() -> [(Fault, &'static str, Budget); 18] {
-    let calm = Budget { batches: 2, ..Budget::default() };
-    let silent = Budget { evictions: 1, ..calm };
-    let zombie = Budget { batches: 3, evictions: 2, ..calm };
-    let crash = Budget { crashes: 1, evictions: 1, ..calm };
-    let overwrite = Budget { puts: 1, ..calm };
-    let again = Budget { puts: 2, ..calm };
-    [
+fn variants() -> Vec<(Fault, &'static str, Budget)> {
+    let silent = Budget { evictions: 1, ..CALM };
+    let zombie = Budget { batches: 3, evictions: 2, ..CALM };
+    let crash = Budget { crashes: 1, evictions: 1, ..CALM };
+    let overwrite = Budget { puts: 1, ..CALM };
+    let again = Budget { puts: 2, ..CALM };
+    let unreadable = Budget { unreadable: 1, ..CALM };
+    let spoiled = Budget { spoiled: 1, ..CALM };
+    let restored = Budget { brought_back: 1, ..spoiled };
+    let time = Budget { times: 1, ..CALM };
+    let lost = Budget { lost_manifests: 1, evictions: 1, ..CALM };
+    vec![
         (Fault::NoWatermarkCheck, I7, zombie),
         (Fault::WatermarkTooHigh, I7, zombie),
-        (Fault::NoVersionCondition, I7, calm),
+        (Fault::NoVersionCondition, I7, CALM),
         (Fault::NoCommitFence, I7, silent),
         (Fault::UpsertBeforeCommit, I2, crash),
-        (Fault::PublishBeforeCommit, I3, calm),
+        (Fault::PublishBeforeCommit, I3, CALM),
         (Fault::NumberBeforeEntry, I7, silent),
-        (Fault::NumberReused, I7, calm),
-        (Fault::TakeOverUnchecked, I7, calm),
+        (Fault::NumberReused, I7, CALM),
+        (Fault::TakeOverUnchecked, I7, CALM),
         (Fault::TakeOverUnconditional, I7, zombie),
         (Fault::LiveIsDuplicate, I5, silent),
         (Fault::AcknowledgeBeforeCommit, I5, silent),
         (Fault::UnconditionalDelete, I1, overwrite),
-        (Fault::DeleteBeforeCopy, I1, calm),
+        (Fault::DeleteBeforeCopy, I1, CALM),
         (Fault::UnconditionalRead, I2, overwrite),
         (Fault::GoneKeepsClaim, I7, again),
         (Fault::DuplicateUnconfirmed, I5, again),
         (Fault::UnlistBeforeRecord, I2, overwrite),
+        (Fault::AsideKeepsClaim, I5, unreadable),
+        (Fault::AsideForgotten, I5, unreadable),
+        (Fault::AsideUnconfirmed, I5, Budget { evictions: 1, ..unreadable }),
+        (Fault::ParkForgotten, FIGURES, spoiled),
+        (Fault::ParkStopsBatch, I7, spoiled),
+        (Fault::RestoreByAdding, I7, spoiled),
+        (Fault::RestoreOverLater, FIGURES, restored),
+        (Fault::RestoreUnwaited, FIGURES, restored),
+        (Fault::UnlistUnconditional, FIGURES, restored),
+        (Fault::LeftReleasesClaim, I3, Budget { unmovable: 1, repeats: 1, ..CALM }),
+        (Fault::RegistryUnbounded, I6, Budget { room: 1, ..CALM }),
+        (Fault::LeaveNotRenewed, I7, time),
+        (Fault::RenewUnconditional, I7, Budget { looks: 1, ..again }),
+        (Fault::AsideBatchDone, I5, lost),
+        (Fault::AsideBatchAbandoned, I7, lost),
     ]
 }
 

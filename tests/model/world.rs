@@ -1,30 +1,36 @@
-//! The world of the model: S3, SQS, DynamoDB and consumers, reduced to what the protocol depends on, and every step that a
-//! consumer takes in it. A step is one call to a service, so everything that can happen between two calls is explored.
-//!
-//! What a step decides is decided by the functions that the program itself calls: [`Registry`], [`contest`], [`Applied`].
+//! The world of the model: S3, SQS, DynamoDB, consumers, a sweep and an operator, reduced to what the protocol depends on, and
+//! what happens to it from outside. What consumers and the operator do in it is in [`crate::steps`].
 
-use music_streams::protocol::{Applied, BatchNumber, Change, Contest, Registry, State, contest};
+use music_streams::protocol::{Applied, BatchNumber, Contest, MAX_UNFINISHED, Registry, State, contest};
+
+use crate::steps::{Task, Way};
 
 /// Contents of objects that exist in the model.
 pub const OBJECTS: usize = 3;
 /// The key of each. Objects 0 and 2 are two contents of one key, so that putting one overwrites the other.
-const KEY_OF: [usize; OBJECTS] = [0, 1, 0];
+pub const KEY_OF: [usize; OBJECTS] = [0, 1, 0];
 const KEYS: usize = 2;
 /// The report items that have rows of each.
 const ITEMS_OF: [&[usize]; OBJECTS] = [&[0], &[0, 1], &[1]];
-const ITEMS: usize = 2;
+pub const ITEMS: usize = 2;
+/// Those that work on windows; the operator comes after them.
 pub const CONSUMERS: usize = 2;
+pub const OPERATOR: usize = CONSUMERS;
 /// One more than the highest batch number.
-const BATCHES: usize = 16;
+pub const BATCHES: usize = 16;
+/// A version of items that no counting gets to: what is replaced gets at least this one.
+pub const REPLACED: u8 = 100;
 
 /// A set of objects, one bit each.
 pub type Objects = u8;
+/// A set of batches, one bit each.
+pub type Batches = u16;
 
-fn has(objects: Objects, object: usize) -> bool {
+pub fn has(objects: Objects, object: usize) -> bool {
     objects & (1 << object) != 0
 }
 
-fn members(objects: Objects) -> impl Iterator<Item = usize> {
+pub fn members(objects: Objects) -> impl Iterator<Item = usize> {
     (0..OBJECTS).filter(move |&object| has(objects, object))
 }
 
@@ -69,40 +75,72 @@ pub enum Fault {
     DuplicateUnconfirmed,
     /// A batch leaves the registry before its record is written.
     UnlistBeforeRecord,
+    /// An object that is left out of a batch stays claimed by it.
+    AsideKeepsClaim,
+    /// An object that is left out of a batch is nobody's, and not marked as set aside.
+    AsideForgotten,
+    /// An object counts as set aside although its claim was another batch's by then.
+    AsideUnconfirmed,
+    /// A report item that is refused is not listed.
+    ParkForgotten,
+    /// A batch does not go on when a report item is refused.
+    ParkStopsBatch,
+    /// What a report item lacks is added to it by the rule for batches.
+    RestoreByAdding,
+    /// A report item's figures are replaced although it has a later batch in it.
+    RestoreOverLater,
+    /// Figures are added up without waiting for the batches at work.
+    RestoreUnwaited,
+    /// A report item is taken off the list although it was listed anew meanwhile.
+    UnlistUnconditional,
+    /// The claim on an object that is left where it lies is released.
+    LeftReleasesClaim,
+    /// A batch is opened however many are not finished.
+    RegistryUnbounded,
+    /// The claims of batches that are not finished are not renewed.
+    LeaveNotRenewed,
+    /// A claim is renewed without a condition on the batch that was judged.
+    RenewUnconditional,
+    /// A batch that is set aside is recorded as done.
+    AsideBatchDone,
+    /// A batch that is set aside is recorded as given up.
+    AsideBatchAbandoned,
 }
 
 /// What each invariant is called.
 pub const I1: &str = "I1 nothing is deleted unread";
 pub const I2: &str = "I2 nothing is counted twice";
+pub const FIGURES: &str = "I2 every item has what is done, or is set aside";
 pub const I3: &str = "I3 curated files are of committed batches, and show an object once";
-pub const I5: &str = "I5 what is incoming and not counted is announced";
-pub const I7: &str = "I7 one consumer, started alone, brings everything to its end";
+pub const I5: &str = "I5 what is incoming and not counted is announced, or set aside";
+pub const I6: &str = "I6 the registry is bounded";
+pub const I7: &str = "I7 one consumer, started alone, brings everything to its end, and what is set aside comes back";
 
 /// A report item.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Item {
-    applied: Applied,
+    pub applied: Applied,
     /// How often the rows of each object are in it.
     pub counts: [u8; OBJECTS],
-    version: u8,
+    pub version: u8,
 }
 
 /// What a batch wrote before its commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Manifest {
     /// Objects whose content was read under each announced object: normally itself.
-    read: [Option<u8>; OBJECTS],
+    pub read: [Option<u8>; OBJECTS],
     /// Objects that were gone.
-    gone: Objects,
+    pub gone: Objects,
 }
 
 impl Manifest {
     /// Contents whose rows are in the batch.
-    fn contents(&self) -> Objects {
+    pub fn contents(&self) -> Objects {
         self.read.iter().flatten().fold(0, |set, &content| set | 1 << content)
     }
 
-    fn counts(&self, item: usize) -> [u8; OBJECTS] {
+    pub fn counts(&self, item: usize) -> [u8; OBJECTS] {
         let mut counts = [0; OBJECTS];
         for &content in self.read.iter().flatten() {
             counts[content as usize] += u8::from(ITEMS_OF[content as usize].contains(&item));
@@ -111,58 +149,59 @@ impl Manifest {
     }
 }
 
-/// What a consumer does next.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Step {
-    Open,
-    List,
-    Claim(usize),
-    JudgeByRegistry { object: usize, holder: BatchNumber },
-    JudgeByRecord { object: usize, holder: BatchNumber },
-    ConfirmDuplicate { object: usize, holder: BatchNumber },
-    TakeOver { object: usize, holder: BatchNumber },
-    Prepare,
-    Commit,
-    Watermark,
-    ReadItem { item: usize, through: BatchNumber },
-    WriteItem { item: usize, through: BatchNumber, seen: Item },
-    Publish,
-    Copy(usize),
-    Delete(usize),
-    ReleaseClaim(usize),
-    Record(State),
-    Unlist(State),
-    Acknowledge,
-    Abandon,
-    Clear,
+/// Whether an object is set aside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Pause {
+    /// It is not.
+    #[default]
+    No,
+    /// It is, and listed so, and not to be tried again yet.
+    Lasts,
+    /// It is, and listed so, until a batch takes it over.
+    Over,
 }
 
-/// A batch in a consumer's hands. All of it is lost in a crash.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Task {
-    batch: BatchNumber,
-    /// Announced objects of the window.
-    window: Objects,
-    /// The messages that announced them.
-    messages: [u8; OBJECTS],
-    won: Objects,
-    /// Objects whose messages can be deleted.
-    finished: Objects,
-    pub step: Step,
+/// A claim on an object; the default is where there is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Claim {
+    /// Which batch has it; 0 when nobody has.
+    pub batch: BatchNumber,
+    /// Its object was seen to be finished, and still to lie there.
+    pub renewed: bool,
+    pub pause: Pause,
+    /// Made or renewed since time last passed.
+    pub kept: bool,
 }
 
-/// A consumer: which life it is in, and what it is at.
+impl Claim {
+    pub fn of(batch: BatchNumber) -> Self {
+        Claim { batch, kept: true, ..Claim::default() }
+    }
+}
+
+/// What the sweep has seen of a claim so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Look {
+    object: usize,
+    holder: Claim,
+    /// Once it is judged: whether the object is finished, or its batch not yet.
+    is_finished: Option<bool>,
+}
+
+/// Somebody at work: which life it is in, and what it is at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Consumer {
-    life: u8,
+    pub life: u8,
     pub task: Option<Task>,
 }
 
-/// How often things may still go wrong, which is what makes the model finite.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+/// How often things may still happen that need not, which is what makes the model finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Budget {
-    /// Batch numbers.
-    pub batches: BatchNumber,
+    /// Batches that the registry may list.
+    pub room: usize,
+    /// Windows that are closed.
+    pub batches: u8,
     /// Crashes.
     pub crashes: u8,
     /// A consumer takes another, alive or dead, for dead.
@@ -175,6 +214,43 @@ pub struct Budget {
     pub puts: u8,
     /// A notification is repeated after its message was deleted, or the sweep finds the object.
     pub repeats: u8,
+    /// An object cannot be read.
+    pub unreadable: u8,
+    /// The time is over for which an object is set aside.
+    pub retries: u8,
+    /// An object cannot be moved.
+    pub unmovable: u8,
+    /// Somebody else writes a report item. It is repaired, or deleted where it is listed as set aside.
+    pub spoiled: u8,
+    /// The manifest of a committed batch is lost. It can be restored.
+    pub lost_manifests: u8,
+    /// The operator brings something back that is set aside.
+    pub brought_back: u8,
+    /// The sweep looks at a claim.
+    pub looks: u8,
+    /// So much time passes that claims expire that were not renewed.
+    pub times: u8,
+}
+
+impl Budget {
+    pub const NOTHING: Budget = Budget {
+        room: MAX_UNFINISHED,
+        batches: 0,
+        crashes: 0,
+        evictions: 0,
+        lost_answers: 0,
+        stops: 0,
+        puts: 0,
+        repeats: 0,
+        unreadable: 0,
+        retries: 0,
+        unmovable: 0,
+        spoiled: 0,
+        lost_manifests: 0,
+        brought_back: 0,
+        looks: 0,
+        times: 0,
+    };
 }
 
 /// Everything there is.
@@ -189,24 +265,40 @@ pub struct World {
     /// Contents that were put more than once: one that was counted before stays where it is.
     pub put_again: Objects,
     /// Messages that are not deleted, for each object a bit for each message.
-    messages: [u8; OBJECTS],
+    pub messages: [u8; OBJECTS],
     /// How many messages there were for each object.
     announced: [u8; OBJECTS],
-    claims: [BatchNumber; OBJECTS],
-    registry: Registry,
-    records: [Option<State>; BATCHES],
-    manifests: [Option<Manifest>; BATCHES],
+    pub claims: [Claim; OBJECTS],
+    pub registry: Registry,
+    pub records: [Option<State>; BATCHES],
+    pub manifests: [Option<Manifest>; BATCHES],
+    /// Batches whose manifest is lost to all who do not have it in memory.
+    pub lost_manifests: Batches,
     /// Contents in the uploads of each batch that are not completed.
-    uploads: [Objects; BATCHES],
+    pub uploads: [Objects; BATCHES],
     /// Contents in completed uploads: what is under the curated prefix.
     pub curated: [Objects; BATCHES],
     /// What each batch put into its folder of the archive.
     pub archive: [Objects; BATCHES],
     pub items: [Item; ITEMS],
-    pub consumers: [Consumer; CONSUMERS],
+    /// Items that somebody else wrote. What is kept of them is what a repair brings back.
+    pub foreign: [bool; ITEMS],
+    /// How often each item was listed as set aside since it last was taken off the list.
+    pub parked: [u8; ITEMS],
+    /// Objects that are listed as left where they lie, with the batch that has counted them.
+    pub left: [BatchNumber; OBJECTS],
+    /// Batches that are listed as set aside.
+    pub aside: Batches,
+    /// Two consumers and the operator.
+    pub consumers: [Consumer; CONSUMERS + 1],
+    pub look: Option<Look>,
     pub budget: Budget,
     /// Batches that were ever committed: known to the model only.
-    pub committed: u64,
+    pub committed: Batches,
+    /// Objects that were ever set aside, so that only the sweep finds them from then on: known to the model only.
+    pub ever_aside: Objects,
+    /// Objects whose claim has expired: known to the model only.
+    pub expired: Objects,
 }
 
 impl World {
@@ -219,19 +311,29 @@ impl World {
             put_again: 0,
             messages: [1, 1, 0],
             announced: [1, 1, 0],
-            claims: [0; OBJECTS],
+            claims: Default::default(),
             registry: Registry::default(),
             records: [None; BATCHES],
             manifests: [None; BATCHES],
+            lost_manifests: 0,
             uploads: [0; BATCHES],
             curated: [0; BATCHES],
             archive: [0; BATCHES],
             items: Default::default(),
+            foreign: [false; ITEMS],
+            parked: [0; ITEMS],
+            left: [0; OBJECTS],
+            aside: 0,
             consumers: Default::default(),
+            look: None,
             budget,
             committed: 0,
+            ever_aside: 0,
+            expired: 0,
         }
     }
+
+    // ------------------------------------------------------------------------------------------ what there is
 
     /// The content of an object is what lies under its key.
     pub fn is_incoming(&self, object: usize) -> bool {
@@ -253,10 +355,76 @@ impl World {
         self.curated.iter().filter(|&&contents| has(contents, object)).count()
     }
 
-    /// Nothing is left to do: no message and no batch.
-    pub fn is_settled(&self) -> bool {
-        self.messages == [0; OBJECTS] && self.registry.batches.is_empty()
+    /// Whether an object is listed as set aside.
+    pub fn is_aside(&self, object: usize) -> bool {
+        self.claims[object].pause != Pause::No
     }
+
+    /// Whether an object is a batch's that is set aside.
+    pub fn is_of_batch_aside(&self, object: usize) -> bool {
+        self.state_of(self.claims[object].batch) == Some(State::Aside)
+    }
+
+    /// The state of a batch, from the registry or its record.
+    pub fn state_of(&self, batch: BatchNumber) -> Option<State> {
+        let listed = self.registry.batches.get(&batch).map(|entry| entry.state);
+        listed.or(self.records[batch as usize])
+    }
+
+    /// What a batch would do about an object, as things stand; `None` while it is set aside.
+    pub fn standing(&self, object: usize) -> Option<Contest> {
+        match self.claims[object] {
+            Claim { pause: Pause::Lasts, .. } => None,
+            Claim { renewed: true, .. } => Some(Contest::Duplicate),
+            Claim { batch: 0, .. } => Some(contest(None)),
+            Claim { batch, .. } => Some(contest(self.state_of(batch))),
+        }
+    }
+
+    /// Objects that the sweep hands to a window by itself. Of those that were never set aside it finds some too; that is a repeated
+    /// announcement.
+    pub fn swept(&self) -> Objects {
+        let is_found = |&object: &usize| {
+            has(self.ever_aside, object)
+                && self.is_incoming(object)
+                && matches!(self.standing(object), Some(Contest::TakeOver { .. }))
+        };
+        (0..OBJECTS).filter(is_found).fold(0, |set, object| set | 1 << object)
+    }
+
+    /// Objects that have a message.
+    pub fn announced(&self) -> Objects {
+        (0..OBJECTS).filter(|&object| self.messages[object] != 0).fold(0, |set, object| set | 1 << object)
+    }
+
+    /// Nothing can be done any more without an operator: no batch, and no message but those that wait for a batch set aside.
+    pub fn is_settled(&self) -> bool {
+        members(self.announced()).all(|object| self.is_of_batch_aside(object)) && self.registry.batches.is_empty()
+    }
+
+    /// Nothing is set aside.
+    pub fn has_nothing_aside(&self) -> bool {
+        self.parked == [0; ITEMS]
+            && self.left == [0; OBJECTS]
+            && self.aside == 0
+            && (0..OBJECTS).all(|object| !self.is_aside(object))
+    }
+
+    /// The world without anybody in it, and without what is only ever different between worlds that go on alike.
+    pub fn without_consumers(&self) -> World {
+        let mut world = self.clone();
+        world.consumers = Default::default();
+        world.look = None;
+        world.budget = Budget { room: self.budget.room, ..Budget::NOTHING };
+        for entry in world.registry.batches.values_mut() {
+            entry.owner.clear();
+        }
+        world.claims.iter_mut().for_each(|claim| claim.kept = *claim != Claim::default());
+        world.parked.iter_mut().for_each(|times| *times = (*times).min(1));
+        world
+    }
+
+    // ------------------------------------------------------------------------------------------ what happens to it
 
     /// The owner of the bucket puts an object, over whatever is there.
     pub fn put(&mut self, object: usize) {
@@ -275,24 +443,8 @@ impl World {
         self.announced[object] += 1;
     }
 
-    /// Objects that have a message.
-    pub fn announced(&self) -> Objects {
-        (0..OBJECTS).filter(|&object| self.messages[object] != 0).fold(0, |set, object| set | 1 << object)
-    }
-
-    fn delete_messages(&mut self, objects: Objects, taken: [u8; OBJECTS]) {
+    pub fn delete_messages(&mut self, objects: Objects, taken: [u8; OBJECTS]) {
         members(objects).for_each(|object| self.messages[object] &= !taken[object]);
-    }
-
-    /// The world without consumers, and without what is only ever different between worlds that go on alike.
-    pub fn without_consumers(&self) -> World {
-        let mut world = self.clone();
-        world.consumers = Default::default();
-        world.budget = Budget::default();
-        for entry in world.registry.batches.values_mut() {
-            entry.owner.clear();
-        }
-        world
     }
 
     pub fn crash(&mut self, consumer: usize) {
@@ -300,316 +452,94 @@ impl World {
         self.consumers[consumer].task = None;
     }
 
-    /// An idle consumer closes a window on announced objects.
-    pub fn begin(&mut self, consumer: usize, window: Objects) {
-        let task = Task { batch: 0, window, messages: self.messages, won: 0, finished: 0, step: Step::Open };
-        self.consumers[consumer].task = Some(task);
-    }
-
     /// Batches that may be taken for a silent owner's.
     pub fn listed(&self) -> impl Iterator<Item = BatchNumber> {
         self.registry.batches.keys().copied()
     }
 
-    /// An idle consumer takes the owner of a listed batch for dead.
-    pub fn recover(&mut self, consumer: usize, batch: BatchNumber) {
-        let Some(entry) = self.registry.batches.get(&batch).cloned() else { return };
-        let me = self.name(consumer);
-        let step = match entry.state {
-            State::Open => {
-                self.change(self.registry.abandon(batch, &entry));
-                Step::Clear
-            }
-            State::Abandoned => Step::Clear,
-            State::Committed => {
-                self.change(self.registry.adopt(batch, &entry, &me));
-                Step::Watermark
-            }
-            State::Done => return,
+    /// Committed batches that are not finished, whose manifest is there.
+    pub fn with_manifest(&self) -> impl Iterator<Item = BatchNumber> {
+        let committed = self.registry.batches.iter().filter(|(_, entry)| entry.state == State::Committed);
+        committed.map(|(&batch, _)| batch).filter(|&batch| self.lost_manifests & 1 << batch == 0)
+    }
+
+    /// An object's pause is over.
+    pub fn end_pause(&mut self, object: usize) {
+        if self.is_aside(object) {
+            self.claims[object].pause = Pause::Over;
+        }
+    }
+
+    /// The operator puts back what a foreign item was, or deletes it.
+    pub fn mend(&mut self, item: usize, by_deletion: bool) {
+        self.foreign[item] = false;
+        if by_deletion {
+            self.items[item] = Item::default();
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ the sweep, and time
+
+    /// The sweep reads the claim on an object that lies there.
+    pub fn look(&mut self, object: usize) {
+        self.look = Some(Look { object, holder: self.claims[object], is_finished: None });
+    }
+
+    /// The sweep judges the claim that it has read, or renews the one that it has judged.
+    pub fn go_on_looking(&mut self, fault: Fault) {
+        let Some(look) = self.look.take() else { return };
+        let Look { object, holder, is_finished } = look;
+        let Some(is_finished) = is_finished else {
+            let contest = if holder.renewed { Contest::Duplicate } else { contest(self.state_of(holder.batch)) };
+            let is_finished = match contest {
+                Contest::Duplicate => Some(true),
+                Contest::Leave if fault != Fault::LeaveNotRenewed => Some(false),
+                Contest::Leave | Contest::TakeOver { .. } => None,
+            };
+            self.look = is_finished.map(|_| Look { is_finished, ..look });
+            return;
         };
-        self.consumers[consumer].task =
-            Some(Task { batch, window: 0, messages: [0; OBJECTS], won: 0, finished: 0, step });
-    }
-
-    /// A consumer gives its batch up, where it may.
-    pub fn stop(&mut self, consumer: usize) {
-        if let Some(task) = &mut self.consumers[consumer].task {
-            task.step = Step::Abandon;
+        let claim = &mut self.claims[object];
+        let is_judged = claim.batch == holder.batch;
+        if claim.batch != 0 && (is_judged || fault == Fault::RenewUnconditional) {
+            claim.renewed |= is_finished;
+            claim.kept = true;
         }
     }
 
-    /// Whether a consumer's batch is before its commit, and so can be given up.
-    pub fn can_stop(&self, consumer: usize) -> bool {
-        let step = self.consumers[consumer].task.as_ref().map(|task| &task.step);
-        matches!(step, Some(Step::Claim(_) | Step::Prepare))
+    /// Whether the sweep has renewed what it renews: it looks at everything several hundred times before a claim expires.
+    pub fn may_time_pass(&self, fault: Fault) -> bool {
+        (0..OBJECTS).filter(|&object| self.is_incoming(object)).all(|object| {
+            let claim = self.claims[object];
+            let is_renewed = match self.standing(object) {
+                Some(Contest::Duplicate) => true,
+                Some(Contest::Leave) => fault != Fault::LeaveNotRenewed,
+                Some(Contest::TakeOver { .. }) | None => false,
+            };
+            claim.kept || !is_renewed
+        })
     }
 
-    fn name(&self, consumer: usize) -> String {
-        format!("{consumer}.{}", self.consumers[consumer].life)
-    }
-
-    /// Carries out a change of the registry. Whether it holds now.
-    fn change(&mut self, change: Change) -> bool {
-        match change {
-            Change::To(next) => {
-                self.registry = next;
-                true
+    /// Claims expire that were neither made nor renewed since time last passed. Objects that are set aside are tried again long
+    /// before that.
+    pub fn time_passes(&mut self) {
+        for (object, claim) in self.claims.iter_mut().enumerate() {
+            if claim.batch != 0 && !claim.kept {
+                *claim = Claim::default();
+                self.expired |= 1 << object;
             }
-            Change::Already => true,
-            Change::Refused => false,
+            claim.kept = claim.pause != Pause::No;
         }
     }
 
-    /// Carries out the next step of a consumer.
-    pub fn step(&mut self, consumer: usize, fault: Fault) {
-        let Some(mut task) = self.consumers[consumer].task.take() else { return };
-        self.consumers[consumer].task = self.take_step(&mut task, &self.name(consumer), fault).map(|step| {
-            task.step = step;
-            task
-        });
-    }
+    // ------------------------------------------------------------------------------------------ the operator
 
-    /// Does what the step says, and says what comes next.
-    fn take_step(&mut self, task: &mut Task, me: &str, fault: Fault) -> Option<Step> {
-        let Task { batch, window, .. } = *task;
-        match task.step.clone() {
-            Step::Open => {
-                if fault == Fault::NumberReused {
-                    self.registry.last = self.registry.batches.keys().last().copied().unwrap_or(0);
-                }
-                let (number, next) = self.registry.open(me, 0);
-                task.batch = number;
-                if fault == Fault::NumberBeforeEntry {
-                    self.registry.last = number;
-                    return Some(Step::List);
-                }
-                self.registry = next;
-                Some(next_claim(window, 0))
-            }
-            Step::List => {
-                let before = Registry { last: batch - 1, batches: self.registry.batches.clone() };
-                self.registry.batches = before.open(me, 0).1.batches;
-                Some(next_claim(window, 0))
-            }
-            Step::Claim(object) => match self.claims[object] {
-                0 => {
-                    self.claims[object] = batch;
-                    self.claimed(task, object)
-                }
-                holder if holder == batch => self.claimed(task, object),
-                holder if fault == Fault::TakeOverUnchecked => Some(Step::TakeOver { object, holder }),
-                holder => Some(Step::JudgeByRegistry { object, holder }),
-            },
-            Step::JudgeByRegistry { object, holder } => match self.registry.batches.get(&holder) {
-                Some(entry) => Some(judged(task, object, holder, Some(entry.state), fault)),
-                None => Some(Step::JudgeByRecord { object, holder }),
-            },
-            Step::JudgeByRecord { object, holder } => {
-                Some(judged(task, object, holder, self.records[holder as usize], fault))
-            }
-            Step::ConfirmDuplicate { object, holder } => {
-                let current = self.claims[object];
-                if current != holder && fault != Fault::DuplicateUnconfirmed {
-                    return Some(match current {
-                        0 => Step::TakeOver { object, holder: 0 },
-                        current => Step::JudgeByRegistry { object, holder: current },
-                    });
-                }
-                task.finished |= 1 << object;
-                Some(next_claim(window, object + 1))
-            }
-            Step::TakeOver { object, holder } => {
-                let current = self.claims[object];
-                // One's own claim: the answer to an earlier try was lost.
-                if current != holder && current != batch && current != 0 && fault != Fault::TakeOverUnconditional {
-                    return Some(Step::JudgeByRegistry { object, holder: current });
-                }
-                self.claims[object] = batch;
-                self.claimed(task, object)
-            }
-            Step::Prepare => {
-                if task.won == 0 {
-                    return Some(Step::Abandon);
-                }
-                let mut manifest = Manifest { read: [None; OBJECTS], gone: 0 };
-                for object in members(task.won) {
-                    match self.incoming[KEY_OF[object]] {
-                        Some(content) if content as usize == object || fault == Fault::UnconditionalRead => {
-                            manifest.read[object] = Some(content);
-                        }
-                        _ => manifest.gone |= 1 << object,
-                    }
-                }
-                self.manifests[batch as usize] = Some(manifest);
-                self.uploads[batch as usize] = manifest.contents();
-                if fault == Fault::AcknowledgeBeforeCommit {
-                    self.delete_messages(task.won, task.messages);
-                }
-                match fault {
-                    Fault::UpsertBeforeCommit => Some(Step::Watermark),
-                    Fault::PublishBeforeCommit => Some(Step::Publish),
-                    _ => Some(Step::Commit),
-                }
-            }
-            Step::Commit => {
-                let change = self.registry.commit(batch, me);
-                if self.change(change) || fault == Fault::NoCommitFence {
-                    self.committed |= 1 << batch;
-                    return Some(if fault == Fault::UpsertBeforeCommit { Step::Publish } else { Step::Watermark });
-                }
-                Some(Step::Abandon)
-            }
-            Step::Watermark => {
-                let mut through = self.registry.applied_through();
-                if fault == Fault::WatermarkTooHigh {
-                    through = self.registry.last;
-                }
-                // Without its manifest a batch cannot go on; it stays committed, which the properties notice.
-                self.manifest(batch).map(|_| Step::ReadItem { item: 0, through: through.min(batch - 1) })
-            }
-            Step::ReadItem { item, through } => {
-                let seen = self.items[item].clone();
-                let wanted = self.manifest(batch).is_some_and(|manifest| manifest.counts(item) != [0; OBJECTS]);
-                let contained = match fault {
-                    Fault::NoWatermarkCheck => seen.applied.listed.contains(&batch),
-                    _ => seen.applied.contains(batch),
-                };
-                let write = wanted && !contained;
-                Some(if write { Step::WriteItem { item, through, seen } } else { after_item(item, through, fault) })
-            }
-            Step::WriteItem { item, through, seen } => {
-                if self.items[item].version != seen.version && fault != Fault::NoVersionCondition {
-                    return Some(Step::ReadItem { item, through });
-                }
-                let counts = self.manifest(batch).map_or([0; OBJECTS], |manifest| manifest.counts(item));
-                let mut next = seen;
-                (0..OBJECTS).for_each(|object| next.counts[object] += counts[object]);
-                next.applied = next.applied.with(batch, through);
-                next.version += 1;
-                self.items[item] = next;
-                Some(after_item(item, through, fault))
-            }
-            Step::Publish => {
-                self.curated[batch as usize] |= std::mem::take(&mut self.uploads[batch as usize]);
-                let is_committed = self.committed & 1 << batch != 0;
-                Some(match fault {
-                    Fault::PublishBeforeCommit if !is_committed => Step::Commit,
-                    _ => self.next_move(batch, 0, fault),
-                })
-            }
-            Step::Copy(object) => {
-                let copied = self.is_incoming(object);
-                if copied {
-                    self.archive[batch as usize] |= 1 << object;
-                }
-                Some(match fault {
-                    // Nothing to copy: moved already, or replaced by its owner.
-                    _ if !copied => self.next_move(batch, object + 1, fault),
-                    Fault::DeleteBeforeCopy => self.next_move(batch, object + 1, fault),
-                    _ => Step::Delete(object),
-                })
-            }
-            Step::Delete(object) => {
-                if self.is_incoming(object) || fault == Fault::UnconditionalDelete {
-                    self.incoming[KEY_OF[object]] = None;
-                }
-                Some(match fault {
-                    Fault::DeleteBeforeCopy => Step::Copy(object),
-                    _ => self.next_move(batch, object + 1, fault),
-                })
-            }
-            Step::ReleaseClaim(object) => {
-                if self.claims[object] == batch && fault != Fault::GoneKeepsClaim {
-                    self.claims[object] = 0;
-                }
-                Some(self.next_release(batch, object + 1, fault))
-            }
-            Step::Record(state) => {
-                self.records[batch as usize] = Some(state);
-                Some(if fault == Fault::UnlistBeforeRecord { after_close(task, state) } else { Step::Unlist(state) })
-            }
-            Step::Unlist(state) => {
-                let change = self.registry.close(batch);
-                self.change(change);
-                Some(if fault == Fault::UnlistBeforeRecord { Step::Record(state) } else { after_close(task, state) })
-            }
-            Step::Acknowledge => {
-                self.delete_messages(task.finished, task.messages);
-                None
-            }
-            Step::Abandon => {
-                let change = self.registry.abandon_own(batch, me);
-                let is_abandoned = self.change(change)
-                    || match self.registry.batches.get(&batch) {
-                        Some(entry) => entry.state == State::Abandoned,
-                        None => self.records[batch as usize] == Some(State::Abandoned),
-                    };
-                Some(if is_abandoned { Step::Clear } else { Step::Acknowledge })
-            }
-            Step::Clear => {
-                self.uploads[batch as usize] = 0;
-                self.manifests[batch as usize] = None;
-                Some(close(State::Abandoned, fault))
-            }
-        }
+    /// What the operator could bring back.
+    pub fn ways_back(&self) -> impl Iterator<Item = Way> {
+        let batches =
+            (0..BATCHES).filter(|&batch| self.aside & 1 << batch != 0 && self.lost_manifests & 1 << batch == 0);
+        let originals = (0..OBJECTS).filter(|&object| self.left[object] != 0);
+        let items = (self.parked != [0; ITEMS]).then_some(Way::Items);
+        batches.map(|batch| Way::Batch(batch as BatchNumber)).chain(originals.map(Way::Original)).chain(items)
     }
-
-    fn manifest(&self, batch: BatchNumber) -> Option<&Manifest> {
-        self.manifests[batch as usize].as_ref()
-    }
-
-    fn claimed(&self, task: &mut Task, object: usize) -> Option<Step> {
-        task.won |= 1 << object;
-        Some(next_claim(task.window, object + 1))
-    }
-
-    /// The next object that was read, from `from` on; then the claims of those that were gone.
-    fn next_move(&self, batch: BatchNumber, from: usize, fault: Fault) -> Step {
-        let step = if fault == Fault::DeleteBeforeCopy { Step::Delete } else { Step::Copy };
-        let read = |&object: &usize| self.manifest(batch).is_some_and(|manifest| manifest.read[object].is_some());
-        match (from..OBJECTS).find(read) {
-            Some(object) => step(object),
-            None => self.next_release(batch, 0, fault),
-        }
-    }
-
-    fn next_release(&self, batch: BatchNumber, from: usize, fault: Fault) -> Step {
-        let gone = |&object: &usize| self.manifest(batch).is_some_and(|manifest| has(manifest.gone, object));
-        (from..OBJECTS).find(gone).map_or(close(State::Done, fault), Step::ReleaseClaim)
-    }
-}
-
-fn next_claim(window: Objects, from: usize) -> Step {
-    (from..OBJECTS).find(|&object| has(window, object)).map_or(Step::Prepare, Step::Claim)
-}
-
-fn judged(task: &mut Task, object: usize, holder: BatchNumber, state: Option<State>, fault: Fault) -> Step {
-    let mut contest = contest(state);
-    if fault == Fault::LiveIsDuplicate && contest == Contest::Leave {
-        contest = Contest::Duplicate;
-    }
-    match contest {
-        Contest::Duplicate => Step::ConfirmDuplicate { object, holder },
-        Contest::Leave => next_claim(task.window, object + 1),
-        Contest::TakeOver => Step::TakeOver { object, holder },
-    }
-}
-
-fn after_item(item: usize, through: BatchNumber, fault: Fault) -> Step {
-    match item + 1 {
-        item if item < ITEMS => Step::ReadItem { item, through },
-        _ if fault == Fault::UpsertBeforeCommit => Step::Commit,
-        _ => Step::Publish,
-    }
-}
-
-fn close(state: State, fault: Fault) -> Step {
-    if fault == Fault::UnlistBeforeRecord { Step::Unlist(state) } else { Step::Record(state) }
-}
-
-fn after_close(task: &mut Task, state: State) -> Step {
-    if state == State::Done {
-        task.finished |= task.won;
-    }
-    Step::Acknowledge
 }

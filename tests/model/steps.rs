@@ -1,0 +1,645 @@
+//! Every step that a consumer takes, or the operator who brings back what is set aside. A step is one call to a service, so
+//! everything that can happen between two calls is explored.
+//!
+//! What a step decides is decided by the functions that the program itself calls: [`Registry`], [`contest`], [`Applied`].
+
+use music_streams::protocol::{Applied, BatchNumber, Change, Contest, Registry, State, contest};
+
+use crate::world::{
+    BATCHES, Claim, Fault, ITEMS, Item, KEY_OF, Manifest, OBJECTS, OPERATOR, Objects, Pause, REPLACED, World, has,
+    members,
+};
+
+/// What somebody does next.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Step {
+    Open,
+    List,
+    Claim(usize),
+    JudgeByRegistry {
+        object: usize,
+        holder: BatchNumber,
+    },
+    JudgeByRecord {
+        object: usize,
+        holder: BatchNumber,
+    },
+    ConfirmDuplicate {
+        object: usize,
+        holder: BatchNumber,
+    },
+    TakeOver {
+        object: usize,
+        holder: BatchNumber,
+    },
+    Prepare,
+    SetAside(usize),
+    Commit,
+    Watermark,
+    ReadItem {
+        item: usize,
+        through: BatchNumber,
+    },
+    WriteItem {
+        item: usize,
+        through: BatchNumber,
+        seen: Item,
+    },
+    Park {
+        item: usize,
+        through: BatchNumber,
+    },
+    Publish,
+    Copy(usize),
+    Delete(usize),
+    LeaveInPlace(usize),
+    ReleaseClaim(usize),
+    Record(State),
+    Unlist(State),
+    Acknowledge,
+    Abandon,
+    Clear(State),
+    ListBatchAside,
+    /// Waits until the batches are finished that there were when it began, and adds up what they have counted.
+    AddUp,
+    ReadReplaced {
+        item: usize,
+        of: Replacement,
+    },
+    Replace {
+        item: usize,
+        of: Replacement,
+        seen: Item,
+    },
+    UnlistItems,
+    UnlistOriginal(usize),
+    UnlistBatch,
+}
+
+/// What takes the place of an item's figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Replacement {
+    /// Every batch up to here is finished.
+    through: BatchNumber,
+    /// The last of those that have rows.
+    last: BatchNumber,
+    /// The batches that are added up.
+    batches: u16,
+}
+
+/// What the operator brings back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// The report items that are listed.
+    Items,
+    /// An object that was left where it lies.
+    Original(usize),
+    /// A batch, and all report items.
+    Batch(BatchNumber),
+}
+
+/// An operator at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BringBack {
+    way: Way,
+    /// How often each report item was listed when it began.
+    listed: [u8; ITEMS],
+    /// The last batch number when figures began to be added up.
+    last: BatchNumber,
+    /// Items that are refused still.
+    refused: [bool; ITEMS],
+}
+
+/// A batch in a consumer's hands, or what an operator is at. All of it is lost in a crash.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Task {
+    batch: BatchNumber,
+    /// Announced objects of the window.
+    window: Objects,
+    /// The messages that announced them.
+    messages: [u8; OBJECTS],
+    won: Objects,
+    /// Objects whose messages can be deleted.
+    finished: Objects,
+    back: Option<BringBack>,
+    pub step: Step,
+}
+
+impl Task {
+    fn of(batch: BatchNumber, step: Step) -> Self {
+        Task { batch, window: 0, messages: [0; OBJECTS], won: 0, finished: 0, back: None, step }
+    }
+
+    /// Whether the next step only reads: when the answer is lost, it is a read later on.
+    pub fn only_reads(&self) -> bool {
+        matches!(
+            self.step,
+            Step::JudgeByRegistry { .. } | Step::JudgeByRecord { .. } | Step::ReadItem { .. } | Step::Watermark
+        )
+    }
+
+    /// Whether its batch is before its commit, and so can be given up.
+    pub fn can_stop(&self) -> bool {
+        matches!(self.step, Step::Claim(_) | Step::Prepare)
+    }
+
+    /// The object that may turn out not to be movable.
+    pub fn moves(&self) -> Option<usize> {
+        match self.step {
+            Step::Copy(object) | Step::Delete(object) if self.back.is_none() => Some(object),
+            _ => None,
+        }
+    }
+
+    /// The objects of which one may turn out not to be readable.
+    pub fn reads(&self) -> Objects {
+        if self.step == Step::Prepare { self.won } else { 0 }
+    }
+}
+
+impl World {
+    /// An idle consumer closes a window on announced objects.
+    pub fn begin(&mut self, consumer: usize, window: Objects) {
+        let task = Task { window, messages: self.messages, ..Task::of(0, Step::Open) };
+        self.consumers[consumer].task = Some(task);
+    }
+
+    /// The operator begins to bring something back.
+    pub fn bring_back(&mut self, way: Way) {
+        let (batch, step) = match way {
+            Way::Items => (0, Step::AddUp),
+            Way::Original(object) => (self.left[object], Step::Copy(object)),
+            Way::Batch(batch) => (batch, Step::Publish),
+        };
+        let back = BringBack { way, listed: self.parked, last: self.registry.last, refused: [false; ITEMS] };
+        self.consumers[OPERATOR].task = Some(Task { back: Some(back), ..Task::of(batch, step) });
+    }
+
+    /// An idle consumer takes the owner of a listed batch for dead.
+    pub fn recover(&mut self, consumer: usize, batch: BatchNumber) {
+        let Some(entry) = self.registry.batches.get(&batch).cloned() else { return };
+        let me = self.name(consumer);
+        let step = match entry.state {
+            State::Open => {
+                self.change(self.registry.abandon(batch, &entry));
+                Step::Clear(State::Lost)
+            }
+            State::Abandoned | State::Lost => Step::Clear(entry.state),
+            State::Committed => {
+                self.change(self.registry.adopt(batch, &entry, &me));
+                if self.lost_manifests & 1 << batch == 0 { Step::Watermark } else { Step::ListBatchAside }
+            }
+            State::Aside | State::Done => return,
+        };
+        self.consumers[consumer].task = Some(Task::of(batch, step));
+    }
+
+    /// A consumer gives its batch up, where it may.
+    pub fn stop(&mut self, consumer: usize) {
+        self.turn(consumer, Step::Abandon);
+    }
+
+    /// A consumer cannot read one of its objects.
+    pub fn cannot_read(&mut self, consumer: usize, object: usize) {
+        self.turn(consumer, Step::SetAside(object));
+    }
+
+    /// A consumer cannot move an object.
+    pub fn cannot_move(&mut self, consumer: usize, object: usize) {
+        self.turn(consumer, Step::LeaveInPlace(object));
+    }
+
+    fn turn(&mut self, consumer: usize, step: Step) {
+        if let Some(task) = &mut self.consumers[consumer].task {
+            task.step = step;
+        }
+    }
+
+    fn name(&self, consumer: usize) -> String {
+        format!("{consumer}.{}", self.consumers[consumer].life)
+    }
+
+    /// Carries out a change of the registry. Whether it holds now.
+    fn change(&mut self, change: Change) -> bool {
+        match change {
+            Change::To(next) => {
+                self.registry = next;
+                true
+            }
+            Change::Already => true,
+            Change::Refused => false,
+        }
+    }
+
+    /// Carries out the next step of a consumer, or of the operator.
+    pub fn step(&mut self, consumer: usize, fault: Fault) {
+        let Some(mut task) = self.consumers[consumer].task.take() else { return };
+        self.consumers[consumer].task = self.take_step(&mut task, &self.name(consumer), fault).map(|step| {
+            task.step = step;
+            task
+        });
+    }
+
+    /// Does what the step says, and says what comes next.
+    fn take_step(&mut self, task: &mut Task, me: &str, fault: Fault) -> Option<Step> {
+        let Task { batch, window, .. } = *task;
+        match task.step.clone() {
+            // -------------------------------------------------------------------------- up to the commit
+            Step::Open => {
+                if fault == Fault::NumberReused {
+                    self.registry.last = self.registry.batches.keys().last().copied().unwrap_or(0);
+                }
+                let most = if fault == Fault::RegistryUnbounded { usize::MAX } else { self.budget.room };
+                // With too many unfinished it waits, and the messages stay.
+                let (number, next) = self.registry.open(me, 0, most)?;
+                task.batch = number;
+                if fault == Fault::NumberBeforeEntry {
+                    self.registry.last = number;
+                    return Some(Step::List);
+                }
+                self.registry = next;
+                Some(next_claim(window, 0))
+            }
+            Step::List => {
+                let before = Registry { last: batch - 1, batches: self.registry.batches.clone() };
+                self.registry.batches = before.open(me, 0, self.budget.room)?.1.batches;
+                Some(next_claim(window, 0))
+            }
+            Step::Claim(object) => {
+                if self.claims[object] == Claim::default() {
+                    self.claims[object] = Claim::of(batch);
+                }
+                Some(self.consider(task, object, fault))
+            }
+            Step::JudgeByRegistry { object, holder } => match self.registry.batches.get(&holder) {
+                Some(entry) => Some(judged(task, object, holder, contest(Some(entry.state)), fault)),
+                None => Some(Step::JudgeByRecord { object, holder }),
+            },
+            Step::JudgeByRecord { object, holder } => {
+                Some(judged(task, object, holder, contest(self.records[holder as usize]), fault))
+            }
+            Step::ConfirmDuplicate { object, holder } => {
+                if self.claims[object].batch != holder && fault != Fault::DuplicateUnconfirmed {
+                    return Some(self.consider(task, object, fault));
+                }
+                task.finished |= 1 << object;
+                Some(next_claim(window, object + 1))
+            }
+            Step::TakeOver { object, holder } => {
+                if self.claims[object].batch != holder && fault != Fault::TakeOverUnconditional {
+                    // Also one's own, when the answer to an earlier try was lost.
+                    return Some(self.consider(task, object, fault));
+                }
+                self.claims[object] = Claim { renewed: self.claims[object].renewed, ..Claim::of(batch) };
+                Some(won(task, object))
+            }
+            Step::Prepare => {
+                if task.won == 0 {
+                    return Some(Step::Abandon);
+                }
+                let mut manifest = Manifest { read: [None; OBJECTS], gone: 0 };
+                for object in members(task.won) {
+                    match self.incoming[KEY_OF[object]] {
+                        Some(content) if content as usize == object || fault == Fault::UnconditionalRead => {
+                            manifest.read[object] = Some(content);
+                        }
+                        _ => manifest.gone |= 1 << object,
+                    }
+                }
+                self.manifests[batch as usize] = Some(manifest);
+                self.uploads[batch as usize] = manifest.contents();
+                if fault == Fault::AcknowledgeBeforeCommit {
+                    self.delete_messages(task.won, task.messages);
+                }
+                match fault {
+                    Fault::UpsertBeforeCommit => Some(Step::Watermark),
+                    Fault::PublishBeforeCommit => Some(Step::Publish),
+                    _ => Some(Step::Commit),
+                }
+            }
+            Step::SetAside(object) => {
+                task.won &= !(1 << object);
+                let claim = &mut self.claims[object];
+                if claim.batch == batch {
+                    match fault {
+                        Fault::AsideKeepsClaim => {}
+                        Fault::AsideForgotten => *claim = Claim::default(),
+                        _ => {
+                            *claim = Claim { pause: Pause::Lasts, ..Claim::of(0) };
+                            self.ever_aside |= 1 << object;
+                        }
+                    }
+                    task.finished |= 1 << object;
+                } else if claim.pause != Pause::No || fault == Fault::AsideUnconfirmed {
+                    // Set aside before, when the answer was lost. Else it is another batch's by now.
+                    task.finished |= 1 << object;
+                }
+                Some(Step::Prepare)
+            }
+            Step::Commit => {
+                let change = self.registry.commit(batch, me);
+                if self.change(change) || fault == Fault::NoCommitFence {
+                    self.committed |= 1 << batch;
+                    return Some(if fault == Fault::UpsertBeforeCommit { Step::Publish } else { Step::Watermark });
+                }
+                Some(Step::Abandon)
+            }
+
+            // -------------------------------------------------------------------------- what a committed batch decided
+            Step::Watermark => {
+                let mut through = self.registry.applied_through();
+                if fault == Fault::WatermarkTooHigh {
+                    through = self.registry.last;
+                }
+                // Without its manifest a batch cannot go on; it stays committed, which the properties notice.
+                self.manifest(batch).map(|_| Step::ReadItem { item: 0, through: through.min(batch - 1) })
+            }
+            Step::ReadItem { item, through } => {
+                let seen = self.items[item].clone();
+                let wanted = self.manifest(batch).is_some_and(|manifest| manifest.counts(item) != [0; OBJECTS]);
+                let contained = match fault {
+                    Fault::NoWatermarkCheck => seen.applied.listed.contains(&batch),
+                    _ => seen.applied.contains(batch),
+                };
+                match wanted {
+                    true if self.foreign[item] => match fault {
+                        Fault::ParkForgotten => Some(after_item(item, through, fault)),
+                        Fault::ParkStopsBatch => None,
+                        _ => Some(Step::Park { item, through }),
+                    },
+                    true if !contained => Some(Step::WriteItem { item, through, seen }),
+                    _ => Some(after_item(item, through, fault)),
+                }
+            }
+            Step::WriteItem { item, through, seen } => {
+                if self.foreign[item]
+                    || (self.items[item].version != seen.version && fault != Fault::NoVersionCondition)
+                {
+                    return Some(Step::ReadItem { item, through });
+                }
+                let counts = self.manifest(batch).map_or([0; OBJECTS], |manifest| manifest.counts(item));
+                let mut next = seen;
+                (0..OBJECTS).for_each(|object| next.counts[object] += counts[object]);
+                next.applied = next.applied.with(batch, through);
+                next.version += 1;
+                self.items[item] = next;
+                Some(after_item(item, through, fault))
+            }
+            Step::Park { item, through } => {
+                self.parked[item] += 1;
+                Some(after_item(item, through, fault))
+            }
+            Step::Publish => {
+                self.curated[batch as usize] |= std::mem::take(&mut self.uploads[batch as usize]);
+                let is_committed = self.committed & 1 << batch != 0;
+                Some(match fault {
+                    Fault::PublishBeforeCommit if !is_committed => Step::Commit,
+                    _ => self.next_move(task, 0, fault),
+                })
+            }
+            Step::Copy(object) => {
+                let copied = self.is_incoming(object);
+                if copied {
+                    self.archive[batch as usize] |= 1 << object;
+                }
+                Some(match fault {
+                    // Nothing to copy: moved already, or replaced by its owner.
+                    _ if !copied => self.next_move(task, object + 1, fault),
+                    Fault::DeleteBeforeCopy => self.next_move(task, object + 1, fault),
+                    _ => Step::Delete(object),
+                })
+            }
+            Step::Delete(object) => {
+                if self.is_incoming(object) || fault == Fault::UnconditionalDelete {
+                    self.incoming[KEY_OF[object]] = None;
+                }
+                Some(match fault {
+                    Fault::DeleteBeforeCopy => Step::Copy(object),
+                    _ => self.next_move(task, object + 1, fault),
+                })
+            }
+            Step::LeaveInPlace(object) => {
+                self.left[object] = batch;
+                if fault == Fault::LeftReleasesClaim && self.claims[object].batch == batch {
+                    self.claims[object] = Claim::default();
+                }
+                Some(self.next_move(task, object + 1, fault))
+            }
+            Step::ReleaseClaim(object) => {
+                if self.claims[object].batch == batch && fault != Fault::GoneKeepsClaim {
+                    self.claims[object] = Claim::default();
+                }
+                Some(self.next_release(batch, object + 1, fault))
+            }
+            Step::Record(state) => {
+                self.records[batch as usize] = Some(match (state, fault) {
+                    (State::Aside, Fault::AsideBatchDone) => State::Done,
+                    (State::Aside, Fault::AsideBatchAbandoned) => State::Abandoned,
+                    (state, _) => state,
+                });
+                if fault == Fault::UnlistBeforeRecord {
+                    self.after_close(task, state)
+                } else {
+                    Some(Step::Unlist(state))
+                }
+            }
+            Step::Unlist(state) => {
+                let change = self.registry.close(batch);
+                self.change(change);
+                if fault == Fault::UnlistBeforeRecord {
+                    Some(Step::Record(state))
+                } else {
+                    self.after_close(task, state)
+                }
+            }
+            Step::Acknowledge => {
+                self.delete_messages(task.finished, task.messages);
+                None
+            }
+
+            // -------------------------------------------------------------------------- giving up, and setting a batch aside
+            Step::Abandon => {
+                let change = self.registry.abandon_own(batch, me);
+                let state = if self.change(change) { Some(State::Abandoned) } else { self.state_of(batch) };
+                Some(state.filter(|state| state.is_given_up()).map_or(Step::Acknowledge, Step::Clear))
+            }
+            Step::Clear(state) => {
+                self.uploads[batch as usize] = 0;
+                self.manifests[batch as usize] = None;
+                Some(close(state, fault))
+            }
+            Step::ListBatchAside => {
+                self.aside |= 1 << batch;
+                Some(close(State::Aside, fault))
+            }
+
+            // -------------------------------------------------------------------------- bringing back
+            Step::AddUp => {
+                let last = task.back?.last;
+                let through = self.registry.applied_through();
+                if through < last && fault != Fault::RestoreUnwaited {
+                    return Some(Step::AddUp);
+                }
+                let through = if fault == Fault::RestoreUnwaited { self.registry.last } else { through };
+                let batches = (1..BATCHES).filter(|&batch| batch as u64 <= through && self.curated[batch] != 0);
+                let of = Replacement {
+                    through,
+                    last: batches.clone().last().unwrap_or(0) as BatchNumber,
+                    batches: batches.fold(0, |set, batch| set | 1 << batch),
+                };
+                Some(next_replaced(task, 0, of))
+            }
+            Step::ReadReplaced { item, of } => {
+                if self.foreign[item] {
+                    task.back.as_mut()?.refused[item] = true;
+                    return Some(next_replaced(task, item + 1, of));
+                }
+                let seen = self.items[item].clone();
+                if seen.applied.newest() > of.through && fault != Fault::RestoreOverLater {
+                    // It got a later batch meanwhile: once more.
+                    let last = self.registry.last;
+                    task.back.as_mut()?.last = last;
+                    return Some(Step::AddUp);
+                }
+                Some(Step::Replace { item, of, seen })
+            }
+            Step::Replace { item, of, seen } => {
+                if self.foreign[item] || self.items[item].version != seen.version {
+                    return Some(Step::ReadReplaced { item, of });
+                }
+                self.items[item] = self.replaced(item, of, seen, fault);
+                Some(next_replaced(task, item + 1, of))
+            }
+            Step::UnlistItems => {
+                let BringBack { way, listed, refused, .. } = task.back?;
+                for item in 0..ITEMS {
+                    let is_listed_anew = self.parked[item] != listed[item] && fault != Fault::UnlistUnconditional;
+                    if !refused[item] && !is_listed_anew {
+                        self.parked[item] = 0;
+                    }
+                }
+                let is_right = refused == [false; ITEMS];
+                (matches!(way, Way::Batch(_)) && is_right).then_some(Step::UnlistBatch)
+            }
+            Step::UnlistOriginal(object) => {
+                self.left[object] = 0;
+                None
+            }
+            Step::UnlistBatch => {
+                self.aside &= !(1 << batch);
+                None
+            }
+        }
+    }
+
+    fn manifest(&self, batch: BatchNumber) -> Option<&Manifest> {
+        self.manifests[batch as usize].as_ref()
+    }
+
+    /// What to do about an object whose claim was just read.
+    fn consider(&self, task: &mut Task, object: usize, fault: Fault) -> Step {
+        match self.claims[object] {
+            Claim { batch, .. } if batch == task.batch => won(task, object),
+            Claim { pause: Pause::Lasts, .. } => {
+                task.finished |= 1 << object;
+                next_claim(task.window, object + 1)
+            }
+            Claim { batch: holder, .. } if holder == 0 || fault == Fault::TakeOverUnchecked => {
+                Step::TakeOver { object, holder }
+            }
+            Claim { batch: holder, renewed: true, .. } => Step::ConfirmDuplicate { object, holder },
+            Claim { batch: holder, .. } => Step::JudgeByRegistry { object, holder },
+        }
+    }
+
+    /// The next object that was read, from `from` on; then the claims of those that were gone.
+    fn next_move(&self, task: &Task, from: usize, fault: Fault) -> Step {
+        if let Some(BringBack { way: Way::Original(object), .. }) = task.back {
+            return Step::UnlistOriginal(object);
+        }
+        let step = if fault == Fault::DeleteBeforeCopy { Step::Delete } else { Step::Copy };
+        let read = |&object: &usize| self.manifest(task.batch).is_some_and(|manifest| manifest.read[object].is_some());
+        match (from..OBJECTS).find(read) {
+            Some(object) => step(object),
+            None => self.next_release(task.batch, 0, fault),
+        }
+    }
+
+    fn next_release(&self, batch: BatchNumber, from: usize, fault: Fault) -> Step {
+        let gone = |&object: &usize| self.manifest(batch).is_some_and(|manifest| has(manifest.gone, object));
+        (from..OBJECTS).find(gone).map_or(close(State::Done, fault), Step::ReleaseClaim)
+    }
+
+    fn after_close(&self, task: &mut Task, state: State) -> Option<Step> {
+        if let Some(back) = &mut task.back {
+            // Its figures come from what is published.
+            (back.listed, back.last) = (self.parked, self.registry.last);
+            return Some(Step::AddUp);
+        }
+        if state == State::Done {
+            task.finished |= task.won;
+        }
+        Some(Step::Acknowledge)
+    }
+
+    fn replaced(&self, item: usize, of: Replacement, seen: Item, fault: Fault) -> Item {
+        let mut next = Item { version: REPLACED.max(seen.version + 1), ..Item::default() };
+        if fault == Fault::RestoreByAdding {
+            next = Item { version: next.version, ..seen };
+        }
+        for batch in (1..BATCHES as BatchNumber).filter(|&batch| of.batches & 1 << batch != 0) {
+            if next.applied.contains(batch) {
+                continue;
+            }
+            let counts = self.manifest(batch).map_or([0; OBJECTS], |manifest| manifest.counts(item));
+            (0..OBJECTS).for_each(|object| next.counts[object] += counts[object]);
+            if fault == Fault::RestoreByAdding {
+                next.applied = next.applied.with(batch, batch - 1);
+            }
+        }
+        if fault != Fault::RestoreByAdding {
+            next.applied = Applied { through: of.last, ..Applied::default() };
+        }
+        next
+    }
+}
+
+fn won(task: &mut Task, object: usize) -> Step {
+    task.won |= 1 << object;
+    next_claim(task.window, object + 1)
+}
+
+fn next_claim(window: Objects, from: usize) -> Step {
+    (from..OBJECTS).find(|&object| has(window, object)).map_or(Step::Prepare, Step::Claim)
+}
+
+fn judged(task: &mut Task, object: usize, holder: BatchNumber, contest: Contest, fault: Fault) -> Step {
+    match contest {
+        Contest::Duplicate => Step::ConfirmDuplicate { object, holder },
+        Contest::Leave if fault == Fault::LiveIsDuplicate => Step::ConfirmDuplicate { object, holder },
+        Contest::Leave => next_claim(task.window, object + 1),
+        Contest::TakeOver { .. } => Step::TakeOver { object, holder },
+    }
+}
+
+fn after_item(item: usize, through: BatchNumber, fault: Fault) -> Step {
+    match item + 1 {
+        item if item < ITEMS => Step::ReadItem { item, through },
+        _ if fault == Fault::UpsertBeforeCommit => Step::Commit,
+        _ => Step::Publish,
+    }
+}
+
+/// The next item whose figures are to be replaced: of those that are listed, or all when a batch is brought back.
+fn next_replaced(task: &Task, from: usize, of: Replacement) -> Step {
+    let is_wanted = |&item: &usize| match task.back {
+        Some(BringBack { way: Way::Batch(_), .. }) => true,
+        Some(back) => back.listed[item] > 0,
+        None => false,
+    };
+    (from..ITEMS).find(is_wanted).map_or(Step::UnlistItems, |item| Step::ReadReplaced { item, of })
+}
+
+fn close(state: State, fault: Fault) -> Step {
+    if fault == Fault::UnlistBeforeRecord { Step::Unlist(state) } else { Step::Record(state) }
+}
