@@ -680,7 +680,7 @@ mod tests {
     async fn a_catalogue_that_does_not_fit_is_refused_at_the_line_where_it_ceases_to() {
         let songs: String = (0..20_000).map(|track| format!("track-{track},Song {track},Artist,pop,5\n")).collect();
         let songs = format!("track_id,track_name,artists,track_genre,duration_ms\n{songs}");
-        let users: String = (1..=20_000).map(|user| format!("{user},Peru\n")).collect();
+        let users: String = (1..=60_000).map(|user| format!("{user},Peru\n")).collect();
         let users = format!("user_id,user_country\n{users}");
         let within = async |bytes| Catalogue::parse_within(bytes, songs.as_bytes(), users.as_bytes()).await;
         let bytes = within(usize::MAX).await.unwrap().memory_bytes();

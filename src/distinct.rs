@@ -83,8 +83,8 @@ impl Members {
     /// Bytes of their sketch, at the most.
     pub fn sketch_bytes(&self) -> usize {
         match self {
-            Members::Few(few) => (40 + few.len() * std::mem::size_of::<Member>()).min(40 + REGISTERS),
-            Members::Many(_) => 40 + REGISTERS,
+            Members::Few(few) if few.len() <= MAX_LISTED => 12 + few.len() * std::mem::size_of::<Member>(),
+            Members::Few(_) | Members::Many(_) => 40 + REGISTERS,
         }
     }
 

@@ -102,7 +102,7 @@ pub(crate) fn allocated(bytes: usize) -> usize {
 fn container_limit(root: &Path, cgroup: &str) -> Option<u64> {
     let limits = cgroup.lines().flat_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, group) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+        let (Some(controllers), Some(group)) = (fields.next(), fields.next()) else { return Vec::new() };
         let (root, file) = match controllers {
             "" => (root.to_owned(), "memory.max"),
             _ if controllers.split(',').any(|name| name == "memory") => (root.join("memory"), "memory.limit_in_bytes"),

@@ -96,6 +96,11 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("a log with colours", text("\u{1b}[31merror\u{1b}[0m\n"), no_column),
         ("a very long first line", format!("{}\n", "x".repeat(1 << 20)).into_bytes(), no_column),
         ("a hundred thousand columns", format!("{}\n", "c,".repeat(100_000)).into_bytes(), no_column),
+        (
+            "five thousand columns, and those that are needed",
+            format!("{}{HEADER}", "c,".repeat(5000)).into_bytes(),
+            "the file is not a listening file: the header has 5003 columns, and 4096 at the most are read",
+        ),
         ("UTF-16", utf16(HEADER), binary),
         ("Latin-1", b"user_id,track_id,k\xfcnstler\n".to_vec(), binary),
         ("PNG", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec(), binary),
