@@ -501,7 +501,7 @@ fn variants() -> Vec<(Fault, &'static str, Budget)> {
     let unreadable = Budget { unreadable: 1, ..CALM };
     let spoiled = Budget { spoiled: 1, ..CALM };
     let restored = Budget { brought_back: 1, ..spoiled };
-    let time = Budget { times: 1, ..CALM };
+    let time = Budget { times: 2, ..CALM };
     let lost = Budget { lost_manifests: 1, evictions: 1, ..CALM };
     vec![
         (Fault::NoWatermarkCheck, I7, zombie),
@@ -533,10 +533,10 @@ fn variants() -> Vec<(Fault, &'static str, Budget)> {
         (Fault::UnlistUnconditional, FIGURES, restored),
         (Fault::LeftReleasesClaim, I3, Budget { unmovable: 1, repeats: 1, ..CALM }),
         (Fault::RegistryUnbounded, I6, Budget { room: 1, ..CALM }),
-        (Fault::LeaveNotRenewed, I7, time),
+        (Fault::LeaveNotRenewed, I2, time),
         (Fault::RenewUnconditional, I7, Budget { looks: 1, ..again }),
         (Fault::AsideBatchDone, I5, lost),
-        (Fault::AsideBatchAbandoned, I7, lost),
+        (Fault::AsideBatchAbandoned, I2, Budget { brought_back: 1, ..lost }),
     ]
 }
 
