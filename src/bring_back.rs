@@ -39,7 +39,7 @@ use crate::upsert::Reports;
 pub struct AsideQuery {
     /// Bring all of it back, as far as what refused it is mended
     ///
-    /// Needs the permissions of OperatorPolicy and ReplayPolicy. The exit status is 1 if some of it is refused still.
+    /// Needs the permissions of ReplayPolicy. The exit status is 1 if some of it is refused still.
     #[arg(long)]
     retry: bool,
 

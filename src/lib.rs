@@ -68,20 +68,23 @@
 //! * **Claim**: ties an object to a batch. **Registry**: lists the batches that are not finished.
 //! * **Delta**: what a batch adds to one report item. **Watermark**: the number up to which an item needs no record of the
 //!   batches in it.
+//! * **Set aside**: what was refused for good, listed in the ledger until it is back.
 //! * **Lease**: how long a batch's owner may be silent before others finish or abandon its batch.
 //!
 //! # Invariants
 //!
 //! * **I1** Every object put under `incoming/` ends in exactly one of: archive, quarantine (with a reason), or still
-//!   incoming. None is deleted unread.
+//!   incoming. None is deleted unread. What is still incoming though a batch has decided about it is listed as set aside.
 //! * **I2** Every report item equals the fold of the rows of the objects in done and partly applied committed batches, each
-//!   batch counted once.
+//!   batch counted once; or it lacks some of them, and is listed as set aside until it does not.
 //! * **I3** The curated prefix shows a batch's rows once, all or nothing per file, and only if the batch committed.
 //! * **I4** Rows read = rows curated + rows rejected, for each object; rows curated = the sum of the track deltas.
-//! * **I5** A message is deleted only after its object is archived, quarantined, gone, or known to be a duplicate of one
-//!   that is.
-//! * **I6** Memory is bounded by configuration, whatever the backlog, the sizes of objects and the number of keys.
-//! * **I7** After all consumers stop and one restarts, everything converges with no human action.
+//! * **I5** A message is deleted only after its object is archived, quarantined, gone, set aside under a name in the ledger,
+//!   or known to be a duplicate of one that is.
+//! * **I6** Memory is bounded by configuration, whatever the backlog, the sizes of objects and the number of keys; and so is the
+//!   registry, whatever fails.
+//! * **I7** After all consumers stop and one restarts, everything converges with no human action, but for what services refuse for
+//!   good: that is set aside by itself, holds nothing else up, and comes back by a command once what refuses it is mended.
 
 pub mod aggregate;
 pub mod aside;

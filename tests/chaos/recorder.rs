@@ -92,6 +92,11 @@ fn sqs_calls(operation: &str, body: &Value) -> Vec<Call> {
 }
 
 fn dynamodb_calls(operation: &str, body: &Value) -> Vec<Call> {
+    // A transaction is allowed by the actions of its parts.
+    if let Some(parts) = body["TransactItems"].as_array() {
+        let parts = parts.iter().flat_map(|part| part.as_object().unwrap());
+        return parts.flat_map(|(action, part)| dynamodb_calls(&format!("{action}Item"), part)).collect();
+    }
     let tables: Vec<String> = match body["RequestItems"].as_object() {
         Some(items) => items.keys().cloned().collect(),
         None => vec![body["TableName"].as_str().unwrap().to_owned()],
@@ -113,12 +118,16 @@ fn s3_calls(head: &str, body: &[u8]) -> Vec<Call> {
     let action = match (method, key.is_empty()) {
         ("GET", true) if has("versions") => "ListBucketVersions",
         ("GET", true) if has("uploads") => "ListBucketMultipartUploads",
+        ("GET", true) if has("object-lock") => "GetBucketObjectLockConfiguration",
         ("GET", true) => "ListBucket",
         ("POST", true) if has("delete") => {
             let body = String::from_utf8_lossy(body).into_owned();
             let keys = body.split("<Key>").skip(1).map(|rest| rest.split("</Key>").next().unwrap());
             return keys.map(|key| ("s3:DeleteObject".to_owned(), format!("{arn}/{key}"))).collect();
         }
+        ("GET", false) if has("uploadId") => "ListMultipartUploadParts",
+        ("GET", false) if has("tagging") && has("versionId") => "GetObjectVersionTagging",
+        ("GET", false) if has("tagging") => "GetObjectTagging",
         ("GET" | "HEAD", false) if has("versionId") => "GetObjectVersion",
         ("GET" | "HEAD", false) => "GetObject",
         ("PUT" | "POST", false) => "PutObject",
