@@ -650,7 +650,7 @@ impl Bucket {
         let list = self.client.list_multipart_uploads().bucket(&self.name).prefix(key).send().await;
         let page = list.map_err(explain("s3:ListBucketMultipartUploads", self.url(key)))?;
         let uploads = page.uploads().iter().filter(|upload| upload.key() == Some(key));
-        Ok(uploads.filter_map(|upload| upload.upload_id()).last().map(str::to_owned))
+        Ok(uploads.filter_map(|upload| upload.upload_id()).next_back().map(str::to_owned))
     }
 
     /// The parts of an upload that are there, by number.

@@ -1,7 +1,8 @@
 //! Chaos: three real consumers on a real local stack, behind a network that cannot be relied on, with files arriving all the
 //! time. They are killed, stopped, frozen for longer than their lease, and crash by themselves at every step of the protocol;
-//! the stack freezes, and its database is killed. Then everything ends, one consumer is started, and every figure must be that
-//! of an independent fold.
+//! the stack freezes, and its database is killed. Some files are never given out, some never deleted, and somebody writes report
+//! items by hand. Then everything ends, one consumer is started, what was set aside is brought back, and every figure must be
+//! that of an independent fold.
 //!
 //! Run by `make chaos SECONDS=120 SEED=1`. What happens is drawn from the seed; when it happens depends on the machine too.
 
@@ -17,6 +18,8 @@
 mod permissions;
 mod proxy;
 mod recorder;
+#[path = "../support/refusing.rs"]
+mod refusing;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;
@@ -26,7 +29,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use proxy::Proxy;
+use refusing::{Answer, Refusing};
 use support::*;
 
 /// Every place in the program to crash at.
@@ -67,6 +72,9 @@ struct Tally {
     failed_starts: usize,
     stack_frozen: usize,
     database_killed: usize,
+    refused_files: usize,
+    held_files: usize,
+    foreign_items: usize,
 }
 
 /// A consumer that is started again whenever it ends.
@@ -151,7 +159,14 @@ impl Chaos {
     /// A file arrives, announced once or several times; some are broken.
     async fn upload(&mut self, all: &mut Vec<Row>, broken: &mut usize) {
         let number = self.tally.files;
-        let key = format!("incoming/part {number}+é.csv");
+        let kind = match self.random.below(24) {
+            0 => "refused",
+            1 => "held",
+            _ => "part",
+        };
+        self.tally.refused_files += usize::from(kind == "refused");
+        self.tally.held_files += usize::from(kind == "held");
+        let key = format!("incoming/{kind} {number}+é.csv");
         let rows = rows(0x1000_0000 + number as u64, ROWS);
         let mut content = csv_of(&rows).into_bytes();
         if self.random.below(12) == 0 {
@@ -173,6 +188,15 @@ impl Chaos {
         self.tally.files += 1;
     }
 
+    /// Somebody writes a report item by hand, over whatever is there.
+    async fn spoil(&mut self) {
+        let genre = ["jazz", "pop", "fado"][self.random.below(3) as usize];
+        let put = self.deployment.clients.dynamodb.put_item().table_name(genres(&self.deployment));
+        let put = put.set_item(Some(foreign_item(genre)));
+        // The database may be dead just now.
+        self.tally.foreign_items += usize::from(put.send().await.is_ok());
+    }
+
     /// A file is announced once more, in every form.
     async fn announce(&self, number: usize) {
         let (key, etag) = &self.uploaded[number];
@@ -180,6 +204,42 @@ impl Chaos {
             self.deployment.send(body).await;
         }
     }
+}
+
+fn genres(deployment: &Deployment) -> String {
+    format!("{}genre_level_reports", deployment.table_prefix)
+}
+
+fn foreign_item(genre: &str) -> Item {
+    let text = |value: &str| AttributeValue::S(value.to_owned());
+    [("track_genre", text(genre)), ("report_date", text("2024-06-25")), ("note", text("by hand"))]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+}
+
+/// The operator mends what was refused, and brings back what was set aside.
+async fn bring_everything_back(deployment: &Deployment) {
+    for item in deployment.scan("genre_level_reports").await {
+        if item.contains_key("note") {
+            let delete = deployment.clients.dynamodb.delete_item().table_name(genres(deployment));
+            let delete = delete.key("track_genre", item["track_genre"].clone());
+            delete.key("report_date", item["report_date"].clone()).send().await.unwrap();
+        }
+    }
+    let environment = [
+        ("MUSIC_STREAMS_BUCKET", deployment.bucket.as_str()),
+        ("MUSIC_STREAMS_QUEUE_URL", deployment.queue_url.as_str()),
+        ("MUSIC_STREAMS_TABLE_PREFIX", deployment.table_prefix.as_str()),
+    ];
+    let listed = program(&["aside", "--format", "json"], &environment);
+    let listed: Vec<serde_json::Value> = serde_json::from_str(&listed.stdout).unwrap();
+    println!("{} things were set aside", listed.len());
+    let retried = program(&["aside", "--retry"], &environment);
+    assert!(retried.success, "{}{}", retried.stdout, retried.stderr);
+    deployment.settled_within(Duration::from_secs(300)).await;
+    deployment.registry_is_empty().await;
+    let listed = program(&["aside", "--format", "json"], &environment);
+    assert_eq!(listed.stdout.trim(), "[]", "everything came back");
 }
 
 /// The processes of the stack: DynamoDB and the rest.
@@ -248,9 +308,15 @@ async fn whatever_happens_every_row_counts_once() {
     let (seconds, seed) = (number("CHAOS_SECONDS", 120), number("CHAOS_SEED", 1));
     let mut stack = Stack::new();
     let endpoint = |name: &str| std::env::var(name).unwrap();
+    let refusing = Refusing::before(&endpoint("AWS_ENDPOINT_URL")).await;
+    refusing.refuse(|request| {
+        let is_refused = request.gets("/incoming/refused")
+            || (request.method == "DELETE" && request.target.contains("/incoming/held"));
+        is_refused.then_some(Answer::S3(403, "AccessDenied"))
+    });
     let mut chaos = Chaos {
         deployment: Deployment::new("chaos").await,
-        s3_and_sqs: Proxy::to(&endpoint("AWS_ENDPOINT_URL"), seed).await,
+        s3_and_sqs: Proxy::to(&refusing.url, seed).await,
         dynamodb: Proxy::to(&endpoint("AWS_ENDPOINT_URL_DYNAMODB"), seed + 1).await,
         random: Random(seed),
         uploaded: Vec::new(),
@@ -276,6 +342,9 @@ async fn whatever_happens_every_row_counts_once() {
             } else {
                 chaos.trouble(slot);
             }
+        }
+        if chaos.random.below(100) == 0 {
+            chaos.spoil().await;
         }
         match chaos.random.below(300) {
             0 | 1 => {
@@ -307,11 +376,22 @@ async fn whatever_happens_every_row_counts_once() {
         chaos.tally
     );
     let deployment = chaos.deployment;
+    // One more batch meets every item that somebody has written.
+    let last = rows(0x2000_0000, 600);
+    deployment.put("incoming/last.csv", csv_of(&last)).await;
+    all.extend(last);
+    chaos.tally.files += 1;
     let alone = Instant::now();
     let consumer = deployment.consumer(&["--sweep-interval", "5s", "--sweep-age", "1s"]);
-    deployment.settled_within(Duration::from_secs(900)).await;
+    // What is refused for good keeps none of the rest.
+    let started = Instant::now();
+    let is_left = |key: &String| !key.contains("/refused") && !key.contains("/held");
+    while deployment.keys("incoming/").await.iter().any(is_left) {
+        assert!(started.elapsed() < Duration::from_secs(900), "{}", consumer.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     deployment.registry_is_empty().await;
-    deployment.settled_within(Duration::from_secs(60)).await;
+    bring_everything_back(&deployment).await;
     consumer.stop();
     println!("one consumer brought it to its end in {:.0} s", alone.elapsed().as_secs_f64());
 

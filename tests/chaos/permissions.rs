@@ -124,7 +124,8 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
     // What S3 asks for beside the calls themselves, when a file has tags; and what only a file of 256 MiB needs.
     let of_some_files =
         ["s3:GetObjectTagging", "s3:GetObjectVersionTagging", "s3:PutObjectTagging", "s3:ListMultipartUploadParts"];
-    let unused: Vec<_> = unused.into_iter().filter(|it| !of_some_files.iter().any(|action| it.starts_with(action))).collect();
+    let unused: Vec<_> =
+        unused.into_iter().filter(|it| !of_some_files.iter().any(|action| it.starts_with(action))).collect();
     assert!(unused.is_empty(), "the consumer's policy allows what nobody does: {unused:#?}");
 
     let (forbidden, unused) = compare(&deployment, "OperatorPolicyArn", &asked);
@@ -152,9 +153,8 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
         "sqs:SendMessage",
         "-music_streams_ledger",
     ];
-    let is_rare = |it: &str| {
-        rare.iter().any(|action| it.starts_with(action)) || of_aside.iter().any(|right| it.contains(right))
-    };
+    let is_rare =
+        |it: &str| rare.iter().any(|action| it.starts_with(action)) || of_aside.iter().any(|right| it.contains(right));
     let unused: Vec<_> = unused.into_iter().filter(|it| !is_rare(it)).collect();
     // It reads the archive once manifests have expired, or to rebuild.
     assert!(unused.is_empty(), "the policy of replay allows what it does not do: {unused:#?}");

@@ -484,7 +484,7 @@ impl World {
                 let batches = (1..BATCHES).filter(|&batch| batch as u64 <= through && self.curated[batch] != 0);
                 let of = Replacement {
                     through,
-                    last: batches.clone().last().unwrap_or(0) as BatchNumber,
+                    last: batches.clone().next_back().unwrap_or(0) as BatchNumber,
                     batches: batches.fold(0, |set, batch| set | 1 << batch),
                 };
                 Some(next_replaced(task, 0, of))

@@ -1,6 +1,8 @@
 //! A network that refuses: forwards requests to a service, but for those that a rule answers itself, as the service would
 //! that denies, throttles or fails.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,8 +39,6 @@ pub enum Answer {
     DynamoDb(u16, &'static str),
     /// The true answer, later.
     Late(Duration),
-    /// None, and the connection ends.
-    Nothing,
 }
 
 type Rule = Box<dyn FnMut(&Request) -> Option<Answer> + Send>;
@@ -135,7 +135,6 @@ impl Refusing {
             request.body = String::from_utf8_lossy(&body).into_owned();
             let answer = (self.rule.lock().unwrap())(&request);
             match answer {
-                Some(Answer::Nothing) => return,
                 Some(Answer::S3(status, code)) => {
                     let body = format!(
                         "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>refused by the test</Message></Error>"
