@@ -168,8 +168,8 @@ async fn a_full_registry_is_emptied_by_whoever_waits_for_it() {
         let fields = fields.into_iter().chain([("beat", number(1)), ("since", number(1_700_000_000))]);
         AttributeValue::M(fields.map(|(name, value)| (name.to_owned(), value)).collect())
     };
-    let batches =
-        (1001..=1200).map(|batch: u64| (batch.to_string(), entry(if batch.is_multiple_of(2) { "open" } else { "lost" })));
+    let batches = (1001..=1200)
+        .map(|batch: u64| (batch.to_string(), entry(if batch.is_multiple_of(2) { "open" } else { "lost" })));
     let table = format!("{}music_streams_ledger", scene.deployment.table_prefix);
     let put = scene.deployment.clients.dynamodb.put_item().table_name(table);
     let put = put.item("pk", AttributeValue::S("registry".into())).item("sk", AttributeValue::S("registry".into()));
