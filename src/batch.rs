@@ -494,7 +494,12 @@ impl Worker {
         while let Some((position, until, reason)) = done.next().await {
             let object = &work.events[position].object;
             match until {
-                Ok(until) => {
+                // Taken for dead meanwhile: it is whose it is now.
+                Ok(None) => {
+                    finishes[position] = Finish::Elsewhere;
+                    continue;
+                }
+                Ok(Some(until)) => {
                     if named < NAMED {
                         tracing::error!(
                             batch,

@@ -203,7 +203,7 @@ impl BringBack<'_> {
                 self.queue.send(body).await?;
             }
             // Taken up meanwhile, or without a claim that would say so.
-            if is_aside { Ok(()) } else { ledger.unlist_aside(&entry.key()).await }
+            if is_aside { Ok(()) } else { ledger.unlist_aside(entry).await }
         };
         announce.await.map_err(|error: AwsError| error.to_string())
     }
@@ -217,7 +217,7 @@ impl BringBack<'_> {
         entry: &Aside,
     ) -> Result<(), AwsError> {
         self.roll_forward.move_away(entry.batch, object, size, to, reason, true).await?;
-        self.roll_forward.ledger.unlist_aside(&entry.key()).await
+        self.roll_forward.ledger.unlist_aside(entry).await
     }
 
     async fn upload(&self, upload: &Upload, entry: &Aside) -> Result<(), ReplayError> {
@@ -227,7 +227,7 @@ impl BringBack<'_> {
         {
             self.replay(BTreeSet::from([entry.batch])).await?.rebuild(day).await?;
         }
-        Ok(self.roll_forward.ledger.unlist_aside(&entry.key()).await?)
+        Ok(self.roll_forward.ledger.unlist_aside(entry).await?)
     }
 
     /// A batch whose manifest is there again does what is left to do; its figures come from the archived files.
@@ -249,7 +249,7 @@ impl BringBack<'_> {
             for day in days {
                 replay.rebuild(day).await?;
             }
-            Ok::<_, ReplayError>(ledger.unlist_aside(&entry.key()).await?)
+            Ok::<_, ReplayError>(ledger.unlist_aside(entry).await?)
         };
         finish.await.map_err(|error| error.to_string())
     }
@@ -276,7 +276,7 @@ impl BringBack<'_> {
                 let done = match refused.iter().find(|(it, _)| *it == key) {
                     Some((_, reason)) => Err(reason.clone()),
                     None => {
-                        let unlisted = self.roll_forward.ledger.unlist_aside(&entry.key()).await;
+                        let unlisted = self.roll_forward.ledger.unlist_aside(&entry).await;
                         unlisted.map_err(|error| error.to_string())
                     }
                 };

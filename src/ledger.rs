@@ -406,17 +406,18 @@ impl Ledger {
 
     /// Hands a claim of this batch back: nobody's, and with what it says of earlier attempts. May be repeated.
     pub async fn hand_back(&self, object: &ObjectId, batch: BatchNumber) -> Result<(), AwsError> {
-        self.free(object, batch, None).await
+        self.free(object, batch, None).await.map(drop)
     }
 
     /// Sets an object of this batch aside: its claim is nobody's, and nobody takes it over for a while, which is longer each time.
-    /// It is listed as set aside until somebody does. May be repeated. Returns until when.
+    /// It is listed as set aside until somebody does. May be repeated. Returns until when; `None` when the object is another
+    /// batch's by now.
     pub async fn set_aside(
         &self,
         event: &ObjectEvent,
         batch: BatchNumber,
         reason: &str,
-    ) -> Result<jiff::Timestamp, AwsError> {
+    ) -> Result<Option<jiff::Timestamp>, AwsError> {
         let (pk, sk) = claim_key(&event.object);
         let holder = self.holder(&pk, &sk).await?.unwrap_or_default();
         let times = holder.times_aside;
@@ -428,8 +429,13 @@ impl Ledger {
         let entry = Aside::new(what, batch, reason);
         // Should it be deaths that set it aside, it gets one more try each time.
         let deaths = holder.deaths.min(DEATHS_BEFORE_ASIDE - 1);
-        self.free(&event.object, batch, Some((until, deaths, entry))).await?;
-        Ok(until)
+        if self.free(&event.object, batch, Some((until, deaths, entry))).await? {
+            return Ok(Some(until));
+        }
+        // Set aside before, when the answer was lost; or this batch was taken for dead, and the object is another's.
+        let until = self.holder(&pk, &sk).await?.and_then(|holder| holder.aside_until);
+        let until = until.and_then(|until| i64::try_from(until).ok());
+        Ok(until.and_then(|until| jiff::Timestamp::from_second(until).ok()))
     }
 
     async fn free(
@@ -437,7 +443,7 @@ impl Ledger {
         object: &ObjectId,
         batch: BatchNumber,
         aside: Option<(jiff::Timestamp, u32, Aside)>,
-    ) -> Result<(), AwsError> {
+    ) -> Result<bool, AwsError> {
         let (pk, sk) = claim_key(object);
         let mut update = Update::builder()
             .table_name(&self.table)
@@ -462,8 +468,8 @@ impl Ledger {
         let listing = aside.map(|(_, _, entry)| Listing::Added(entry));
         match self.write_with_listing("dynamodb:UpdateItem", resource, update, listing).await {
             // Done before, and perhaps claimed anew.
-            Err(error) if error.kind == Kind::Condition => Ok(()),
-            done => done,
+            Err(error) if error.kind == Kind::Condition => Ok(false),
+            done => done.map(|()| true),
         }
     }
 
@@ -635,10 +641,16 @@ impl Ledger {
             .expression_attribute_values(":since", text(jiff::Timestamp::now().to_string()))
     }
 
-    /// Takes something off the list: it came back. May be repeated.
-    pub async fn unlist_aside(&self, key: &AsideKey) -> Result<(), AwsError> {
-        let delete = self.client.delete_item().table_name(&self.table).key("pk", text(ASIDE)).key("sk", text(&key.0));
-        delete.send().await.map(drop).map_err(explain("dynamodb:DeleteItem", format!("{}/{ASIDE}", self.table)))
+    /// Takes something off the list that came back, unless it was set aside anew since it was seen there. May be repeated.
+    pub async fn unlist_aside(&self, entry: &Aside) -> Result<(), AwsError> {
+        let key = entry.key();
+        let delete = self.client.delete_item().table_name(&self.table).key("pk", text(ASIDE)).key("sk", text(key.0));
+        let delete = delete.condition_expression("entry = :entry OR attribute_not_exists(pk)");
+        let delete = delete.expression_attribute_values(":entry", text(serde_json::json!(entry).to_string()));
+        match delete.send().await.map_err(explain("dynamodb:DeleteItem", format!("{}/{ASIDE}", self.table))) {
+            Err(error) if error.kind == Kind::Condition => Ok(()),
+            done => done.map(drop),
+        }
     }
 
     /// Everything that is set aside, `most` of it, with since when; and whether there is more.

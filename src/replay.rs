@@ -28,6 +28,7 @@ use governor::{Quota, RateLimiter};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
+use crate::aside::Aside;
 use crate::aws::{AwsError, Clients, Kind};
 use crate::bucket::{Bucket, Upload};
 use crate::catalogue::{Catalogue, CatalogueError, CatalogueSource};
@@ -391,6 +392,8 @@ impl Replay {
         let (mut batches, mut items) = (0, 0);
         let mut genres = BTreeSet::new();
         let mut refused = Refused::default();
+        // As it is before: what is set aside from now on may not be in the figures.
+        let (listed, _) = self.ledger.aside(usize::MAX).await?;
         // What is to be replaced; `None` for everything.
         let mut only: Option<HashSet<Key>> = None;
         for look in 0..LOOKS {
@@ -420,7 +423,7 @@ impl Replay {
             outcomes.extend(self.reports.replace(of, genres_without_rows, &never).await?);
             let changing = refused.take_changing(outcomes);
             if changing.is_empty() {
-                self.unlist(day, &refused.keys).await?;
+                self.unlist(day, listed, &refused.keys).await?;
                 refused.conclude()?;
                 return Ok(format!("rebuilt {items} report items and the curated files of {batches} batches"));
             }
@@ -430,11 +433,15 @@ impl Replay {
     }
 
     /// Takes a day's report items off the list of what is set aside, but for those that are refused still.
-    async fn unlist(&self, day: i32, refused: &HashSet<Key>) -> Result<(), ReplayError> {
-        let (entries, _) = self.ledger.aside(usize::MAX).await?;
-        for (_, entry) in entries {
+    async fn unlist(
+        &self,
+        day: i32,
+        listed: Vec<(jiff::Timestamp, Aside)>,
+        refused: &HashSet<Key>,
+    ) -> Result<(), ReplayError> {
+        for (_, entry) in listed {
             if entry.report_item().is_some_and(|key| key.day == day && !refused.contains(&key)) {
-                self.ledger.unlist_aside(&entry.key()).await?;
+                self.ledger.unlist_aside(&entry).await?;
             }
         }
         Ok(())
