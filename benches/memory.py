@@ -10,7 +10,7 @@ often, and all is of one day. With more files than contents, contents repeat und
 --megabytes are those before that. --rejected: every row is one byte that is no row, under the longest key there is. --only-prepare: ends the consumer by force a while after its
 first batch was prepared, as peaks come before that and the local DynamoDB takes long for a million items. A million tracks and listeners in the smallest container:
 
-    memory.py --files 12 --contents 4 --tracks 1000000 --users 1000000 --uniform --gzip --only-prepare -- --max-memory 512MiB
+    memory.py --files 12 --contents 4 --tracks 1000000 --users 1000000 --uniform --gzip --only-prepare -- --max-memory 512MiB --max-report-items 100000000
 """
 
 import argparse

@@ -336,6 +336,12 @@ impl Day {
         of_codes(&self.tracks) + of_codes(&self.users) + table_bytes::<Option<u16>, Item>(self.genres.capacity())
     }
 
+    /// Whether it is within the limit until the next look, with so many bytes beside its tables.
+    #[cold]
+    fn has_room(&self, bytes: usize, limit_bytes: usize) -> bool {
+        bytes + self.table_bytes() + self.growth_bytes() <= limit_bytes
+    }
+
     /// Bytes that its tables may take in addition before the next look.
     fn growth_bytes(&self) -> usize {
         growth_bytes(&self.tracks, RUNS_PER_LOOK)
@@ -392,11 +398,11 @@ impl Fold {
         let (mut bytes, mut last_look) = (self.bytes, self.bytes);
         // Tables take their memory at once when they double, so they are asked beforehand; sets take it little by little.
         let mut is_room = |number: usize, bytes: usize, day: &Day| {
-            if !number.is_multiple_of(RUNS_PER_LOOK) && bytes <= last_look + BYTES_PER_LOOK {
+            if !number.is_multiple_of(RUNS_PER_LOOK) && bytes - last_look <= BYTES_PER_LOOK {
                 return true;
             }
             last_look = bytes;
-            bytes + day.table_bytes() + day.growth_bytes() <= limit_bytes
+            day.has_room(bytes, limit_bytes)
         };
         for (number, run) in self.pairs.runs().enumerate() {
             if !is_room(number, bytes, day) {

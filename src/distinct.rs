@@ -92,22 +92,32 @@ impl Members {
     pub fn extend(&mut self, members: impl Iterator<Item = Member>) -> usize {
         match self {
             Members::Few(few) => {
-                let before = few.capacity() * std::mem::size_of::<Member>();
+                let before = few.capacity();
                 few.extend(members);
+                let room = few.capacity();
                 if few.len() > FEW_MEMBERS {
-                    few.sort_unstable();
-                    few.dedup();
-                    if few.len() > MAX_LISTED {
-                        *self = Members::Many(registers(few));
-                    }
+                    return self.condense(before * std::mem::size_of::<Member>());
                 }
-                self.memory_bytes().saturating_sub(before)
+                (room - before) * std::mem::size_of::<Member>()
             }
             Members::Many(registers) => {
                 members.for_each(|member| raise(registers, member));
                 0
             }
         }
+    }
+
+    /// Looks for duplicates, and takes to registers when there are many members all the same; gives the bytes that it takes in addition.
+    #[cold]
+    fn condense(&mut self, bytes_before: usize) -> usize {
+        if let Members::Few(few) = self {
+            few.sort_unstable();
+            few.dedup();
+            if few.len() > MAX_LISTED {
+                *self = Members::Many(registers(few));
+            }
+        }
+        self.memory_bytes().saturating_sub(bytes_before)
     }
 
     /// The sketch in DataSketches' serialized form: what [`Distinct::to_bytes`] gives, but for the order of members and, of large
