@@ -170,6 +170,8 @@ impl Worker {
         // Nearly always one batch. More when the objects are too much for one, or when one of them is at fault.
         let mut groups = vec![Group::of((0..window.objects.len()).collect())];
         while let Some(mut group) = groups.pop() {
+            // What an attempt that failed has noted says nothing of the next.
+            group.positions.iter().for_each(|&position| finishes[position] = Finish::Undone);
             let work = Work { events: &window.objects, positions: &group.positions, unusable: &unusable };
             let mut stages = Stages::begin("batch", None);
             let span = stages.log_span();
