@@ -91,7 +91,9 @@ impl Model for Protocol {
         let budget = &world.budget;
         for (consumer, state) in world.consumers.iter().enumerate() {
             let Some(task) = &state.task else { continue };
-            actions.push(Action::Step(consumer));
+            if !world.waits(task) || self.fault == Fault::RestoreUnwaited {
+                actions.push(Action::Step(consumer));
+            }
             if consumer == OPERATOR {
                 continue;
             }
@@ -368,7 +370,11 @@ fn is_at_its_end(world: &World) -> bool {
                 (true, _) => is_counted && (is(world.put_again) || world.left[object] != 0),
                 _ => false,
             };
-            world.is_of_batch_aside(object) || (is_in_its_items && place)
+            // What a batch has decided that is set aside, the operator brings to its end.
+            let is_of_listed = (0..BATCHES).any(|batch| {
+                world.aside & 1 << batch != 0 && world.manifests[batch].is_some_and(|it| has(it.contents(), object))
+            });
+            is_of_listed || world.is_of_batch_aside(object) || (is_in_its_items && place)
         })
 }
 
@@ -389,7 +395,7 @@ const SHORT: [Budget; 10] = [
     // The registry is full.
     Budget { room: 1, crashes: 1, evictions: 2, ..CALM },
     // Claims expire.
-    Budget { looks: 2, times: 2, repeats: 1, crashes: 1, evictions: 1, ..CALM },
+    Budget { looks: 2, times: 2, evictions: 1, ..CALM },
     Budget { looks: 1, puts: 2, ..CALM },
     // A batch is set aside, and comes back.
     Budget { lost_manifests: 1, brought_back: 1, evictions: 1, ..CALM },
