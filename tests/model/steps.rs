@@ -194,6 +194,12 @@ impl World {
         self.consumers[consumer].task = Some(Task::of(batch, step));
     }
 
+    /// Whether the operator waits for batches at work.
+    pub fn waits(&self, task: &Task) -> bool {
+        let last = task.back.map_or(0, |back| back.last);
+        task.step == Step::AddUp && self.registry.applied_through() < last
+    }
+
     /// A consumer gives its batch up, where it may.
     pub fn stop(&mut self, consumer: usize) {
         self.turn(consumer, Step::Abandon);
