@@ -339,6 +339,9 @@ impl Worker {
     ) -> Result<Option<Ready>, BatchError> {
         let opened_at = jiff::Timestamp::now();
         let (won, mut unreadable) = self.claim(batch, work, finishes, alone).await?;
+        if won.is_empty() && unreadable.is_empty() {
+            return Ok(None);
+        }
         fail_point!("claimed");
         stages.end("claim");
 
