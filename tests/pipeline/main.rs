@@ -329,6 +329,18 @@ async fn what_lies_there_again_does_not_count_when_everything_about_its_batch_ha
     deployment.put("incoming/a.csv", csv_of(&rows)).await;
     deployment.work_off().await;
     deployment.put("incoming/a.csv", csv_of(&rows)).await;
+    // As it is a week later: the claim has some days left.
+    let table = format!("{}music_streams_ledger", deployment.table_prefix);
+    let soon = (jiff::Timestamp::now().as_second() + 3 * 86_400).to_string();
+    for claim in deployment.scan("music_streams_ledger").await {
+        if text(&claim, "pk").starts_with("object#") {
+            let update = deployment.clients.dynamodb.update_item().table_name(&table);
+            let update = update.key("pk", claim["pk"].clone()).key("sk", claim["sk"].clone());
+            let update = update.update_expression("SET expires_at = :soon");
+            let soon = aws_sdk_dynamodb::types::AttributeValue::N(soon.clone());
+            update.expression_attribute_values(":soon", soon).send().await.unwrap();
+        }
+    }
     let consumer = deployment.consumer(&["--sweep-interval", "2s", "--sweep-age", "1s"]);
     let started = std::time::Instant::now();
     loop {
