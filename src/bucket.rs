@@ -16,6 +16,7 @@ use std::time::Duration;
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::delete_object::builders::DeleteObjectFluentBuilder;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Delete, ObjectIdentifier};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -366,16 +367,10 @@ impl Bucket {
 
     /// The current object under a key.
     pub async fn find(&self, key: &str) -> Result<Option<ObjectId>, AwsError> {
-        let head = self.client.head_object().bucket(&self.name).key(key).send().await;
-        match head.map_err(explain("s3:GetObject", self.url(key))) {
-            Ok(head) => {
-                let version = Version::new(head.version_id(), || head.e_tag().ok_or(()));
-                let object = |version| ObjectId { bucket: self.name.clone(), key: key.to_owned(), version };
-                Ok(version.ok().map(object))
-            }
-            Err(error) if error.kind == Kind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let Some(head) = self.head(key).await? else { return Ok(None) };
+        let version = Version::new(head.version_id(), || head.e_tag().ok_or(()));
+        let object = |version| ObjectId { bucket: self.name.clone(), key: key.to_owned(), version };
+        Ok(version.ok().map(object))
     }
 
     /// Since when exactly this content lies there; `None` when it does not.
@@ -394,13 +389,17 @@ impl Bucket {
 
     /// How long ago an object of our own was written; `None` when it is not there.
     pub async fn age(&self, key: &str) -> Result<Option<Duration>, AwsError> {
+        let Some(head) = self.head(key).await? else { return Ok(None) };
+        let written = head.last_modified.map_or(i64::MAX, |at| at.secs());
+        let seconds = jiff::Timestamp::now().as_second().saturating_sub(written);
+        Ok(Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0))))
+    }
+
+    /// What S3 says of the current object under a key; `None` when there is none.
+    async fn head(&self, key: &str) -> Result<Option<HeadObjectOutput>, AwsError> {
         let head = self.client.head_object().bucket(&self.name).key(key).send().await;
         match head.map_err(explain("s3:GetObject", self.url(key))) {
-            Ok(head) => {
-                let written = head.last_modified.map_or(i64::MAX, |at| at.secs());
-                let seconds = jiff::Timestamp::now().as_second().saturating_sub(written);
-                Ok(Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0))))
-            }
+            Ok(head) => Ok(Some(head)),
             Err(error) if error.kind == Kind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -552,12 +551,8 @@ impl Bucket {
     }
 
     async fn size_of(&self, key: &str) -> Result<Option<u64>, AwsError> {
-        let head = self.client.head_object().bucket(&self.name).key(key).send().await;
-        match head.map_err(explain("s3:GetObject", self.url(key))) {
-            Ok(head) => Ok(head.content_length.and_then(|length| u64::try_from(length).ok())),
-            Err(error) if error.kind == Kind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let head = self.head(key).await?;
+        Ok(head.and_then(|head| head.content_length).and_then(|length| u64::try_from(length).ok()))
     }
 
     fn copy_source(&self, object: &ObjectId) -> String {

@@ -500,6 +500,16 @@ impl Ledger {
             }
             None => {}
         }
+        self.transact(operation, resource, writes).await
+    }
+
+    /// Carries out writes, all or none.
+    async fn transact(
+        &self,
+        operation: &'static str,
+        resource: String,
+        writes: Vec<TransactWriteItem>,
+    ) -> Result<(), AwsError> {
         let write = self.client.transact_write_items().set_transact_items(Some(writes)).send().await;
         match write {
             Ok(_) => Ok(()),
@@ -627,8 +637,7 @@ impl Ledger {
         let resource = format!("{}/{ASIDE}", self.table);
         let Some(update) = update else { return Err(self.foreign(ASIDE)) };
         let write = TransactWriteItem::builder().update(update).build();
-        let write = self.client.transact_write_items().transact_items(write).send().await;
-        write.map(drop).map_err(explain("dynamodb:UpdateItem", resource))
+        self.transact("dynamodb:UpdateItem", resource, vec![write]).await
     }
 
     fn listing(&self, entry: &Aside) -> UpdateBuilder {
