@@ -19,6 +19,8 @@ ROUNDS ?= 5
 LATENCY_MS ?= 5
 SAVE ?=
 COMPARE ?=
+# Tests that run at the same time. Those of the pipeline wait for windows and leases most of the time.
+export RUST_TEST_THREADS ?= 4
 # What `make dist` builds with, and where to.
 PROFILE ?= dist
 DIST ?= target/image/dist

@@ -44,12 +44,15 @@ def say(text):
     print(f"  {text}", flush=True)
 
 
-def step(what, command, log):
+def step(what, command, log, environment=None):
     """Runs a slow command, shows that it is alive, and shows its log when it fails."""
     started = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
+        )
         shown = 0
         while process.poll() is None:
             time.sleep(0.2)
@@ -86,13 +89,18 @@ def install_python(name, requirements, extra=()):
     stamp.write_text(wanted.hexdigest())
 
 
-def install_crate(name, version, what, flags=()):
+# What crates are released with takes minutes to link, and is for programs that run for longer than it takes to build them.
+QUICK_BUILD = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16"}
+
+
+def install_crate(name, version, what, flags=(), opt_level="2"):
     place = TOOLS / name
     stamp = place / "installed"
     if stamp.exists() and stamp.read_text() == version:
         return
     command = ["cargo", "install", what, "--version", version, "--locked", "--force", "--root", str(place), *flags]
-    step(f"{name} {version}: building (some minutes, once)", command, TOOLS / "log" / f"{name}.log")
+    environment = {**QUICK_BUILD, "CARGO_PROFILE_RELEASE_OPT_LEVEL": opt_level}
+    step(f"{name} {version}: building (some minutes, once)", command, TOOLS / "log" / f"{name}.log", environment)
     stamp.write_text(version)
 
 
@@ -108,7 +116,7 @@ def install():
 
 
 def install_deny():
-    install_crate("deny", DENY_VERSION, "cargo-deny")
+    install_crate("deny", DENY_VERSION, "cargo-deny", opt_level="0")
 
 
 def install_fuzz():

@@ -14,6 +14,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_types::service_config::ServiceConfigKey;
 use tokio_util::sync::CancellationToken;
 
 use crate::requests::{Requests, THROTTLING_CODES};
@@ -44,6 +45,10 @@ pub enum Kind {
     NoCredentials,
     /// The credentials do not allow the call.
     Denied,
+    /// The region is missing, or not the one that the resource is in.
+    WrongRegion,
+    /// The object lies in a storage class from which it has to be restored first.
+    Cold,
     /// A bucket, queue or table does not exist.
     MissingResource,
     /// An object, in the version asked for, does not exist.
@@ -64,6 +69,8 @@ impl Kind {
         match self {
             Kind::Throttled | Kind::Transient | Kind::Unreachable | Kind::NoCredentials => true,
             Kind::Denied
+            | Kind::WrongRegion
+            | Kind::Cold
             | Kind::MissingResource
             | Kind::NotFound
             | Kind::UploadGone
@@ -76,7 +83,7 @@ impl Kind {
     /// Whether the fault may lie with the one thing that was asked for, and not with the service or our rights to it as a
     /// whole. Only a look at something else can tell for certain.
     pub fn may_be_of_the_thing(self) -> bool {
-        !matches!(self, Kind::MissingResource | Kind::NoCredentials)
+        !matches!(self, Kind::MissingResource | Kind::NoCredentials | Kind::WrongRegion)
     }
 }
 
@@ -102,6 +109,11 @@ impl fmt::Display for AwsError {
             Kind::Denied => write!(
                 f,
                 " (give the role of this process {operation} on {resource}, or check its credentials and AWS_REGION)"
+            ),
+            Kind::WrongRegion => write!(f, " (set AWS_REGION to the region of the bucket, the queue and the tables)"),
+            Kind::Cold => write!(
+                f,
+                " (it lies in a cold storage class: restore it with aws s3api restore-object, or copy it over itself into a warm one)"
             ),
             Kind::MissingResource => {
                 write!(f, " (check the name, the account and AWS_REGION; deploy/template.yaml creates it)")
@@ -129,13 +141,22 @@ where
         let kind = match &error {
             SdkError::DispatchFailure(failure) if failure.is_io() => Kind::Unreachable,
             SdkError::DispatchFailure(_) if lacks_credentials(&error) => Kind::NoCredentials,
+            SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) if lacks_region(&error) => {
+                Kind::WrongRegion
+            }
             SdkError::ConstructionFailure(_) => Kind::Refused,
             SdkError::ServiceError(service) => kind_of(&code, service.raw().status().as_u16()),
             _ => Kind::Transient,
         };
         let cause = match (&error, error.message()) {
             (SdkError::ServiceError(_), Some(message)) => format!("{code}: {message}"),
-            (SdkError::ServiceError(service), None) => format!("{code} (HTTP {})", service.raw().status().as_u16()),
+            // Without even a code, the answer was none of the service's, or could not be read; only the SDK knows why.
+            (SdkError::ServiceError(service), None) if !code.is_empty() || has_no_body(service.raw()) => {
+                format!("{code} (HTTP {})", service.raw().status().as_u16()).trim_start().to_owned()
+            }
+            (SdkError::ServiceError(service), None) => {
+                format!("HTTP {}: {}", service.raw().status().as_u16(), DisplayErrorContext(&error))
+            }
             _ => DisplayErrorContext(&error).to_string(),
         };
         AwsError { operation, resource, kind, cause }
@@ -154,6 +175,16 @@ fn lacks_credentials(error: &dyn std::error::Error) -> bool {
     false
 }
 
+fn has_no_body(response: &HttpResponse) -> bool {
+    response.body().bytes().is_some_and(<[u8]>::is_empty)
+}
+
+/// As with credentials: the SDK says in words that it was not told the region.
+fn lacks_region(error: &dyn std::error::Error) -> bool {
+    let told = DisplayErrorContext(error).to_string();
+    ["region must be set", "Missing Region", "field: `region`"].iter().any(|words| told.contains(words))
+}
+
 fn kind_of(code: &str, status: u16) -> Kind {
     match code {
         _ if THROTTLING_CODES.contains(&code) => Kind::Throttled,
@@ -166,6 +197,10 @@ fn kind_of(code: &str, status: u16) -> Kind {
         | "InvalidClientTokenId"
         | "KMS.AccessDeniedException"
         | "AWS.SimpleQueueService.AccessDenied" => Kind::Denied,
+        "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
+            Kind::WrongRegion
+        }
+        "InvalidObjectState" => Kind::Cold,
         "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" => Kind::NoCredentials,
         // S3 begins some answers with 200 before it knows how they end, and lets a slow request go with 400.
         "InternalError" | "InternalServerError" | "ServiceUnavailable" | "RequestTimeout" => Kind::Transient,
@@ -177,6 +212,7 @@ fn kind_of(code: &str, status: u16) -> Kind {
         "NoSuchUpload" => Kind::UploadGone,
         "NotImplemented" => Kind::NotImplemented,
         _ => match status {
+            301 => Kind::WrongRegion,
             401 | 403 => Kind::Denied,
             404 => Kind::NotFound,
             // Another request on the same object is under way.
@@ -204,7 +240,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Clients as the standard `AWS_*` environment describes them. With an endpoint of one's own, S3 is addressed by path:
+    /// Clients as the standard `AWS_*` environment and the profile describe them. With an endpoint of one's own, S3 is addressed by path:
     /// local stacks do not resolve bucket names as hosts.
     pub async fn from_environment() -> Self {
         let config: SdkConfig = aws_config::defaults(aws_config::BehaviorVersion::latest())
@@ -219,8 +255,9 @@ impl Clients {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .load()
             .await;
-        let endpoint_given =
-            ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].into_iter().any(|name| std::env::var_os(name).is_some());
+        let own_endpoint = ServiceConfigKey::builder().service_id("s3").env("AWS_ENDPOINT_URL").profile("endpoint_url");
+        let own_endpoint = own_endpoint.build().ok().and_then(|key| config.service_config()?.load_config(key));
+        let endpoint_given = own_endpoint.is_some() || config.endpoint_url().is_some();
         let requests = Requests::default();
         let s3 = aws_sdk_s3::config::Builder::from(&config)
             .interceptor(requests.clone())

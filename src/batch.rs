@@ -377,7 +377,18 @@ impl Worker {
             has_written.set(preparation.has_written());
             let fate = match outcome? {
                 Outcome::Counted { rows, rejected } => {
-                    Fate::Archived { to: places.archive(&event.object.key), rows, rejected }
+                    let fate = Fate::Archived { to: places.archive(&event.object.key), rows, rejected };
+                    if fate.is_suspect() {
+                        let object = &event.object.key;
+                        tracing::warn!(
+                            batch,
+                            object,
+                            rows,
+                            rejected,
+                            "of {rows} rows of {object} {rejected} were rejected; quarantine/rows/ lists them with their reasons"
+                        );
+                    }
+                    fate
                 }
                 Outcome::Bad(reason) => {
                     let to = places.quarantine(&event.object.key);
@@ -427,9 +438,15 @@ impl Worker {
         let judge = ledger.judge();
         let mut claims = futures::stream::iter(work.positions)
             .map(|&position| {
-                let (object, judge) = (&work.events[position].object, &judge);
-                let claim = async || self.claims.call(ledger.claim(object, batch, judge)).await;
-                async move { (position, persist(stop, claim).await) }
+                let (event, judge) = (&work.events[position], &judge);
+                let claim = async || self.claims.call(ledger.claim(event, batch, judge)).await;
+                async move {
+                    let claim = persist(stop, claim).await;
+                    if let Ok(Claim::Won { .. }) = claim {
+                        self.say_if_repeated(batch, event).await;
+                    }
+                    (position, claim)
+                }
             })
             .buffered(CONCURRENT_OBJECTS);
         let (mut won, mut unusable) = (Vec::new(), Vec::new());
@@ -459,6 +476,23 @@ impl Worker {
             }
         }
         Ok((won, unusable))
+    }
+
+    /// Says so when another content of the same name and size was counted before. It counts again all the same: that is what its name, or
+    /// its version, says.
+    async fn say_if_repeated(&self, batch: BatchNumber, event: &ObjectEvent) {
+        let ledger = &self.roll_forward.ledger;
+        // What cannot be told now is no reason to wait.
+        if let Ok(Some(earlier)) = self.claims.call(ledger.had_its_like(event)).await {
+            let ObjectId { key, version, .. } = &event.object;
+            tracing::warn!(
+                batch,
+                object = key,
+                size = event.size,
+                "{key} is counted again as {version}: batch {earlier} had another content of the same name and size. \
+                 If it was written again by mistake, write with If-None-Match: *"
+            );
+        }
     }
 
     async fn begin(&mut self, batch: BatchNumber, opened_at: jiff::Timestamp) -> Preparation {
@@ -725,6 +759,7 @@ fn tell(batch: BatchNumber, manifest: &Manifest, report_items: usize, stages: &S
         gone = counts.gone,
         rows = counts.rows,
         rejected = counts.rejected,
+        suspect = counts.suspect,
         report_items,
         files = manifest.uploads.len(),
         seconds = %stages,

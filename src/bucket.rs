@@ -17,11 +17,16 @@ use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::operation::delete_object::builders::DeleteObjectFluentBuilder;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use aws_sdk_s3::operation::list_objects_v2::builders::ListObjectsV2FluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, Delete, ObjectIdentifier};
+use aws_sdk_s3::types::{
+    CompletedMultipartUpload, CompletedPart, Delete, EncodingType, MultipartUpload, Object, ObjectIdentifier,
+};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
@@ -116,13 +121,17 @@ impl Bucket {
     /// Whether S3 works for us: the bucket can be listed, and an object be written, read and deleted under a prefix of our own.
     /// An object that fails while this does not is itself at fault. `who` keeps several apart that ask at the same time.
     pub async fn probe(&self, who: &str) -> Result<(), AwsError> {
-        let list = self.client.list_objects_v2().bucket(&self.name).prefix(INCOMING).max_keys(1).send().await;
-        list.map(drop).map_err(explain("s3:ListBucket", self.url("")))?;
+        self.pages(INCOMING, |list| list.max_keys(1)).try_next().await?;
         let key = format!("{BATCHES}check-{who}");
         self.put(&key, b"Written, read and deleted to see whether that is allowed.".to_vec(), "text/plain").await?;
         self.read_all(&key).await?;
-        let delete = self.client.delete_object().bucket(&self.name).key(&key).send().await;
-        delete.map(drop).map_err(explain("s3:DeleteObject", self.url(&key)))
+        self.delete(&key).await
+    }
+
+    /// Deletes an object of our own, if it is there.
+    pub async fn delete(&self, key: &str) -> Result<(), AwsError> {
+        let delete = self.client.delete_object().bucket(&self.name).key(key).send().await;
+        delete.map(drop).map_err(explain("s3:DeleteObject", self.url(key)))
     }
 
     /// Whether everything is allowed that a consumer does, as far as that can be tried without leaving a trace; all that is not.
@@ -241,6 +250,13 @@ impl Bucket {
     /// Asks for an object from a position on; `None` when it ends there.
     async fn get_from(&self, object: &ObjectId, offset: u64) -> Result<Option<GetObjectOutput>, AwsError> {
         let mut get = self.client.get_object().bucket(&object.bucket).key(&object.key);
+        if let (Version::Id(id), 0) = (&object.version, offset) {
+            // A version whose key was deleted can be read all the same, and is not what its owner wants to have read.
+            let current = get.clone().send().await.map_err(explain("s3:GetObject", self.url(&object.key)))?;
+            if current.version_id() == Some(id) {
+                return Ok(Some(current));
+            }
+        }
         get = match &object.version {
             Version::Id(id) => get.version_id(id),
             Version::ETag(etag) => get.if_match(format!("\"{etag}\"")),
@@ -300,44 +316,45 @@ impl Bucket {
         AwsError { operation: "s3:GetObject", resource: self.url(key), kind: Kind::Transient, cause }
     }
 
-    /// A page of the objects under a prefix, in every version that there is of them, and where the next page begins.
-    pub async fn list_versions(
+    /// A page of the objects that lie under a prefix, and where the next page begins. Of a key with several versions the current one:
+    /// what was overwritten or deleted is history.
+    pub async fn list_current(
         &self,
         prefix: &str,
         from: Option<NextVersion>,
     ) -> Result<(Vec<ObjectEvent>, Option<NextVersion>), AwsError> {
         let (key_marker, version_id_marker) = from.map_or((None, None), |next| (Some(next.0), next.1));
         let list = self.client.list_object_versions().bucket(&self.name).prefix(prefix);
+        let list = list.encoding_type(EncodingType::Url);
         let list = list.set_key_marker(key_marker).set_version_id_marker(version_id_marker);
         let output = list.send().await.map_err(explain("s3:ListBucketVersions", &self.name))?;
+        let is_encoded = output.encoding_type.is_some();
         let next = match (output.is_truncated, output.next_key_marker) {
-            (Some(true), Some(key)) => Some((key, output.next_version_id_marker)),
+            (Some(true), Some(key)) => Some((decoded(key, is_encoded), output.next_version_id_marker)),
             _ => None,
         };
         let event = |version: aws_sdk_s3::types::ObjectVersion| {
-            let id = version.version_id.as_deref();
-            // What was written before versioning was on, and overwritten since, is named by "null" alone.
-            let is_old_null = id == Some("null") && version.is_latest == Some(false);
-            let content = if is_old_null {
-                Version::Id("null".to_owned())
-            } else {
-                Version::new(id, || version.e_tag.as_deref().ok_or(())).ok()?
-            };
+            let content = Version::new(version.version_id.as_deref(), || version.e_tag.as_deref().ok_or(())).ok()?;
+            let key = decoded(version.key?, is_encoded);
             Some(ObjectEvent {
-                object: ObjectId { bucket: self.name.clone(), key: version.key?, version: content },
+                object: ObjectId { bucket: self.name.clone(), key, version: content },
                 size: version.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
                 created_at: version.last_modified.and_then(|at| jiff::Timestamp::from_second(at.secs()).ok()),
             })
         };
-        Ok((output.versions.unwrap_or_default().into_iter().filter_map(event).collect(), next))
+        let versions = output.versions.unwrap_or_default().into_iter();
+        Ok((versions.filter(|version| version.is_latest != Some(false)).filter_map(event).collect(), next))
     }
 
     /// Every object under a prefix of our own, with its size in bytes.
     pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, AwsError> {
-        let pages = self.client.list_objects_v2().bucket(&self.name).prefix(prefix).into_paginator().send();
-        let pages: Vec<_> = pages.try_collect().await.map_err(explain("s3:ListBucket", self.url(prefix)))?;
-        let listed = |object: aws_sdk_s3::types::Object| Some((object.key?, object.size?.try_into().ok()?));
-        Ok(pages.into_iter().flat_map(|page| page.contents.unwrap_or_default()).filter_map(listed).collect())
+        let mut pages = self.pages(prefix, |list| list);
+        let mut found = Vec::new();
+        while let Some(page) = pages.try_next().await? {
+            let listed = |object: Object| Some((object.key?, object.size?.try_into().ok()?));
+            found.extend(page.contents.unwrap_or_default().into_iter().filter_map(listed));
+        }
+        Ok(found)
     }
 
     /// The last key under a prefix and behind another one from which something can be told.
@@ -347,10 +364,9 @@ impl Bucket {
         key: String,
         tell: impl Fn(&str) -> Option<T>,
     ) -> Result<Option<T>, AwsError> {
-        let list = self.client.list_objects_v2().bucket(&self.name).prefix(prefix).start_after(key);
-        let mut pages = list.into_paginator().send();
+        let mut pages = self.pages(prefix, |list| list.start_after(key));
         let mut last = None;
-        while let Some(page) = pages.try_next().await.map_err(explain("s3:ListBucket", self.url(prefix)))? {
+        while let Some(page) = pages.try_next().await? {
             last = page.contents().iter().rev().find_map(|object| tell(object.key()?)).or(last);
         }
         Ok(last)
@@ -358,19 +374,58 @@ impl Bucket {
 
     /// The folders directly under a prefix of our own, each with the slash at its end.
     pub async fn folders(&self, prefix: &str) -> Result<Vec<String>, AwsError> {
-        let list = self.client.list_objects_v2().bucket(&self.name).prefix(prefix).delimiter("/");
-        let pages: Vec<_> =
-            list.into_paginator().send().try_collect().await.map_err(explain("s3:ListBucket", self.url(prefix)))?;
-        let folders = pages.into_iter().flat_map(|page| page.common_prefixes.unwrap_or_default());
-        Ok(folders.filter_map(|folder| folder.prefix).collect())
+        let mut pages = self.pages(prefix, |list| list.delimiter("/"));
+        let mut folders = Vec::new();
+        while let Some(page) = pages.try_next().await? {
+            folders.extend(page.common_prefixes.unwrap_or_default().into_iter().filter_map(|folder| folder.prefix));
+        }
+        Ok(folders)
+    }
+
+    /// The pages of a list. Keys come encoded and are decoded here: XML has no way to write a control character that is in a key, and
+    /// one such key would make every list with it unreadable.
+    fn pages(
+        &self,
+        prefix: &str,
+        narrow: impl FnOnce(ListObjectsV2FluentBuilder) -> ListObjectsV2FluentBuilder,
+    ) -> BoxStream<'static, Result<ListObjectsV2Output, AwsError>> {
+        let list = self.client.list_objects_v2().bucket(&self.name).prefix(prefix).encoding_type(EncodingType::Url);
+        let (pages, url) = (narrow(list).into_paginator().send(), self.url(prefix));
+        Box::pin(futures::stream::try_unfold((pages, url), async |(mut pages, url)| {
+            let page = pages.try_next().await.map_err(explain("s3:ListBucket", url.clone()))?;
+            Ok(page.map(|mut page| {
+                let is_encoded = page.encoding_type.is_some();
+                for object in page.contents.iter_mut().flatten() {
+                    object.key = object.key.take().map(|key| decoded(key, is_encoded));
+                }
+                for folder in page.common_prefixes.iter_mut().flatten() {
+                    folder.prefix = folder.prefix.take().map(|prefix| decoded(prefix, is_encoded));
+                }
+                (page, (pages, url))
+            }))
+        }))
     }
 
     /// The current object under a key.
     pub async fn find(&self, key: &str) -> Result<Option<ObjectId>, AwsError> {
+        Ok(self.find_with_metadata(key).await?.map(|(object, _)| object))
+    }
+
+    /// The same with its size in bytes.
+    pub async fn find_with_size(&self, key: &str) -> Result<Option<(ObjectId, u64)>, AwsError> {
+        let Some(head) = self.head(key).await? else { return Ok(None) };
+        let version = Version::new(head.version_id(), || head.e_tag().ok_or(())).ok();
+        let size = head.content_length.and_then(|length| u64::try_from(length).ok());
+        let object = |version| ObjectId { bucket: self.name.clone(), key: key.to_owned(), version };
+        Ok(version.map(object).zip(size))
+    }
+
+    /// The same with its metadata.
+    pub async fn find_with_metadata(&self, key: &str) -> Result<Option<(ObjectId, HashMap<String, String>)>, AwsError> {
         let Some(head) = self.head(key).await? else { return Ok(None) };
         let version = Version::new(head.version_id(), || head.e_tag().ok_or(()));
         let object = |version| ObjectId { bucket: self.name.clone(), key: key.to_owned(), version };
-        Ok(version.ok().map(object))
+        Ok(version.ok().map(object).map(|object| (object, head.metadata.unwrap_or_default())))
     }
 
     /// Since when exactly this content lies there; `None` when it does not.
@@ -474,28 +529,32 @@ impl Bucket {
                 .list_multipart_uploads()
                 .bucket(&self.name)
                 .prefix(prefix)
+                .encoding_type(EncodingType::Url)
                 .set_key_marker(key_marker)
                 .set_upload_id_marker(upload_marker)
                 .send()
                 .await
                 .map_err(explain("s3:ListBucketMultipartUploads", self.url(prefix)))?;
-            let of_ours = page.uploads().iter().filter_map(|upload| Some((upload.key()?, upload.upload_id()?)));
-            let aborts = of_ours.filter(|(key, _)| ours(key)).map(|(key, id)| self.abort_upload(key, id));
+            let is_encoded = page.encoding_type.is_some();
+            let upload =
+                |upload: &MultipartUpload| Some((decoded(upload.key.clone()?, is_encoded), upload.upload_id.clone()?));
+            let of_ours = page.uploads().iter().filter_map(upload).filter(|(key, _)| ours(key));
+            let aborts = of_ours.map(async |(key, id)| self.abort_upload(&key, &id).await);
             let aborts = futures::stream::iter(aborts).buffer_unordered(CONCURRENT_ABORTS);
             aborted +=
                 aborts.try_filter(|&was_there| std::future::ready(was_there)).try_collect::<Vec<_>>().await?.len();
             if page.is_truncated() != Some(true) {
                 return Ok(aborted);
             }
-            (key_marker, upload_marker) = (page.next_key_marker, page.next_upload_id_marker);
+            key_marker = page.next_key_marker.map(|key| decoded(key, is_encoded));
+            upload_marker = page.next_upload_id_marker;
         }
     }
 
     /// Deletes every object under a prefix of our own. May be repeated.
     pub async fn delete_prefix(&self, prefix: &str) -> Result<(), AwsError> {
         loop {
-            let list = self.client.list_objects_v2().bucket(&self.name).prefix(prefix).send().await;
-            let page = list.map_err(explain("s3:ListBucket", self.url(prefix)))?;
+            let Some(page) = self.pages(prefix, |list| list).try_next().await? else { return Ok(()) };
             let keys: Vec<_> = page
                 .contents()
                 .iter()
@@ -642,9 +701,12 @@ impl Bucket {
 
     /// The upload to a place of ours that somebody began and did not complete.
     async fn begun_copy(&self, key: &str) -> Result<Option<String>, AwsError> {
-        let list = self.client.list_multipart_uploads().bucket(&self.name).prefix(key).send().await;
-        let page = list.map_err(explain("s3:ListBucketMultipartUploads", self.url(key)))?;
-        let uploads = page.uploads().iter().filter(|upload| upload.key() == Some(key));
+        let list = self.client.list_multipart_uploads().bucket(&self.name).prefix(key).encoding_type(EncodingType::Url);
+        let page = list.send().await.map_err(explain("s3:ListBucketMultipartUploads", self.url(key)))?;
+        let is_encoded = page.encoding_type.is_some();
+        let is_it =
+            |upload: &&MultipartUpload| upload.key().is_some_and(|found| decoded(found.to_owned(), is_encoded) == key);
+        let uploads = page.uploads().iter().filter(is_it);
         Ok(uploads.filter_map(|upload| upload.upload_id()).next_back().map(str::to_owned))
     }
 
@@ -722,6 +784,14 @@ impl Bucket {
             Err(error) if matches!(error.kind, Kind::NotFound | Kind::Condition) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// A key of a list, in which a space may come as `+`, as in forms.
+fn decoded(key: String, is_encoded: bool) -> String {
+    match is_encoded {
+        true => percent_decode_str(&key.replace('+', " ")).decode_utf8_lossy().into_owned(),
+        false => key,
     }
 }
 

@@ -1,29 +1,34 @@
 //! The reference catalogue: what is known about tracks and listeners.
 //!
-//! Loaded from `reference/songs.csv` and `reference/users.csv`, kept in memory, and loaded again when an eTag changes. A
+//! Loaded from `reference/songs.csv` and `reference/users.csv`, plain or gzip, kept in memory, and loaded again when an eTag changes. A
 //! batch sees one catalogue from its first row to its last.
 //!
-//! Everything in it is bounded: the memory it takes, the lengths of what it says, and the genres of a track. Lines that cannot be
-//! used are passed over, and the log names the first of them.
+//! Lines are judged as rows are: one that cannot be used is passed over, counted by what is wrong with it, and the log names the first.
+//! Of several lines with the same key the first counts, in both files; only genres are collected from all lines of a track.
+//!
+//! A catalogue that is damaged would change every figure that comes after it. So a file is refused that names no track or listener,
+//! of whose lines more than half cannot be used, or that lacks more than half of the keys that were there before ([`Refused`]); the
+//! last good catalogue stays in use. Whoever means it uploads the file with the metadata `accept=as-is`.
+//!
+//! Everything in it is bounded: the memory it takes, the lengths of what it says, and the genres of a track.
 
-use std::collections::HashMap;
-use std::pin::Pin;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use csv_async::ByteRecord;
 use foldhash::fast::RandomState;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::AsyncRead;
 
 use crate::aws::AwsError;
 use crate::bucket::Bucket;
-use crate::csv;
+use crate::csv::{self, CsvError, NotCsv};
 use crate::distinct::Member;
+use crate::event::ObjectId;
+use crate::ledger::{CatalogueState, Ledger};
 use crate::memory::{allocated, table_bytes};
+use crate::metrics::metrics;
 use crate::report::{LIST_SEPARATOR, UNKNOWN};
-use crate::row::parse_track_id;
+use crate::row::{parse_track_id, parse_user_id};
 
 /// Key of the songs' file.
 pub const SONGS_KEY: &str = "reference/songs.csv";
@@ -63,10 +68,10 @@ pub const MAX_NAME_BYTES: usize = 512;
 pub const MAX_VALUE_BYTES: usize = 128;
 /// Genres of a track. Each is counted on its own for every row; further ones are passed over.
 pub const MAX_GENRES: usize = 50;
-/// Longest line. Beyond it a file is not CSV but something with an unclosed quote.
-const MAX_LINE_BYTES: u64 = 1 << 20;
-/// Lines of each file that the log names when something is wrong with them.
+/// Lines that the log names of those with the same thing wrong with them.
 const NAMED_LINES: usize = 5;
+/// Metadata of a file that is to be used whatever it lacks.
+pub const ACCEPT: (&str, &str) = ("accept", "as-is");
 
 /// A track of the catalogue. One that is listed under several genres has one line for each of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,16 +118,49 @@ pub struct Catalogue {
     /// Users by id as far as ids are small, as they are where they were counted up.
     user_of_small_id: Vec<u32>,
     user_of_id: HashMap<i64, u32, RandomState>,
-    /// Lines passed over because a field that is needed was missing or no number.
-    pub skipped_lines: u64,
-    /// Lines of which something was cut or passed over, as it was too long or too much.
-    pub cut_lines: u64,
-    /// The first lines of each file with which something was wrong: the file, the line, and what.
-    pub remarks: Vec<(&'static str, u64, &'static str)>,
+    /// Lines with something in them, of each file.
+    lines: BTreeMap<&'static str, u64>,
+    /// Of each file, what is wrong with lines of it, and with which.
+    pub remarks: BTreeMap<(&'static str, &'static str), Remark>,
     /// Bytes of text in it: of ids, names, artists and lists of genres.
     text_bytes: usize,
     /// Bytes of its small allocations.
     small_bytes: usize,
+}
+
+/// Lines of a file with which the same thing is wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remark {
+    /// How many there are.
+    pub lines: u64,
+    /// The first of them.
+    pub first: Vec<u64>,
+    /// They were passed over. Otherwise part of what they say was.
+    pub is_skipped: bool,
+}
+
+/// Why a file is not used though it can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Nothing in it can be used.
+    #[error("none of its {0} lines can be used")]
+    Empty(u64),
+    /// Most of it cannot be used.
+    #[error("{skipped} of its {lines} lines cannot be used")]
+    Skipped {
+        /// Lines passed over.
+        skipped: u64,
+        /// All its lines.
+        lines: u64,
+    },
+    /// Most of what was there before is gone.
+    #[error("it lacks {lost} of the {known} keys that were there before")]
+    Lost {
+        /// Keys that it lacks.
+        lost: u64,
+        /// Keys that there were.
+        known: u64,
+    },
 }
 
 /// Why a file of the catalogue cannot be used.
@@ -131,26 +169,42 @@ pub enum CatalogueError {
     /// Fetching failed.
     #[error("the catalogue cannot be loaded: {0}")]
     Aws(#[from] AwsError),
+    /// There is no such file.
+    #[error("{key} is not there; upload it under reference/ of the bucket")]
+    Missing {
+        /// Which file.
+        key: &'static str,
+    },
+    /// It would damage the figures.
+    #[error(
+        "{key} is refused: {reason}. Upload a whole file, or the same one with the metadata {}={} if it is meant \
+         (aws s3 cp songs.csv s3://BUCKET/{key} --metadata {}={})",
+        ACCEPT.0, ACCEPT.1, ACCEPT.0, ACCEPT.1
+    )]
+    Refused {
+        /// Which file.
+        key: &'static str,
+        /// What it lacks.
+        reason: Refused,
+    },
     /// The files did not arrive in time.
     #[error("the catalogue was not read within {} s", LOAD_TIMEOUT.as_secs())]
     Stalled,
     /// Reading or parsing failed.
-    #[error("{key} cannot be read as CSV: {source}")]
+    #[error("{key} cannot be used: {bad}")]
     Unreadable {
         /// Which file.
         key: &'static str,
-        /// What the CSV reader said.
-        source: csv_async::Error,
+        /// What is wrong with it.
+        bad: NotCsv,
     },
     /// The header is not that of the file.
-    #[error("{key} lacks the column {column}; its header must name {expected}")]
-    MissingColumn {
+    #[error("{key} cannot be used: {problem}")]
+    Header {
         /// Which file.
         key: &'static str,
-        /// The first column missing.
-        column: &'static str,
-        /// All columns needed.
-        expected: String,
+        /// What is wrong, and what was found.
+        problem: String,
     },
     /// It takes more memory than there is for it.
     #[error(
@@ -173,6 +227,15 @@ pub enum CatalogueError {
         /// Which column.
         column: &'static str,
     },
+}
+
+impl CatalogueError {
+    fn of_file(key: &'static str, error: CsvError) -> Self {
+        match error {
+            CsvError::Bad(bad) => CatalogueError::Unreadable { key, bad },
+            CsvError::Body(error) => error.into(),
+        }
+    }
 }
 
 impl Catalogue {
@@ -223,25 +286,64 @@ impl Catalogue {
         }
     }
 
+    /// What the ledger says of it.
+    fn state(&self) -> CatalogueState {
+        let (songs, users) = (self.songs.len() as u64, self.users.len() as u64);
+        CatalogueState { songs, users, loaded_at: Some(jiff::Timestamp::now()), refused: None }
+    }
+
     fn keep_text(&mut self, text: &str) {
         self.text_bytes += text.len();
         self.small_bytes += allocated(text.len());
     }
 
-    fn remark(&mut self, key: &'static str, line: u64, problem: &'static str) {
-        if self.remarks.iter().filter(|remark| remark.0 == key).count() < NAMED_LINES {
-            self.remarks.push((key, line, problem));
+    fn remark(&mut self, key: &'static str, line: u64, problem: &'static str, is_skipped: bool) {
+        let remark = self.remarks.entry((key, problem)).or_default();
+        remark.lines += 1;
+        remark.is_skipped = is_skipped;
+        if remark.first.len() < NAMED_LINES {
+            remark.first.push(line);
         }
     }
 
-    fn skip(&mut self, key: &'static str, line: u64, problem: &'static str) {
-        self.skipped_lines += 1;
-        self.remark(key, line, problem);
+    /// Lines of a file that were passed over.
+    fn skipped(&self, key: &str) -> u64 {
+        let of_file = self.remarks.iter().filter(|((file, _), remark)| *file == key && remark.is_skipped);
+        of_file.map(|(_, remark)| remark.lines).sum()
     }
 
-    fn cut(&mut self, key: &'static str, line: u64, problem: &'static str) {
-        self.cut_lines += 1;
-        self.remark(key, line, problem);
+    /// Refuses what damages the figures and is a mishap sooner than meant: a file in which nothing or little can be used, or which lacks
+    /// most of what was there before. `known` is how much that was.
+    fn check(
+        &self,
+        accepted: [bool; 2],
+        before: Option<&Catalogue>,
+        known: &CatalogueState,
+    ) -> Result<(), CatalogueError> {
+        let [songs, users] = [self.songs.len() as u64, self.users.len() as u64];
+        let lost_songs = || match before {
+            Some(before) => {
+                before.songs.iter().filter(|song| self.find_song(song.track_id.as_bytes()).is_none()).count() as u64
+            }
+            None => known.songs.saturating_sub(songs),
+        };
+        let lost_users = || match before {
+            Some(before) => before.users.iter().filter(|user| self.find_user(user.id).is_none()).count() as u64,
+            None => known.users.saturating_sub(users),
+        };
+        let check = |key, is_accepted, keys, known, lost: &dyn Fn() -> u64| {
+            let (lines, skipped) = (self.lines.get(key).copied().unwrap_or(0), self.skipped(key));
+            let reason = match lost() {
+                _ if is_accepted => return Ok(()),
+                _ if keys == 0 => Refused::Empty(lines),
+                _ if 2 * skipped > lines => Refused::Skipped { skipped, lines },
+                lost if 2 * lost > known => Refused::Lost { lost, known },
+                _ => return Ok(()),
+            };
+            Err(CatalogueError::Refused { key, reason })
+        };
+        check(SONGS_KEY, accepted[0], songs, known.songs, &lost_songs)?;
+        check(USERS_KEY, accepted[1], users, known.users, &lost_users)
     }
 
     /// The song with this track id, as an index for [`Catalogue::song`].
@@ -328,47 +430,15 @@ impl Catalogue {
         let columns = ["track_id", "track_name", "artists", "track_genre", "duration_ms"];
         let mut genre_codes = HashMap::new();
         let mut table = Table::open(SONGS_KEY, columns, file).await?;
-        while table.next().await? {
-            let line = table.line();
-            self.check_memory(SONGS_KEY, line, limit_bytes)?;
-            let [track_id, name, artists, genre, duration] = table.fields();
-            // Parquet's INT32, in which durations are published, is signed.
-            let Some(duration_ms) = duration.parse::<u32>().ok().filter(|&duration| i32::try_from(duration).is_ok())
-            else {
-                self.skip(SONGS_KEY, line, "passed over: duration_ms is not a number of milliseconds below 2^31");
-                continue;
-            };
-            // No good row names such a track, so that nothing is lost without it.
-            let Some(track_id) = parse_track_id(track_id.as_bytes()).filter(|id| !id.is_empty()) else {
-                self.skip(SONGS_KEY, line, "passed over: track_id is not 1 to 64 visible ASCII characters");
-                continue;
-            };
-            if name.len().max(artists.len()) > MAX_NAME_BYTES {
-                self.cut(SONGS_KEY, line, "track_name or artists is longer than 512 bytes and was cut");
-            }
-            let index = match self.find_song(track_id.as_bytes()) {
-                Some(index) => index,
-                None => self.add_song(track_id, shortened(name), shortened(artists), duration_ms),
-            };
-            // The separator is reserved: it joins the genres of a track wherever they are written out.
-            for genre in genre.split(LIST_SEPARATOR).map(str::trim).filter(|genre| !genre.is_empty()) {
-                if genre.len() > MAX_VALUE_BYTES {
-                    self.cut(SONGS_KEY, line, "a genre is longer than 128 bytes and was passed over");
-                    continue;
+        while let Some(block) = table.next().await? {
+            let mut lines = table.lines(&block);
+            while let Some((line, fields)) = lines.next() {
+                *self.lines.entry(SONGS_KEY).or_default() += 1;
+                self.check_memory(SONGS_KEY, line, limit_bytes)?;
+                match fields {
+                    Ok(fields) => self.take_song(line, fields, &mut genre_codes)?,
+                    Err(problem) => self.remark(SONGS_KEY, line, problem, true),
                 }
-                let code = intern(genre, &mut genre_codes, &mut self.genres)
-                    .ok_or(CatalogueError::TooManyValues { key: SONGS_KEY, column: "track_genre" })?;
-                let genres = &mut self.songs[index as usize].genres;
-                if genres.contains(&code) {
-                    continue;
-                }
-                if genres.len() == MAX_GENRES {
-                    self.cut(SONGS_KEY, line, "the track has 50 genres already and this one was passed over");
-                    continue;
-                }
-                let before = genres.capacity();
-                genres.push(code);
-                self.small_bytes += allocated(2 * genres.capacity()) - allocated(2 * before);
             }
         }
         self.unknown_genre = genre_codes.get(UNKNOWN).copied();
@@ -387,7 +457,7 @@ impl Catalogue {
                     lists.insert(genres.clone(), list);
                     self.keep_text(&names);
                     self.genre_lists.push(names);
-                    self.check_memory(SONGS_KEY, table.line(), limit_bytes)?;
+                    self.check_memory(SONGS_KEY, table.last_line, limit_bytes)?;
                     list
                 }
             };
@@ -395,7 +465,56 @@ impl Catalogue {
         }
         self.songs.shrink_to_fit();
         self.track_members.shrink_to_fit();
-        self.check_memory(SONGS_KEY, table.line(), limit_bytes)
+        self.check_memory(SONGS_KEY, table.last_line, limit_bytes)
+    }
+
+    fn take_song(
+        &mut self,
+        line: u64,
+        [track_id, name, artists, genre, duration]: [&str; 5],
+        genre_codes: &mut HashMap<String, u16>,
+    ) -> Result<(), CatalogueError> {
+        // Parquet's INT32, in which durations are published, is signed.
+        let Some(duration_ms) = whole_number(duration)
+            .and_then(|digits| digits.parse::<u32>().ok())
+            .filter(|&duration| i32::try_from(duration).is_ok())
+        else {
+            self.remark(SONGS_KEY, line, "duration_ms is not a number of milliseconds below 2^31", true);
+            return Ok(());
+        };
+        // No good row names such a track, so that nothing is lost without it.
+        let Some(track_id) = parse_track_id(track_id.as_bytes()).filter(|id| !id.is_empty()) else {
+            self.remark(SONGS_KEY, line, "track_id is not 1 to 64 visible ASCII characters", true);
+            return Ok(());
+        };
+        if name.len().max(artists.len()) > MAX_NAME_BYTES {
+            self.remark(SONGS_KEY, line, "track_name or artists is longer than 512 bytes and was cut", false);
+        }
+        let index = match self.find_song(track_id.as_bytes()) {
+            Some(index) => index,
+            None => self.add_song(track_id, shortened(name), shortened(artists), duration_ms),
+        };
+        // The separator is reserved: it joins the genres of a track wherever they are written out.
+        for genre in genre.split(LIST_SEPARATOR).map(str::trim).filter(|genre| !genre.is_empty()) {
+            if genre.len() > MAX_VALUE_BYTES {
+                self.remark(SONGS_KEY, line, "a genre is longer than 128 bytes and was passed over", false);
+                continue;
+            }
+            let code = intern(genre, genre_codes, &mut self.genres)
+                .ok_or(CatalogueError::TooManyValues { key: SONGS_KEY, column: "track_genre" })?;
+            let genres = &mut self.songs[index as usize].genres;
+            if genres.contains(&code) {
+                continue;
+            }
+            if genres.len() == MAX_GENRES {
+                self.remark(SONGS_KEY, line, "the track has 50 genres already and this one was passed over", false);
+                continue;
+            }
+            let before = genres.capacity();
+            genres.push(code);
+            self.small_bytes += allocated(2 * genres.capacity()) - allocated(2 * before);
+        }
+        Ok(())
     }
 
     fn add_song(&mut self, track_id: &str, name: &str, artists: &str, duration_ms: u32) -> u32 {
@@ -428,25 +547,15 @@ impl Catalogue {
     ) -> Result<(), CatalogueError> {
         let mut country_codes = HashMap::new();
         let mut table = Table::open(USERS_KEY, ["user_id", "user_country"], file).await?;
-        while table.next().await? {
-            let line = table.line();
-            self.check_memory(USERS_KEY, line, limit_bytes)?;
-            let [user_id, country] = table.fields();
-            let Some(user_id) = user_id.parse::<i64>().ok().filter(|&id| id > 0) else {
-                self.skip(USERS_KEY, line, "passed over: user_id is not a positive integer");
-                continue;
-            };
-            let index = *self.user_of_id.entry(user_id).or_insert_with(|| {
-                self.users.push(User { id: user_id, country: None });
-                self.user_members.push(Member::of_user(user_id));
-                (self.users.len() - 1) as u32
-            });
-            if country.len() > MAX_VALUE_BYTES {
-                self.cut(USERS_KEY, line, "user_country is longer than 128 bytes and was passed over");
-            } else if !country.is_empty() {
-                let code = intern(country, &mut country_codes, &mut self.countries)
-                    .ok_or(CatalogueError::TooManyValues { key: USERS_KEY, column: "user_country" })?;
-                self.users[index as usize].country = Some(code);
+        while let Some(block) = table.next().await? {
+            let mut lines = table.lines(&block);
+            while let Some((line, fields)) = lines.next() {
+                *self.lines.entry(USERS_KEY).or_default() += 1;
+                self.check_memory(USERS_KEY, line, limit_bytes)?;
+                match fields {
+                    Ok(fields) => self.take_user(line, fields, &mut country_codes)?,
+                    Err(problem) => self.remark(USERS_KEY, line, problem, true),
+                }
             }
         }
         let small = |user: &User| usize::try_from(user.id).ok().filter(|&id| id <= SMALL_ID);
@@ -459,7 +568,35 @@ impl Catalogue {
         }
         self.users.shrink_to_fit();
         self.user_members.shrink_to_fit();
-        self.check_memory(USERS_KEY, table.line(), limit_bytes)
+        self.check_memory(USERS_KEY, table.last_line, limit_bytes)
+    }
+
+    fn take_user(
+        &mut self,
+        line: u64,
+        [user_id, country]: [&str; 2],
+        country_codes: &mut HashMap<String, u16>,
+    ) -> Result<(), CatalogueError> {
+        let Some(id) = whole_number(user_id).and_then(|digits| parse_user_id(digits.as_bytes())) else {
+            self.remark(USERS_KEY, line, "user_id is not a positive integer", true);
+            return Ok(());
+        };
+        if self.user_of_id.contains_key(&id) {
+            return Ok(());
+        }
+        let country = if country.len() > MAX_VALUE_BYTES {
+            self.remark(USERS_KEY, line, "user_country is longer than 128 bytes and was passed over", false);
+            None
+        } else if country.is_empty() {
+            None
+        } else {
+            let code = intern(country, country_codes, &mut self.countries);
+            Some(code.ok_or(CatalogueError::TooManyValues { key: USERS_KEY, column: "user_country" })?)
+        };
+        self.user_of_id.insert(id, self.users.len() as u32);
+        self.users.push(User { id, country });
+        self.user_members.push(Member::of_user(id));
+        Ok(())
     }
 }
 
@@ -467,64 +604,123 @@ impl Catalogue {
 #[derive(Debug)]
 pub struct CatalogueSource {
     bucket: Bucket,
+    /// Where it is written down what is in use, for whoever starts later and for people.
+    ledger: Ledger,
     /// Memory that it may take.
     limit_bytes: usize,
-    current: Option<Loaded>,
+    current: Option<(Files, Arc<Catalogue>)>,
+    /// What was refused last, which need not be read again.
+    refused: Option<Files>,
 }
 
-#[derive(Debug)]
-struct Loaded {
-    songs_etag: String,
-    users_etag: String,
-    catalogue: Arc<Catalogue>,
+/// The files that there are: songs, then users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Files {
+    songs: ObjectId,
+    users: ObjectId,
+    /// Which of them is to be used whatever it lacks.
+    accepted: [bool; 2],
 }
 
 impl CatalogueSource {
     /// Loads the catalogue for the first time, into so many bytes of memory.
-    pub async fn load(bucket: Bucket, limit_bytes: usize) -> Result<Self, CatalogueError> {
-        let mut source = CatalogueSource { bucket, limit_bytes, current: None };
+    pub async fn load(bucket: Bucket, ledger: Ledger, limit_bytes: usize) -> Result<Self, CatalogueError> {
+        let mut source = CatalogueSource { bucket, ledger, limit_bytes, current: None, refused: None };
         source.refresh().await?;
         Ok(source)
     }
 
-    /// The catalogue as it is now: loaded again if one of its files changed. If that fails, the last good one, with a
-    /// warning in the log.
+    /// The catalogue as it is now: loaded again if one of its files changed. If that fails, the last good one, which the log and the
+    /// ledger say.
     pub async fn latest(&mut self) -> Arc<Catalogue> {
-        if let Err(error) = self.refresh().await {
-            tracing::warn!("{error}; going on with the catalogue loaded before");
+        match self.refresh().await {
+            Ok(()) => {}
+            Err(error @ (CatalogueError::Aws(_) | CatalogueError::Stalled)) => {
+                tracing::warn!("{error}; going on with the catalogue loaded before");
+            }
+            Err(error) => {
+                tracing::error!("{error}; going on with the catalogue loaded before");
+                metrics().catalogue_refused.record(1, &[]);
+                self.write_down(self.ledger.refuse_catalogue(&error.to_string())).await;
+            }
         }
-        self.current.as_ref().map(|loaded| Arc::clone(&loaded.catalogue)).unwrap_or_default()
+        self.current.as_ref().map(|(_, catalogue)| Arc::clone(catalogue)).unwrap_or_default()
     }
 
     async fn refresh(&mut self) -> Result<(), CatalogueError> {
-        if let Some(loaded) = &self.current {
-            let (songs, users) = tokio::try_join!(
-                self.bucket.read_unless(SONGS_KEY, Some(&loaded.songs_etag)),
-                self.bucket.read_unless(USERS_KEY, Some(&loaded.users_etag)),
-            )?;
-            if songs.is_none() && users.is_none() {
-                return Ok(());
+        let files = Files::find(&self.bucket).await?;
+        let is_known = |known: Option<&Files>| known == Some(&files);
+        if is_known(self.current.as_ref().map(|(files, _)| files)) || is_known(self.refused.as_ref()) {
+            return Ok(());
+        }
+        let catalogue = match self.read(&files).await {
+            Ok(catalogue) => catalogue,
+            Err(error) => {
+                // What is wrong with a file stays wrong with it; what fetching it met may pass.
+                if !matches!(error, CatalogueError::Aws(_) | CatalogueError::Stalled) {
+                    self.refused = Some(files);
+                }
+                return Err(error);
             }
-        }
-        let (songs, users) =
-            tokio::try_join!(self.bucket.read_unless(SONGS_KEY, None), self.bucket.read_unless(USERS_KEY, None))?;
-        let (Some((songs, songs_etag)), Some((users, users_etag))) = (songs, users) else { return Ok(()) };
-        let parsing = Catalogue::parse_within(self.limit_bytes, songs.into_async_read(), users.into_async_read());
-        let catalogue = tokio::time::timeout(LOAD_TIMEOUT, parsing).await.map_err(|_| CatalogueError::Stalled)??;
-        for (file, line, problem) in &catalogue.remarks {
-            tracing::warn!(file, line, "line {line} of {file}: {problem}");
-        }
-        tracing::info!(
-            songs = catalogue.songs(),
-            users = catalogue.users(),
-            skipped_lines = catalogue.skipped_lines,
-            cut_lines = catalogue.cut_lines,
-            bytes = catalogue.memory_bytes(),
-            "catalogue loaded"
-        );
-        self.current = Some(Loaded { songs_etag, users_etag, catalogue: Arc::new(catalogue) });
+        };
+        metrics().catalogue_refused.record(0, &[]);
+        self.write_down(self.ledger.accept_catalogue(&catalogue.state())).await;
+        (self.current, self.refused) = (Some((files, Arc::new(catalogue))), None);
         Ok(())
     }
+
+    /// Reads the files, and holds them against what is in use.
+    async fn read(&self, files: &Files) -> Result<Catalogue, CatalogueError> {
+        let catalogue = files.read(&self.bucket, self.limit_bytes).await?;
+        let before = self.current.as_ref().map(|(_, before)| before.as_ref());
+        let known = match before {
+            Some(before) => before.state(),
+            // What it was before this consumer started.
+            None => self.ledger.catalogue().await?.unwrap_or_default(),
+        };
+        catalogue.check(files.accepted, before, &known)?;
+        Ok(catalogue)
+    }
+
+    /// Has the ledger tell of it. What fails here is only what people are told.
+    async fn write_down(&self, write: impl Future<Output = Result<(), AwsError>>) {
+        if let Err(error) = write.await {
+            tracing::warn!("{error}; music-streams status does not tell of the catalogue that is in use");
+        }
+    }
+}
+
+impl Files {
+    async fn find(bucket: &Bucket) -> Result<Self, CatalogueError> {
+        let (songs, users) =
+            tokio::try_join!(bucket.find_with_metadata(SONGS_KEY), bucket.find_with_metadata(USERS_KEY))?;
+        let (songs, songs_metadata) = songs.ok_or(CatalogueError::Missing { key: SONGS_KEY })?;
+        let (users, users_metadata) = users.ok_or(CatalogueError::Missing { key: USERS_KEY })?;
+        let accepts = |metadata: HashMap<String, String>| metadata.get(ACCEPT.0).is_some_and(|value| value == ACCEPT.1);
+        Ok(Files { songs, users, accepted: [accepts(songs_metadata), accepts(users_metadata)] })
+    }
+
+    async fn read(&self, bucket: &Bucket, limit_bytes: usize) -> Result<Catalogue, CatalogueError> {
+        let (songs, users) = (bucket.read(&self.songs), bucket.read(&self.users));
+        let parsing = Catalogue::parse_within(limit_bytes, songs, users);
+        let catalogue = tokio::time::timeout(LOAD_TIMEOUT, parsing).await.map_err(|_| CatalogueError::Stalled)??;
+        for (&(key, problem), Remark { lines, first, is_skipped }) in &catalogue.remarks {
+            let what = if *is_skipped { "not used" } else { "not used whole" };
+            tracing::warn!(key, lines, ?first, "{lines} lines of {key} are {what}: {problem}");
+        }
+        let [songs, users] = [catalogue.songs(), catalogue.users()];
+        let skipped_lines = catalogue.skipped(SONGS_KEY) + catalogue.skipped(USERS_KEY);
+        tracing::info!(songs, users, skipped_lines, bytes = catalogue.memory_bytes(), "catalogue read");
+        Ok(catalogue)
+    }
+}
+
+/// The catalogue as it is now, for whoever needs it once, into so many bytes of memory.
+pub async fn read_once(bucket: &Bucket, limit_bytes: usize) -> Result<Catalogue, CatalogueError> {
+    let files = Files::find(bucket).await?;
+    let catalogue = files.read(bucket, limit_bytes).await?;
+    catalogue.check(files.accepted, None, &CatalogueState::default())?;
+    Ok(catalogue)
 }
 
 /// The code of a value, a new one if it is new; `None` when the codes are used up.
@@ -547,78 +743,78 @@ fn shortened(name: &str) -> &str {
     &name[..name.floor_char_boundary(MAX_NAME_BYTES)]
 }
 
-/// The body of a file. It ends with an error within a line that has no end, which would otherwise be collected whole.
-struct Lines<R> {
-    inner: R,
-    delivered: u64,
-    /// Bytes of whole lines that were parsed.
-    parsed: Arc<AtomicU64>,
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Lines<R> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        if self.delivered.saturating_sub(self.parsed.load(Ordering::Relaxed))
-            > MAX_LINE_BYTES + csv::BUFFER_BYTES as u64
-        {
-            let problem = format!("a line is longer than {MAX_LINE_BYTES} bytes (an unclosed quote?)");
-            return Poll::Ready(Err(std::io::Error::other(problem)));
-        }
-        let before = buffer.filled().len();
-        let ready = Pin::new(&mut self.inner).poll_read(context, buffer);
-        self.delivered += (buffer.filled().len() - before) as u64;
-        ready
-    }
+/// The digits of a whole number, which may be written with a fraction of zeros: as `230666.0`, where a table had gaps.
+fn whole_number(text: &str) -> Option<&str> {
+    let digits = match text.split_once('.') {
+        Some((digits, zeros)) if !zeros.is_empty() && zeros.bytes().all(|zero| zero == b'0') => digits,
+        Some(_) => return None,
+        None => text,
+    };
+    (!digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit())).then_some(digits)
 }
 
 /// A CSV file read by column name.
-struct Table<const N: usize, R> {
+struct Table<'a, const N: usize> {
     key: &'static str,
-    reader: csv::Reader<csv::Peeked<Lines<R>>>,
-    record: ByteRecord,
+    blocks: csv::Blocks<'a>,
     indices: [usize; N],
-    parsed: Arc<AtomicU64>,
+    width: usize,
+    last_line: u64,
 }
 
-impl<const N: usize, R: AsyncRead + Unpin + Send> Table<N, R> {
-    async fn open(key: &'static str, columns: [&'static str; N], file: R) -> Result<Self, CatalogueError> {
-        let parsed = Arc::<AtomicU64>::default();
-        let reader = csv::reader(Lines { inner: file, delivered: 0, parsed: Arc::clone(&parsed) })
-            .await
-            .map_err(|error| CatalogueError::Unreadable { key, source: csv_async::Error::from(error) })?;
-        let mut table = Table { key, reader, record: ByteRecord::new(), indices: [0; N], parsed };
-        table.next().await?;
-        for (index, column) in table.indices.iter_mut().zip(columns) {
-            *index = table
-                .record
-                .iter()
-                .map(<[u8]>::trim_ascii)
-                .position(|name| name.eq_ignore_ascii_case(column.as_bytes()))
-                .ok_or_else(|| CatalogueError::MissingColumn { key, column, expected: columns.join(", ") })?;
-        }
-        Ok(table)
+impl<'a, const N: usize> Table<'a, N> {
+    async fn open(
+        key: &'static str,
+        columns: [&'static str; N],
+        file: impl AsyncRead + Unpin + Send + 'a,
+    ) -> Result<Self, CatalogueError> {
+        let opened = csv::Blocks::open(file, u64::MAX).await;
+        let (blocks, header) = opened.map_err(|error| CatalogueError::of_file(key, error))?;
+        let indices = header.find(columns).map_err(|problem| CatalogueError::Header {
+            key,
+            problem: format!("{problem}; it must name {}", columns.join(", ")),
+        })?;
+        Ok(Table { key, blocks, indices, width: header.width(), last_line: 1 })
     }
 
-    async fn next(&mut self) -> Result<bool, CatalogueError> {
-        let key = self.key;
-        self.parsed.store(self.reader.position().byte(), Ordering::Relaxed);
-        self.reader
-            .read_byte_record(&mut self.record)
-            .await
-            .map_err(|source| CatalogueError::Unreadable { key, source })
+    async fn next(&mut self) -> Result<Option<csv::Block>, CatalogueError> {
+        let block = self.blocks.next().await.map_err(|error| CatalogueError::of_file(self.key, error))?;
+        self.last_line = block.as_ref().map_or(self.last_line, csv::Block::first_line);
+        Ok(block)
     }
 
-    /// The line on which the record begins, from 1. The reader has seen one more than there is.
-    fn line(&self) -> u64 {
-        self.record.position().map_or(0, |position| position.line().saturating_sub(1).max(1))
+    fn lines<'b>(&self, block: &'b csv::Block) -> Lines<'b, N> {
+        Lines { records: block.records(), indices: self.indices, width: self.width }
     }
+}
 
-    /// The fields of the columns; one that is missing or not UTF-8 is empty.
-    fn fields(&self) -> [&str; N] {
-        self.indices.map(|index| self.record.get(index).and_then(|field| std::str::from_utf8(field).ok()).unwrap_or(""))
+/// The lines of a block, judged as rows are.
+struct Lines<'b, const N: usize> {
+    records: csv::Records<'b>,
+    indices: [usize; N],
+    width: usize,
+}
+
+impl<const N: usize> Lines<'_, N> {
+    /// The number of the next line, and the fields of the columns or why they cannot be used.
+    fn next(&mut self) -> Option<(u64, Result<[&str; N], &'static str>)> {
+        let line = self.records.advance()?;
+        let record = self.records.record();
+        let fields = || {
+            if line.is_malformed {
+                return Err("text stands behind the quote that closes a field");
+            }
+            if record.len() != self.width {
+                return Err("it has more or fewer fields than the header");
+            }
+            let mut fields = [""; N];
+            for (field, index) in fields.iter_mut().zip(self.indices) {
+                *field =
+                    std::str::from_utf8(record.get(index).unwrap_or_default()).map_err(|_| "a field is not UTF-8")?;
+            }
+            Ok(fields)
+        };
+        Some((line.number, fields()))
     }
 }
 
@@ -651,10 +847,16 @@ mod tests {
         let country = |id| catalogue.user(catalogue.find_user(id).unwrap()).country.map(|code| catalogue.country(code));
         assert_eq!((country(1), country(2)), (Some("Peru"), None));
         assert_eq!(catalogue.genre_list(song.genre_list.unwrap()), "pop;rock");
-        assert_eq!(catalogue.skipped_lines, 3);
-        let lines: Vec<_> = catalogue.remarks.iter().map(|&(file, line, _)| (file, line)).collect();
-        assert_eq!(lines, [(SONGS_KEY, 6), (SONGS_KEY, 7), (USERS_KEY, 4)]);
-        assert!(catalogue.remarks[1].2.contains("track_id"), "{:?}", catalogue.remarks);
+        assert_eq!((catalogue.skipped(SONGS_KEY), catalogue.skipped(USERS_KEY)), (2, 1));
+        let remarks: Vec<_> = catalogue
+            .remarks
+            .iter()
+            .map(|(&(file, problem), remark)| (file, &problem[..8], &remark.first[..]))
+            .collect();
+        assert_eq!(
+            remarks,
+            [(SONGS_KEY, "duration", &[6][..]), (SONGS_KEY, "track_id", &[7]), (USERS_KEY, "user_id ", &[4])]
+        );
     }
 
     #[tokio::test]
@@ -672,8 +874,9 @@ mod tests {
         assert_eq!(song(b"b").genres.iter().map(|&code| catalogue.genre(code)).collect::<Vec<_>>(), ["rock"]);
         assert_eq!(song(b"c").genres.len(), MAX_GENRES);
         assert_eq!(catalogue.user(catalogue.find_user(1).unwrap()).country, None);
-        assert_eq!((catalogue.skipped_lines, catalogue.cut_lines), (0, 13));
-        assert_eq!(catalogue.remarks.iter().map(|remark| remark.1).collect::<Vec<_>>(), [2, 3, 4, 4, 4, 2]);
+        let remarks: Vec<_> =
+            catalogue.remarks.values().map(|remark| (remark.lines, &remark.first[..], remark.is_skipped)).collect();
+        assert_eq!(remarks, [(1, &[3][..], false), (10, &[4; 5], false), (1, &[2], false), (1, &[2], false)]);
     }
 
     #[tokio::test]
@@ -693,12 +896,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_without_an_end_is_not_collected() {
-        let text = format!("track_id,track_name\na,\"{}", "no end\n".repeat(1 << 20));
+        let text = format!("track_id,\"track_name{}", "no end\n".repeat(1 << 20));
         let told = parse(&text).await.unwrap_err().to_string();
-        assert!(told.contains("lacks the column"), "{told}");
+        assert!(told.contains("the record at line 1 is longer than 100 lines"), "{told}");
         let head = "track_id,track_name,artists,track_genre,duration_ms\n";
         let error = parse(&format!("{head}a,\"{}", "no end\n".repeat(1 << 20))).await.unwrap_err().to_string();
-        assert!(error.contains("a line is longer than 1048576 bytes"), "{error}");
+        assert!(error.contains("the record at line 2 is longer than 100 lines"), "{error}");
     }
 
     #[tokio::test]
@@ -706,7 +909,8 @@ mod tests {
         let error = parse("track_id,track_name\na,b\n").await.unwrap_err().to_string();
         assert_eq!(
             error,
-            "reference/songs.csv lacks the column artists; its header must name track_id, track_name, artists, track_genre, duration_ms"
+            "reference/songs.csv cannot be used: the header lacks the columns artists, track_genre, duration_ms; the header is \
+             \"track_id,track_name\"; it must name track_id, track_name, artists, track_genre, duration_ms"
         );
         assert!(parse("").await.is_err());
     }

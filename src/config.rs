@@ -336,12 +336,14 @@ pub fn resolved(command: &Command, matches: &ArgMatches) -> Vec<Resolved> {
             Some(ValueSource::CommandLine) => format!("flag --{flag}"),
             Some(ValueSource::EnvVariable) => format!("environment {variable}"),
             Some(_) => "default".to_owned(),
+            None if flag == "max-memory" => "what the container may have, or 2 GiB".to_owned(),
             None => "not set".to_owned(),
         };
-        let value = matches
-            .get_raw(argument.get_id().as_str())
-            .map(|values| values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(" "))
-            .unwrap_or_default();
+        let value = match matches.get_raw(argument.get_id().as_str()) {
+            Some(values) => values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(" "),
+            None if flag == "max-memory" => ByteSize(Memory::of(None).bytes()).to_string(),
+            None => String::new(),
+        };
         Some(Resolved { setting: format!("--{flag}"), value, source })
     };
     let aws =

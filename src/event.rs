@@ -78,7 +78,8 @@ impl fmt::Display for Version {
     }
 }
 
-/// The identity of an object: the same content under the same key, whoever announces it and however often.
+/// The identity of an object: the same content under the same key, as far as S3 can tell that by version or eTag, whoever announces
+/// it and however often. The eTag of an upload in parts, or under a KMS key, is not that of its content alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct ObjectId {
     /// Bucket name.

@@ -6,9 +6,10 @@
 //! | item | keys | attributes |
 //! |---|---|---|
 //! | registry | `registry`, `registry` | `version` N, `last` N, `batches` M: number → `state`, `owner`, `beat`, `since` |
-//! | claim | `object#s3://BUCKET/KEY`, `version#…` or `etag#…` | `batch` N (none: nobody's), `claimed_at`, `expires_at`, `renewed`, `deaths` N, `times_aside` N, `aside_until` N |
+//! | claim | `object#s3://BUCKET/KEY`, `version#…` or `etag#…` | `batch` N (none: nobody's), `quarantined_by` N, `size` N, `created_at`, `claimed_at`, `expires_at`, `renewed`, `deaths` N, `times_aside` N, `aside_until` N |
 //! | set aside | `aside`, by what it is | `entry` (JSON of [`Aside`]), `since` |
 //! | sweep | `sweep`, `sweep` | `started_at` N, `by`, `finished_at` N, `found` N, `left_over` N |
+//! | catalogue | `catalogue`, `catalogue` | `songs` N, `users` N, `loaded_at`, `refused`, `refused_at` |
 //! | record | `batch#000000000042`, `record` | `state` (`done`, `abandoned`, `lost`, `aside`), `summary`, `finished_at`, `expires_at` |
 //!
 //! Claims and records expire (`expires_at`, DynamoDB's time to live), claims after SQS can no longer repeat their message,
@@ -46,6 +47,8 @@ const DAY_SECONDS: u64 = 86_400;
 const CLOCKS_APART_SECONDS: u64 = 60;
 /// Partition of everything that is set aside.
 const ASIDE: &str = "aside";
+/// Keys of the catalogue's state.
+const CATALOGUE: &str = "catalogue";
 /// Up to how many things that are set aside are counted.
 pub const COUNTED_ASIDE: i32 = 1000;
 /// Tries of a conditional write before giving up: each failure means that another consumer got through.
@@ -105,6 +108,19 @@ pub struct LastSweep {
     pub swept: Swept,
 }
 
+/// The catalogue that consumers use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct CatalogueState {
+    /// Tracks in it.
+    pub songs: u64,
+    /// Listeners in it.
+    pub users: u64,
+    /// Since when it is in use.
+    pub loaded_at: Option<jiff::Timestamp>,
+    /// A later one was refused: why, and since when.
+    pub refused: Option<(String, jiff::Timestamp)>,
+}
+
 /// The record that a batch left.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Record {
@@ -126,6 +142,14 @@ pub struct ClaimRecord {
     pub version: Version,
     /// The batch; none when it is nobody's, since its object is set aside or was handed back.
     pub batch: Option<BatchNumber>,
+    /// The batch that put it into quarantine last.
+    pub quarantined_by: Option<BatchNumber>,
+    /// Its size in bytes, as announced, and when it was created.
+    pub size: Option<u64>,
+    /// See there.
+    pub created_at: Option<jiff::Timestamp>,
+    /// When the claim expires, in seconds since the Unix epoch.
+    pub expires_at: u64,
     /// Since when.
     pub claimed_at: jiff::Timestamp,
     /// Until when the object is set aside.
@@ -312,9 +336,12 @@ impl Ledger {
     }
 
     /// Claims an object for a batch. `judge` is shared by the claims of an attempt.
-    pub async fn claim(&self, object: &ObjectId, batch: BatchNumber, judge: &Judge<'_>) -> Result<Claim, AwsError> {
+    pub async fn claim(&self, event: &ObjectEvent, batch: BatchNumber, judge: &Judge<'_>) -> Result<Claim, AwsError> {
+        let object = &event.object;
         let (pk, sk) = claim_key(object);
         let resource = || format!("{}/{pk}", self.table);
+        // Without one, the object is as old as the time at which anybody heard of it.
+        let created_at = event.created_at.unwrap_or_else(jiff::Timestamp::now);
         let put = self
             .client
             .put_item()
@@ -322,6 +349,8 @@ impl Ledger {
             .item("pk", text(&pk))
             .item("sk", text(&sk))
             .item("batch", count(batch))
+            .item("size", count(event.size))
+            .item("created_at", text(created_at.to_string()))
             .item("claimed_at", text(jiff::Timestamp::now().to_string()))
             .item("expires_at", expiry(CLAIM_DAYS))
             .condition_expression("attribute_not_exists(pk)")
@@ -580,6 +609,36 @@ impl Ledger {
         }
     }
 
+    /// Releases the claim on an object that went to quarantine: nothing of it was counted, and should it come back, it is judged anew.
+    /// The claim goes on to say who had it. Must happen before the batch is done, and after the object was moved. May be repeated.
+    pub async fn release_quarantined(&self, object: &ObjectId, batch: BatchNumber) -> Result<(), AwsError> {
+        let (pk, sk) = claim_key(object);
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key("pk", text(&pk))
+            .key("sk", text(&sk))
+            .update_expression("SET quarantined_by = :batch REMOVE #batch")
+            .condition_expression("#batch = :batch")
+            .expression_attribute_names("#batch", "batch")
+            .expression_attribute_values(":batch", count(batch));
+        match update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/{pk}", self.table))) {
+            Ok(_) => Ok(()),
+            // Released before, and perhaps claimed anew.
+            Err(error) if error.kind == Kind::Condition => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The batch that had another content of the same name and size, if any had: a repetition that nobody meant, more often than not.
+    pub async fn had_its_like(&self, event: &ObjectEvent) -> Result<Option<BatchNumber>, AwsError> {
+        let ObjectId { bucket, key, version } = &event.object;
+        let claims = self.claims(bucket, key).await?;
+        let is_like = |claim: &&ClaimRecord| claim.version != *version && claim.size == Some(event.size);
+        Ok(claims.iter().filter(is_like).filter_map(|claim| claim.batch).next_back())
+    }
+
     /// What a batch that wanted this object would do about it, as things stand. A claim that nobody may take over is kept from
     /// expiring, as the object still lies there: it must not count again, nor anew while its batch is not finished.
     pub async fn look_at(&self, object: &ObjectId, judge: &Judge<'_>) -> Result<Standing, AwsError> {
@@ -587,11 +646,29 @@ impl Ledger {
         let holder = self.holder(&pk, &sk).await?;
         let standing = judge.standing_of(holder).await?;
         if let (Some(holder), Standing::Held(contest @ (Contest::Duplicate | Contest::Leave))) = (holder, standing)
-            && holder.expires_at < epoch_seconds() + RENEWED_WITHIN_DAYS * DAY_SECONDS
+            && is_near(holder.expires_at)
         {
             self.renew(object, holder, contest == Contest::Duplicate).await?;
         }
         Ok(standing)
+    }
+
+    /// Whether an object that nobody has was overwritten by one that a batch had: with versioning it shows again when that one is put
+    /// away. What says so is kept from expiring for as long as the object lies there.
+    pub async fn is_history(&self, event: &ObjectEvent) -> Result<bool, AwsError> {
+        let ObjectId { bucket, key, version } = &event.object;
+        let Some(created_at) = event.created_at else { return Ok(false) };
+        let claims = self.claims(bucket, key).await?;
+        let later = claims.into_iter().filter(|claim| claim.version != *version && claim.batch.is_some());
+        let Some(latest) = later.max_by_key(|claim| claim.created_at).filter(|it| it.created_at > Some(created_at))
+        else {
+            return Ok(false);
+        };
+        if let (Some(batch), true) = (latest.batch, is_near(latest.expires_at)) {
+            let object = ObjectId { bucket: bucket.clone(), key: key.clone(), version: latest.version };
+            self.renew_own(&object, batch).await?;
+        }
+        Ok(true)
     }
 
     /// Keeps the claims of a batch that is not finished for as long again. May be repeated.
@@ -796,6 +873,48 @@ impl Ledger {
         }))
     }
 
+    // --------------------------------------------------------------------------------------- catalogue
+
+    /// Writes down which catalogue is in use.
+    pub async fn accept_catalogue(&self, state: &CatalogueState) -> Result<(), AwsError> {
+        let put = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .item("pk", text(CATALOGUE))
+            .item("sk", text(CATALOGUE))
+            .item("songs", count(state.songs))
+            .item("users", count(state.users))
+            .item("loaded_at", text(jiff::Timestamp::now().to_string()));
+        put.send().await.map(drop).map_err(explain("dynamodb:PutItem", format!("{}/{CATALOGUE}", self.table)))
+    }
+
+    /// Writes down why a later one is not in use.
+    pub async fn refuse_catalogue(&self, reason: &str) -> Result<(), AwsError> {
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key("pk", text(CATALOGUE))
+            .key("sk", text(CATALOGUE))
+            .update_expression("SET refused = :reason, refused_at = :now")
+            .expression_attribute_values(":reason", text(reason))
+            .expression_attribute_values(":now", text(jiff::Timestamp::now().to_string()));
+        update.send().await.map(drop).map_err(explain("dynamodb:UpdateItem", format!("{}/{CATALOGUE}", self.table)))
+    }
+
+    /// The catalogue that was in use last; `None` before the first.
+    pub async fn catalogue(&self) -> Result<Option<CatalogueState>, AwsError> {
+        let Some(item) = self.get(CATALOGUE, CATALOGUE).await? else { return Ok(None) };
+        let time = |name| text_of(&item, name).and_then(|time| time.parse().ok());
+        Ok(Some(CatalogueState {
+            songs: number(&item, "songs").unwrap_or(0),
+            users: number(&item, "users").unwrap_or(0),
+            loaded_at: time("loaded_at"),
+            refused: text_of(&item, "refused").zip(time("refused_at")),
+        }))
+    }
+
     /// The record that a batch left; `None` before that, and after the record has expired.
     pub async fn record(&self, batch: BatchNumber) -> Result<Option<Record>, AwsError> {
         let Some(item) = self.get(&record_key(batch), "record").await? else { return Ok(None) };
@@ -829,7 +948,10 @@ impl Ledger {
             let claimed_at = text_of(item, "claimed_at")?.parse().ok()?;
             let until = number(item, "aside_until").and_then(|until| i64::try_from(until).ok());
             let aside_until = until.and_then(|until| jiff::Timestamp::from_second(until).ok());
-            Some(ClaimRecord { version, batch: number(item, "batch"), claimed_at, aside_until })
+            let (batch, quarantined_by) = (number(item, "batch"), number(item, "quarantined_by"));
+            let (size, expires_at) = (number(item, "size"), number(item, "expires_at").unwrap_or(0));
+            let created_at = text_of(item, "created_at").and_then(|time| time.parse().ok());
+            Some(ClaimRecord { version, batch, quarantined_by, size, created_at, expires_at, claimed_at, aside_until })
         };
         Ok(items.iter().filter_map(parse).collect())
     }
@@ -940,6 +1062,11 @@ fn record_key(number: BatchNumber) -> String {
 
 fn expiry(days: u64) -> AttributeValue {
     count(epoch_seconds() + days * DAY_SECONDS)
+}
+
+/// Whether a claim expires soon enough to be renewed.
+fn is_near(expires_at: u64) -> bool {
+    expires_at < epoch_seconds() + RENEWED_WITHIN_DAYS * DAY_SECONDS
 }
 
 fn count(value: u64) -> AttributeValue {

@@ -28,9 +28,9 @@
 //! | [`ledger`] | the protocol's state in DynamoDB | shell |
 //! | [`catalogue`] | what is known of tracks and listeners | shell |
 //! | [`transform`] | objects in, everything to publish out | shell |
-//! | [`listening_file`] | from an object's bytes to blocks of records | shell |
+//! | [`csv`] | from a file's bytes to blocks of records | shell |
+//! | [`listening_file`] | from an object to blocks of its rows, or to its rows | shell |
 //! | [`block`] | from a block to rows in codes | pure |
-//! | [`csv`] | reading CSV | shell |
 //! | [`row`] | which rows are good | pure |
 //! | [`aggregate`] | rows, and what they add up to | pure |
 //! | [`compute`] | the four above and the one below on every core | shell |
@@ -47,11 +47,13 @@
 //! | [`query`] | `music-streams report` | shell |
 //! | [`status`] | `music-streams status` | shell |
 //! | [`bring_back`] | `music-streams aside`: what is set aside, and the way back | shell |
+//! | [`quarantine`] | `music-streams quarantine`: files that could not be counted, and the way back | shell |
 //! | [`replay`] | `music-streams replay`: reports from the archive, once more | shell |
 //! | [`verify`] | `music-streams verify` | shell |
 //! | [`dead_letters`] | `music-streams dead-letters` | shell |
 //! | [`show`] | tables and texts for people | shell |
 //! | [`log`] | lines on standard error, which nothing waits for | shell |
+//! | [`environment`] | variables that are set to nothing, and line ends in them | shell |
 //! | [`aws`] | clients, and what to do about errors | shell |
 //! | [`requests`] | what became of every request | shell |
 //! | [`health`] | whether the consumer is ready, and lives | shell |
@@ -101,6 +103,7 @@ pub mod csv;
 pub mod dead_letters;
 pub mod distinct;
 pub mod ecs;
+pub mod environment;
 pub mod event;
 pub mod health;
 pub mod layout;
@@ -113,6 +116,7 @@ pub mod metrics;
 pub mod pace;
 pub mod pipeline;
 pub mod protocol;
+pub mod quarantine;
 pub mod query;
 pub mod queue;
 pub mod replay;

@@ -10,9 +10,11 @@ use music_streams::aws::{AwsError, Clients};
 use music_streams::bring_back::AsideQuery;
 use music_streams::config::{self, Settings};
 use music_streams::dead_letters::DeadLettersQuery;
+use music_streams::environment;
 use music_streams::health::HealthQuery;
 use music_streams::log;
 use music_streams::pipeline::{self, Stopping};
+use music_streams::quarantine::QuarantineQuery;
 use music_streams::query::Query;
 use music_streams::replay::ReplayQuery;
 use music_streams::show::{say, unsaid};
@@ -73,6 +75,10 @@ enum Command {
     /// Files that cannot be read, report items that cannot be written, counted files that cannot be moved: each is set aside by itself,
     /// and holds nothing else up. With --retry, all of it is tried again; nothing can be counted twice by that.
     Aside(AsideQuery),
+    /// Show the files that could not be counted, and why; or bring them back under their own names
+    ///
+    /// With --retry they are put where they came from, and the next batch judges them anew: after a limit was raised, say.
+    Quarantine(QuarantineQuery),
     /// Show the messages that nobody could work off, and why; or send them back
     DeadLetters(DeadLettersQuery),
     /// Ask a running consumer whether it lives, or is ready; for health checks of containers
@@ -117,7 +123,10 @@ fn main() -> ExitCode {
     // For tests of crashes: what the variable FAILPOINTS says happens, and a panic ends the process.
     #[cfg(feature = "failpoints")]
     std::mem::forget(fail::FailScenario::setup());
-    let status = run();
+    let status = match environment::settle() {
+        Ok(()) => run(),
+        Err(problem) => failed(&problem),
+    };
     log::flush(LAST_LINES);
     status
 }
@@ -141,6 +150,7 @@ fn run() -> ExitCode {
             Command::Verify(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::Replay(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::Aside(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
+            Command::Quarantine(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::DeadLetters(query) => show(query.answer(clients().await).await),
             Command::Health(query) => query.ask().await.map(|said| say(&said)),
             Command::CheckConfig(check) => check_config(&check, &matches),

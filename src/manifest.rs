@@ -139,6 +139,17 @@ pub enum Fate {
     Gone,
 }
 
+impl Fate {
+    /// Whether a file was counted that gave no row, or of which more than a tenth was rejected: its producer has changed, sooner than that
+    /// the rows are what they should be.
+    pub fn is_suspect(&self) -> bool {
+        match self {
+            Fate::Archived { rows, rejected, .. } => rows == rejected || rejected.saturating_mul(10) > *rows,
+            Fate::Quarantined { .. } | Fate::Gone => false,
+        }
+    }
+}
+
 /// The counts of a batch, for the log and for its record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -157,6 +168,8 @@ pub struct Counts {
     pub rows: u64,
     /// Rows among them that were rejected.
     pub rejected: u64,
+    /// Objects that were counted and are suspect ([`Fate::is_suspect`]).
+    pub suspect: u64,
     /// When the oldest object was created.
     pub oldest_created_at: Option<jiff::Timestamp>,
 }
@@ -174,6 +187,7 @@ impl Counts {
                     counts.archived += 1;
                     counts.rows += rows;
                     counts.rejected += rejected;
+                    counts.suspect += u64::from(object.fate.is_suspect());
                 }
                 Fate::Quarantined { .. } => counts.quarantined += 1,
                 Fate::Gone => counts.gone += 1,
@@ -186,6 +200,14 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_gives_little_is_suspect() {
+        let is_suspect = |rows, rejected| Fate::Archived { to: String::new(), rows, rejected }.is_suspect();
+        let suspect = [(0, 0), (1, 1), (10, 2), (1000, 101)].map(|(rows, rejected)| is_suspect(rows, rejected));
+        let sound = [(1, 0), (10, 1), (1000, 100)].map(|(rows, rejected)| is_suspect(rows, rejected));
+        assert_eq!((suspect, sound), ([true; 4], [false; 3]));
+    }
 
     /// Consumers of two versions work together while one replaces the other, and may finish each other's batches.
     #[test]

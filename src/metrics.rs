@@ -145,13 +145,17 @@ metrics! {
         "Things that are set aside, of all consumers, up to a thousand: what music-streams aside lists.";
     set_aside: Counter<u64> = "music_streams.set_aside", "{thing}", [("what", ["object", "report_item", "original", "upload", "batch"])],
         "Things that were set aside, each time anew: files that cannot be read, report items that cannot be written, counted files that cannot be moved, files that cannot be published, batches that cannot be carried out.";
+    catalogue_refused: Gauge<u64> = "music_streams.catalogue.refused", "1", [],
+        "1 while the catalogue in the bucket is refused, and the last good one stays in use.";
+    suspect_files: Counter<u64> = "music_streams.files.suspect", "{file}", [],
+        "Files that were counted though they gave no row, or more than a tenth of their rows was rejected.";
     freshness: Histogram<f64> = "music_streams.freshness", "s", [],
         "From the creation of an object until its listens are in the reports, for each object that is counted.";
     rows_read: Counter<u64> = "music_streams.rows.read", "{row}", [],
         "Rows of the files that were counted, good or not.";
     rows_curated: Counter<u64> = "music_streams.rows.curated", "{row}", [],
         "Good rows: those in the curated files and in the reports.";
-    rows_rejected: Counter<u64> = "music_streams.rows.rejected", "{row}", [("reason", ["width", "missing", "user_id", "track_id", "listen_time", "listen_time_range"])],
+    rows_rejected: Counter<u64> = "music_streams.rows.rejected", "{row}", [("reason", ["width", "quotes", "missing", "user_id", "track_id", "listen_time", "listen_time_range"])],
         "Rows that cannot be counted, by what is wrong with them.";
     objects: Counter<u64> = "music_streams.objects", "{object}", [("outcome", ["archived", "quarantined", "superseded", "duplicate"])],
         "Objects by what became of them: counted and archived; set aside, because they cannot be counted; deleted or replaced before they were read; counted before.";

@@ -148,7 +148,7 @@ pub async fn run(
             bucket.check(ledger.owner()),
             check_ledger(&ledger, &bucket),
             reports.check(),
-            CatalogueSource::load(bucket.clone(), memory.catalogue())
+            CatalogueSource::load(bucket.clone(), ledger.clone(), memory.catalogue())
         )
     };
     let Some((queue_answers, bucket_problems, ledger_answers, reports_answer, catalogue)) =
@@ -163,7 +163,7 @@ pub async fn run(
         .filter_map(Result::err)
         .chain(bucket_problems)
         .map(|error| error.to_string())
-        .chain(catalogue.as_ref().err().map(|error| format!("{error} (upload it under reference/ of the bucket)")))
+        .chain(catalogue.as_ref().err().map(|error| error.to_string()))
         .collect();
     let (Ok(catalogue), true) = (catalogue, problems.is_empty()) else {
         return Err(StartError::Resources(problems.join("\n")));

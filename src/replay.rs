@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::aside::Aside;
 use crate::aws::{AwsError, Clients, Kind};
 use crate::bucket::{Bucket, Upload};
-use crate::catalogue::{Catalogue, CatalogueError, CatalogueSource};
+use crate::catalogue::{self, Catalogue, CatalogueError};
 use crate::columnar;
 use crate::compute::Scope;
 use crate::event::{ObjectEvent, ObjectId, Version};
@@ -342,7 +342,7 @@ impl Replay {
         let reports = Reports::new(clients.dynamodb, prefix, concurrency, writes, Progress::default());
         reports.check().await?;
         let memory = Memory::of(limits.max_memory);
-        let catalogue = CatalogueSource::load(bucket.clone(), memory.catalogue()).await?.latest().await;
+        let catalogue = Arc::new(catalogue::read_once(&bucket, memory.catalogue()).await?);
         let (max_report_items, progress) = (limits.max_report_items, progress_bar());
         Ok(Replay { bucket, ledger, reports, catalogue, lost, memory, max_report_items, progress })
     }

@@ -23,6 +23,7 @@ use crate::ledger::Ledger;
 use crate::manifest::{Counts, DeltaFile, DeltaFileError, Fate, Manifest, ManifestObject};
 use crate::metrics::{label, metrics};
 use crate::protocol::{BatchNumber, State};
+use crate::quarantine::Note;
 use crate::report::{Delta, Key, Report};
 use crate::stages::Stages;
 use crate::upsert::{Outcome, Reports};
@@ -282,9 +283,9 @@ impl RollForward {
     ) -> Result<(), AwsError> {
         let halt = &self.halt;
         if let Some(reason) = reason {
-            let note = serde_json::json!({ "object": object, "size": size, "batch": batch, "reason": reason });
+            let note = Note { object: object.clone(), size, batch, reason: reason.clone() };
             let key = format!("{to}{}", layout::REASON_SUFFIX);
-            let note = note.to_string().into_bytes();
+            let note = serde_json::json!(note).to_string().into_bytes();
             persist(halt, async || self.bucket.put(&key, note.clone(), "application/json").await).await?;
         }
         let made_progress = || self.progress.made();
@@ -306,6 +307,9 @@ impl RollForward {
                 object = object.key,
                 "was replaced or deleted by its owner between reading and moving"
             ),
+        }
+        if reason.is_some() {
+            persist(halt, async || self.ledger.release_quarantined(object, batch).await).await?;
         }
         Ok(())
     }
@@ -392,6 +396,7 @@ fn observe_done(manifest: &Manifest) {
     metrics.object_bytes.add(counts.bytes, &[]);
     metrics.rows_read.add(counts.rows, &[]);
     metrics.rows_curated.add(counts.rows - counts.rejected, &[]);
+    metrics.suspect_files.add(counts.suspect, &[]);
     for (kind, count) in &manifest.rejected {
         metrics.rows_rejected.add(*count, &[KeyValue::new("reason", kind.clone())]);
     }

@@ -1,10 +1,12 @@
 //! Cleansing: which rows of a listening file are good, and why the others are not.
 //!
 //! Pure. A row is good when it has as many fields as the header, `user_id` is a positive integer, `track_id` is 1 to 64
-//! visible ASCII characters, and `listen_time` is a UTC time from 2000-01-01 to a day in the future. Nothing is trimmed,
+//! visible ASCII characters, and `listen_time` is a time of ISO 8601 from 2000-01-01 to a day in the future. Nothing is trimmed,
 //! guessed or repaired: a row that is not good is rejected with its reason, and the original file is kept.
 
 use std::fmt;
+
+use crate::csv::find_columns;
 
 /// Longest track id, in characters.
 pub const MAX_TRACK_ID_CHARS: usize = 64;
@@ -45,6 +47,8 @@ pub enum Rejection {
         /// Fields of the header.
         expected: usize,
     },
+    /// Text stands behind the quote that closes a field.
+    Quotes,
     /// A required field is empty.
     Missing(&'static str),
     /// `user_id` is not a positive integer of at most 63 bits.
@@ -62,6 +66,7 @@ impl Rejection {
     pub fn kind(&self) -> &'static str {
         match self {
             Rejection::WrongWidth { .. } => "width",
+            Rejection::Quotes => "quotes",
             Rejection::Missing(_) => "missing",
             Rejection::UserId => "user_id",
             Rejection::TrackId => "track_id",
@@ -75,6 +80,7 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Rejection::WrongWidth { fields, expected } => write!(f, "{fields} fields, the header has {expected}"),
+            Rejection::Quotes => f.write_str("text stands behind the quote that closes a field"),
             Rejection::Missing(field) => write!(f, "{field} is empty"),
             Rejection::UserId => f.write_str("user_id is not a positive integer"),
             Rejection::TrackId => f.write_str("track_id is not 1 to 64 visible ASCII characters"),
@@ -97,39 +103,16 @@ pub struct Columns {
 
 impl Columns {
     /// Finds the columns by name, in any order and letter case, among others. The error names what is missing or doubled.
-    pub fn from_header<'a>(header: impl Iterator<Item = &'a [u8]>) -> Result<Self, String> {
-        let mut found = [None; 3];
-        let mut width = 0;
-        for (index, name) in header.enumerate() {
-            width = index + 1;
-            let name = name.trim_ascii();
-            for (place, required) in found.iter_mut().zip(REQUIRED_COLUMNS) {
-                if name.eq_ignore_ascii_case(required.as_bytes()) && place.replace(index).is_some() {
-                    return Err(format!("the header names column {required} twice"));
-                }
-            }
+    pub fn from_header<'a>(header: impl Iterator<Item = &'a [u8]> + Clone) -> Result<Self, String> {
+        Columns::new(find_columns(header.clone(), REQUIRED_COLUMNS)?, header.count())
+    }
+
+    /// The required columns stand at these places of so many.
+    pub fn new(indices: [usize; 3], width: usize) -> Result<Self, String> {
+        if width > MAX_COLUMNS {
+            return Err(format!("the header has {width} columns, and {MAX_COLUMNS} at the most are read"));
         }
-        match found {
-            [Some(_), Some(_), Some(_)] if width > MAX_COLUMNS => {
-                Err(format!("the header has {width} columns, and {MAX_COLUMNS} at the most are read"))
-            }
-            [Some(user_id), Some(track_id), Some(listen_time)] => {
-                Ok(Columns { indices: [user_id, track_id, listen_time], width })
-            }
-            _ => {
-                let missing: Vec<_> = found
-                    .iter()
-                    .zip(REQUIRED_COLUMNS)
-                    .filter(|(place, _)| place.is_none())
-                    .map(|(_, name)| name)
-                    .collect();
-                Err(format!(
-                    "the header lacks the column{} {}",
-                    if missing.len() > 1 { "s" } else { "" },
-                    missing.join(", ")
-                ))
-            }
-        }
+        Ok(Columns { indices, width })
     }
 
     /// How many columns there are.
@@ -210,12 +193,15 @@ pub fn parse_day(text: &str) -> Result<i32, String> {
     parse_date(text).ok_or_else(|| "give a day as YYYY-MM-DD".to_owned())
 }
 
-fn parse_user_id(field: &[u8]) -> Option<i64> {
-    if field.len() > 19 || !field.iter().all(u8::is_ascii_digit) {
+/// A positive integer of at most 63 bits. Leading zeros, however many, mean nothing.
+pub(crate) fn parse_user_id(field: &[u8]) -> Option<i64> {
+    let zeros = field.iter().take_while(|&&digit| digit == b'0').count();
+    let digits = &field[zeros..];
+    if digits.len() > 19 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
     let value =
-        field.iter().try_fold(0_i64, |value, digit| value.checked_mul(10)?.checked_add(i64::from(digit - b'0')))?;
+        digits.iter().try_fold(0_i64, |value, digit| value.checked_mul(10)?.checked_add(i64::from(digit - b'0')))?;
     (value > 0).then_some(value)
 }
 
@@ -226,9 +212,19 @@ pub(crate) fn parse_track_id(field: &[u8]) -> Option<&str> {
     std::str::from_utf8(field).ok()
 }
 
-/// Microseconds since the Unix epoch of `YYYY-MM-DD HH:MM:SS` or ISO 8601 (RFC 3339's profile, with the zone optional and
-/// `+HHMM`, `+HH` allowed). UTC if no zone is given; digits past the microsecond are cut off.
+/// Microseconds since the Unix epoch of a date and a time of ISO 8601:2004, with a space or a `T` between them. UTC if no zone is given;
+/// digits past the microsecond are cut off.
+///
+/// * The date: `2024-06-25`, `2024-W26-2` (week) or `2024-177` (day of the year), each also without its hyphens.
+/// * The time: `17:43:13` with 1 to 9 digits of a second after a dot or comma, or `17:43`, each also without its colons; `24:00` is
+///   the midnight after, and the leap second `23:59:60` (UTC) the second after it.
+/// * The zone: `Z`, `+02:00`, `+0200`, `+02`.
 pub(crate) fn parse_time(field: &[u8]) -> Option<i64> {
+    parse_usual_time(field).or_else(|| parse_other_time(field))
+}
+
+/// The same of `2024-06-25 17:43:13`, and what may follow it: as nearly all are written.
+fn parse_usual_time(field: &[u8]) -> Option<i64> {
     let (date, rest) = (field.get(..10)?, field.get(10..19)?);
     if !matches!(rest[0], b' ' | b'T' | b't') {
         return None;
@@ -239,9 +235,69 @@ pub(crate) fn parse_time(field: &[u8]) -> Option<i64> {
     Some(midnight + time_of_day - parse_zone(zone)? * 1_000_000 + fraction_micros)
 }
 
-/// Microseconds of `.123456789`, and what follows it.
+fn parse_other_time(field: &[u8]) -> Option<i64> {
+    let between = field.iter().position(|byte| matches!(byte, b' ' | b'T' | b't'))?;
+    let midnight = i64::from(parse_any_date(&field[..between])?) * 86_400;
+    let time = &field[between + 1..];
+    let hour = two_digits(time.get(..2)?)?;
+    let (is_extended, time) = match &time[2..] {
+        [b':', rest @ ..] => (true, rest),
+        rest => (false, rest),
+    };
+    let (minute, time) = (two_digits(time.get(..2)?)?, &time[2..]);
+    let seconds = match time {
+        [b':', rest @ ..] if is_extended => Some(rest),
+        [b'0'..=b'9', ..] if !is_extended => Some(time),
+        _ => None,
+    };
+    let (second, (fraction_micros, zone)) = match seconds {
+        Some(time) => (two_digits(time.get(..2)?)?, parse_fraction(&time[2..])?),
+        None => (0, (0, time)),
+    };
+    let seconds = midnight + hour * 3600 + minute * 60 + second - parse_zone(zone)?;
+    let exists = match (hour, minute, second) {
+        (24, 0, 0) => fraction_micros == 0,
+        // The second after it is the first of a day, or it is no leap second.
+        (0..=23, 0..=59, 60) => seconds.rem_euclid(86_400) == 0,
+        (0..=23, 0..=59, 0..=59) => true,
+        _ => false,
+    };
+    exists.then_some(seconds * 1_000_000 + fraction_micros)
+}
+
+/// Days since the Unix epoch of a calendar date, week date or ordinal date, with or without hyphens.
+fn parse_any_date(date: &[u8]) -> Option<i32> {
+    let year = (two_digits(date.get(..2)?)? * 100 + two_digits(date.get(2..4)?)?) as i32;
+    let number = |digits: &[u8]| digits.iter().fold(0, |number, digit| number * 10 + i32::from(digit - b'0'));
+    let is_number = |digits: &[u8]| digits.iter().all(u8::is_ascii_digit);
+    match &date[4..] {
+        [b'-', month @ .., b'-', _, _] if month.len() == 2 => days_of(date),
+        &[a, b, c, d] if is_number(&[a, b, c, d]) => exact_days(year, number(&[a, b]), number(&[c, d])),
+        &[b'-', b'W' | b'w', a, b, b'-', c] | &[b'W' | b'w', a, b, c] if is_number(&[a, b, c]) => {
+            days_of_week(year, number(&[a, b]), number(&[c]))
+        }
+        &[b'-', a, b, c] | &[a, b, c] if is_number(&[a, b, c]) => {
+            let days = days_from_civil(year, 1, 1) + number(&[a, b, c]) - 1;
+            (civil_from_days(days).0 == year).then_some(days)
+        }
+        _ => None,
+    }
+}
+
+/// Days since the Unix epoch of a day, from 1 for Monday, of a week of ISO 8601: the first one of a year is the one with January 4.
+fn days_of_week(year: i32, week: i32, day: i32) -> Option<i32> {
+    // The epoch was a Thursday.
+    let first_monday = |year| {
+        let january_4 = days_from_civil(year, 1, 4);
+        january_4 - (january_4 + 3).rem_euclid(7)
+    };
+    let days = first_monday(year) + (week - 1) * 7 + day - 1;
+    ((1..=7).contains(&day) && week >= 1 && days < first_monday(year + 1)).then_some(days)
+}
+
+/// Microseconds of `.123456789` or `,123456789`, and what follows it.
 fn parse_fraction(text: &[u8]) -> Option<(i64, &[u8])> {
-    let Some(digits) = text.strip_prefix(b".") else { return Some((0, text)) };
+    let [b'.' | b',', digits @ ..] = text else { return Some((0, text)) };
     let length = digits.iter().take_while(|digit| digit.is_ascii_digit()).count();
     if !(1..=9).contains(&length) {
         return None;
@@ -281,7 +337,11 @@ fn days_of(date: &[u8]) -> Option<i32> {
         return None;
     }
     let year = (two_digits(&date[..2])? * 100 + two_digits(&date[2..4])?) as i32;
-    let (month, day) = (two_digits(&date[5..7])? as i32, two_digits(&date[8..10])? as i32);
+    exact_days(year, two_digits(&date[5..7])? as i32, two_digits(&date[8..10])? as i32)
+}
+
+/// Days since the Unix epoch of a date, if there is such a one.
+fn exact_days(year: i32, month: i32, day: i32) -> Option<i32> {
     if !(1..=12).contains(&month) || day < 1 {
         return None;
     }
@@ -352,11 +412,37 @@ mod tests {
             "2024-06-25T10:13:13-0730",
             "2024-06-26T00:43:13+07",
             "2024-06-25 17:43:13.000000999",
+            "2024-06-25T17:43:13,0Z",
+            "20240625T174313Z",
+            "20240625 17:43:13",
+            "2024-W26-2T17:43:13Z",
+            "2024W262T174313Z",
+            "2024-177T17:43:13Z",
+            "2024177T194313+0200",
         ] {
             assert_eq!(cleanse(&["7", "abc", same]), Ok(row), "{same}");
         }
+        for (text, same) in [
+            ("2024-06-25T17:43Z", "2024-06-25 17:43:00"),
+            ("2024-06-25 1743", "2024-06-25 17:43:00"),
+            ("2024-06-25T24:00:00Z", "2024-06-26 00:00:00"),
+            ("2024-06-25T24:00+01:00", "2024-06-25 23:00:00"),
+            ("2016-12-31T23:59:60Z", "2017-01-01 00:00:00"),
+            ("2017-01-01T00:59:60.25+01:00", "2017-01-01 00:00:00.25"),
+            ("2020-W53-7T00:00Z", "2021-01-03 00:00:00"),
+            ("2024-366T00:00Z", "2024-12-31 00:00:00"),
+        ] {
+            assert_eq!(cleanse(&["7", "abc", text]), cleanse(&["7", "abc", same]), "{text}");
+            assert!(cleanse(&["7", "abc", text]).is_ok(), "{text}");
+        }
         assert_eq!(cleanse(&["7", "abc", "2024-06-25 17:43:13.5"]).unwrap().listen_time, row.listen_time + 500_000);
-        assert_eq!(cleanse(&["007", "abc", "2024-06-25 17:43:13"]), Ok(row));
+        for zeros in [1, 12, 18, 19, 300] {
+            assert_eq!(
+                cleanse(&[&format!("{}7", "0".repeat(zeros)), "abc", "2024-06-25 17:43:13"]),
+                Ok(row),
+                "{zeros}"
+            );
+        }
         let longest = "x".repeat(MAX_TRACK_ID_CHARS);
         assert_eq!(cleanse(&["9223372036854775807", &longest, "2000-01-01 00:00:00"]).unwrap().user_id, i64::MAX);
         assert!(cleanse(&["7", "abc", "2026-01-02 00:00:00"]).is_ok());
@@ -369,7 +455,8 @@ mod tests {
         assert_eq!(cleanse(&["", "abc", time]), Err(Rejection::Missing("user_id")));
         assert_eq!(cleanse(&["7", "", time]), Err(Rejection::Missing("track_id")));
         assert_eq!(cleanse(&["7", "abc", ""]), Err(Rejection::Missing("listen_time")));
-        for user_id in ["0", "-1", "+1", "1.0", " 1", "x", "9223372036854775808", "99999999999999999999"] {
+        for user_id in ["0", "000", "-1", "+1", "1.0", " 1", "x", "9223372036854775808", "99999999999999999999", "0x7"]
+        {
             assert_eq!(cleanse(&[user_id, "abc", time]), Err(Rejection::UserId), "{user_id}");
         }
         let too_long = "x".repeat(MAX_TRACK_ID_CHARS + 1);
@@ -382,10 +469,27 @@ mod tests {
             "2024-02-30 00:00:00",
             "2023-02-29 00:00:00",
             "2024-13-01 00:00:00",
-            "2024-06-25 24:00:00",
+            "2024-06-25 24:00:01",
+            "2024-06-25 24:00:00.5",
+            "2024-06-25 25:00:00",
             "2024-06-25 23:60:00",
-            "2024-06-25 23:59:60",
-            "2024-06-25 17:43",
+            "2024-06-25 23:58:60",
+            "2024-06-25 17:59:60",
+            "2024-06-25 23:59:61",
+            "2024-06-25 17",
+            "2024-06-25 17:4",
+            "2024-06-25 17:4313",
+            "2024-06-25 1743:13",
+            "2024-W54-1 00:00:00",
+            "2024-W53-1 00:00:00",
+            "2024-W26-8 00:00:00",
+            "2024-W00-1 00:00:00",
+            "2023-366 00:00:00",
+            "2024-000 00:00:00",
+            "20240230 00:00:00",
+            "2024-0625 00:00:00",
+            "202406-25 00:00:00",
+            "24-06-25 00:00:00",
             "1719337393",
             "2024-06-25 17:43:13.",
             "2024-06-25 17:43:13.1234567890",
@@ -410,6 +514,21 @@ mod tests {
             let date = time.to_string()[..10].to_owned();
             prop_assert_eq!(date_text(day_of(time.as_microsecond())), date.clone());
             prop_assert_eq!(parse_date(&date), Some(day_of(time.as_microsecond())));
+        }
+
+        #[test]
+        fn week_dates_and_ordinal_dates_agree_with_an_independent_calendar(
+            year in 1000..9999_i16, week in 0..55_i8, weekday in 0..9_i8, day in 0..368_i16,
+        ) {
+            let expected = jiff::civil::Weekday::from_monday_one_offset(weekday)
+                .and_then(|weekday| jiff::civil::ISOWeekDate::new(year, week, weekday));
+            let found = parse_any_date(format!("{year}-W{week:02}-{weekday}").as_bytes());
+            prop_assert_eq!(found.map(date_text), expected.ok().map(|date| date.date().to_string()));
+            prop_assert_eq!(parse_any_date(format!("{year}W{week:02}{weekday}").as_bytes()), found);
+            let expected = jiff::civil::date(year, 1, 1).with().day_of_year(day).build();
+            let found = parse_any_date(format!("{year}-{day:03}").as_bytes());
+            prop_assert_eq!(found.map(date_text), expected.ok().map(|date| date.to_string()));
+            prop_assert_eq!(parse_any_date(format!("{year}{day:03}").as_bytes()), found);
         }
 
         #[test]

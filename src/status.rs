@@ -12,8 +12,8 @@ use crate::aws::{AwsError, Clients};
 use crate::bucket::Bucket;
 use crate::event::Version;
 use crate::layout;
-use crate::ledger::{ClaimRecord, LEDGER_TABLE, LastSweep, Ledger, Record};
-use crate::manifest::{Fate, Manifest};
+use crate::ledger::{CatalogueState, ClaimRecord, LEDGER_TABLE, LastSweep, Ledger, Record};
+use crate::manifest::{Counts, Fate, Manifest};
 use crate::protocol::{BatchNumber, Registry, State};
 use crate::queue::{Backlog, MAX_IN_FLIGHT_MESSAGES, Queue};
 use crate::show::{Format, printable, table, time};
@@ -104,6 +104,8 @@ struct Overview {
     /// From the creation of the oldest object of the last finished batch to the end of that batch, in seconds.
     lag_s: Option<i64>,
     last_sweep: Option<LastSweep>,
+    /// What consumers look tracks and listeners up in.
+    catalogue: Option<CatalogueState>,
     unfinished_batches: Vec<Unfinished>,
     /// Things that are set aside, by kind.
     aside: BTreeMap<&'static str, u64>,
@@ -147,6 +149,7 @@ impl Overview {
             dead_letters,
             lag_s: done.and_then(lag_of),
             last_sweep: ledger.last_sweep().await?,
+            catalogue: ledger.catalogue().await?,
             unfinished_batches: registry.batches.iter().map(unfinished).collect(),
             aside,
             more_aside,
@@ -162,30 +165,32 @@ impl Overview {
         let share = self.in_flight_share * 100.0;
         let mut lines = vec![
             format!(
-                "queue    {waiting} waiting, {delayed} delayed, {in_flight} in flight ({share:.1} % of a queue's limit), {dead_letters}"
+                "queue      {waiting} waiting, {delayed} delayed, {in_flight} in flight ({share:.1} % of a queue's limit), {dead_letters}"
             ),
             match &self.last_sweep {
                 Some(LastSweep { started_at, by, finished_at, swept }) => format!(
-                    "sweep    began {} by {}{}; found {}, left over {}",
+                    "sweep      began {} by {}{}; found {}, left over {}",
                     time(*started_at),
                     printable(by),
                     finished_at.map_or(String::new(), |at| format!(", last ended {}", time(at))),
                     swept.found,
                     swept.left_over
                 ),
-                None => "sweep    never".to_owned(),
+                None => "sweep      never".to_owned(),
             },
             match self.lag_s {
-                Some(seconds) => format!("lag      {seconds} s from the oldest file of the last batch to its end"),
-                None => "lag      unknown: no batch was done of late".to_owned(),
+                Some(seconds) => format!("lag        {seconds} s from the oldest file of the last batch to its end"),
+                None => "lag        unknown: no batch was done of late".to_owned(),
             },
+            self.catalogue_shown(),
+            self.rejected_shown(),
             if self.aside.is_empty() {
-                "aside    nothing".to_owned()
+                "aside      nothing".to_owned()
             } else {
                 let kind = |(kind, count): (&&str, &u64)| format!("{count} {}", kind.replace('_', " "));
                 let more = if self.more_aside { " and more" } else { "" };
                 let kinds: Vec<_> = self.aside.iter().map(kind).collect();
-                format!("aside    {}{more}: music-streams aside lists them", kinds.join(", "))
+                format!("aside      {}{more}: music-streams aside lists them", kinds.join(", "))
             },
             String::new(),
         ];
@@ -217,6 +222,36 @@ impl Overview {
             lines.push(format!("\nFinished\n{}", table(&headings, &numbers, rows)));
         }
         lines.join("\n")
+    }
+}
+
+impl Overview {
+    fn catalogue_shown(&self) -> String {
+        let Some(CatalogueState { songs, users, loaded_at, refused }) = &self.catalogue else {
+            return "catalogue  none was loaded yet".to_owned();
+        };
+        let since = loaded_at.map_or(String::new(), |at| format!(" since {}", time(at)));
+        let refused = refused.as_ref().map_or(String::new(), |(reason, at)| {
+            format!("; a later one was REFUSED {}: {}", time(*at), printable(reason))
+        });
+        format!("catalogue  {songs} tracks, {users} listeners{since}{refused}")
+    }
+
+    /// What of the batches shown could not be counted.
+    fn rejected_shown(&self) -> String {
+        let sum =
+            |count: fn(&Counts) -> u64| self.recent_batches.iter().map(|record| count(&record.counts)).sum::<u64>();
+        let (rows, rejected) = (sum(|counts| counts.rows), sum(|counts| counts.rejected));
+        let (quarantined, suspect) = (sum(|counts| counts.quarantined), sum(|counts| counts.suspect));
+        let suspect = match suspect {
+            0 => String::new(),
+            1 => "; 1 FILE gave no row or lost more than a tenth of them".to_owned(),
+            many => format!("; {many} FILES gave no row or lost more than a tenth of them"),
+        };
+        format!(
+            "rejected   {rejected} of {rows} rows, {quarantined} files quarantined, in the last {} batches{suspect}",
+            self.recent_batches.len()
+        )
     }
 }
 
@@ -275,7 +310,7 @@ impl Story {
     async fn of(key: &str, bucket: &Bucket, ledger: &Ledger) -> Result<Self, AwsError> {
         let mut contents = Vec::new();
         for claim in ledger.claims(bucket.name(), key).await? {
-            let Some(batch) = claim.batch else {
+            let Some(batch) = claim.batch.or(claim.quarantined_by.filter(|_| claim.aside_until.is_none())) else {
                 let ClaimRecord { version, aside_until, .. } = claim;
                 contents.push(Chapter { version, incoming_since: None, aside_until, claim: None });
                 continue;
@@ -312,7 +347,7 @@ impl Story {
             });
         }
         // After the claims: what is archived meanwhile shows as archived, and not as lost.
-        let (mut page, mut next) = bucket.list_versions(key, None).await?;
+        let (mut page, mut next) = bucket.list_current(key, None).await?;
         loop {
             let of_this_key = page.iter().filter(|event| event.object.key == key).count();
             for event in page.drain(..of_this_key) {
@@ -333,7 +368,7 @@ impl Story {
             if !page.is_empty() || next.is_none() {
                 break;
             }
-            (page, next) = bucket.list_versions(key, next).await?;
+            (page, next) = bucket.list_current(key, next).await?;
         }
         Ok(Story { object: format!("s3://{}/{key}", bucket.name()), contents })
     }
@@ -402,8 +437,11 @@ impl Chapter {
                 None => lines.push("the manifest of that batch is no longer kept: look under archive/".to_owned()),
             }
         }
-        if let (Some(State::Done), Some(since)) = (state, &since) {
+        let counted = matches!((state, decision), (Some(State::Done), Some(Fate::Archived { .. }) | None));
+        if let (true, Some(since)) = (counted, &since) {
             lines.push(format!("{since}: the same content was put there again, which does not count twice"));
+        } else if let (Some(State::Done), Some(since)) = (state, &since) {
+            lines.push(format!("{since}: it was put there again, and the next batch that meets it judges it anew"));
         } else {
             lines.extend(since);
         }

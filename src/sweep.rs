@@ -80,15 +80,20 @@ impl Sweeper {
         let mut swept = Swept::default();
         let mut next = Some(None);
         while let Some(from) = next {
-            let (listed, following) = self.bucket.list_versions(INCOMING, from).await?;
+            let (listed, following) = self.bucket.list_current(INCOMING, from).await?;
             next = following.map(Some);
             let judge = self.ledger.judge();
             let looks = self.old_enough(listed).into_iter().map(|event| async {
-                match self.ledger.look_at(&event.object, &judge).await {
-                    Ok(standing) => Ok((standing, event)),
+                let standing = match self.ledger.look_at(&event.object, &judge).await {
                     // A claim that nobody understands: a batch that meets it lists it as set aside.
-                    Err(error) if error.kind == Kind::Refused => Ok((UNCLAIMED, event)),
-                    Err(error) => Err(error),
+                    Err(error) if error.kind == Kind::Refused => UNCLAIMED,
+                    standing => standing?,
+                };
+                match standing {
+                    UNCLAIMED if self.ledger.is_history(&event).await? => {
+                        Ok((Standing::Held(Contest::Duplicate), event))
+                    }
+                    standing => Ok((standing, event)),
                 }
             });
             let looked: Vec<_> =

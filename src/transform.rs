@@ -25,6 +25,7 @@ use crate::bucket::{Bucket, PendingUpload, Upload};
 use crate::catalogue::Catalogue;
 use crate::columnar::{self, ColumnarError, ParquetFile, RowGroup};
 use crate::compute::{self, Compute, ComputeError, Scope};
+use crate::csv::NotCsv;
 use crate::event::{ObjectEvent, ObjectId};
 use crate::health::Progress;
 use crate::layout;
@@ -238,7 +239,7 @@ impl Preparation {
         body: impl AsyncRead + Send + Unpin + 'static,
     ) -> Result<Outcome, PrepareError> {
         if event.size > self.limits.object_bytes {
-            return Ok(Outcome::Bad(BadObject::TooLarge { limit_bytes: self.limits.object_bytes }));
+            return Ok(Outcome::Bad(NotCsv::TooLarge { limit_bytes: self.limits.object_bytes }.into()));
         }
         let mut mark = Mark { rows: self.rows.len(), rejects: self.rejects.len(), spilled: false };
         let failure = match self.read(event, body, &mut mark).await {

@@ -148,3 +148,134 @@ fn what_has_not_started_does_not_live_yet_and_stops_when_asked() {
     assert!(log.contains("stopped before it was ready"), "{log}");
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
 }
+
+/// What it says when its surroundings are as these variables say, and its status.
+fn said_with(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
+    let ended = program(arguments).envs(variables.iter().copied()).output().unwrap();
+    let said = [ended.stdout, ended.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    assert!(!said.contains("panicked"), "{said}");
+    (ended.status.success(), said)
+}
+
+#[test]
+fn a_variable_that_is_set_to_nothing_is_not_set() {
+    let queue = ("MUSIC_STREAMS_QUEUE_URL", "https://sqs.us-east-1.amazonaws.com/1/q");
+    let empty = [
+        "MUSIC_STREAMS_TABLE_PREFIX",
+        "MUSIC_STREAMS_MAX_MEMORY",
+        "MUSIC_STREAMS_WINDOW",
+        "MUSIC_STREAMS_HEALTH_ADDRESS",
+        "MUSIC_STREAMS_LOG_FORMAT",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_PROFILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "RUST_LOG",
+    ];
+    let variables: Vec<_> =
+        empty.iter().map(|name| (*name, "")).chain([queue, ("MUSIC_STREAMS_BUCKET", "bucket")]).collect();
+    let (success, said) = said_with(&["check-config"], &variables);
+    assert!(success && said.contains("default") && !said.contains("AWS_ENDPOINT_URL"), "{said}");
+    let (_, without) = said_with(&["check-config"], &[queue, ("MUSIC_STREAMS_BUCKET", "bucket")]);
+    assert_eq!(said, without);
+    // One that is needed is missing, and not empty.
+    let (success, said) = said_with(&["check-config"], &[queue, ("MUSIC_STREAMS_BUCKET", "")]);
+    assert!(!success && said.contains("--bucket"), "{said}");
+}
+
+#[test]
+fn a_line_end_in_a_value_is_named() {
+    for (name, value) in [
+        ("MUSIC_STREAMS_BUCKET", "b\n"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9\r\n"),
+        ("AWS_SECRET_ACCESS_KEY", "secret\n"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9\n"),
+    ] {
+        let (success, said) = said_with(&["report", "tracks", "--date", "2024-06-25"], &[(name, value)]);
+        assert!(!success && said.contains(name) && said.contains("line end"), "{said}");
+        assert!(!said.contains("secret\\n") && !said.contains("127.0.0.1"), "{said}");
+    }
+    let (success, said) = said_with(&["check-config", "--bucket", "b\n"], &[]);
+    assert!(!success && said.contains("line end"), "{said}");
+}
+
+/// An endpoint, a region or a profile that cannot be right is an error that names it, and no panic.
+#[test]
+fn surroundings_that_cannot_be_right_are_named() {
+    let report = ["report", "tracks", "--date", "2024-06-25"];
+    for (variables, told) in [
+        (&[("AWS_ENDPOINT_URL", "localhost:4566")][..], "localhost:4566"),
+        (&[("AWS_ENDPOINT_URL", "not a url")], "not a url"),
+        (&[("AWS_ENDPOINT_URL_DYNAMODB", "://")], "://"),
+        (&[("AWS_REGION", "us east")], "set AWS_REGION"),
+        (&[("AWS_PROFILE", "absent"), ("AWS_CONFIG_FILE", "/dev/null")], ""),
+    ] {
+        let started = Instant::now();
+        let (success, said) = said_with(&report, &[variables, &[("AWS_MAX_ATTEMPTS", "1")]].concat());
+        assert!(!success || told.is_empty(), "{variables:?}: {said}");
+        assert!(said.contains(told), "{variables:?}: {said}");
+        assert!(started.elapsed() < PATIENCE, "{variables:?}");
+    }
+    let mut lost = program(&report);
+    lost.env_remove("AWS_REGION").env("AWS_EC2_METADATA_DISABLED", "true");
+    let said = String::from_utf8(lost.output().unwrap().stderr).unwrap();
+    assert!(said.contains("set AWS_REGION"), "{said}");
+}
+
+/// An answer that is none of AWS's: of a proxy that wants to be asked first, say.
+#[test]
+fn an_answer_that_cannot_be_read_is_shown_with_its_cause() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 8192]);
+            let body = "<html>Please log in</html>";
+            let _ =
+                write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        }
+    });
+    let (success, said) = said_with(&["report", "tracks", "--date", "2024-06-25"], &[("AWS_ENDPOINT_URL", &url)]);
+    assert!(!success && !said.contains("failed:  ("), "{said}");
+    assert!(said.contains("HTTP 200") && said.len() > 150, "{said}");
+}
+
+#[test]
+fn credentials_come_from_a_process_and_the_endpoint_from_a_profile() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    let (asked_in, asked) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 8192];
+            let length = stream.read(&mut request).unwrap_or(0);
+            let _ = asked_in.send(String::from_utf8_lossy(&request[..length]).into_owned());
+            let _ = write!(stream, "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    let folder = std::env::temp_dir().join(format!("music-streams-profile-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let credentials = r#"{"Version": 1, "AccessKeyId": "from-a-process", "SecretAccessKey": "y"}"#;
+    std::fs::write(folder.join("credentials.json"), credentials).unwrap();
+    let process = format!("/bin/cat {}", folder.join("credentials.json").display());
+    let config = format!("[profile mine]\nregion = eu-west-1\nendpoint_url = {url}\ncredential_process = {process}\n");
+    std::fs::write(folder.join("config"), config).unwrap();
+    let mut status = program(&["status", "--object", "s3://some-bucket/incoming/a.csv"]);
+    status.env_clear().env("PATH", "/bin:/usr/bin");
+    let config = folder.join("config");
+    status.envs([("AWS_PROFILE", "mine"), ("AWS_CONFIG_FILE", config.to_str().unwrap()), ("AWS_MAX_ATTEMPTS", "1")]);
+    let mut quarantine = program(&["quarantine", "--bucket", "some-bucket"]);
+    quarantine.env_clear().env("PATH", "/bin:/usr/bin");
+    quarantine.envs([("AWS_PROFILE", "mine"), ("AWS_CONFIG_FILE", config.to_str().unwrap())]);
+    for mut command in [status, quarantine] {
+        assert!(!command.output().unwrap().status.success());
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+    let asked: Vec<String> = asked.try_iter().collect();
+    assert!(asked.iter().all(|request| request.contains("Credential=from-a-process/")), "{asked:#?}");
+    // By path, as the name of the bucket in front of an address resolves to nothing.
+    assert!(asked.iter().any(|request| request.starts_with("GET /some-bucket")), "{asked:#?}");
+}

@@ -86,6 +86,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
             &["status"],
             &["status", "--object", &object],
             &["aside"],
+            &["quarantine"],
             &["verify", "--date", "2024-06-24", "--date", "2024-06-25"],
             &["dead-letters"],
             &["dead-letters", "--redrive"],
@@ -112,8 +113,10 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
             let ended = program(&[&["replay", "--date", "2024-06-25"], rebuild].concat(), &environment);
             assert!(ended.success, "{}{}", ended.stdout, ended.stderr);
         }
-        let ended = program(&["aside", "--retry"], &environment);
-        assert!(ended.success, "{}{}", ended.stdout, ended.stderr);
+        for way_back in ["aside", "quarantine"] {
+            let ended = program(&[way_back, "--retry"], &environment);
+            assert!(ended.success, "{}{}", ended.stdout, ended.stderr);
+        }
         replayed.extend(generalized(calls.take(), &deployment, first.as_ref()));
         first.get_or_insert(deployment);
     }
@@ -147,6 +150,8 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
         "s3:PutObject on archive",
         "s3:PutObject on quarantine",
         "s3:GetObject on quarantine",
+        "s3:GetObjectTagging on quarantine",
+        "s3:GetObjectVersionTagging on quarantine",
         "s3:PutObjectTagging",
         "s3:ListMultipartUploadParts",
         "s3:PutObject on batches",

@@ -140,12 +140,22 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "a quote that never closes",
             format!("{csv}\"{}", "no end\n".repeat(900_000)).into_bytes(),
-            "the file is not CSV: the record at line 202 is longer than 1048576 bytes",
+            "the file is not CSV: the record at line 202 is longer than 100 lines",
+        ),
+        (
+            "a quote that never closes, in a short file",
+            format!("{csv}7,\"abc,2024-06-25 17:43:13\n{GOOD}").into_bytes(),
+            "the file is not CSV: it ends within the quotes that line 202 opens",
+        ),
+        (
+            "a quote that never closes, on one line",
+            format!("{csv}\"{}", "no end ".repeat(900_000)).into_bytes(),
+            "the file is not CSV: the record at line 202 is longer than 2097152 bytes",
         ),
         (
             "a quote that never closes in the header",
             format!("\"{}", "no end\n".repeat(900_000)).into_bytes(),
-            "the file is not CSV: the record at line 1 is longer than",
+            "the file is not CSV: the record at line 1 is longer than 100 lines",
         ),
         (
             "a line that never ends",
@@ -171,7 +181,7 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "a gzip bomb",
             gzip(format!("{HEADER}{}", "\n".repeat(64 << 20))),
-            "the file is not CSV: the record at line 2 is longer than",
+            "the file is larger than the limit of 8388608 bytes",
         ),
     ]
 }
@@ -196,6 +206,7 @@ fn bad_rows() -> Vec<(&'static str, &'static str)> {
         "track_id is not 1 to 64 visible ASCII characters",
         "listen_time is not a time like 2024-06-25 17:43:13 or 2024-06-25T17:43:13Z",
     );
+    let quotes = "text stands behind the quote that closes a field";
     let range = "listen_time is before 2000-01-01 or more than a day in the future";
     vec![
         ("7,abc", "2 fields, the header has 3"),
@@ -234,6 +245,8 @@ fn bad_rows() -> Vec<(&'static str, &'static str)> {
         ("7,ä,2024-06-25 17:43:13", track),
         ("7,🎵,2024-06-25 17:43:13", track),
         ("7,\"a\nb\",2024-06-25 17:43:13", track),
+        ("\"7\"0,abc,2024-06-25 17:43:13", quotes),
+        ("7,\"abc\" ,2024-06-25 17:43:13", quotes),
         ("7,aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa,2024-06-25 17:43:13", track),
         ("7,abc,yesterday", time),
         ("7,abc,2024-06-25", time),
@@ -243,7 +256,8 @@ fn bad_rows() -> Vec<(&'static str, &'static str)> {
         ("7,abc,06/25/2024 17:43:13", time),
         ("7,abc,2024-6-25 17:43:13", time),
         ("7,abc,2024-06-25  17:43:13", time),
-        ("7,abc,2024-06-25 17:43", time),
+        ("7,abc,2024-06-25 17:4", time),
+        ("7,abc,2024-06-25 17.5", time),
         ("7,abc,2024-06-25 17:43:13 UTC", time),
         ("7,abc,2024-06-25 5:43:13 PM", time),
         ("7,abc,2024-02-30 17:43:13", time),
@@ -251,7 +265,9 @@ fn bad_rows() -> Vec<(&'static str, &'static str)> {
         ("7,abc,2024-13-01 17:43:13", time),
         ("7,abc,2024-00-10 17:43:13", time),
         ("7,abc,2024-06-00 17:43:13", time),
-        ("7,abc,2024-06-25 24:00:00", time),
+        ("7,abc,2024-06-25 24:00:01", time),
+        ("7,abc,2024-W54-1 17:43:13", time),
+        ("7,abc,2023-366 17:43:13", time),
         ("7,abc,2024-06-25 17:60:00", time),
         ("7,abc,2024-06-25 17:43:60", time),
         ("7,abc,-024-06-25 17:43:13", time),

@@ -11,6 +11,7 @@
     missing_docs
 )]
 
+mod edges;
 mod health;
 mod operators;
 mod refusals;
@@ -232,7 +233,7 @@ async fn odd_files_get_their_answer_and_harm_no_other() {
     assert_eq!(reason("zero.csv"), "the file is empty: not even a header");
     assert_eq!(
         reason("missing-column.csv"),
-        "the file is not a listening file: the header lacks the column listen_time"
+        "the file is not a listening file: the header lacks the column listen_time; the header is \"user_id,track_id\""
     );
     assert_eq!(reason("binary.csv"), "the file is not CSV: its first line is binary");
     assert_eq!(reason("truncated.csv.gz"), "the gzip stream is cut off");
@@ -272,16 +273,17 @@ async fn odd_files_get_their_answer_and_harm_no_other() {
     assert_eq!(deployment.keys("archive/").await.len(), 7);
 }
 
+/// From before the first day that counts to after the last: one curated file for each of thousands of days.
 #[tokio::test]
-async fn ten_thousand_dates_in_one_file() {
+async fn thousands_of_dates_in_one_file() {
     let deployment = Deployment::new("dates").await;
     let first = jiff::civil::date(1999, 12, 1);
     let tomorrow = jiff::Timestamp::now().as_second() / 86_400 + 1;
     let epoch = jiff::civil::date(1970, 1, 1);
     let mut csv = String::from("user_id,track_id,listen_time\n");
     let (mut good, mut bad) = (0, 0);
-    for day in 0..10_000 {
-        let date = first.checked_add(jiff::Span::new().days(day)).unwrap();
+    for day in 0..2500 {
+        let date = first.checked_add(jiff::Span::new().days(4 * day)).unwrap();
         csv += &format!("7,one-track,{date} 00:00:00\n");
         let days_since_epoch = i64::from(date.since(epoch).unwrap().get_days());
         if date.year() >= 2000 && days_since_epoch <= tomorrow { good += 1 } else { bad += 1 }
@@ -298,7 +300,7 @@ async fn ten_thousand_dates_in_one_file() {
         rejected += String::from_utf8(deployment.get(&key).await).unwrap().lines().count();
     }
     assert_eq!(rejected, bad);
-    assert!(bad > 0 && good > 9000);
+    assert!(bad > 0 && good > 2300);
     assert!(deployment.keys("curated/").await.len() >= good);
 }
 
@@ -502,12 +504,9 @@ async fn the_catalogue_is_loaded_again_when_it_changes() {
     let row = "user_id,track_id,listen_time\n1,new-track,2024-06-25 00:00:00\n";
     deployment.put("incoming/before.csv", row).await;
     deployment.settled().await;
-    deployment
-        .put(
-            "reference/songs.csv",
-            ",track_id,artists,track_name,duration_ms,track_genre\n0,new-track,Someone,New,90500,\"blues;fado\"\n",
-        )
-        .await;
+    let mut songs = String::from_utf8(deployment.get("reference/songs.csv").await).unwrap();
+    songs += "0,new-track,Someone,Album,New,1,90500,False,\"blues;fado\"\n";
+    deployment.put("reference/songs.csv", songs).await;
     deployment.put("incoming/after.csv", row.replace("1,new", "2,new")).await;
     deployment.settled().await;
     // A catalogue that cannot be read does not stop anything.

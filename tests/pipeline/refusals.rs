@@ -110,7 +110,7 @@ async fn files_that_cannot_be_read_are_left_out_of_one_batch_and_come_back() {
     };
     Expected::of(&fine(&all)).assert_reported(&scene.deployment).await;
     let status = scene.command(&["status"]);
-    assert!(status.stdout.contains("aside    30 object"), "{}", status.stdout);
+    assert!(status.stdout.contains("aside      30 object"), "{}", status.stdout);
     let story = format!("s3://{}/incoming/denied-0.csv", scene.deployment.bucket);
     let story = scene.command(&["status", "--object", &story]);
     assert!(story.stdout.contains("set aside"), "{}", story.stdout);
@@ -425,14 +425,17 @@ async fn a_committed_batch_whose_files_are_gone_is_set_aside_and_comes_back_with
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_file_is_copied_in_parts_while_the_consumer_lives() {
     let scene = Scene::new("large", &[]).await;
-    scene.s3.refuse(|request| {
+    // Each part is answered 12 s after the one before it, so that all of them take longer than a batch may stand still.
+    let mut parts = 0;
+    scene.s3.refuse(move |request| {
         let is_part = request.method == "PUT" && request.header("x-amz-copy-source").is_some();
-        is_part.then_some(Answer::Late(Duration::from_secs(10)))
+        parts += u64::from(is_part);
+        is_part.then_some(Answer::Late(Duration::from_secs(12 * parts)))
     });
     // Above the limit, so that nothing of it is read; in four parts.
     scene.deployment.put("incoming/large.bin", vec![0_u8; 800 << 20]).await;
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
-    let flags = ["--max-object-size", "1MiB", "--stuck-after", "16s", "--health-address", &free];
+    let flags = ["--max-object-size", "1MiB", "--stuck-after", "30s", "--health-address", &free];
     let consumer = scene.consumer(&flags);
     consumer.logged("\"ready\"").await;
     let started = Instant::now();

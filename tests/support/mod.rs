@@ -163,7 +163,8 @@ impl Deployment {
             if registry["batches"].as_m().unwrap().is_empty() {
                 return;
             }
-            assert!(started.elapsed() < PATIENCE, "batches are left in the registry: {registry:?}");
+            // It may have had two hundred.
+            assert!(started.elapsed() < 3 * PATIENCE, "batches are left in the registry: {registry:?}");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
