@@ -609,6 +609,8 @@ pub struct CatalogueSource {
     /// Memory that it may take.
     limit_bytes: usize,
     current: Option<(Files, Arc<Catalogue>)>,
+    /// What is there is refused, which was told.
+    is_refused: bool,
     /// What was refused last, which need not be read again.
     refused: Option<Files>,
 }
@@ -625,7 +627,8 @@ struct Files {
 impl CatalogueSource {
     /// Loads the catalogue for the first time, into so many bytes of memory.
     pub async fn load(bucket: Bucket, ledger: Ledger, limit_bytes: usize) -> Result<Self, CatalogueError> {
-        let mut source = CatalogueSource { bucket, ledger, limit_bytes, current: None, refused: None };
+        let mut source =
+            CatalogueSource { bucket, ledger, limit_bytes, current: None, is_refused: false, refused: None };
         source.refresh().await?;
         Ok(source)
     }
@@ -640,6 +643,7 @@ impl CatalogueSource {
             }
             Err(error) => {
                 tracing::error!("{error}; going on with the catalogue loaded before");
+                self.is_refused = true;
                 metrics().catalogue_refused.record(1, &[]);
                 self.write_down(self.ledger.refuse_catalogue(&error.to_string())).await;
             }
@@ -649,8 +653,17 @@ impl CatalogueSource {
 
     async fn refresh(&mut self) -> Result<(), CatalogueError> {
         let files = Files::find(&self.bucket).await?;
-        let is_known = |known: Option<&Files>| known == Some(&files);
-        if is_known(self.current.as_ref().map(|(files, _)| files)) || is_known(self.refused.as_ref()) {
+        if self.refused.as_ref() == Some(&files) {
+            return Ok(());
+        }
+        if let Some((current, catalogue)) = &self.current
+            && *current == files
+        {
+            // Whoever damaged it put the good one back.
+            if self.is_refused {
+                self.tell_in_use(catalogue).await;
+                (self.is_refused, self.refused) = (false, None);
+            }
             return Ok(());
         }
         let catalogue = match self.read(&files).await {
@@ -663,9 +676,9 @@ impl CatalogueSource {
                 return Err(error);
             }
         };
-        metrics().catalogue_refused.record(0, &[]);
-        self.write_down(self.ledger.accept_catalogue(&catalogue.state())).await;
-        (self.current, self.refused) = (Some((files, Arc::new(catalogue))), None);
+        self.tell_in_use(&catalogue).await;
+        self.current = Some((files, Arc::new(catalogue)));
+        (self.is_refused, self.refused) = (false, None);
         Ok(())
     }
 
@@ -680,6 +693,11 @@ impl CatalogueSource {
         };
         catalogue.check(files.accepted, before, &known)?;
         Ok(catalogue)
+    }
+
+    async fn tell_in_use(&self, catalogue: &Catalogue) {
+        metrics().catalogue_refused.record(0, &[]);
+        self.write_down(self.ledger.accept_catalogue(&catalogue.state())).await;
     }
 
     /// Has the ledger tell of it. What fails here is only what people are told.

@@ -191,8 +191,13 @@ async fn a_damaged_catalogue_takes_no_place_of_a_good_one() {
     assert_eq!(log.matches("going on with the catalogue loaded before").count(), 5, "each is said once: {log}");
     let status = program(&["status"], &of(&deployment)).stdout;
     assert!(status.contains("REFUSED") && status.contains("names column track_id twice"), "{status}");
-    // Every figure is that of the good one.
+    // Every figure is that of the good one. Put there again, it is the one in use.
     Expected::of(&rows).assert_reported(&deployment).await;
+    deployment.put("reference/songs.csv", good.clone()).await;
+    deployment.put("incoming/unheard.csv", format!("{HEADER}1,unheard,2024-06-25 00:00:00\n")).await;
+    deployment.settled().await;
+    let status = program(&["status"], &of(&deployment)).stdout;
+    assert!(!status.contains("REFUSED") && status.contains("380 tracks"), "{status}");
 
     // A consumer that starts has no good one; but it knows how much there was.
     let some = good.lines().take(40).collect::<Vec<_>>().join("\n");
@@ -344,6 +349,10 @@ async fn with_suspended_versioning_each_file_counts_once() {
 /// XML has no way to write such a key, so a list that does not ask for it encoded cannot be read at all.
 #[tokio::test]
 async fn a_key_with_control_characters_keeps_nothing_from_being_found() {
+    if is_ministack() {
+        // It does not encode the keys of versions when asked to, and so its list is no XML.
+        return;
+    }
     let deployment = Deployment::new("control").await;
     let silence = aws_sdk_s3::types::NotificationConfiguration::builder().build();
     let configure = deployment.clients.s3.put_bucket_notification_configuration().bucket(&deployment.bucket);
