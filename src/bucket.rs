@@ -137,7 +137,12 @@ impl Bucket {
     /// Whether everything is allowed that a consumer does, as far as that can be tried without leaving a trace; all that is not.
     pub async fn check(&self, who: &str) -> Vec<AwsError> {
         let mut problems = Vec::new();
-        problems.extend(self.probe(who).await.err());
+        match self.probe(who).await {
+            Ok(()) => {}
+            // Where nothing answers, everything else would be tried for nothing, several times over.
+            Err(error) if error.kind.is_passing() => return vec![error],
+            Err(error) => problems.push(error),
+        }
         // An upload that is begun and aborted shows nothing to anybody.
         for prefix in [CURATED, ARCHIVE, QUARANTINED_ROWS, QUARANTINED_OBJECTS] {
             let key = format!("{prefix}check-{who}");

@@ -290,7 +290,7 @@ async fn every_metric_is_exported_with_its_value() {
         ("ECS_AGENT_URI", &ecs),
     ];
     let environment = environment.map(|(name, value)| (name, value.as_str()));
-    let consumer = deployment.consumer_in(&["--sweep-interval", "2s", "--sweep-age", "25s"], &environment);
+    let consumer = deployment.consumer_in(&["--sweep-interval", "2s", "--sweep-age", "40s"], &environment);
     deployment.settled().await;
     deployment.registry_is_empty().await;
     receiver.reads("music_streams.ledger.recoveries", &[("what", "abandoned")], 1.0).await;
@@ -302,7 +302,7 @@ async fn every_metric_is_exported_with_its_value() {
     receiver.reads("music_streams.queue.in_flight_share", &[], 1.0 / 120_000.0).await;
     let started = Instant::now();
     while receiver.sum("music_streams.sweep.objects", &[("finding", "left_over")]).value < 1.0 {
-        assert!(started.elapsed() < Duration::from_secs(120), "no sweep finds what lies there again");
+        assert!(started.elapsed() < Duration::from_secs(180), "no sweep finds what lies there again");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let log = consumer.log();
