@@ -380,13 +380,11 @@ impl Worker {
                     let fate = Fate::Archived { to: places.archive(&event.object.key), rows, rejected };
                     if fate.is_suspect() {
                         let object = &event.object.key;
-                        tracing::warn!(
-                            batch,
-                            object,
-                            rows,
-                            rejected,
-                            "of {rows} rows of {object} {rejected} were rejected; quarantine/rows/ lists them with their reasons"
-                        );
+                        let told = match rows {
+                            0 => "there is a header and no row".to_owned(),
+                            _ => format!("{rejected} were rejected; quarantine/rows/ lists them with their reasons"),
+                        };
+                        tracing::warn!(batch, object, rows, rejected, "of {rows} rows of {object} {told}");
                     }
                     fate
                 }
@@ -489,7 +487,7 @@ impl Worker {
                 batch,
                 object = key,
                 size = event.size,
-                "{key} is counted again as {version}: batch {earlier} had another content of the same name and size. \
+                "{key} comes again as {version}: batch {earlier} had another content of the same name and size. \
                  If it was written again by mistake, write with If-None-Match: *"
             );
         }
@@ -690,7 +688,17 @@ impl Worker {
             let _protected = self.protection.hold();
             let CarriedOut { done, .. } = self.roll_forward.carry_out(&manifest, true, &mut stages).await;
             done.inspect_err(|error| stages.failed(error))?;
-            tracing::info!(batch, objects = manifest.objects.len(), seconds = %stages, "batch done after recovery");
+            let Counts { objects, quarantined, rows, rejected, suspect, .. } = Counts::of(&manifest);
+            tracing::info!(
+                batch,
+                objects,
+                quarantined,
+                rows,
+                rejected,
+                suspect,
+                seconds = %stages,
+                "batch done after recovery"
+            );
             Ok(())
         };
         finish.instrument(span).await

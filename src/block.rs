@@ -187,12 +187,14 @@ impl Parser<'_> {
         if text[time_at - 1] != b',' || time[CANONICAL_TIME_BYTES] != b'\n' {
             return None;
         }
+        // Before the date is taken: of a time that is none of the day, such as 24:00:00, the date is another.
+        let of_day = row::time_of_day(time[11..].first_chunk()?)?;
         if time[..self.date.len()] != self.date {
             self.midnight =
                 row::parse_time(&time[..CANONICAL_TIME_BYTES])?.div_euclid(row::MICROS_PER_DAY) * row::MICROS_PER_DAY;
             self.date.copy_from_slice(&time[..11]);
         }
-        let listen_time = self.midnight + row::time_of_day(time[11..].first_chunk()?)?;
+        let listen_time = self.midnight + of_day;
         if !row::is_in_range(listen_time, self.block.judged_at) {
             return None;
         }
@@ -381,7 +383,8 @@ pub(crate) mod tests {
                 "7", "8", "9", "0", "", "007", "-1", "999999999999999999", "9999999999999999999", "9223372036854775807",
                 "5SuOikwiRyPMVoIQDJUgSV", "0000000000000000000000", "short", "0123456789012345678901", "unknown", "ä",
                 "5SuOikwiRyPMVoIQDJUgS", "2024-06-25 17:43:13", "2024-06-25T17:43:13Z", "2024-06-26 00:00:00",
-                "2024-02-30 17:43:13", "2024-06-25 24:43:13", "2024-06-25 17:43:1", "2026-01-02 00:00:01", "\u{feff}7",
+                "2024-02-30 17:43:13", "2024-06-25 24:43:13", "2024-06-25 24:00:00", "2024-06-25 23:59:60",
+                "2024-06-25T00:30+02", "2024-06-25 23:30-02", "20240625T174313", "2024-06-25 17:43:1", "2026-01-02 00:00:01", "\u{feff}7",
                 "1999-12-31 23:59:59", "2024-06-25 17:43:13.5", "\"7\"", "\"a,b\"", "\"", "\0", " ",
                 "\"7\"8", "\"7\"\"8\"", "\"7\"8\"", "a\"b", "\"a\nb\"", "\"a\r\nb\r\"", "\"\"", "\" \"", "\"7\" ",
             ]).prop_map(str::to_owned),
@@ -394,8 +397,17 @@ pub(crate) mod tests {
         let canonical =
             (0..10_i64, prop::sample::select(vec!["5SuOikwiRyPMVoIQDJUgSV", "0123456789012345678901"]), 0..60)
                 .prop_map(|(user, track, second)| format!("{user},{track},2024-06-25 17:43:{second:02}"));
+        let odd = prop::sample::select(vec![
+            "2024-06-25 24:00:00",
+            "2024-06-25 23:59:60",
+            "2024-06-25T00:30+02",
+            "2024-06-25 23:30-02",
+            "2024-06-25T00:00+01",
+        ])
+        .prop_map(|time| format!("7,5SuOikwiRyPMVoIQDJUgSV,{time}"));
         let line = prop_oneof![
             4 => canonical,
+            1 => odd,
             2 => prop::collection::vec(field(), 0..5).prop_map(|fields| fields.join(",")),
             2 => (field(), field(), field()).prop_map(|(a, b, c)| format!("{a},{b},{c}")),
         ];

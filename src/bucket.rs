@@ -257,9 +257,11 @@ impl Bucket {
         let mut get = self.client.get_object().bucket(&object.bucket).key(&object.key);
         if let (Version::Id(id), 0) = (&object.version, offset) {
             // A version whose key was deleted can be read all the same, and is not what its owner wants to have read.
-            let current = get.clone().send().await.map_err(explain("s3:GetObject", self.url(&object.key)))?;
-            if current.version_id() == Some(id) {
-                return Ok(Some(current));
+            match get.clone().send().await.map_err(explain("s3:GetObject", self.url(&object.key))) {
+                Ok(current) if current.version_id() == Some(id) => return Ok(Some(current)),
+                Err(error) if error.kind == Kind::NotFound => return Err(error),
+                // What is wrong with the current one says nothing about another.
+                Ok(_) | Err(_) => {}
             }
         }
         get = match &object.version {
@@ -423,6 +425,13 @@ impl Bucket {
         let size = head.content_length.and_then(|length| u64::try_from(length).ok());
         let object = |version| ObjectId { bucket: self.name.clone(), key: key.to_owned(), version };
         Ok(version.map(object).zip(size))
+    }
+
+    /// Whether two objects have the same eTag: the same content, if they were put there in the same way.
+    pub async fn is_same_content(&self, one: &ObjectId, other: &ObjectId) -> Result<bool, AwsError> {
+        let (one, other) = tokio::try_join!(self.head(&one.key), self.head(&other.key))?;
+        let etag = |head: Option<HeadObjectOutput>| head.and_then(|head| head.e_tag);
+        Ok(etag(one).is_some_and(|one| Some(one) == etag(other)))
     }
 
     /// The same with its metadata.
@@ -647,7 +656,9 @@ impl Bucket {
     ) -> Result<(), AwsError> {
         let part_bytes = MAX_COPY_BYTES.max(size.div_ceil(MAX_PARTS));
         let parts = size.div_ceil(part_bytes);
-        let (upload_id, mut etags) = match self.begun_copy(destination).await? {
+        // Under the incoming prefix, an upload that is under way is a producer's.
+        let begun = if destination.starts_with(INCOMING) { None } else { self.begun_copy(destination).await? };
+        let (upload_id, mut etags) = match begun {
             Some(upload_id) => {
                 let there = self.parts_of(destination, &upload_id).await?;
                 (upload_id, there)

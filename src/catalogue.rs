@@ -187,6 +187,9 @@ pub enum CatalogueError {
         /// What it lacks.
         reason: Refused,
     },
+    /// Another consumer refused it.
+    #[error("the catalogue was refused by consumers that run: {0}")]
+    RefusedBefore(String),
     /// The files did not arrive in time.
     #[error("the catalogue was not read within {} s", LOAD_TIMEOUT.as_secs())]
     Stalled,
@@ -289,7 +292,7 @@ impl Catalogue {
     /// What the ledger says of it.
     fn state(&self) -> CatalogueState {
         let (songs, users) = (self.songs.len() as u64, self.users.len() as u64);
-        CatalogueState { songs, users, loaded_at: Some(jiff::Timestamp::now()), refused: None }
+        CatalogueState { songs, users, loaded_at: Some(jiff::Timestamp::now()), refused: None, refused_files: None }
     }
 
     fn keep_text(&mut self, text: &str) {
@@ -645,7 +648,8 @@ impl CatalogueSource {
                 tracing::error!("{error}; going on with the catalogue loaded before");
                 self.is_refused = true;
                 metrics().catalogue_refused.record(1, &[]);
-                self.write_down(self.ledger.refuse_catalogue(&error.to_string())).await;
+                let files = self.refused.as_ref().map_or(String::new(), Files::name);
+                self.write_down(self.ledger.refuse_catalogue(&error.to_string(), &files)).await;
             }
         }
         self.current.as_ref().map(|(_, catalogue)| Arc::clone(catalogue)).unwrap_or_default()
@@ -688,8 +692,16 @@ impl CatalogueSource {
         let before = self.current.as_ref().map(|(_, before)| before.as_ref());
         let known = match before {
             Some(before) => before.state(),
-            // What it was before this consumer started.
-            None => self.ledger.catalogue().await?.unwrap_or_default(),
+            // What it was before this consumer started. Those that run hold its keys against theirs, and know better.
+            None => {
+                let known = self.ledger.catalogue().await?.unwrap_or_default();
+                if let (Some((reason, _)), Some(refused)) = (&known.refused, &known.refused_files)
+                    && *refused == files.name()
+                {
+                    return Err(CatalogueError::RefusedBefore(reason.clone()));
+                }
+                known
+            }
         };
         catalogue.check(files.accepted, before, &known)?;
         Ok(catalogue)
@@ -709,6 +721,11 @@ impl CatalogueSource {
 }
 
 impl Files {
+    /// Names these files, and whether they are accepted.
+    fn name(&self) -> String {
+        format!("{} {} {:?}", self.songs.version, self.users.version, self.accepted)
+    }
+
     async fn find(bucket: &Bucket) -> Result<Self, CatalogueError> {
         let (songs, users) =
             tokio::try_join!(bucket.find_with_metadata(SONGS_KEY), bucket.find_with_metadata(USERS_KEY))?;

@@ -184,14 +184,17 @@ impl<'a> Blocks<'a> {
             if std::mem::take(&mut is_beginning) && text.starts_with(BYTE_ORDER_MARK) {
                 text.drain(..BYTE_ORDER_MARK.len());
             }
-            let known = known(&text, has_ended);
-            let empty = empty_lines(known);
-            line += line_ends(&known[..empty]);
+            let empty = empty_lines(known(&text, has_ended));
+            line += line_ends(&text[..empty]);
             text.drain(..empty);
             if text.is_empty() && has_ended {
                 return Err(NotCsv::Empty.into());
             }
-            if let Some(extent) = first_record(&text, line, has_ended)? {
+            let known = known(&text, has_ended);
+            if known.is_empty() {
+                continue;
+            }
+            if let Some(extent) = first_record(known, line, has_ended)? {
                 let mut records = Records::of(&text, line);
                 let is_malformed = records.advance().is_some_and(|line| line.is_malformed);
                 let header = Header { record: records.record, is_malformed };

@@ -9,7 +9,7 @@
 //! | claim | `object#s3://BUCKET/KEY`, `version#…` or `etag#…` | `batch` N (none: nobody's), `quarantined_by` N, `size` N, `created_at`, `claimed_at`, `expires_at`, `renewed`, `deaths` N, `times_aside` N, `aside_until` N |
 //! | set aside | `aside`, by what it is | `entry` (JSON of [`Aside`]), `since` |
 //! | sweep | `sweep`, `sweep` | `started_at` N, `by`, `finished_at` N, `found` N, `left_over` N |
-//! | catalogue | `catalogue`, `catalogue` | `songs` N, `users` N, `loaded_at`, `refused`, `refused_at` |
+//! | catalogue | `catalogue`, `catalogue` | `songs` N, `users` N, `loaded_at`, `refused`, `refused_at`, `refused_files` |
 //! | record | `batch#000000000042`, `record` | `state` (`done`, `abandoned`, `lost`, `aside`), `summary`, `finished_at`, `expires_at` |
 //!
 //! Claims and records expire (`expires_at`, DynamoDB's time to live), claims after SQS can no longer repeat their message,
@@ -119,6 +119,8 @@ pub struct CatalogueState {
     pub loaded_at: Option<jiff::Timestamp>,
     /// A later one was refused: why, and since when.
     pub refused: Option<(String, jiff::Timestamp)>,
+    /// Which files those were.
+    pub refused_files: Option<String>,
 }
 
 /// The record that a batch left.
@@ -631,10 +633,16 @@ impl Ledger {
         }
     }
 
+    /// Whether the claim on an object is this batch's.
+    pub async fn is_held_by(&self, object: &ObjectId, batch: BatchNumber) -> Result<bool, AwsError> {
+        let (pk, sk) = claim_key(object);
+        Ok(self.holder(&pk, &sk).await?.is_some_and(|holder| holder.batch == Some(batch)))
+    }
+
     /// The batch that had another content of the same name and size, if any had: a repetition that nobody meant, more often than not.
     pub async fn had_its_like(&self, event: &ObjectEvent) -> Result<Option<BatchNumber>, AwsError> {
         let ObjectId { bucket, key, version } = &event.object;
-        let claims = self.claims(bucket, key).await?;
+        let claims = self.some_claims(bucket, key).await?;
         let is_like = |claim: &&ClaimRecord| claim.version != *version && claim.size == Some(event.size);
         Ok(claims.iter().filter(is_like).filter_map(|claim| claim.batch).next_back())
     }
@@ -658,13 +666,22 @@ impl Ledger {
     pub async fn is_history(&self, event: &ObjectEvent) -> Result<bool, AwsError> {
         let ObjectId { bucket, key, version } = &event.object;
         let Some(created_at) = event.created_at else { return Ok(false) };
-        let claims = self.claims(bucket, key).await?;
-        let later = claims.into_iter().filter(|claim| claim.version != *version && claim.batch.is_some());
-        let Some(latest) = later.max_by_key(|claim| claim.created_at).filter(|it| it.created_at > Some(created_at))
-        else {
+        let claims = self.some_claims(bucket, key).await?;
+        // One that a batch had before is what it is, and without versioning nothing shows again.
+        if claims.iter().any(|claim| claim.version == *version) {
+            return Ok(false);
+        }
+        let had_by = |claim: &ClaimRecord| claim.batch.or(claim.quarantined_by);
+        // A list tells when to the second.
+        let is_later = |claim: &ClaimRecord| {
+            matches!(claim.version, Version::Id(_))
+                && had_by(claim).is_some()
+                && claim.created_at.is_some_and(|at| at.as_second() > created_at.as_second())
+        };
+        let Some(latest) = claims.into_iter().filter(is_later).max_by_key(|claim| claim.created_at) else {
             return Ok(false);
         };
-        if let (Some(batch), true) = (latest.batch, is_near(latest.expires_at)) {
+        if let (Some(batch), true) = (had_by(&latest), is_near(latest.expires_at)) {
             let object = ObjectId { bucket: bucket.clone(), key: key.clone(), version: latest.version };
             self.renew_own(&object, batch).await?;
         }
@@ -687,7 +704,11 @@ impl Ledger {
             .table_name(&self.table)
             .key("pk", text(&pk))
             .key("sk", text(&sk))
-            .condition_expression("#batch = :holder")
+            .condition_expression(if is_finished {
+                "#batch = :holder"
+            } else {
+                "#batch = :holder OR (attribute_not_exists(#batch) AND quarantined_by = :holder)"
+            })
             .expression_attribute_names("#batch", "batch")
             .expression_attribute_values(":holder", count(batch))
             .expression_attribute_values(":expires_at", expiry(CLAIM_DAYS));
@@ -890,14 +911,15 @@ impl Ledger {
     }
 
     /// Writes down why a later one is not in use.
-    pub async fn refuse_catalogue(&self, reason: &str) -> Result<(), AwsError> {
+    pub async fn refuse_catalogue(&self, reason: &str, files: &str) -> Result<(), AwsError> {
         let update = self
             .client
             .update_item()
             .table_name(&self.table)
             .key("pk", text(CATALOGUE))
             .key("sk", text(CATALOGUE))
-            .update_expression("SET refused = :reason, refused_at = :now")
+            .update_expression("SET refused = :reason, refused_at = :now, refused_files = :files")
+            .expression_attribute_values(":files", text(files))
             .expression_attribute_values(":reason", text(reason))
             .expression_attribute_values(":now", text(jiff::Timestamp::now().to_string()));
         update.send().await.map(drop).map_err(explain("dynamodb:UpdateItem", format!("{}/{CATALOGUE}", self.table)))
@@ -912,6 +934,7 @@ impl Ledger {
             users: number(&item, "users").unwrap_or(0),
             loaded_at: time("loaded_at"),
             refused: text_of(&item, "refused").zip(time("refused_at")),
+            refused_files: text_of(&item, "refused_files"),
         }))
     }
 
@@ -925,6 +948,16 @@ impl Ledger {
             Some(Record { batch, state, finished_at, counts })
         };
         Ok(parse())
+    }
+
+    /// Which batches have some of the contents that there were of an object: a name that is used all the time has very many.
+    async fn some_claims(&self, bucket: &str, key: &str) -> Result<Vec<ClaimRecord>, AwsError> {
+        const SOME: i32 = 50;
+        let pk = claims_key(bucket, key);
+        let query = self.client.query().table_name(&self.table).consistent_read(true).limit(SOME);
+        let query = query.key_condition_expression("pk = :pk").expression_attribute_values(":pk", text(&pk));
+        let output = query.send().await.map_err(explain("dynamodb:Query", format!("{}/{pk}", self.table)))?;
+        Ok(output.items().iter().filter_map(claim_record).collect())
     }
 
     /// Which batches have the contents that there were of an object.
@@ -941,19 +974,7 @@ impl Ledger {
             .items()
             .send();
         let items = query.try_collect().await.map_err(explain("dynamodb:Query", format!("{}/{pk}", self.table)))?;
-        let parse = |item: &Item| {
-            let sk = text_of(item, "sk")?;
-            let (kind, id) = sk.split_once('#')?;
-            let version = if kind == "version" { Version::Id(id.to_owned()) } else { Version::ETag(id.to_owned()) };
-            let claimed_at = text_of(item, "claimed_at")?.parse().ok()?;
-            let until = number(item, "aside_until").and_then(|until| i64::try_from(until).ok());
-            let aside_until = until.and_then(|until| jiff::Timestamp::from_second(until).ok());
-            let (batch, quarantined_by) = (number(item, "batch"), number(item, "quarantined_by"));
-            let (size, expires_at) = (number(item, "size"), number(item, "expires_at").unwrap_or(0));
-            let created_at = text_of(item, "created_at").and_then(|time| time.parse().ok());
-            Some(ClaimRecord { version, batch, quarantined_by, size, created_at, expires_at, claimed_at, aside_until })
-        };
-        Ok(items.iter().filter_map(parse).collect())
+        Ok(items.iter().filter_map(claim_record).collect())
     }
 
     /// Where a batch stands; `None` when nothing is known of it any more.
@@ -1050,6 +1071,19 @@ fn claim_key(object: &ObjectId) -> (String, String) {
         Version::ETag(etag) => format!("etag#{etag}"),
     };
     (pk, sk)
+}
+
+fn claim_record(item: &Item) -> Option<ClaimRecord> {
+    let sk = text_of(item, "sk")?;
+    let (kind, id) = sk.split_once('#')?;
+    let version = if kind == "version" { Version::Id(id.to_owned()) } else { Version::ETag(id.to_owned()) };
+    let claimed_at = text_of(item, "claimed_at")?.parse().ok()?;
+    let until = number(item, "aside_until").and_then(|until| i64::try_from(until).ok());
+    let aside_until = until.and_then(|until| jiff::Timestamp::from_second(until).ok());
+    let (batch, quarantined_by) = (number(item, "batch"), number(item, "quarantined_by"));
+    let (size, expires_at) = (number(item, "size"), number(item, "expires_at").unwrap_or(0));
+    let created_at = text_of(item, "created_at").and_then(|time| time.parse().ok());
+    Some(ClaimRecord { version, batch, quarantined_by, size, created_at, expires_at, claimed_at, aside_until })
 }
 
 fn claims_key(bucket: &str, key: &str) -> String {

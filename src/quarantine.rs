@@ -11,13 +11,22 @@ use serde::{Deserialize, Serialize};
 use crate::aws::{AwsError, Clients};
 use crate::bucket::{Bucket, Copied};
 use crate::event::ObjectId;
-use crate::layout::{QUARANTINED_OBJECTS, REASON_SUFFIX};
-use crate::ledger::{LEDGER_TABLE, Ledger};
+use crate::layout::{INCOMING, QUARANTINED_OBJECTS, REASON_SUFFIX};
+use crate::ledger::{ClaimRecord, LEDGER_TABLE, Ledger};
 use crate::protocol::BatchNumber;
+use crate::row::{day_of, parse_date};
 use crate::show::{Format, printable, say, table};
 
 /// Reasons that are read at the same time.
 const CONCURRENT_READS: usize = 16;
+
+/// Why an old file stays when it is not named.
+const OLD: &str =
+    "it is older than the 15 days for which can be told whether it was counted since; give its PLACE if it was not";
+/// Days for which claims tell.
+const TOLD_DAYS: i32 = 15;
+/// Longest note: far above a key and a reason.
+const MAX_NOTE_BYTES: u64 = 64 << 10;
 
 /// Which files to show, or to bring back.
 #[derive(Debug, Args)]
@@ -121,6 +130,8 @@ impl QuarantineQuery {
             .list(&prefix)
             .await?
             .into_iter()
+            // What is larger is a file that is named like a note.
+            .filter(|&(_, bytes)| bytes <= MAX_NOTE_BYTES)
             .filter_map(|(key, _)| key.strip_suffix(REASON_SUFFIX).map(str::to_owned))
             .collect();
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
@@ -129,7 +140,8 @@ impl QuarantineQuery {
         let read = async |place: String| {
             let note = bucket.read_all(&format!("{place}{REASON_SUFFIX}")).await?;
             // What somebody else put there is none of ours.
-            Ok(serde_json::from_slice(&note).ok().map(|note| Quarantined { place, note }))
+            let note = serde_json::from_slice(&note).ok().filter(|note: &Note| note.object.key.starts_with(INCOMING));
+            Ok(note.map(|note| Quarantined { place, note }))
         };
         let notes = futures::stream::iter(places).map(read).buffered(CONCURRENT_READS);
         let found = notes.try_filter_map(|found| std::future::ready(Ok(found))).try_collect().await?;
@@ -145,7 +157,11 @@ impl QuarantineQuery {
         let mut told = Told::default();
         for file in found {
             let name = format!("{} as {}", file.place, file.note.object.key);
-            match return_one(&file, bucket, ledger).await {
+            let returned = match self.place.is_empty() && is_old(&file.place) {
+                true => Err(OLD.to_owned()),
+                false => return_one(&file, bucket, ledger).await,
+            };
+            match returned {
                 Ok(()) => told.back.push(name),
                 Err(reason) => told.stay.push(format!("{name}: {reason}")),
             }
@@ -164,22 +180,35 @@ impl QuarantineQuery {
     }
 }
 
+/// Whether a place is of a date of which claims tell nothing any more.
+fn is_old(place: &str) -> bool {
+    let date = place.strip_prefix(QUARANTINED_OBJECTS).and_then(|rest| parse_date(rest.split('/').next()?));
+    date.is_none_or(|date| date + TOLD_DAYS <= day_of(jiff::Timestamp::now().as_microsecond()))
+}
+
 /// Puts a file where it came from, and takes it out of quarantine. May be repeated: one that was put there before is not put there again.
+///
+/// Where it cannot be told any more whether the file was counted since, it stays: claims are kept for 15 days.
 async fn return_one(file: &Quarantined, bucket: &Bucket, ledger: &Ledger) -> Result<(), String> {
     let Quarantined { place, note: Note { object, batch, .. } } = file;
     let told = |error: AwsError| error.to_string();
     let Some((quarantined, size)) = bucket.find_with_size(place).await.map_err(told)? else {
         return Err("it is not there; only its reason is".to_owned());
     };
-    // On a bucket with versioning the next one would be another version, and count.
     let claims = ledger.claims(&object.bucket, &object.key).await.map_err(told)?;
-    if let Some(later) =
-        claims.iter().filter(|claim| claim.size == Some(size)).find_map(|claim| claim.batch.filter(|it| it > batch))
-    {
+    if claims.iter().any(|claim| claim.version == object.version && claim.batch == Some(*batch)) {
+        return Err(format!(
+            "batch {batch} has it still: it is being moved, or could not be taken away from where it was"
+        ));
+    }
+    // On a bucket with versioning the next one would be another version, and count.
+    let is_alike = |claim: &&ClaimRecord| claim.size.is_none_or(|it| it == size);
+    if let Some(later) = claims.iter().filter(is_alike).find_map(|claim| claim.batch.filter(|it| it > batch)) {
         return Err(format!("batch {later} had a file of this name and size since; delete this one if it is the same"));
     }
     match bucket.find_with_size(&object.key).await.map_err(told)? {
-        Some((_, there)) if there == size => {}
+        // Put there before: by this command, or by whoever made it.
+        Some((there, _)) if bucket.is_same_content(&there, &quarantined).await.map_err(told)? => {}
         Some(_) => return Err("another file lies there under its name; it comes back once that is counted".to_owned()),
         None => {
             let copied = bucket.copy_exactly(&quarantined, size, &object.key, false, &|| {}).await.map_err(told)?;

@@ -283,6 +283,10 @@ impl RollForward {
     ) -> Result<(), AwsError> {
         let halt = &self.halt;
         if let Some(reason) = reason {
+            // Done before, to its end: what lies there now was put there again since, and is another batch's to judge.
+            if is_repeated && !persist(halt, async || self.ledger.is_held_by(object, batch).await).await? {
+                return Ok(());
+            }
             let note = Note { object: object.clone(), size, batch, reason: reason.clone() };
             let key = format!("{to}{}", layout::REASON_SUFFIX);
             let note = serde_json::json!(note).to_string().into_bytes();

@@ -227,7 +227,7 @@ impl Overview {
 
 impl Overview {
     fn catalogue_shown(&self) -> String {
-        let Some(CatalogueState { songs, users, loaded_at, refused }) = &self.catalogue else {
+        let Some(CatalogueState { songs, users, loaded_at, refused, .. }) = &self.catalogue else {
             return "catalogue  none was loaded yet".to_owned();
         };
         let since = loaded_at.map_or(String::new(), |at| format!(" since {}", time(at)));

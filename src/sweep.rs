@@ -90,9 +90,7 @@ impl Sweeper {
                     standing => standing?,
                 };
                 match standing {
-                    UNCLAIMED if self.ledger.is_history(&event).await? => {
-                        Ok((Standing::Held(Contest::Duplicate), event))
-                    }
+                    UNCLAIMED if self.ledger.is_history(&event).await? => Ok((Standing::Held(Contest::Leave), event)),
                     standing => Ok((standing, event)),
                 }
             });

@@ -228,10 +228,12 @@ async fn account(
         }
         Fate::Quarantined { .. } if is_left => {}
         Fate::Quarantined { to, .. } => {
-            for place in [to.clone(), format!("{to}{}", layout::REASON_SUFFIX)] {
-                if bucket.find(&place).await?.is_none() {
-                    account.differ(place, "a quarantined file with its reason", "none");
-                }
+            let places = [to.clone(), format!("{to}{}", layout::REASON_SUFFIX)];
+            let found = [bucket.find(&places[0]).await?, bucket.find(&places[1]).await?].map(|found| found.is_some());
+            // Both are gone where it came back, or has expired; one of them alone is a loss.
+            if found[0] != found[1] {
+                let missing = if found[0] { &places[1] } else { &places[0] };
+                account.differ(missing, "a quarantined file with its reason", "none");
             }
         }
         Fate::Gone => return Ok(account),
