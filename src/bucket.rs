@@ -255,7 +255,7 @@ impl Bucket {
     /// Asks for an object from a position on; `None` when it ends there.
     async fn get_from(&self, object: &ObjectId, offset: u64) -> Result<Option<GetObjectOutput>, AwsError> {
         let mut get = self.client.get_object().bucket(&object.bucket).key(&object.key);
-        if let (Version::Id(id), 0) = (&object.version, offset) {
+        if let (Version::Id(id), 0, true) = (&object.version, offset, object.key.starts_with(INCOMING)) {
             // A version whose key was deleted can be read all the same, and is not what its owner wants to have read.
             match get.clone().send().await.map_err(explain("s3:GetObject", self.url(&object.key))) {
                 Ok(current) if current.version_id() == Some(id) => return Ok(Some(current)),
