@@ -175,7 +175,10 @@ impl Deployment {
         let registry = ledger.iter().find(|item| text(item, "pk") == "registry").unwrap();
         assert_eq!(registry["batches"].as_m().unwrap().len(), 0, "a batch is left in the registry: {registry:?}");
         let uploads = self.clients.s3.list_multipart_uploads().bucket(&self.bucket).send().await.unwrap();
-        assert_eq!(uploads.uploads().len(), 0, "uploads are left over");
+        // But for one of a start that was killed while it tried what it may; that is the bucket's lifecycle's.
+        let keys = uploads.uploads().iter().filter_map(|upload| upload.key());
+        let left: Vec<_> = keys.filter(|key| !key.contains("/check-")).collect();
+        assert!(left.is_empty(), "uploads are left over: {left:?}");
         assert_eq!(self.messages_in(&self.queue_url).await, 0);
         assert_eq!(self.messages_in(&self.dead_letter_queue_url).await, 0, "a healthy message was dead-lettered");
     }
