@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use async_compression::tokio::bufread::GzipDecoder;
 use csv_async::{AsyncReader, AsyncReaderBuilder, ByteRecord};
 use futures::FutureExt;
-use memchr::{memchr, memchr2, memchr2_iter, memchr3, memrchr};
+use memchr::{memchr, memchr_iter, memchr2, memchr2_iter, memchr3, memrchr};
 use tokio::io::{AsyncRead, AsyncReadExt, BufReader, Chain, ReadBuf};
 
 use crate::aws::AwsError;
@@ -227,7 +227,8 @@ impl<'a> Blocks<'a> {
         rest.extend_from_slice(&self.text[length..]);
         self.text.truncate(length);
         let block = Block { text: std::mem::replace(&mut self.text, rest), first_line: self.line, is_plain };
-        self.line += line_ends(&block.text);
+        // Without a carriage return there is one thing to count, which takes a third of the time.
+        self.line += if is_plain { memchr_iter(b'\n', &block.text).count() as u64 } else { line_ends(&block.text) };
         Ok(Some(block))
     }
 }
