@@ -82,6 +82,19 @@ pub struct Upload {
     pub part_etags: Vec<String>,
 }
 
+/// What lies under a key.
+#[derive(Debug)]
+pub struct Current {
+    /// Which object.
+    pub object: ObjectId,
+    /// Its size in bytes.
+    pub size: Option<u64>,
+    /// Its eTag, also where a version names it.
+    pub etag: Option<String>,
+    /// Its metadata.
+    pub metadata: HashMap<String, String>,
+}
+
 /// What became of an object that was to be copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Copied {
@@ -278,22 +291,10 @@ impl Bucket {
         }
     }
 
-    /// Reads a small object whole, and its eTag. `None` when it still has the eTag `unless`.
-    pub async fn read_unless(&self, key: &str, unless: Option<&str>) -> Result<Option<(ByteStream, String)>, AwsError> {
-        let get = self.client.get_object().bucket(&self.name).key(key).set_if_none_match(unless.map(str::to_owned));
-        match get.send().await {
-            Ok(output) => Ok(Some((output.body, output.e_tag.unwrap_or_default()))),
-            Err(error) if status_of(&error) == Some(NOT_MODIFIED) => Ok(None),
-            Err(error) => Err(explain("s3:GetObject", self.url(key))(error)),
-        }
-    }
-
     /// Reads an object of our own whole.
     pub async fn read_all(&self, key: &str) -> Result<Vec<u8>, AwsError> {
-        match self.read_unless(key, None).await? {
-            Some((body, _)) => self.collect(key, body).await,
-            None => Err(self.interrupted(key, "no content".to_owned())),
-        }
+        let get = self.client.get_object().bucket(&self.name).key(key).send().await;
+        self.collect(key, get.map_err(explain("s3:GetObject", self.url(key)))?.body).await
     }
 
     /// Reads the last bytes of an object of our own: so many, or all when it has fewer.
@@ -415,31 +416,19 @@ impl Bucket {
 
     /// The current object under a key.
     pub async fn find(&self, key: &str) -> Result<Option<ObjectId>, AwsError> {
-        Ok(self.find_with_metadata(key).await?.map(|(object, _)| object))
+        Ok(self.describe_current(key).await?.map(|current| current.object))
     }
 
-    /// The same with its size in bytes.
-    pub async fn find_with_size(&self, key: &str) -> Result<Option<(ObjectId, u64)>, AwsError> {
+    /// The same with what S3 says of it.
+    pub async fn describe_current(&self, key: &str) -> Result<Option<Current>, AwsError> {
         let Some(head) = self.head(key).await? else { return Ok(None) };
         let version = Version::new(head.version_id(), || head.e_tag().ok_or(())).ok();
-        let size = head.content_length.and_then(|length| u64::try_from(length).ok());
-        let object = |version| ObjectId { bucket: self.name.clone(), key: key.to_owned(), version };
-        Ok(version.map(object).zip(size))
-    }
-
-    /// Whether two objects have the same eTag: the same content, if they were put there in the same way.
-    pub async fn is_same_content(&self, one: &ObjectId, other: &ObjectId) -> Result<bool, AwsError> {
-        let (one, other) = tokio::try_join!(self.head(&one.key), self.head(&other.key))?;
-        let etag = |head: Option<HeadObjectOutput>| head.and_then(|head| head.e_tag);
-        Ok(etag(one).is_some_and(|one| Some(one) == etag(other)))
-    }
-
-    /// The same with its metadata.
-    pub async fn find_with_metadata(&self, key: &str) -> Result<Option<(ObjectId, HashMap<String, String>)>, AwsError> {
-        let Some(head) = self.head(key).await? else { return Ok(None) };
-        let version = Version::new(head.version_id(), || head.e_tag().ok_or(()));
-        let object = |version| ObjectId { bucket: self.name.clone(), key: key.to_owned(), version };
-        Ok(version.ok().map(object).map(|object| (object, head.metadata.unwrap_or_default())))
+        Ok(version.map(|version| Current {
+            object: ObjectId { bucket: self.name.clone(), key: key.to_owned(), version },
+            size: head.content_length.and_then(|length| u64::try_from(length).ok()),
+            etag: head.e_tag,
+            metadata: head.metadata.unwrap_or_default(),
+        }))
     }
 
     /// Since when exactly this content lies there; `None` when it does not.
@@ -550,9 +539,8 @@ impl Bucket {
                 .await
                 .map_err(explain("s3:ListBucketMultipartUploads", self.url(prefix)))?;
             let is_encoded = page.encoding_type.is_some();
-            let upload =
-                |upload: &MultipartUpload| Some((decoded(upload.key.clone()?, is_encoded), upload.upload_id.clone()?));
-            let of_ours = page.uploads().iter().filter_map(upload).filter(|(key, _)| ours(key));
+            let of_ours =
+                page.uploads().iter().filter_map(|upload| named(upload, is_encoded)).filter(|(key, _)| ours(key));
             let aborts = of_ours.map(async |(key, id)| self.abort_upload(&key, &id).await);
             let aborts = futures::stream::iter(aborts).buffer_unordered(CONCURRENT_ABORTS);
             aborted +=
@@ -720,10 +708,8 @@ impl Bucket {
         let list = self.client.list_multipart_uploads().bucket(&self.name).prefix(key).encoding_type(EncodingType::Url);
         let page = list.send().await.map_err(explain("s3:ListBucketMultipartUploads", self.url(key)))?;
         let is_encoded = page.encoding_type.is_some();
-        let is_it =
-            |upload: &&MultipartUpload| upload.key().is_some_and(|found| decoded(found.to_owned(), is_encoded) == key);
-        let uploads = page.uploads().iter().filter(is_it);
-        Ok(uploads.filter_map(|upload| upload.upload_id()).next_back().map(str::to_owned))
+        let uploads = page.uploads().iter().filter_map(|upload| named(upload, is_encoded));
+        Ok(uploads.filter(|(found, _)| found == key).map(|(_, upload_id)| upload_id).next_back())
     }
 
     /// The parts of an upload that are there, by number.
@@ -811,6 +797,11 @@ fn decoded(key: String, is_encoded: bool) -> String {
     }
 }
 
+/// The key and the id of an upload in a list.
+fn named(upload: &MultipartUpload, is_encoded: bool) -> Option<(String, String)> {
+    Some((decoded(upload.key.clone()?, is_encoded), upload.upload_id.clone()?))
+}
+
 /// Where a page of versions begins: a key, and a version of it.
 pub type NextVersion = (String, Option<String>);
 
@@ -847,7 +838,6 @@ fn is_denied(error: &AwsError) -> bool {
     error.kind == Kind::Denied
 }
 
-const NOT_MODIFIED: u16 = 304;
 const RANGE_NOT_SATISFIABLE: u16 = 416;
 
 fn status_of<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {

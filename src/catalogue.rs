@@ -323,30 +323,33 @@ impl Catalogue {
         before: Option<&Catalogue>,
         known: &CatalogueState,
     ) -> Result<(), CatalogueError> {
-        let [songs, users] = [self.songs.len() as u64, self.users.len() as u64];
-        let lost_songs = || match before {
-            Some(before) => {
-                before.songs.iter().filter(|song| self.find_song(song.track_id.as_bytes()).is_none()).count() as u64
-            }
-            None => known.songs.saturating_sub(songs),
+        let (songs, users) = (self.songs.len() as u64, self.users.len() as u64);
+        let (lost_songs, lost_users) = match before {
+            Some(before) => (
+                before.songs.iter().filter(|song| self.find_song(song.track_id.as_bytes()).is_none()).count() as u64,
+                before.users.iter().filter(|user| self.find_user(user.id).is_none()).count() as u64,
+            ),
+            None => (known.songs.saturating_sub(songs), known.users.saturating_sub(users)),
         };
-        let lost_users = || match before {
-            Some(before) => before.users.iter().filter(|user| self.find_user(user.id).is_none()).count() as u64,
-            None => known.users.saturating_sub(users),
-        };
-        let check = |key, is_accepted, keys, known, lost: &dyn Fn() -> u64| {
+        for (key, is_accepted, keys, known, lost) in [
+            (SONGS_KEY, accepted[0], songs, known.songs, lost_songs),
+            (USERS_KEY, accepted[1], users, known.users, lost_users),
+        ] {
             let (lines, skipped) = (self.lines.get(key).copied().unwrap_or(0), self.skipped(key));
-            let reason = match lost() {
-                _ if is_accepted => return Ok(()),
-                _ if keys == 0 => Refused::Empty(lines),
-                _ if 2 * skipped > lines => Refused::Skipped { skipped, lines },
-                lost if 2 * lost > known => Refused::Lost { lost, known },
-                _ => return Ok(()),
+            let reason = if is_accepted {
+                continue;
+            } else if keys == 0 {
+                Refused::Empty(lines)
+            } else if 2 * skipped > lines {
+                Refused::Skipped { skipped, lines }
+            } else if 2 * lost > known {
+                Refused::Lost { lost, known }
+            } else {
+                continue;
             };
-            Err(CatalogueError::Refused { key, reason })
-        };
-        check(SONGS_KEY, accepted[0], songs, known.songs, &lost_songs)?;
-        check(USERS_KEY, accepted[1], users, known.users, &lost_users)
+            return Err(CatalogueError::Refused { key, reason });
+        }
+        Ok(())
     }
 
     /// The song with this track id, as an index for [`Catalogue::song`].
@@ -433,17 +436,10 @@ impl Catalogue {
         let columns = ["track_id", "track_name", "artists", "track_genre", "duration_ms"];
         let mut genre_codes = HashMap::new();
         let mut table = Table::open(SONGS_KEY, columns, file).await?;
-        while let Some(block) = table.next().await? {
-            let mut lines = table.lines(&block);
-            while let Some((line, fields)) = lines.next() {
-                *self.lines.entry(SONGS_KEY).or_default() += 1;
-                self.check_memory(SONGS_KEY, line, limit_bytes)?;
-                match fields {
-                    Ok(fields) => self.take_song(line, fields, &mut genre_codes)?,
-                    Err(problem) => self.remark(SONGS_KEY, line, problem, true),
-                }
-            }
-        }
+        self.take_lines(&mut table, limit_bytes, |catalogue, line, fields| {
+            catalogue.take_song(line, fields, &mut genre_codes)
+        })
+        .await?;
         self.unknown_genre = genre_codes.get(UNKNOWN).copied();
         let mut lists: HashMap<Vec<u16>, u32> = HashMap::new();
         for song in 0..self.songs.len() {
@@ -469,6 +465,27 @@ impl Catalogue {
         self.songs.shrink_to_fit();
         self.track_members.shrink_to_fit();
         self.check_memory(SONGS_KEY, table.last_line, limit_bytes)
+    }
+
+    /// Takes every line of a file that can be used, and remarks upon the others.
+    async fn take_lines<const N: usize>(
+        &mut self,
+        table: &mut Table<'_, N>,
+        limit_bytes: usize,
+        mut take: impl for<'l> FnMut(&mut Self, u64, [&'l str; N]) -> Result<(), CatalogueError> + Send,
+    ) -> Result<(), CatalogueError> {
+        while let Some(block) = table.next().await? {
+            let mut lines = table.lines(&block);
+            while let Some((line, fields)) = lines.next() {
+                *self.lines.entry(table.key).or_default() += 1;
+                self.check_memory(table.key, line, limit_bytes)?;
+                match fields {
+                    Ok(fields) => take(self, line, fields)?,
+                    Err(problem) => self.remark(table.key, line, problem, true),
+                }
+            }
+        }
+        Ok(())
     }
 
     fn take_song(
@@ -550,17 +567,10 @@ impl Catalogue {
     ) -> Result<(), CatalogueError> {
         let mut country_codes = HashMap::new();
         let mut table = Table::open(USERS_KEY, ["user_id", "user_country"], file).await?;
-        while let Some(block) = table.next().await? {
-            let mut lines = table.lines(&block);
-            while let Some((line, fields)) = lines.next() {
-                *self.lines.entry(USERS_KEY).or_default() += 1;
-                self.check_memory(USERS_KEY, line, limit_bytes)?;
-                match fields {
-                    Ok(fields) => self.take_user(line, fields, &mut country_codes)?,
-                    Err(problem) => self.remark(USERS_KEY, line, problem, true),
-                }
-            }
-        }
+        self.take_lines(&mut table, limit_bytes, |catalogue, line, fields| {
+            catalogue.take_user(line, fields, &mut country_codes)
+        })
+        .await?;
         let small = |user: &User| usize::try_from(user.id).ok().filter(|&id| id <= SMALL_ID);
         let greatest = self.users.iter().filter_map(small).max();
         self.user_of_small_id = vec![NO_USER; greatest.map_or(0, |greatest| greatest + 1)];
@@ -727,12 +737,11 @@ impl Files {
     }
 
     async fn find(bucket: &Bucket) -> Result<Self, CatalogueError> {
-        let (songs, users) =
-            tokio::try_join!(bucket.find_with_metadata(SONGS_KEY), bucket.find_with_metadata(USERS_KEY))?;
-        let (songs, songs_metadata) = songs.ok_or(CatalogueError::Missing { key: SONGS_KEY })?;
-        let (users, users_metadata) = users.ok_or(CatalogueError::Missing { key: USERS_KEY })?;
-        let accepts = |metadata: HashMap<String, String>| metadata.get(ACCEPT.0).is_some_and(|value| value == ACCEPT.1);
-        Ok(Files { songs, users, accepted: [accepts(songs_metadata), accepts(users_metadata)] })
+        let (songs, users) = tokio::try_join!(bucket.describe_current(SONGS_KEY), bucket.describe_current(USERS_KEY))?;
+        let songs = songs.ok_or(CatalogueError::Missing { key: SONGS_KEY })?;
+        let users = users.ok_or(CatalogueError::Missing { key: USERS_KEY })?;
+        let accepted = [&songs, &users].map(|file| file.metadata.get(ACCEPT.0).is_some_and(|value| value == ACCEPT.1));
+        Ok(Files { songs: songs.object, users: users.object, accepted })
     }
 
     async fn read(&self, bucket: &Bucket, limit_bytes: usize) -> Result<Catalogue, CatalogueError> {

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Select, TransactWriteItem, Update};
@@ -37,7 +38,7 @@ use crate::protocol::{
 /// The ledger's table, without the prefix.
 pub const LEDGER_TABLE: &str = "music_streams_ledger";
 /// A claim outlives SQS's longest retention, 14 days, so that every repetition of its message meets it.
-const CLAIM_DAYS: u64 = 15;
+pub const CLAIM_DAYS: u64 = 15;
 /// A claim on an object that still lies there is renewed when it has fewer days left.
 const RENEWED_WITHIN_DAYS: u64 = 7;
 /// A record outlives every claim of its batch.
@@ -497,11 +498,8 @@ impl Ledger {
         };
         let resource = format!("{}/{pk}", self.table);
         let listing = aside.map(|(_, _, entry)| Listing::Added(entry));
-        match self.write_with_listing("dynamodb:UpdateItem", resource, update, listing).await {
-            // Done before, and perhaps claimed anew.
-            Err(error) if error.kind == Kind::Condition => Ok(false),
-            done => done.map(|()| true),
-        }
+        // Where it does not hold: done before, and perhaps claimed anew.
+        happened(self.write_with_listing("dynamodb:UpdateItem", resource, update, listing).await)
     }
 
     /// Writes a claim, and what is listed of its object, both or neither.
@@ -603,12 +601,8 @@ impl Ledger {
             .condition_expression("#batch = :batch")
             .expression_attribute_names("#batch", "batch")
             .expression_attribute_values(":batch", count(batch));
-        match delete.send().await.map_err(explain("dynamodb:DeleteItem", format!("{}/{pk}", self.table))) {
-            Ok(_) => Ok(()),
-            // Released before, and perhaps claimed anew.
-            Err(error) if error.kind == Kind::Condition => Ok(()),
-            Err(error) => Err(error),
-        }
+        // Where it does not hold: released before, and perhaps claimed anew.
+        happened(delete.send().await.map_err(explain("dynamodb:DeleteItem", format!("{}/{pk}", self.table)))).map(drop)
     }
 
     /// Releases the claim on an object that went to quarantine: nothing of it was counted, and should it come back, it is judged anew.
@@ -625,12 +619,8 @@ impl Ledger {
             .condition_expression("#batch = :batch")
             .expression_attribute_names("#batch", "batch")
             .expression_attribute_values(":batch", count(batch));
-        match update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/{pk}", self.table))) {
-            Ok(_) => Ok(()),
-            // Released before, and perhaps claimed anew.
-            Err(error) if error.kind == Kind::Condition => Ok(()),
-            Err(error) => Err(error),
-        }
+        // Where it does not hold: released before, and perhaps claimed anew.
+        happened(update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/{pk}", self.table)))).map(drop)
     }
 
     /// Whether the claim on an object is this batch's.
@@ -719,12 +709,8 @@ impl Ledger {
         } else {
             update.update_expression("SET expires_at = :expires_at")
         };
-        match update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/{pk}", self.table))) {
-            Ok(_) => Ok(()),
-            // It expired this moment, or is another batch's by now.
-            Err(error) if error.kind == Kind::Condition => Ok(()),
-            Err(error) => Err(error),
-        }
+        // Where it does not hold: it expired this moment, or is another batch's by now.
+        happened(update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/{pk}", self.table)))).map(drop)
     }
 
     // ------------------------------------------------------------------------------------------ set aside
@@ -754,10 +740,8 @@ impl Ledger {
         let delete = self.client.delete_item().table_name(&self.table).key("pk", text(ASIDE)).key("sk", text(key.0));
         let delete = delete.condition_expression("entry = :entry OR attribute_not_exists(pk)");
         let delete = delete.expression_attribute_values(":entry", text(serde_json::json!(entry).to_string()));
-        match delete.send().await.map_err(explain("dynamodb:DeleteItem", format!("{}/{ASIDE}", self.table))) {
-            Err(error) if error.kind == Kind::Condition => Ok(()),
-            done => done.map(drop),
-        }
+        happened(delete.send().await.map_err(explain("dynamodb:DeleteItem", format!("{}/{ASIDE}", self.table))))
+            .map(drop)
     }
 
     /// Everything that is set aside, `most` of it, with since when; and whether there is more.
@@ -814,11 +798,7 @@ impl Ledger {
             .condition_expression("attribute_exists(aside_until)")
             .expression_attribute_values(":now", count(epoch_seconds()))
             .expression_attribute_values(":none", count(0));
-        match update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/{pk}", self.table))) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind == Kind::Condition => Ok(false),
-            Err(error) => Err(error),
-        }
+        happened(update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/{pk}", self.table))))
     }
 
     /// Whether everything that is done to the ledger is allowed.
@@ -856,11 +836,7 @@ impl Ledger {
             .expression_attribute_values(":due", count(now.saturating_sub(interval.as_secs())))
             .expression_attribute_values(":soon", count(now.saturating_add(CLOCKS_APART_SECONDS)))
             .expression_attribute_values(":me", text(&self.owner));
-        match update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/sweep", self.table))) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind == Kind::Condition => Ok(false),
-            Err(error) => Err(error),
-        }
+        happened(update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/sweep", self.table))))
     }
 
     /// Writes down what a sweep came to.
@@ -950,29 +926,24 @@ impl Ledger {
         Ok(parse())
     }
 
+    fn query_of(&self, pk: &str) -> QueryFluentBuilder {
+        let query = self.client.query().table_name(&self.table).consistent_read(true);
+        query.key_condition_expression("pk = :pk").expression_attribute_values(":pk", text(pk))
+    }
+
     /// Which batches have some of the contents that there were of an object: a name that is used all the time has very many.
     async fn some_claims(&self, bucket: &str, key: &str) -> Result<Vec<ClaimRecord>, AwsError> {
         const SOME: i32 = 50;
         let pk = claims_key(bucket, key);
-        let query = self.client.query().table_name(&self.table).consistent_read(true).limit(SOME);
-        let query = query.key_condition_expression("pk = :pk").expression_attribute_values(":pk", text(&pk));
-        let output = query.send().await.map_err(explain("dynamodb:Query", format!("{}/{pk}", self.table)))?;
+        let query = self.query_of(&pk).limit(SOME).send().await;
+        let output = query.map_err(explain("dynamodb:Query", format!("{}/{pk}", self.table)))?;
         Ok(output.items().iter().filter_map(claim_record).collect())
     }
 
     /// Which batches have the contents that there were of an object.
     pub async fn claims(&self, bucket: &str, key: &str) -> Result<Vec<ClaimRecord>, AwsError> {
         let pk = claims_key(bucket, key);
-        let query = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .consistent_read(true)
-            .key_condition_expression("pk = :pk")
-            .expression_attribute_values(":pk", text(&pk))
-            .into_paginator()
-            .items()
-            .send();
+        let query = self.query_of(&pk).into_paginator().items().send();
         let items = query.try_collect().await.map_err(explain("dynamodb:Query", format!("{}/{pk}", self.table)))?;
         Ok(items.iter().filter_map(claim_record).collect())
     }
@@ -1042,11 +1013,7 @@ impl Ledger {
             put.condition_expression("version = :version")
                 .expression_attribute_values(":version", AttributeValue::N(version.to_string()))
         };
-        match put.send().await.map_err(explain("dynamodb:PutItem", format!("{}/registry", self.table))) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind == Kind::Condition => Ok(false),
-            Err(error) => Err(error),
-        }
+        happened(put.send().await.map_err(explain("dynamodb:PutItem", format!("{}/registry", self.table))))
     }
 
     async fn get(&self, pk: &str, sk: &str) -> Result<Option<Item>, AwsError> {
@@ -1071,6 +1038,15 @@ fn claim_key(object: &ObjectId) -> (String, String) {
         Version::ETag(etag) => format!("etag#{etag}"),
     };
     (pk, sk)
+}
+
+/// Whether a conditional write happened, or its condition did not hold.
+fn happened<T>(written: Result<T, AwsError>) -> Result<bool, AwsError> {
+    match written {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == Kind::Condition => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn claim_record(item: &Item) -> Option<ClaimRecord> {

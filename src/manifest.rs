@@ -150,6 +150,19 @@ impl Fate {
     }
 }
 
+/// What lies beside a quarantined file.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Note {
+    /// What it was when it came in.
+    pub object: ObjectId,
+    /// Its size in bytes, as announced.
+    pub size: u64,
+    /// The batch that had it.
+    pub batch: BatchNumber,
+    /// Why it could not be counted.
+    pub reason: String,
+}
+
 /// The counts of a batch, for the log and for its record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -6,14 +6,13 @@
 
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::aws::{AwsError, Clients};
-use crate::bucket::{Bucket, Copied};
-use crate::event::ObjectId;
+use crate::bucket::{Bucket, Copied, Current};
 use crate::layout::{INCOMING, QUARANTINED_OBJECTS, REASON_SUFFIX};
-use crate::ledger::{ClaimRecord, LEDGER_TABLE, Ledger};
-use crate::protocol::BatchNumber;
+use crate::ledger::{CLAIM_DAYS, ClaimRecord, LEDGER_TABLE, Ledger};
+use crate::manifest::Note;
 use crate::row::{day_of, parse_date};
 use crate::show::{Format, printable, say, table};
 
@@ -23,8 +22,6 @@ const CONCURRENT_READS: usize = 16;
 /// Why an old file stays when it is not named.
 const OLD: &str =
     "it is older than the 15 days for which can be told whether it was counted since; give its PLACE if it was not";
-/// Days for which claims tell.
-const TOLD_DAYS: i32 = 15;
 /// Longest note: far above a key and a reason.
 const MAX_NOTE_BYTES: u64 = 64 << 10;
 
@@ -67,19 +64,6 @@ pub enum QuarantineError {
     /// Some files stay.
     #[error("{0} files stay in quarantine; each line says why")]
     Stay(usize),
-}
-
-/// What lies beside a quarantined file.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Note {
-    /// What it was when it came in.
-    pub object: ObjectId,
-    /// Its size in bytes, as announced.
-    pub size: u64,
-    /// The batch that had it.
-    pub batch: BatchNumber,
-    /// Why it could not be counted.
-    pub reason: String,
 }
 
 /// A quarantined file.
@@ -183,7 +167,9 @@ impl QuarantineQuery {
 /// Whether a place is of a date of which claims tell nothing any more.
 fn is_old(place: &str) -> bool {
     let date = place.strip_prefix(QUARANTINED_OBJECTS).and_then(|rest| parse_date(rest.split('/').next()?));
-    date.is_none_or(|date| date + TOLD_DAYS <= day_of(jiff::Timestamp::now().as_microsecond()))
+    date.is_none_or(|date| {
+        i64::from(date) + CLAIM_DAYS as i64 <= i64::from(day_of(jiff::Timestamp::now().as_microsecond()))
+    })
 }
 
 /// Puts a file where it came from, and takes it out of quarantine. May be repeated: one that was put there before is not put there again.
@@ -192,7 +178,9 @@ fn is_old(place: &str) -> bool {
 async fn return_one(file: &Quarantined, bucket: &Bucket, ledger: &Ledger) -> Result<(), String> {
     let Quarantined { place, note: Note { object, batch, .. } } = file;
     let told = |error: AwsError| error.to_string();
-    let Some((quarantined, size)) = bucket.find_with_size(place).await.map_err(told)? else {
+    let Some(Current { object: quarantined, size: Some(size), etag, .. }) =
+        bucket.describe_current(place).await.map_err(told)?
+    else {
         return Err("it is not there; only its reason is".to_owned());
     };
     let claims = ledger.claims(&object.bucket, &object.key).await.map_err(told)?;
@@ -206,9 +194,9 @@ async fn return_one(file: &Quarantined, bucket: &Bucket, ledger: &Ledger) -> Res
     if let Some(later) = claims.iter().filter(is_alike).find_map(|claim| claim.batch.filter(|it| it > batch)) {
         return Err(format!("batch {later} had a file of this name and size since; delete this one if it is the same"));
     }
-    match bucket.find_with_size(&object.key).await.map_err(told)? {
+    match bucket.describe_current(&object.key).await.map_err(told)? {
         // Put there before: by this command, or by whoever made it.
-        Some((there, _)) if bucket.is_same_content(&there, &quarantined).await.map_err(told)? => {}
+        Some(there) if there.etag.is_some() && there.etag == etag => {}
         Some(_) => return Err("another file lies there under its name; it comes back once that is counted".to_owned()),
         None => {
             let copied = bucket.copy_exactly(&quarantined, size, &object.key, false, &|| {}).await.map_err(told)?;

@@ -144,11 +144,7 @@ async fn files_are_judged_as_they_are() {
     }
     let genres = deployment.scan("genre_level_reports").await;
     assert_eq!(genres.iter().map(|item| number(item, "total_listens")).sum::<u64>(), listens);
-    let environment = [
-        ("MUSIC_STREAMS_QUEUE_URL", &*deployment.queue_url),
-        ("MUSIC_STREAMS_TABLE_PREFIX", &*deployment.table_prefix),
-    ];
-    let status = program(&["status"], &environment).stdout;
+    let status = program(&["status"], &of(&deployment)).stdout;
     assert!(status.contains("FILES gave no row"), "{status}");
 }
 
@@ -284,9 +280,7 @@ async fn what_its_owner_deleted_or_overwrote_is_history() {
     assert_eq!(deployment.keys("archive/").await.len(), 1);
 
     // A bucket with history, and nobody who announces anything.
-    let silence = aws_sdk_s3::types::NotificationConfiguration::builder().build();
-    let configure = s3.put_bucket_notification_configuration().bucket(&deployment.bucket);
-    configure.notification_configuration(silence).send().await.unwrap();
+    deployment.silence().await;
     deployment.put("incoming/a.csv", csv_of(&old)).await;
     // S3 tells when to the second.
     tokio::time::sleep(Duration::from_millis(1100)).await;
@@ -358,9 +352,7 @@ async fn a_key_with_control_characters_keeps_nothing_from_being_found() {
         return;
     }
     let deployment = Deployment::new("control").await;
-    let silence = aws_sdk_s3::types::NotificationConfiguration::builder().build();
-    let configure = deployment.clients.s3.put_bucket_notification_configuration().bucket(&deployment.bucket);
-    configure.notification_configuration(silence).send().await.unwrap();
+    deployment.silence().await;
     let rows = rows(9900, 60);
     deployment.put("incoming/\u{1}first\u{b}.csv", csv_of(&rows[..30])).await;
     deployment.put("incoming/plain +%2B.csv", csv_of(&rows[30..])).await;

@@ -388,10 +388,7 @@ async fn a_file_that_was_taken_away_counts_when_it_comes_back() {
 /// More files than one page of a listing has, and no notification of any; two consumers look for them at the same time.
 async fn found_by_the_sweep(parameters: &[&str]) {
     let deployment = Deployment::with("sweep", parameters).await;
-    let silence = aws_sdk_s3::types::NotificationConfiguration::builder().build();
-    let s3 = &deployment.clients.s3;
-    let configure = s3.put_bucket_notification_configuration().bucket(&deployment.bucket);
-    configure.notification_configuration(silence).send().await.unwrap();
+    deployment.silence().await;
     let rows = rows(6700, 1100);
     futures::stream::iter(rows.iter().enumerate())
         .for_each_concurrent(8, async |(index, row)| {

@@ -183,6 +183,13 @@ impl Deployment {
         assert_eq!(self.messages_in(&self.dead_letter_queue_url).await, 0, "a healthy message was dead-lettered");
     }
 
+    /// From now on nothing is announced.
+    pub async fn silence(&self) {
+        let silence = aws_sdk_s3::types::NotificationConfiguration::builder().build();
+        let configure = self.clients.s3.put_bucket_notification_configuration().bucket(&self.bucket);
+        configure.notification_configuration(silence).send().await.unwrap();
+    }
+
     /// Starts the consumer, with short times; `arguments` come last and win.
     pub fn consumer(&self, arguments: &[&str]) -> Consumer {
         self.consumer_in(arguments, &[])
