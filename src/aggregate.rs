@@ -14,11 +14,12 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::block::Parsed;
+use crate::calendar::day_of;
 use crate::catalogue::{Catalogue, MAX_GENRES, Song};
 use crate::distinct::{Member, Members};
 use crate::memory::{allocated, table_bytes};
 use crate::report::{Report, UNKNOWN};
-use crate::row::{MAX_TRACK_ID_CHARS, day_of};
+use crate::row::MAX_TRACK_ID_CHARS;
 
 /// What the codes of a batch stand for. Clones share what they hold, and see what is added later.
 #[derive(Debug, Clone, Default)]
@@ -643,8 +644,8 @@ impl Pairs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calendar::date_text;
     use crate::report::Delta;
-    use crate::row::date_text;
     use proptest::prelude::*;
     use std::collections::{BTreeSet, HashSet};
 

@@ -6,12 +6,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::Upload;
-use crate::event::ObjectId;
+use crate::calendar::time_text;
+use crate::calendar::{date_text, parse_date};
 use crate::layout::hexadecimal_sha256;
+use crate::object::ObjectId;
 use crate::protocol::BatchNumber;
 use crate::report::{Key, Report};
-use crate::row::{date_text, parse_date};
-use crate::show::time;
 
 /// Something that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,7 +147,7 @@ impl Aside {
     pub fn told(&self) -> [String; 3] {
         let (kind, name, way_back) = match &self.what {
             What::Object { object, until, .. } => {
-                let until = time(*until);
+                let until = time_text(*until);
                 ("file", url(object), format!("tried again by itself from {until} on; sooner by --retry"))
             }
             What::ReportItem { report, id, date } => {

@@ -24,25 +24,28 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::aside::{Aside, What};
-use crate::aws::{AwsError, Backoff, Kind, persist};
 use crate::bucket::{CONCURRENT_OBJECTS, READ_AHEAD_BYTES};
+use crate::calendar::date_of;
 use crate::catalogue::CatalogueSource;
 use crate::compute::Scope;
+use crate::counts::Counts;
 use crate::ecs::ScaleInProtection;
-use crate::event::{ObjectEvent, ObjectId};
+use crate::error::{AwsError, Kind};
 use crate::layout::{self, Places};
 use crate::ledger::Claim;
-use crate::manifest::{Counts, Fate, Manifest, ManifestObject};
+use crate::manifest::{Fate, Manifest, ManifestObject};
 use crate::metrics::{label, metrics};
+use crate::object::{ObjectEvent, ObjectId};
 use crate::pace::Pace;
 use crate::protocol::{BatchNumber, DEATHS_BEFORE_ALONE, DEATHS_BEFORE_ASIDE, Entry, MAX_UNFINISHED, State};
 use crate::queue::Custody;
+use crate::queue::MessageId;
+use crate::retry::{Backoff, persist};
 use crate::roll_forward::{CarriedOut, RollForward, RollForwardError};
-use crate::row::date_of;
 use crate::stages::Stages;
 use crate::tasks;
 use crate::transform::{Limits, Outcome, Plan, Preparation, PrepareError, Prepared};
-use crate::window::{Closed, MessageId};
+use crate::window::Closed;
 
 /// How long a batch in preparation may take to end by itself when the process stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -688,7 +691,7 @@ impl Worker {
             let _protected = self.protection.hold();
             let CarriedOut { done, .. } = self.roll_forward.carry_out(&manifest, true, &mut stages).await;
             done.inspect_err(|error| stages.failed(error))?;
-            let Counts { objects, quarantined, rows, rejected, suspect, .. } = Counts::of(&manifest);
+            let Counts { objects, quarantined, rows, rejected, suspect, .. } = manifest.counts();
             tracing::info!(
                 batch,
                 objects,
@@ -754,7 +757,7 @@ fn left_committed(
 
 /// Says what a batch did, in one line and in its trace.
 fn tell(batch: BatchNumber, manifest: &Manifest, report_items: usize, stages: &Stages) {
-    let counts = Counts::of(manifest);
+    let counts = manifest.counts();
     stages.note("objects", counts.objects);
     stages.note("rows", counts.rows);
     stages.note("report_items", report_items as u64);

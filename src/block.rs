@@ -21,9 +21,10 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use memchr::{memchr, memchr_iter};
 
+use crate::calendar::MICROS_PER_DAY;
 use crate::catalogue::{CANONICAL_TRACK_ID_BYTES, Catalogue};
 use crate::csv::{self, Line};
-use crate::event::ObjectId;
+use crate::object::ObjectId;
 use crate::row::{self, Columns, Rejection, Row};
 
 /// Longest field that is shown of a rejected row, in bytes, and how many fields are.
@@ -190,8 +191,7 @@ impl Parser<'_> {
         // Before the date is taken: of a time that is none of the day, such as 24:00:00, the date is another.
         let of_day = row::time_of_day(time[11..].first_chunk()?)?;
         if time[..self.date.len()] != self.date {
-            self.midnight =
-                row::parse_time(&time[..CANONICAL_TIME_BYTES])?.div_euclid(row::MICROS_PER_DAY) * row::MICROS_PER_DAY;
+            self.midnight = row::parse_time(&time[..CANONICAL_TIME_BYTES])?.div_euclid(MICROS_PER_DAY) * MICROS_PER_DAY;
             self.date.copy_from_slice(&time[..11]);
         }
         let listen_time = self.midnight + of_day;
@@ -304,7 +304,7 @@ pub(crate) mod tests {
     const NOW: i64 = 1_767_225_600; // 2026-01-01T00:00:00Z
 
     fn object() -> ObjectId {
-        let version = crate::event::Version::ETag("e".to_owned());
+        let version = crate::object::Version::ETag("e".to_owned());
         ObjectId { bucket: "b".to_owned(), key: "incoming/a.csv".to_owned(), version }
     }
 

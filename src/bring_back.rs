@@ -18,20 +18,23 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::aside::{Aside, What};
-use crate::aws::{AwsError, Clients};
+use crate::aws::Clients;
 use crate::bucket::{Bucket, Upload};
-use crate::event::{ObjectEvent, ObjectId, announcement};
-use crate::health::Progress;
+use crate::calendar::parse_date;
+use crate::calendar::time_text;
+use crate::error::AwsError;
+use crate::event::announcement;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
-use crate::manifest::{Counts, Manifest};
+use crate::manifest::Manifest;
+use crate::object::{ObjectEvent, ObjectId};
+use crate::progress::Progress;
 use crate::protocol::{BatchNumber, State};
 use crate::queue::Queue;
 use crate::replay::{Replay, ReplayError, ReplayLimits};
 use crate::report::Key;
 use crate::roll_forward::RollForward;
-use crate::row::parse_date;
-use crate::show::{Format, printable, say, table, time};
+use crate::show::{Format, printable, say, table};
 use crate::upsert::Reports;
 
 /// What to do with what is set aside, and how to show it.
@@ -104,7 +107,7 @@ impl AsideQuery {
                 let row = |Listed { since, entry }: &Listed| {
                     let [kind, name, way_back] = entry.told();
                     let (name, reason) = (printable(&name), printable(&entry.reason));
-                    vec![kind, name, time(*since), entry.batch.to_string(), reason, printable(&way_back)]
+                    vec![kind, name, time_text(*since), entry.batch.to_string(), reason, printable(&way_back)]
                 };
                 let headings = ["WHAT", "WHICH", "SINCE", "BATCH", "WHY", "THE WAY BACK"];
                 let shown = table(&headings, &[false, false, false, true], listed.iter().map(row));
@@ -241,7 +244,7 @@ impl BringBack<'_> {
         let finish = async {
             self.roll_forward.publish(&manifest).await?;
             self.roll_forward.put_all_away(&manifest, true).await.1?;
-            let summary = serde_json::to_string(&Counts::of(&manifest)).unwrap_or_default();
+            let summary = serde_json::to_string(&manifest.counts()).unwrap_or_default();
             ledger.close(batch, State::Done, &summary).await?;
             let dates = manifest.uploads.iter().filter_map(|upload| layout::date_of_curated(&upload.key));
             let days: BTreeSet<i32> = dates.filter_map(parse_date).collect();

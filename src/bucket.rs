@@ -33,10 +33,11 @@ use tokio_util::io::StreamReader;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::aws::{AwsError, Backoff, Kind, explain, persist};
-use crate::event::{ObjectEvent, ObjectId, Version};
+use crate::error::{AwsError, Kind, explain};
 use crate::layout::{ARCHIVE, BATCHES, CURATED, INCOMING, QUARANTINED_OBJECTS, QUARANTINED_ROWS};
+use crate::object::{ObjectEvent, ObjectId, Version};
 use crate::pace::Pace;
+use crate::retry::{Backoff, persist};
 use crate::tasks;
 
 /// Parts of a multipart upload are at least this large; S3 wants 5 MiB of all but the last:

@@ -19,14 +19,14 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use tokio::io::AsyncRead;
 
-use crate::aws::AwsError;
 use crate::bucket::Bucket;
 use crate::csv::{self, CsvError, NotCsv};
 use crate::distinct::Member;
-use crate::event::ObjectId;
+use crate::error::AwsError;
 use crate::ledger::{CatalogueState, Ledger};
 use crate::memory::{allocated, table_bytes};
 use crate::metrics::metrics;
+use crate::object::ObjectId;
 use crate::report::{LIST_SEPARATOR, UNKNOWN};
 use crate::row::{parse_track_id, parse_user_id};
 

@@ -39,10 +39,10 @@ use parquet2::statistics::{BinaryStatistics, PrimitiveStatistics, Statistics, se
 use parquet2::write::{DynIter, DynStreamingIterator, FileWriter, Version, WriteOptions};
 
 use crate::aggregate::{DeltaRow, Names, Rows};
+use crate::calendar::MICROS_PER_DAY;
 use crate::catalogue::Song;
 use crate::distinct::Distinct;
 use crate::report::{Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
-use crate::row::MICROS_PER_DAY;
 use crate::tasks;
 
 /// Level 1: on this data as small as level 3, at less cost.

@@ -20,7 +20,7 @@ use futures::FutureExt;
 use memchr::{memchr, memchr_iter, memchr2, memchr2_iter, memchr3, memrchr};
 use tokio::io::{AsyncRead, AsyncReadExt, BufReader, Chain, ReadBuf};
 
-use crate::aws::AwsError;
+use crate::error::AwsError;
 
 /// Text of a block: large enough that handing it over costs nothing, small enough for a core's cache.
 pub const BLOCK_BYTES: usize = 256 << 10;

@@ -10,9 +10,11 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use crate::aws::{AwsError, Clients};
-use crate::event::{Admission, ObjectId, admit, decode};
+use crate::aws::Clients;
+use crate::error::AwsError;
+use crate::event::{Admission, admit, decode};
 use crate::ledger::{ClaimRecord, LEDGER_TABLE, Ledger};
+use crate::object::ObjectId;
 use crate::protocol::{BatchNumber, State};
 use crate::queue::{Custody, Queue};
 use crate::show::{Format, printable, table};

@@ -8,59 +8,19 @@
 //! Both are answered over HTTP (`/ready` and `/live`: 200, or 503 with the reason), and by `music-streams health`,
 //! which needs no shell and no `curl` in the container.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
-use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::progress::Progress;
 use crate::requests::Requests;
 use crate::tasks;
-
-/// Longest wait of `music-streams health` for an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// Shared by whoever makes progress on a batch.
-#[derive(Debug, Clone)]
-pub struct Progress {
-    since: Instant,
-    /// Milliseconds after `since`; [`NO_BATCH`] while none is at work.
-    last: Arc<AtomicU64>,
-}
-
-const NO_BATCH: u64 = u64::MAX;
-
-impl Default for Progress {
-    fn default() -> Self {
-        Progress { since: Instant::now(), last: Arc::new(AtomicU64::new(NO_BATCH)) }
-    }
-}
-
-impl Progress {
-    /// A step of a batch is done: an object, a block of rows, a report item.
-    pub fn made(&self) {
-        self.last.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
-    }
-
-    /// No batch is at work.
-    pub fn rests(&self) {
-        self.last.store(NO_BATCH, Ordering::Relaxed);
-    }
-
-    /// For how long a batch has stood still; zero when none is at work.
-    pub fn standing_for(&self) -> Duration {
-        match self.last.load(Ordering::Relaxed) {
-            NO_BATCH => Duration::ZERO,
-            last => self.since.elapsed().saturating_sub(Duration::from_millis(last)),
-        }
-    }
-}
 
 /// The consumer's health.
 #[derive(Debug, Clone)]
@@ -137,32 +97,6 @@ fn answer(verdict: Result<(), String>, word: &str) -> (StatusCode, String) {
 
 fn seconds(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_secs(duration.as_secs()))
-}
-
-/// Which question to ask a running consumer.
-#[derive(Debug, Args)]
-pub struct HealthQuery {
-    /// Where it answers: the --health-address that it was given
-    #[arg(long, env = "MUSIC_STREAMS_HEALTH_ADDRESS", value_name = "ADDRESS")]
-    health_address: SocketAddr,
-
-    /// Ask whether it is ready, and not only whether it lives
-    #[arg(long)]
-    ready: bool,
-}
-
-impl HealthQuery {
-    /// Asks. The error tells why it is not well.
-    pub async fn ask(&self) -> Result<String, String> {
-        let question = if self.ready { "ready" } else { "live" };
-        let url = format!("http://{}/{question}", self.health_address);
-        let unreachable = |error: reqwest::Error| format!("nobody answers at {url}: {error}");
-        let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).no_proxy().build().map_err(unreachable)?;
-        let response = client.get(&url).send().await.map_err(unreachable)?;
-        let is_well = response.status().is_success();
-        let said = response.text().await.map_err(unreachable)?.trim_end().to_owned();
-        if is_well { Ok(said) } else { Err(said) }
-    }
 }
 
 #[cfg(test)]

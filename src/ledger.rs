@@ -27,13 +27,15 @@ use aws_sdk_dynamodb::types::{AttributeValue, Delete, Select, TransactWriteItem,
 use tokio::sync::Mutex;
 
 use crate::aside::{Aside, AsideKey, What};
-use crate::aws::{AwsError, Backoff, Item, Kind, explain, number, text, text_of};
-use crate::event::{ObjectEvent, ObjectId, Version};
-use crate::manifest::Counts;
+use crate::counts::Counts;
+use crate::error::{AwsError, Kind, explain};
+use crate::item::{Item, number, text, text_of};
+use crate::object::{ObjectEvent, ObjectId, Version};
 use crate::protocol::{
     BatchNumber, Change, Contest, DEATHS_BEFORE_ASIDE, Entry, MAX_UNFINISHED, Registry, State, contest,
     pause_before_retry,
 };
+use crate::retry::Backoff;
 
 /// The ledger's table, without the prefix.
 pub const LEDGER_TABLE: &str = "music_streams_ledger";

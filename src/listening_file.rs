@@ -9,11 +9,11 @@
 use csv_async::ByteRecord;
 use tokio::io::AsyncRead;
 
-use crate::aws::AwsError;
 use crate::block::Block;
 use crate::csv::{
     self, BLOCK_BYTES, BYTE_ORDER_MARK, Body, CsvError, Header, MAX_RECORD_BYTES, MAX_RECORD_LINES, NotCsv, NotHeader,
 };
+use crate::error::AwsError;
 use crate::row::{Columns, REQUIRED_COLUMNS, Rejection, Row};
 
 /// Why an object cannot be counted. It goes to quarantine with this reason.

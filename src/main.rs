@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
-use music_streams::aws::{AwsError, Clients};
+use music_streams::aws::Clients;
 use music_streams::bring_back::AsideQuery;
 use music_streams::config::{self, Settings};
 use music_streams::dead_letters::DeadLettersQuery;
 use music_streams::environment;
-use music_streams::health::HealthQuery;
+use music_streams::error::AwsError;
+use music_streams::health_query::HealthQuery;
 use music_streams::log;
 use music_streams::pipeline::{self, Stopping};
 use music_streams::quarantine::QuarantineQuery;

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::aws::{AwsError, Kind};
 use crate::bucket::{Bucket, Upload};
 use crate::columnar::{self, ColumnarError};
-use crate::event::ObjectId;
+use crate::counts::Counts;
+use crate::error::{AwsError, Kind};
 use crate::layout::{self, hexadecimal_sha256};
+use crate::object::ObjectId;
 use crate::protocol::BatchNumber;
 use crate::report::Delta;
 
@@ -44,6 +45,27 @@ impl Manifest {
             Err(error) if error.kind == Kind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Counts the objects and rows of the batch.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for object in &self.objects {
+            counts.objects += 1;
+            counts.bytes += object.size;
+            counts.oldest_created_at = [counts.oldest_created_at, object.created_at].into_iter().flatten().min();
+            match &object.fate {
+                Fate::Archived { rows, rejected, .. } => {
+                    counts.archived += 1;
+                    counts.rows += rows;
+                    counts.rejected += rejected;
+                    counts.suspect += u64::from(object.fate.is_suspect());
+                }
+                Fate::Quarantined { .. } => counts.quarantined += 1,
+                Fate::Gone => counts.gone += 1,
+            }
+        }
+        counts
     }
 }
 
@@ -161,53 +183,6 @@ pub struct Note {
     pub batch: BatchNumber,
     /// Why it could not be counted.
     pub reason: String,
-}
-
-/// The counts of a batch, for the log and for its record.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Counts {
-    /// Objects.
-    pub objects: u64,
-    /// Their bytes, as announced.
-    pub bytes: u64,
-    /// Objects that were counted.
-    pub archived: u64,
-    /// Objects that cannot be counted.
-    pub quarantined: u64,
-    /// Objects that were deleted or replaced before they were read.
-    pub gone: u64,
-    /// Rows read.
-    pub rows: u64,
-    /// Rows among them that were rejected.
-    pub rejected: u64,
-    /// Objects that were counted and are suspect ([`Fate::is_suspect`]).
-    pub suspect: u64,
-    /// When the oldest object was created.
-    pub oldest_created_at: Option<jiff::Timestamp>,
-}
-
-impl Counts {
-    /// Of a batch.
-    pub fn of(manifest: &Manifest) -> Self {
-        let mut counts = Counts::default();
-        for object in &manifest.objects {
-            counts.objects += 1;
-            counts.bytes += object.size;
-            counts.oldest_created_at = [counts.oldest_created_at, object.created_at].into_iter().flatten().min();
-            match &object.fate {
-                Fate::Archived { rows, rejected, .. } => {
-                    counts.archived += 1;
-                    counts.rows += rows;
-                    counts.rejected += rejected;
-                    counts.suspect += u64::from(object.fate.is_suspect());
-                }
-                Fate::Quarantined { .. } => counts.quarantined += 1,
-                Fate::Gone => counts.gone += 1,
-            }
-        }
-        counts
-    }
 }
 
 #[cfg(test)]

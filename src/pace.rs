@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use std::sync::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::aws::{AwsError, Kind};
+use crate::error::{AwsError, Kind};
 
 /// Calls under way at once that are always left.
 const FEWEST: usize = 2;

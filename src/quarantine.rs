@@ -8,12 +8,13 @@ use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use crate::aws::{AwsError, Clients};
+use crate::aws::Clients;
 use crate::bucket::{Bucket, Copied, Current};
+use crate::calendar::{day_of, parse_date};
+use crate::error::AwsError;
 use crate::layout::{INCOMING, QUARANTINED_OBJECTS, REASON_SUFFIX};
 use crate::ledger::{CLAIM_DAYS, ClaimRecord, LEDGER_TABLE, Ledger};
 use crate::manifest::Note;
-use crate::row::{day_of, parse_date};
 use crate::show::{Format, printable, say, table};
 
 /// Reasons that are read at the same time.

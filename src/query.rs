@@ -7,9 +7,10 @@ use clap::{Args, Subcommand};
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Map, Value};
 
-use crate::aws::{AwsError, Item, explain, number, text};
+use crate::calendar::{date_text, parse_date};
+use crate::error::{AwsError, explain};
+use crate::item::{Item, number, text};
 use crate::report::{Report, parse_seconds};
-use crate::row::{date_text, parse_date};
 use crate::show::{Format, printable, table};
 use crate::tables::{BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, date_shard, genre_date, is_empty};
 

@@ -17,10 +17,9 @@ use opentelemetry::KeyValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::aws::{AwsError, Kind, explain};
+use crate::error::{AwsError, Kind, explain};
 use crate::metrics::metrics;
 use crate::tasks;
-use crate::window::MessageId;
 
 /// Entries of one batch call:
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>.
@@ -51,6 +50,10 @@ const MOVE_POLL: Duration = Duration::from_millis(500);
 
 /// Commands waiting for the custodian: it answers quickly, and who waits loses nothing.
 const COMMANDS: usize = 64;
+
+/// Names a message held in custody by [`crate::queue`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageId(pub u64);
 
 /// A message as it came.
 #[derive(Debug)]

@@ -14,16 +14,17 @@ use opentelemetry::KeyValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::aside::{Aside, What};
-use crate::aws::{AwsError, Backoff, Kind, persist};
 use crate::bucket::{Bucket, CONCURRENT_OBJECTS, Copied, Upload};
-use crate::event::ObjectId;
-use crate::health::Progress;
+use crate::error::{AwsError, Kind};
 use crate::layout;
 use crate::ledger::Ledger;
-use crate::manifest::{Counts, DeltaFile, DeltaFileError, Fate, Manifest, ManifestObject, Note};
+use crate::manifest::{DeltaFile, DeltaFileError, Fate, Manifest, ManifestObject, Note};
 use crate::metrics::{label, metrics};
+use crate::object::ObjectId;
+use crate::progress::Progress;
 use crate::protocol::{BatchNumber, State};
 use crate::report::{Delta, Key, Report};
+use crate::retry::{Backoff, persist};
 use crate::stages::Stages;
 use crate::upsert::{Outcome, Reports};
 
@@ -108,7 +109,7 @@ impl RollForward {
             reported?;
             published?;
             put_away?;
-            let summary = serde_json::to_string(&Counts::of(manifest)).unwrap_or_default();
+            let summary = serde_json::to_string(&manifest.counts()).unwrap_or_default();
             persist(&self.halt, async || self.ledger.close(manifest.batch, State::Done, &summary).await).await?;
             observe_done(manifest);
             Ok(())
@@ -390,7 +391,7 @@ fn observe_freshness(manifest: &Manifest) {
 
 /// What a batch did. Counted at its end, so that what was tried several times counts once.
 fn observe_done(manifest: &Manifest) {
-    let counts = Counts::of(manifest);
+    let counts = manifest.counts();
     let metrics = metrics();
     metrics.batches.add(1, &label("outcome", "done"));
     metrics.objects.add(counts.archived, &label("outcome", "archived"));

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use crate::calendar::{MICROS_PER_DAY, civil_from_days, days_from_civil, days_of, exact_days, two_digits};
 use crate::csv::find_columns;
 
 /// Longest track id, in characters.
@@ -16,9 +17,6 @@ pub const MAX_FUTURE_MICROS: i64 = MICROS_PER_DAY;
 
 /// 2000-01-01T00:00:00Z in microseconds since the Unix epoch: no listening event is older.
 pub const EARLIEST_MICROS: i64 = 946_684_800 * 1_000_000;
-
-/// Microseconds of a day.
-pub const MICROS_PER_DAY: i64 = 86_400 * 1_000_000;
 
 /// Most columns of a listening file: every one of them takes memory for each row.
 pub const MAX_COLUMNS: usize = 4096;
@@ -165,34 +163,6 @@ pub fn time_of_day(text: &[u8; 8]) -> Option<i64> {
         .then_some((hour * 3600 + minute * 60 + second) * 1_000_000)
 }
 
-/// Days since the Unix epoch of a time in microseconds: the report date.
-pub fn day_of(micros: i64) -> i32 {
-    // Every i64 of microseconds lies within some 107 million days of the epoch.
-    micros.div_euclid(MICROS_PER_DAY) as i32
-}
-
-/// `YYYY-MM-DD` of a number of days since the Unix epoch.
-pub fn date_text(day: i32) -> String {
-    let (year, month, day) = civil_from_days(day);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
-/// `YYYY-MM-DD` of a point in time (UTC).
-pub fn date_of(time: jiff::Timestamp) -> String {
-    date_text(day_of(time.as_microsecond()))
-}
-
-/// Days since the Unix epoch of `YYYY-MM-DD`.
-pub fn parse_date(text: &str) -> Option<i32> {
-    let date = text.as_bytes();
-    (date.len() == 10).then(|| days_of(date)).flatten()
-}
-
-/// The same of a command line's argument.
-pub fn parse_day(text: &str) -> Result<i32, String> {
-    parse_date(text).ok_or_else(|| "give a day as YYYY-MM-DD".to_owned())
-}
-
 /// A positive integer of at most 63 bits. Leading zeros, however many, mean nothing.
 pub(crate) fn parse_user_id(field: &[u8]) -> Option<i64> {
     let zeros = field.iter().take_while(|&&digit| digit == b'0').count();
@@ -324,61 +294,12 @@ fn parse_zone(zone: &[u8]) -> Option<i64> {
     (hours <= 23 && minutes <= 59).then_some(sign * (hours * 3600 + minutes * 60))
 }
 
-fn two_digits(text: &[u8]) -> Option<i64> {
-    match text {
-        [tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => Some(i64::from(tens - b'0') * 10 + i64::from(ones - b'0')),
-        _ => None,
-    }
-}
-
-/// Days since the Unix epoch of the ten bytes `YYYY-MM-DD`.
-fn days_of(date: &[u8]) -> Option<i32> {
-    if date[4] != b'-' || date[7] != b'-' {
-        return None;
-    }
-    let year = (two_digits(&date[..2])? * 100 + two_digits(&date[2..4])?) as i32;
-    exact_days(year, two_digits(&date[5..7])? as i32, two_digits(&date[8..10])? as i32)
-}
-
-/// Days since the Unix epoch of a date, if there is such a one.
-fn exact_days(year: i32, month: i32, day: i32) -> Option<i32> {
-    if !(1..=12).contains(&month) || day < 1 {
-        return None;
-    }
-    let days = days_from_civil(year, month, day);
-    // A day that its month does not have comes back as another date.
-    (civil_from_days(days) == (year, month, day)).then_some(days)
-}
-
-/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms",
-/// <https://howardhinnant.github.io/date_algorithms.html>.
-fn days_from_civil(year: i32, month: i32, day: i32) -> i32 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
-
-/// Source: as [`days_from_civil`].
-fn civil_from_days(days: i32) -> (i32, i32, i32) {
-    let days = i64::from(days) + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year as i32, month as i32, day as i32)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    use crate::calendar::date_text;
 
     const NOW: i64 = 1_767_225_600_000_000; // 2026-01-01T00:00:00Z
 
@@ -511,9 +432,6 @@ mod tests {
         fn times_agree_with_an_independent_calendar(seconds in -62_135_596_800..253_402_300_799_i64, micros in 0..1_000_000_i64) {
             let time = jiff::Timestamp::from_microsecond(seconds * 1_000_000 + micros).unwrap();
             prop_assert_eq!(parse_time(time.to_string().as_bytes()), Some(time.as_microsecond()));
-            let date = time.to_string()[..10].to_owned();
-            prop_assert_eq!(date_text(day_of(time.as_microsecond())), date.clone());
-            prop_assert_eq!(parse_date(&date), Some(day_of(time.as_microsecond())));
         }
 
         #[test]
@@ -529,12 +447,6 @@ mod tests {
             let found = parse_any_date(format!("{year}-{day:03}").as_bytes());
             prop_assert_eq!(found.map(date_text), expected.ok().map(|date| date.to_string()));
             prop_assert_eq!(parse_any_date(format!("{year}{day:03}").as_bytes()), found);
-        }
-
-        #[test]
-        fn exactly_the_dates_of_the_calendar_exist(year in 0..10_000_i16, month in 0..14_i8, day in 0..33_i8) {
-            let text = format!("{year:04}-{month:02}-{day:02}");
-            prop_assert_eq!(parse_date(&text).is_some(), jiff::civil::Date::new(year, month, day).is_ok());
         }
 
         #[test]

@@ -58,11 +58,6 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|char| if is_harmful(char) { '\u{fffd}' } else { char }).collect()
 }
 
-/// A point in time, to the second.
-pub fn time(time: jiff::Timestamp) -> String {
-    time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,10 +65,5 @@ mod tests {
     #[test]
     fn a_name_cannot_move_the_cursor_or_turn_the_line() {
         assert_eq!(printable("a\u{1b}[2Jü\nb\u{202e}c.csv"), "a\u{fffd}[2Jü\u{fffd}b\u{fffd}c.csv");
-    }
-
-    #[test]
-    fn times_are_in_utc() {
-        assert_eq!(time(jiff::Timestamp::from_second(1_719_337_393).unwrap()), "2024-06-25 17:43:13Z");
     }
 }

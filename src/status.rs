@@ -8,15 +8,18 @@ use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use crate::aws::{AwsError, Clients};
+use crate::aws::Clients;
 use crate::bucket::Bucket;
-use crate::event::Version;
+use crate::calendar::time_text;
+use crate::counts::Counts;
+use crate::error::AwsError;
 use crate::layout;
 use crate::ledger::{CatalogueState, ClaimRecord, LEDGER_TABLE, LastSweep, Ledger, Record};
-use crate::manifest::{Counts, Fate, Manifest};
+use crate::manifest::{Fate, Manifest};
+use crate::object::Version;
 use crate::protocol::{BatchNumber, Registry, State};
 use crate::queue::{Backlog, MAX_IN_FLIGHT_MESSAGES, Queue};
-use crate::show::{Format, printable, table, time};
+use crate::show::{Format, printable, table};
 
 /// Things set aside that are counted one by one.
 const SHOWN_ASIDE: usize = 1000;
@@ -170,9 +173,9 @@ impl Overview {
             match &self.last_sweep {
                 Some(LastSweep { started_at, by, finished_at, swept }) => format!(
                     "sweep      began {} by {}{}; found {}, left over {}",
-                    time(*started_at),
+                    time_text(*started_at),
                     printable(by),
-                    finished_at.map_or(String::new(), |at| format!(", last ended {}", time(at))),
+                    finished_at.map_or(String::new(), |at| format!(", last ended {}", time_text(at))),
                     swept.found,
                     swept.left_over
                 ),
@@ -198,7 +201,7 @@ impl Overview {
             "No batch is at work.".to_owned()
         } else {
             let row = |Unfinished { batch, state, owner, opened_at }: &Unfinished| {
-                let opened_at = opened_at.map_or(String::new(), time);
+                let opened_at = opened_at.map_or(String::new(), time_text);
                 vec![batch.to_string(), state.name().to_owned(), opened_at, printable(owner)]
             };
             let rows = self.unfinished_batches.iter().map(row);
@@ -211,7 +214,8 @@ impl Overview {
             let row = |record: &Record| {
                 let counts = &record.counts;
                 let lag = lag_of(record).map_or(String::new(), |lag| lag.to_string());
-                let mut row = vec![record.batch.to_string(), record.state.name().to_owned(), time(record.finished_at)];
+                let mut row =
+                    vec![record.batch.to_string(), record.state.name().to_owned(), time_text(record.finished_at)];
                 row.push(lag);
                 let counts =
                     [counts.objects, counts.quarantined, counts.gone, counts.rows, counts.rejected, counts.bytes];
@@ -230,9 +234,9 @@ impl Overview {
         let Some(CatalogueState { songs, users, loaded_at, refused, .. }) = &self.catalogue else {
             return "catalogue  none was loaded yet".to_owned();
         };
-        let since = loaded_at.map_or(String::new(), |at| format!(" since {}", time(at)));
+        let since = loaded_at.map_or(String::new(), |at| format!(" since {}", time_text(at)));
         let refused = refused.as_ref().map_or(String::new(), |(reason, at)| {
-            format!("; a later one was REFUSED {}: {}", time(*at), printable(reason))
+            format!("; a later one was REFUSED {}: {}", time_text(*at), printable(reason))
         });
         format!("catalogue  {songs} tracks, {users} listeners{since}{refused}")
     }
@@ -322,7 +326,7 @@ impl Story {
             };
             let manifest = Manifest::find(bucket, batch).await?;
             let decision = manifest.as_ref().and_then(|manifest| {
-                let is_it = |id: &crate::event::ObjectId| id.key == key && id.version == claim.version;
+                let is_it = |id: &crate::object::ObjectId| id.key == key && id.version == claim.version;
                 manifest.objects.iter().find(|object| is_it(&object.object)).map(|object| object.fate.clone())
             });
             let has_rejects = matches!(decision, Some(Fate::Archived { rejected: 1.., .. }));
@@ -393,13 +397,13 @@ impl Story {
 impl Chapter {
     fn told(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        let since = self.incoming_since.map(|since| format!("lies there since {}", time(since)));
+        let since = self.incoming_since.map(|since| format!("lies there since {}", time_text(since)));
         let Some(claim) = &self.claim else {
             lines.extend(since);
             lines.push(match self.aside_until {
                 Some(until) => format!(
                     "set aside: it could not be read, and is tried again from {} on; music-streams aside says why",
-                    time(until)
+                    time_text(until)
                 ),
                 None => {
                     "no batch has it yet: its announcement waits in the queue, or the next sweep finds it".to_owned()
@@ -408,9 +412,9 @@ impl Chapter {
             return lines;
         };
         let Claimed { batch, claimed_at, state, consumer, finished_at, decision, rejected_rows } = claim;
-        lines.push(format!("claimed {} by batch {batch}", time(*claimed_at)));
+        lines.push(format!("claimed {} by batch {batch}", time_text(*claimed_at)));
         let by = consumer.as_ref().map_or(String::new(), |consumer| format!(" by {consumer}"));
-        let at = finished_at.map_or(String::new(), |at| format!(" at {}", time(at)));
+        let at = finished_at.map_or(String::new(), |at| format!(" at {}", time_text(at)));
         lines.push(match state {
             Some(State::Open) => format!("batch {batch} is open: it is being prepared{by}"),
             Some(State::Committed) => format!("batch {batch} is committed: it is being carried out{by}"),

@@ -16,12 +16,13 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{AwsError, Kind};
 use crate::bucket::Bucket;
-use crate::event::{Notification, ObjectEvent, admit};
+use crate::error::{AwsError, Kind};
+use crate::event::{Notification, admit};
 use crate::layout::INCOMING;
 use crate::ledger::{Ledger, Standing, Swept};
 use crate::metrics::{label, metrics};
+use crate::object::ObjectEvent;
 use crate::protocol::Contest;
 use crate::queue::{BATCH_ENTRIES, Custody};
 use crate::window::Message;

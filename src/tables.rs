@@ -13,11 +13,11 @@ use std::fmt;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use crate::aws::{Item, number, text, text_of};
+use crate::calendar::date_text;
 use crate::distinct::Distinct;
+use crate::item::{Item, number, text, text_of};
 use crate::protocol::{Applied, BatchNumber};
 use crate::report::{self, Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
-use crate::row::date_text;
 
 /// The table of listings, without the prefix.
 pub const LISTINGS_TABLE: &str = "genre_track_listings";
@@ -121,7 +121,7 @@ pub fn key_item(key: &Key) -> Item {
 /// The key that an item of this report has.
 pub fn parse_key(report: Report, item: &Item) -> Option<Key> {
     let id = item.get(report.key_attribute())?.as_s().ok()?.clone();
-    let day = crate::row::parse_date(item.get("report_date")?.as_s().ok()?)?;
+    let day = crate::calendar::parse_date(item.get("report_date")?.as_s().ok()?)?;
     Some(Key { report, id, day })
 }
 

@@ -19,22 +19,23 @@ use tokio::io::AsyncRead;
 use tokio_util::sync::CancellationToken;
 
 use crate::aggregate::{Dictionary, Fold, Rows};
-use crate::aws::{AwsError, Kind, persist};
 use crate::block::{MAX_LISTED, Parsed};
 use crate::bucket::{Bucket, PendingUpload, Upload};
+use crate::calendar::{date_of, date_text};
 use crate::catalogue::Catalogue;
 use crate::columnar::{self, ColumnarError, ParquetFile, RowGroup};
 use crate::compute::{self, Compute, ComputeError, Scope};
 use crate::csv::NotCsv;
-use crate::event::{ObjectEvent, ObjectId};
-use crate::health::Progress;
+use crate::error::{AwsError, Kind};
 use crate::layout;
 use crate::listening_file::{BadObject, Blocks, ReadError};
 use crate::manifest::DeltaFile;
 use crate::memory::Memory;
+use crate::object::{ObjectEvent, ObjectId};
+use crate::progress::Progress;
 use crate::protocol::BatchNumber;
 use crate::report::Delta;
-use crate::row::{date_of, date_text};
+use crate::retry::persist;
 
 /// Rejected rows, encoded, that wait for the end of their object. Twice what is listed of one, so that those of earlier objects can
 /// always make room.
@@ -568,7 +569,7 @@ impl From<ReadError> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Version;
+    use crate::object::Version;
 
     fn list(lines: &[&str]) -> (Vec<serde_json::Value>, usize) {
         let object = ObjectId {

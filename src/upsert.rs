@@ -21,12 +21,14 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use governor::DefaultDirectRateLimiter;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{AwsError, Backoff, Item, Kind, explain, number, persist, text};
-use crate::health::Progress;
+use crate::calendar::date_text;
+use crate::error::{AwsError, Kind, explain};
+use crate::item::{Item, number, text};
 use crate::metrics::{label, metrics};
+use crate::progress::Progress;
 use crate::protocol::BatchNumber;
 use crate::report::{Delta, Key, Report};
-use crate::row::date_text;
+use crate::retry::{Backoff, persist};
 use crate::tables::{
     BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, Replacement, Stored, date_shard, genre_date, is_empty, item_of, key_item,
     listing_key, listing_of, parse_item, parse_key, parse_listing_key,

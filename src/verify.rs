@@ -27,14 +27,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::io::AsyncWriteExt;
 
 use crate::aside::{Aside, What};
-use crate::aws::{AwsError, Clients};
+use crate::aws::Clients;
 use crate::bucket::Bucket;
+use crate::calendar::{date_text, day_of, parse_date, parse_day};
 use crate::columnar;
-use crate::health::Progress;
+use crate::error::AwsError;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
+use crate::progress::Progress;
 use crate::protocol::BatchNumber;
-use crate::row::{date_text, day_of, parse_date, parse_day};
 use crate::show::{Format, printable, say};
 use crate::upsert::Reports;
 

@@ -20,15 +20,12 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use crate::event::{ObjectEvent, ObjectId};
+use crate::object::{ObjectEvent, ObjectId};
+use crate::queue::MessageId;
 
 /// Consumers spread the beginnings of their batches over so long, and over no more than this part of a window.
 const LARGEST_OFFSET: Duration = Duration::from_secs(5);
 const LARGEST_OFFSET_PART: u32 = 20;
-
-/// Names a message held in custody by [`crate::queue`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MessageId(pub u64);
 
 /// A message that was received and understood.
 #[derive(Debug, Clone)]
@@ -182,7 +179,7 @@ fn until_edge(time: Duration, length: Duration, offset: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Version;
+    use crate::object::Version;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 

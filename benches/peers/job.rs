@@ -13,12 +13,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use futures::{StreamExt, TryStreamExt};
 use music_streams::aggregate::{Dictionary, Rows};
+use music_streams::calendar::date_text;
 use music_streams::catalogue::Catalogue;
 use music_streams::columnar::{ParquetFile, RowGroup};
 use music_streams::compute::{self, Compute, Scope};
 use music_streams::listening_file::Blocks;
 use music_streams::memory::Memory;
-use music_streams::row::date_text;
 use music_streams::transform::{DELTAS_PER_FILE, room};
 
 /// As in the program itself.

@@ -6,15 +6,15 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use crate::aside::{Aside, What};
-use crate::aws::AwsError;
 use crate::bucket::Bucket;
-use crate::event::ObjectId;
+use crate::calendar::{date_text, day_of};
+use crate::error::AwsError;
 use crate::layout;
 use crate::listening_file::{ListeningFile, ReadError};
 use crate::manifest::{Fate, Manifest, ManifestObject};
+use crate::object::ObjectId;
 use crate::protocol::{Registry, State};
 use crate::report::Report;
-use crate::row::{date_text, day_of};
 
 use super::{Auditor, VerifyError, hash};
 

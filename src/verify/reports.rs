@@ -5,10 +5,10 @@ use std::pin::pin;
 
 use futures::StreamExt;
 
-use crate::aws::Item;
+use crate::calendar::date_text;
+use crate::item::Item;
 use crate::protocol::BatchNumber;
 use crate::report::{Key, MAX_GENRES, Report};
-use crate::row::date_text;
 use crate::tables::{Visible, applied_of, is_empty, parse_key};
 use crate::upsert::READ_ITEMS;
 

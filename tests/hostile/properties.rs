@@ -9,15 +9,16 @@ use std::task::{Context, Poll};
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use music_streams::aggregate::DeltaRow;
-use music_streams::aws::Item;
+use music_streams::calendar::{date_text, day_of};
 use music_streams::columnar::encode_deltas;
 use music_streams::distinct::Member;
 use music_streams::event::{admit, decode};
+use music_streams::item::Item;
 use music_streams::ledger::{parse_registry, registry_item};
 use music_streams::listening_file::{BadObject, ListeningFile, ReadError};
 use music_streams::manifest::DeltaFile;
 use music_streams::report::{Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
-use music_streams::row::{Columns, MAX_TRACK_ID_CHARS, REQUIRED_COLUMNS, date_text, day_of};
+use music_streams::row::{Columns, MAX_TRACK_ID_CHARS, REQUIRED_COLUMNS};
 use music_streams::tables;
 use tokio::io::{AsyncRead, ReadBuf};
 
