@@ -8,19 +8,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use music_streams::aggregate::{DeltaRow, Dictionary, Fold, Names, Rows};
-use music_streams::block::Block;
+use music_streams::aws::sqs::MessageId;
 use music_streams::calendar::day_of;
-use music_streams::catalogue::Catalogue;
-use music_streams::columnar::{self, ParquetFile};
-use music_streams::distinct::{Distinct, Member, Members};
-use music_streams::event;
-use music_streams::listening_file::{Blocks, ListeningFile};
+use music_streams::compute::aggregate::{DeltaRow, Dictionary, Fold, Names, Rows};
+use music_streams::compute::columnar::{self, ParquetFile};
+use music_streams::input::block::Block;
+use music_streams::input::cleanse::Columns;
+use music_streams::input::file::{Blocks, ListeningFile};
+use music_streams::intake::notification;
+use music_streams::intake::window::{Limits, Message, Window};
 use music_streams::object::{ObjectEvent, ObjectId, Version};
-use music_streams::queue::MessageId;
-use music_streams::row::Columns;
-use music_streams::tables::{self, Stored};
-use music_streams::window::{Limits, Message, Window};
+use music_streams::reference::catalogue::Catalogue;
+use music_streams::reports::distinct::{Distinct, Member, Members};
+use music_streams::reports::item::{self, Stored};
 
 const ROWS: usize = 200_000;
 const TRACKS: usize = 20_000;
@@ -131,7 +131,7 @@ fn messages(criterion: &mut Criterion) {
     let mut group = group(criterion, "messages");
     group.throughput(Throughput::Elements(10));
     group.bench_function("decode a notification of 10", |bencher| {
-        bencher.iter(|| event::admit(event::decode(black_box(&body)), "b"));
+        bencher.iter(|| notification::admit(notification::decode(black_box(&body)), "b"));
     });
 
     let message = |number: u64| {
@@ -250,12 +250,12 @@ fn encoding(criterion: &mut Criterion) {
     // What the upsert does to each item between its read and its write.
     let deltas = columnar::decode_deltas(&bytes).unwrap();
     let batch_before: Vec<_> =
-        deltas.iter().map(|delta| tables::item_of(&delta.key, &Stored::default().with(delta, 1, 0).unwrap())).collect();
+        deltas.iter().map(|delta| item::item_of(&delta.key, &Stored::default().with(delta, 1, 0).unwrap())).collect();
     group.bench_function("plan upserts", |bencher| {
         bencher.iter(|| {
             for (delta, item) in deltas.iter().zip(&batch_before) {
-                let stored = tables::parse_item(delta.key.report, item).unwrap();
-                black_box(tables::item_of(&delta.key, &stored.with(delta, 2, 1).unwrap()));
+                let stored = item::parse_item(delta.key.report, item).unwrap();
+                black_box(item::item_of(&delta.key, &stored.with(delta, 2, 1).unwrap()));
             }
         });
     });

@@ -9,8 +9,8 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use music_streams::config::Settings;
-use music_streams::metrics::{Metric, TABLE};
+use music_streams::service::config::Settings;
+use music_streams::telemetry::metrics::{Metric, TABLE};
 use promql_parser::label::MatchOp;
 use promql_parser::parser::{Expr, VectorSelector};
 use promql_parser::util::{ExprVisitor, walk_expr};

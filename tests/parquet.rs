@@ -5,11 +5,11 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use music_streams::aggregate::{Dictionary, Rows};
-use music_streams::catalogue::Catalogue;
-use music_streams::columnar::{self, ParquetFile};
-use music_streams::distinct::{Distinct, Member, Members};
-use music_streams::listening_file::Blocks;
+use music_streams::compute::aggregate::{Dictionary, Rows};
+use music_streams::compute::columnar::{self, ParquetFile};
+use music_streams::input::file::Blocks;
+use music_streams::reference::catalogue::Catalogue;
+use music_streams::reports::distinct::{Distinct, Member, Members};
 
 const SONGS: &str = "track_id,track_name,artists,track_genre,duration_ms\n\
     known,Zulu,Ä;B,pop,1000\nknown,Zulu,Ä;B,rock,1000\nbare,,,,7\nelsewhere,Never played,N,fado,9\n";

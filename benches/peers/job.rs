@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use futures::{StreamExt, TryStreamExt};
-use music_streams::aggregate::{Dictionary, Rows};
+use music_streams::batch::prepare::{DELTAS_PER_FILE, room};
 use music_streams::calendar::date_text;
-use music_streams::catalogue::Catalogue;
-use music_streams::columnar::{ParquetFile, RowGroup};
+use music_streams::compute::aggregate::{Dictionary, Rows};
+use music_streams::compute::columnar::{ParquetFile, RowGroup};
 use music_streams::compute::{self, Compute, Scope};
-use music_streams::listening_file::Blocks;
+use music_streams::input::file::Blocks;
 use music_streams::memory::Memory;
-use music_streams::transform::{DELTAS_PER_FILE, room};
+use music_streams::reference::catalogue::Catalogue;
 
 /// As in the program itself.
 #[global_allocator]

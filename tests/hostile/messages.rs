@@ -1,6 +1,6 @@
 //! Bad messages.
 
-use music_streams::event::{Admission, admit, decode};
+use music_streams::intake::notification::{Admission, admit, decode};
 use serde_json::{Value, json};
 
 fn record(change: impl FnOnce(&mut Value)) -> Value {

@@ -8,18 +8,18 @@ use std::task::{Context, Poll};
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
-use music_streams::aggregate::DeltaRow;
+use music_streams::aws::item::Item;
+use music_streams::batch::manifest::DeltaFile;
 use music_streams::calendar::{date_text, day_of};
-use music_streams::columnar::encode_deltas;
-use music_streams::distinct::Member;
-use music_streams::event::{admit, decode};
-use music_streams::item::Item;
+use music_streams::compute::aggregate::DeltaRow;
+use music_streams::compute::columnar::encode_deltas;
+use music_streams::input::cleanse::{Columns, MAX_TRACK_ID_CHARS, REQUIRED_COLUMNS};
+use music_streams::input::file::{BadObject, ListeningFile, ReadError};
+use music_streams::intake::notification::{admit, decode};
 use music_streams::ledger::{parse_registry, registry_item};
-use music_streams::listening_file::{BadObject, ListeningFile, ReadError};
-use music_streams::manifest::DeltaFile;
-use music_streams::report::{Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
-use music_streams::row::{Columns, MAX_TRACK_ID_CHARS, REQUIRED_COLUMNS};
-use music_streams::tables;
+use music_streams::reports::distinct::Member;
+use music_streams::reports::figures::{Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
+use music_streams::reports::item;
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// 2026-01-01T00:00:00Z: what "the future" is measured from.

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::{get, post, put};
-use music_streams::metrics::TABLE;
+use music_streams::telemetry::metrics::TABLE;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
     MetricsService, MetricsServiceServer,
 };

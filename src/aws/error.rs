@@ -1,0 +1,240 @@
+//! Errors of AWS.
+//!
+//! Every failed call becomes an [`AwsError`] that names the operation and the resource, says what to do about it, and is of
+//! one of a few kinds. [`Kind::is_passing`] is the one place that says which call is worth repeating by itself.
+
+use std::fmt;
+
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use crate::aws::requests::THROTTLING_CODES;
+
+/// What kind of failure a call met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The service asks to slow down.
+    Throttled,
+    /// Network, timeout or a fault of the service: the same call may succeed later. It may also have been carried out.
+    Transient,
+    /// The endpoint cannot be reached at all.
+    Unreachable,
+    /// Credentials could not be had, or have run out: their provider renews them.
+    NoCredentials,
+    /// The credentials do not allow the call.
+    Denied,
+    /// The region is missing, or not the one that the resource is in.
+    WrongRegion,
+    /// The object lies in a storage class from which it has to be restored first.
+    Cold,
+    /// A bucket, queue or table does not exist.
+    MissingResource,
+    /// An object, in the version asked for, does not exist.
+    NotFound,
+    /// A multipart upload does not exist: it was completed or aborted.
+    UploadGone,
+    /// A condition of the write or read does not hold.
+    Condition,
+    /// The service does not offer this (501).
+    NotImplemented,
+    /// The service refuses the request as it is.
+    Refused,
+}
+
+impl Kind {
+    /// Whether trying again can help without anybody's help.
+    pub fn is_passing(self) -> bool {
+        match self {
+            Kind::Throttled | Kind::Transient | Kind::Unreachable | Kind::NoCredentials => true,
+            Kind::Denied
+            | Kind::WrongRegion
+            | Kind::Cold
+            | Kind::MissingResource
+            | Kind::NotFound
+            | Kind::UploadGone
+            | Kind::Condition
+            | Kind::NotImplemented
+            | Kind::Refused => false,
+        }
+    }
+
+    /// Whether the fault may lie with the one thing that was asked for, and not with the service or our rights to it as a
+    /// whole. Only a look at something else can tell for certain.
+    pub fn may_be_of_the_thing(self) -> bool {
+        !matches!(self, Kind::MissingResource | Kind::NoCredentials | Kind::WrongRegion)
+    }
+}
+
+/// A failed call.
+#[derive(Debug, thiserror::Error)]
+pub struct AwsError {
+    /// The IAM name of the operation, such as `s3:GetObject`.
+    pub operation: &'static str,
+    /// What it was done to.
+    pub resource: String,
+    /// What kind of failure.
+    pub kind: Kind,
+    /// What the service or the network said.
+    pub cause: String,
+}
+
+impl fmt::Display for AwsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AwsError { operation, resource, kind, cause } = self;
+        write!(f, "{operation} on {resource} failed: {cause}")?;
+        match kind {
+            Kind::NoCredentials => write!(f, " (check the credentials of this process, and AWS_REGION)"),
+            Kind::Denied => write!(
+                f,
+                " (give the role of this process {operation} on {resource}, or check its credentials and AWS_REGION)"
+            ),
+            Kind::WrongRegion => write!(f, " (set AWS_REGION to the region of the bucket, the queue and the tables)"),
+            Kind::Cold => write!(
+                f,
+                " (it lies in a cold storage class: restore it with aws s3api restore-object, or copy it over itself into a warm one)"
+            ),
+            Kind::MissingResource => {
+                write!(f, " (check the name, the account and AWS_REGION; deploy/template.yaml creates it)")
+            }
+            Kind::Unreachable => {
+                write!(f, " (nothing answers at the endpoint: check AWS_REGION, AWS_ENDPOINT_URL and the network)")
+            }
+            Kind::Throttled => write!(f, " (the service limits the rate)"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Turns the SDK's error into ours.
+pub fn explain<E>(
+    operation: &'static str,
+    resource: impl Into<String>,
+) -> impl FnOnce(SdkError<E, HttpResponse>) -> AwsError
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    let resource = resource.into();
+    move |error| {
+        let code = error.code().unwrap_or_default().to_owned();
+        let kind = match &error {
+            SdkError::DispatchFailure(failure) if failure.is_io() => Kind::Unreachable,
+            SdkError::DispatchFailure(_) if lacks_credentials(&error) => Kind::NoCredentials,
+            SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) if lacks_region(&error) => {
+                Kind::WrongRegion
+            }
+            SdkError::ConstructionFailure(_) => Kind::Refused,
+            SdkError::ServiceError(service) => kind_of(&code, service.raw().status().as_u16()),
+            _ => Kind::Transient,
+        };
+        let cause = match (&error, error.message()) {
+            (SdkError::ServiceError(_), Some(message)) => format!("{code}: {message}"),
+            // Without even a code, the answer was none of the service's, or could not be read; only the SDK knows why.
+            (SdkError::ServiceError(service), None) if !code.is_empty() || has_no_body(service.raw()) => {
+                format!("{code} (HTTP {})", service.raw().status().as_u16()).trim_start().to_owned()
+            }
+            (SdkError::ServiceError(service), None) => {
+                format!("HTTP {}: {}", service.raw().status().as_u16(), DisplayErrorContext(&error))
+            }
+            _ => DisplayErrorContext(&error).to_string(),
+        };
+        AwsError { operation, resource, kind, cause }
+    }
+}
+
+/// The SDK has no kind of its own for credentials that are missing or cannot be fetched; it says so in the chain of causes.
+fn lacks_credentials(error: &dyn std::error::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.is::<aws_credential_types::provider::error::CredentialsError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn has_no_body(response: &HttpResponse) -> bool {
+    response.body().bytes().is_some_and(<[u8]>::is_empty)
+}
+
+/// As with credentials: the SDK says in words that it was not told the region.
+fn lacks_region(error: &dyn std::error::Error) -> bool {
+    let told = DisplayErrorContext(error).to_string();
+    ["region must be set", "Missing Region", "field: `region`"].iter().any(|words| told.contains(words))
+}
+
+fn kind_of(code: &str, status: u16) -> Kind {
+    match code {
+        _ if THROTTLING_CODES.contains(&code) => Kind::Throttled,
+        "ConditionalCheckFailedException" | "PreconditionFailed" => Kind::Condition,
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "KMS.AccessDeniedException"
+        | "AWS.SimpleQueueService.AccessDenied" => Kind::Denied,
+        "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
+            Kind::WrongRegion
+        }
+        "InvalidObjectState" => Kind::Cold,
+        "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" => Kind::NoCredentials,
+        // S3 begins some answers with 200 before it knows how they end, and lets a slow request go with 400.
+        "InternalError" | "InternalServerError" | "ServiceUnavailable" | "RequestTimeout" => Kind::Transient,
+        "NoSuchBucket"
+        | "ResourceNotFoundException"
+        | "QueueDoesNotExist"
+        | "AWS.SimpleQueueService.NonExistentQueue" => Kind::MissingResource,
+        "NoSuchKey" | "NoSuchVersion" | "NotFound" => Kind::NotFound,
+        "NoSuchUpload" => Kind::UploadGone,
+        "NotImplemented" => Kind::NotImplemented,
+        _ => match status {
+            301 => Kind::WrongRegion,
+            401 | 403 => Kind::Denied,
+            404 => Kind::NotFound,
+            // Another request on the same object is under way.
+            409 => Kind::Transient,
+            412 => Kind::Condition,
+            429 | 503 => Kind::Throttled,
+            501 => Kind::NotImplemented,
+            500.. => Kind::Transient,
+            _ => Kind::Refused,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_come_before_status() {
+        assert_eq!(kind_of("SlowDown", 503), Kind::Throttled);
+        assert_eq!(kind_of("ProvisionedThroughputExceededException", 400), Kind::Throttled);
+        assert_eq!(kind_of("ResourceNotFoundException", 400), Kind::MissingResource);
+        assert_eq!(kind_of("NoSuchUpload", 404), Kind::UploadGone);
+        assert_eq!(kind_of("OperationAborted", 409), Kind::Transient);
+        assert_eq!(kind_of("", 412), Kind::Condition);
+        assert_eq!(kind_of("", 500), Kind::Transient);
+        assert_eq!(kind_of("ValidationException", 400), Kind::Refused);
+        assert_eq!(kind_of("InternalError", 200), Kind::Transient);
+        assert_eq!(kind_of("RequestTimeout", 400), Kind::Transient);
+        assert_eq!(kind_of("ExpiredToken", 400), Kind::NoCredentials);
+    }
+
+    #[test]
+    fn an_error_names_operation_resource_and_remedy() {
+        let error = AwsError {
+            operation: "s3:GetObject",
+            resource: "s3://b/k".into(),
+            kind: Kind::Denied,
+            cause: "AccessDenied".into(),
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains("s3:GetObject on s3://b/k failed: AccessDenied") && text.contains("give the role"),
+            "{text}"
+        );
+    }
+}

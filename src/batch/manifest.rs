@@ -1,0 +1,210 @@
+//! The manifest: what a committed batch is going to do, and the counts of that.
+//!
+//! Written before the commit, it is all that a roll forward needs, by whomever; afterwards it tells what became of
+//! each object for as long as it is kept ([`crate::layout::BATCHES`]).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::aws::error::{AwsError, Kind};
+use crate::aws::s3::{Bucket, Upload};
+use crate::compute::columnar::{self, ColumnarError};
+use crate::counts::Counts;
+use crate::layout::{self, hexadecimal_sha256};
+use crate::object::ObjectId;
+use crate::protocol::BatchNumber;
+use crate::reports::figures::Delta;
+
+/// What a committed batch is going to do, with everything needed to do it: `batches/batch-…/manifest.json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Its number.
+    pub batch: BatchNumber,
+    /// When it was opened: its date, and what rows' times are judged by.
+    pub opened_at: jiff::Timestamp,
+    /// Its objects, each with what becomes of it.
+    pub objects: Vec<ManifestObject>,
+    /// Uploads to complete: curated files and rejected rows.
+    pub uploads: Vec<Upload>,
+    /// Delta files to apply.
+    pub delta_files: Vec<DeltaFile>,
+    /// Rejected rows by what is wrong with them.
+    #[serde(default)]
+    pub rejected: BTreeMap<String, u64>,
+    /// The context of its trace ([`crate::telemetry::stages`]), where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+impl Manifest {
+    /// Finds the manifest of a batch, while there is one. One that this version cannot read counts as none.
+    pub async fn find(bucket: &Bucket, batch: BatchNumber) -> Result<Option<Self>, AwsError> {
+        match bucket.read_all(&layout::manifest_key(batch)).await {
+            Ok(json) => Ok(serde_json::from_slice(&json).ok()),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Counts the objects and rows of the batch.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for object in &self.objects {
+            counts.objects += 1;
+            counts.bytes += object.size;
+            counts.oldest_created_at = [counts.oldest_created_at, object.created_at].into_iter().flatten().min();
+            match &object.fate {
+                Fate::Archived { rows, rejected, .. } => {
+                    counts.archived += 1;
+                    counts.rows += rows;
+                    counts.rejected += rejected;
+                    counts.suspect += u64::from(object.fate.is_suspect());
+                }
+                Fate::Quarantined { .. } => counts.quarantined += 1,
+                Fate::Gone => counts.gone += 1,
+            }
+        }
+        counts
+    }
+}
+
+/// A delta file, and what its bytes were when it was written: no others are ever decoded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaFile {
+    /// Its key.
+    pub key: String,
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+}
+
+impl DeltaFile {
+    /// A file of these bytes.
+    pub fn new(key: String, bytes: &[u8]) -> Self {
+        DeltaFile { key, sha256: hexadecimal_sha256(bytes) }
+    }
+
+    /// Says that it is not there any more.
+    pub fn gone(&self) -> DeltaFileError {
+        DeltaFileError { key: self.key.clone(), problem: Problem::Gone }
+    }
+
+    /// Whether these bytes are what was written.
+    pub fn is_whole(&self, bytes: &[u8]) -> bool {
+        self.sha256 == hexadecimal_sha256(bytes)
+    }
+
+    /// The deltas in these bytes, if they are what was written.
+    pub fn decode(&self, bytes: &[u8]) -> Result<Vec<Delta>, DeltaFileError> {
+        let decoded = if self.is_whole(bytes) {
+            columnar::decode_deltas(bytes).map_err(Problem::Unreadable)
+        } else {
+            Err(Problem::Bytes)
+        };
+        decoded.map_err(|problem| DeltaFileError { key: self.key.clone(), problem })
+    }
+}
+
+/// Nothing can be taken from a delta file.
+#[derive(Debug, thiserror::Error)]
+#[error("the delta file {key} {problem}")]
+pub struct DeltaFileError {
+    key: String,
+    problem: Problem,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("is gone; restore it, and what was begun goes on")]
+    Gone,
+    #[error("is not as its batch wrote it; restore that version of it, and what was begun goes on")]
+    Bytes,
+    #[error("cannot be read by this version of the program: {0}")]
+    Unreadable(ColumnarError),
+}
+
+/// One object of a batch.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ManifestObject {
+    /// Which object.
+    pub object: ObjectId,
+    /// Its size in bytes, as announced.
+    pub size: u64,
+    /// When it was created, as announced.
+    pub created_at: Option<jiff::Timestamp>,
+    /// What becomes of it.
+    #[serde(flatten)]
+    pub fate: Fate,
+}
+
+/// What a batch does with an object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "fate")]
+pub enum Fate {
+    /// Counted, and moved to the archive.
+    Archived {
+        /// Its place in the archive.
+        to: String,
+        /// Rows of the file, without the header.
+        rows: u64,
+        /// Rows among them that were rejected.
+        rejected: u64,
+    },
+    /// Not counted, and moved to quarantine with the reason beside it.
+    Quarantined {
+        /// Its place in the quarantine.
+        to: String,
+        /// Why.
+        reason: String,
+    },
+    /// Deleted or replaced before it was read.
+    Gone,
+}
+
+impl Fate {
+    /// Whether a file was counted that gave no row, or of which more than a tenth was rejected: its producer has changed, sooner than that
+    /// the rows are what they should be.
+    pub fn is_suspect(&self) -> bool {
+        match self {
+            Fate::Archived { rows, rejected, .. } => rows == rejected || rejected.saturating_mul(10) > *rows,
+            Fate::Quarantined { .. } | Fate::Gone => false,
+        }
+    }
+}
+
+/// What lies beside a quarantined file.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Note {
+    /// What it was when it came in.
+    pub object: ObjectId,
+    /// Its size in bytes, as announced.
+    pub size: u64,
+    /// The batch that had it.
+    pub batch: BatchNumber,
+    /// Why it could not be counted.
+    pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_gives_little_is_suspect() {
+        let is_suspect = |rows, rejected| Fate::Archived { to: String::new(), rows, rejected }.is_suspect();
+        let suspect = [(0, 0), (1, 1), (10, 2), (1000, 101)].map(|(rows, rejected)| is_suspect(rows, rejected));
+        let sound = [(1, 0), (10, 1), (1000, 100)].map(|(rows, rejected)| is_suspect(rows, rejected));
+        assert_eq!((suspect, sound), ([true; 4], [false; 3]));
+    }
+
+    /// Consumers of two versions work together while one replaces the other, and may finish each other's batches.
+    #[test]
+    fn other_versions_are_read() {
+        let before =
+            r#"{"batch": 7, "opened_at": "2026-01-02T03:04:05Z", "objects": [], "uploads": [], "delta_files": []}"#;
+        let manifest: Manifest = serde_json::from_str(before).unwrap();
+        assert_eq!((manifest.batch, manifest.rejected.len(), manifest.traceparent), (7, 0, None));
+        let after = before.replace("{\"batch\"", "{\"something_new\": [1], \"batch\"");
+        assert_eq!(serde_json::from_str::<Manifest>(&after).unwrap().batch, 7);
+    }
+}

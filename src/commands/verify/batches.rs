@@ -1,0 +1,324 @@
+//! The batches that have rows of the verified days, held against what they archived.
+
+use std::collections::{BTreeMap, HashSet};
+
+use futures::{StreamExt, TryStreamExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+
+use crate::aws::error::AwsError;
+use crate::aws::s3::Bucket;
+use crate::batch::manifest::{Fate, Manifest, ManifestObject};
+use crate::calendar::{date_text, day_of};
+use crate::input::file::{ListeningFile, ReadError};
+use crate::layout;
+use crate::ledger::aside::{Aside, What};
+use crate::object::ObjectId;
+use crate::protocol::{Registry, State};
+use crate::reports::figures::Report;
+
+use super::{Auditor, VerifyError, hash};
+
+/// Archived files that are read at the same time.
+const CONCURRENT_FILES: usize = 8;
+
+/// Rows, whatever their order: how many, and the sum of their hashes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Digest {
+    pub(super) rows: u64,
+    sum: u64,
+}
+
+impl Digest {
+    pub(super) fn add(&mut self, user_id: i64, track_id: &str, listen_time: i64, source_key: &str) {
+        self.rows += 1;
+        self.sum = self.sum.wrapping_add(hash((user_id, track_id, listen_time, source_key)));
+    }
+
+    pub(super) fn merge(&mut self, other: Digest) {
+        self.rows += other.rows;
+        self.sum = self.sum.wrapping_add(other.sum);
+    }
+}
+
+impl Auditor {
+    /// Holds the batches that have rows of the verified days against what they archived.
+    pub(super) async fn verify_batches(
+        &mut self,
+        days: &[i32],
+        at_the_start: &Registry,
+        aside: &[Aside],
+    ) -> Result<(), VerifyError> {
+        let published = std::mem::take(&mut self.published);
+        let left = |entry: &Aside| match &entry.what {
+            What::Original { object, .. } => Some(object.clone()),
+            _ => None,
+        };
+        let left: HashSet<ObjectId> = aside.iter().filter_map(left).collect();
+        let mut counted: HashSet<u64> = HashSet::new();
+        for (batch, published) in published {
+            // The record of a batch is kept for as long as its manifest.
+            if let Some(state @ (State::Open | State::Abandoned | State::Lost)) = self.ledger.state_of(batch).await? {
+                let about = format!("curated rows of batch {batch}");
+                self.findings.difference(about, "none", format!("some, and the batch is {}", state.name()));
+                continue;
+            }
+            // Only of these all files were there when the first day's were listed.
+            if batch > at_the_start.last || at_the_start.batches.contains_key(&batch) {
+                self.findings.note(format!("batch {batch} was at work during the audit; its files were not compared"));
+                continue;
+            }
+            match Manifest::find(&self.bucket, batch).await? {
+                Some(manifest) => self.verify_batch(&manifest, &published, days, &mut counted, &left).await?,
+                None => self.findings.note(format!(
+                    "the manifest of batch {batch} is no longer kept; its archived files were not compared"
+                )),
+            }
+        }
+        Ok(())
+    }
+
+    async fn verify_batch(
+        &mut self,
+        manifest: &Manifest,
+        published: &BTreeMap<i32, Digest>,
+        days: &[i32],
+        counted: &mut HashSet<u64>,
+        left: &HashSet<ObjectId>,
+    ) -> Result<(), VerifyError> {
+        let batch = manifest.batch;
+        self.findings.batches += 1;
+        self.findings.begin(format!("batch {batch}"), manifest.objects.iter().map(|object| object.size).sum());
+        let mut archived: BTreeMap<i32, Digest> = BTreeMap::new();
+        let mut rejected = 0;
+        let (bucket, opened_at) = (self.bucket.clone(), manifest.opened_at);
+        let mut accounts = futures::stream::iter(&manifest.objects)
+            .map(|object| {
+                let bucket = bucket.clone();
+                let is_left = left.contains(&object.object);
+                async move { Ok::<_, AwsError>((object, account(&bucket, object, opened_at, days, is_left).await?)) }
+            })
+            .buffer_unordered(CONCURRENT_FILES);
+        while let Some((object, account)) = accounts.try_next().await? {
+            self.findings.progress.inc(object.size);
+            for (about, expected, found) in account.differences {
+                self.findings.difference(about, expected, found);
+            }
+            if left.contains(&object.object) {
+                let key = &object.object.key;
+                self.findings.note(format!("{key} is counted and could not be moved; music-streams aside says why"));
+            } else if account.is_left_over {
+                let key = &object.object.key;
+                self.findings.note(format!("{key} was put there again with content that was counted before"));
+            }
+            if matches!(object.fate, Fate::Archived { .. }) {
+                self.findings.archived_files += 1;
+                if !counted.insert(hash(&object.object)) {
+                    self.findings.difference(&object.object.key, "one batch that counts it", "several");
+                }
+            }
+            rejected += account.rejected;
+            for (day, digest) in account.days {
+                archived.entry(day).or_default().merge(digest);
+            }
+        }
+        for &day in days {
+            let rows = |digests: &BTreeMap<i32, Digest>| digests.get(&day).copied().unwrap_or_default();
+            let (archived, published) = (rows(&archived), rows(published));
+            if archived != published {
+                let about = format!("curated rows of batch {batch} of {}", date_text(day));
+                let describe = |digest: Digest| format!("{} rows with hash {:016x}", digest.rows, digest.sum);
+                self.findings.difference(about, describe(archived), describe(published));
+            }
+        }
+        self.verify_deltas(manifest, published, days).await?;
+        let mut listed = 0;
+        for upload in manifest.uploads.iter().filter(|upload| upload.key.starts_with(layout::QUARANTINED_ROWS)) {
+            listed += listed_in(&self.bucket, &upload.key).await?;
+        }
+        if listed != rejected {
+            let about = format!("rejected rows of batch {batch}");
+            self.findings.difference(about, rejected.to_string(), format!("{listed} listed"));
+        }
+        Ok(())
+    }
+
+    async fn verify_deltas(
+        &mut self,
+        manifest: &Manifest,
+        published: &BTreeMap<i32, Digest>,
+        days: &[i32],
+    ) -> Result<(), VerifyError> {
+        let mut listens: BTreeMap<i32, u64> = BTreeMap::new();
+        for file in &manifest.delta_files {
+            let bytes = self.bucket.read_all(&file.key).await?;
+            let Ok(deltas) = file.decode(&bytes) else {
+                self.findings.difference(&file.key, "the delta file that the batch wrote", "other bytes");
+                return Ok(());
+            };
+            for delta in deltas.iter().filter(|delta| delta.key.report == Report::Track) {
+                *listens.entry(delta.key.day).or_default() += delta.figures.listens;
+            }
+        }
+        for day in days {
+            let rows = published.get(day).map_or(0, |digest| digest.rows);
+            let listens = listens.get(day).copied().unwrap_or(0);
+            if listens != rows {
+                let about = format!("track deltas of batch {} of {}", manifest.batch, date_text(*day));
+                self.findings.difference(about, format!("{rows} listens"), format!("{listens}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the file of one object tells.
+#[derive(Debug, Default)]
+struct Account {
+    /// What, expected, found.
+    differences: Vec<(String, String, String)>,
+    /// Its good rows of the verified days.
+    days: BTreeMap<i32, Digest>,
+    rejected: u64,
+    /// It lies under the incoming prefix again.
+    is_left_over: bool,
+}
+
+impl Account {
+    fn differ(&mut self, about: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) {
+        self.differences.push((about.into(), expected.into(), found.into()));
+    }
+}
+
+/// Looks an object up in the places where its batch should and should not have left it, and reads it if it was counted.
+async fn account(
+    bucket: &Bucket,
+    object: &ManifestObject,
+    opened_at: jiff::Timestamp,
+    days: &[i32],
+    is_left: bool,
+) -> Result<Account, AwsError> {
+    let ManifestObject { object, created_at, fate, .. } = object;
+    let mut account = Account::default();
+    match fate {
+        Fate::Archived { to, rows, rejected } => {
+            // One that could not be moved may have been copied; it can be read where it was put all the same.
+            let found = match bucket.find(to).await? {
+                None if is_left => Some(object.clone()),
+                found => found,
+            };
+            let Some(archived) = found else {
+                account.differ(to, "an archived file", "none");
+                return Ok(account);
+            };
+            match read_archived(bucket, &archived, &object.key, opened_at, days, &mut account).await {
+                Ok(found) if (found, account.rejected) == (*rows, *rejected) => {}
+                Ok(found) => {
+                    let rejected_now = account.rejected;
+                    account.differ(
+                        to,
+                        format!("{rows} rows, {rejected} rejected"),
+                        format!("{found} rows, {rejected_now} rejected"),
+                    );
+                }
+                Err(ReadError::Bad(bad)) => {
+                    account.differ(to, format!("{rows} rows, {rejected} rejected"), bad.to_string())
+                }
+                Err(ReadError::Body(error)) => return Err(error),
+            }
+        }
+        Fate::Quarantined { .. } if is_left => {}
+        Fate::Quarantined { to, .. } => {
+            let places = [to.clone(), format!("{to}{}", layout::REASON_SUFFIX)];
+            let found = [bucket.find(&places[0]).await?, bucket.find(&places[1]).await?].map(|found| found.is_some());
+            // Both are gone where it came back, or has expired; one of them alone is a loss.
+            if found[0] != found[1] {
+                let missing = if found[0] { &places[1] } else { &places[0] };
+                account.differ(missing, "a quarantined file with its reason", "none");
+            }
+        }
+        Fate::Gone => return Ok(account),
+    }
+    if !is_left && let Some(since) = bucket.lies_there_since(object).await? {
+        account.is_left_over = since.as_second() > created_at.unwrap_or(opened_at).as_second();
+        if !account.is_left_over {
+            account.differ(&object.key, "one place for it", "it still lies there, though it was put away");
+        }
+    }
+    Ok(account)
+}
+
+/// Reads and cleanses an archived file as its batch did. How many rows it has.
+async fn read_archived(
+    bucket: &Bucket,
+    archived: &ObjectId,
+    source_key: &str,
+    opened_at: jiff::Timestamp,
+    days: &[i32],
+    account: &mut Account,
+) -> Result<u64, ReadError> {
+    // It passed its batch's limit, whatever that was.
+    let mut file = ListeningFile::open(bucket.read(archived), u64::MAX, opened_at).await?;
+    let mut rows = 0;
+    while let Some(line) = file.next().await? {
+        rows += 1;
+        match line.row {
+            Ok(row) if days.contains(&day_of(row.listen_time)) => {
+                let digest = account.days.entry(day_of(row.listen_time)).or_default();
+                digest.add(row.user_id, row.track_id, row.listen_time, source_key);
+            }
+            Ok(_) => {}
+            Err(_) => account.rejected += 1,
+        }
+    }
+    Ok(rows)
+}
+
+/// How many rejected rows a list of them tells of: each has a line, and of those of a file that are too many for that, one line tells the
+/// number. None when it is not there.
+async fn listed_in(bucket: &Bucket, key: &str) -> Result<u64, AwsError> {
+    let Some(object) = bucket.find(key).await? else { return Ok(0) };
+    let mut lines = BufReader::new(bucket.read(&object)).take(u64::MAX);
+    let (mut listed, mut line) = (0_u64, Vec::new());
+    loop {
+        line.clear();
+        lines.set_limit(MAX_LISTED_LINE_BYTES);
+        match lines.read_until(b'\n', &mut line).await {
+            Ok(0) => return Ok(listed),
+            Ok(_) => listed = listed.saturating_add(rows_of_line(&line)),
+            Err(error) => match ReadError::from(error) {
+                ReadError::Body(error) => return Err(error),
+                // Bytes that are not decompressed have nothing bad in them.
+                ReadError::Bad(_) => return Ok(listed),
+            },
+        }
+    }
+}
+
+/// Longest line of a list of rejected rows: far above a key and the fields that are shown, whatever is escaped in them.
+const MAX_LISTED_LINE_BYTES: u64 = 1 << 20;
+
+/// The rejected rows that a line tells of; none when it is not one of those that batches write.
+fn rows_of_line(line: &[u8]) -> u64 {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        line: Option<u64>,
+        unlisted: Option<u64>,
+    }
+    match serde_json::from_slice(line) {
+        Ok(Line { unlisted: Some(rows), .. }) => rows,
+        Ok(Line { line: Some(_), .. }) => 1,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_of_one_row_or_of_many() {
+        let row = r#"{"fields":["\"unlisted\":7"],"line":3,"object":"a","reason":"x","version":{"etag":"e"}}"#;
+        let rest = r#"{"object":"a","reasons":{"width":5,"user_id":2},"unlisted":7,"version":{"etag":"e"}}"#;
+        assert_eq!([row, rest, "", "x"].map(|line| rows_of_line(line.as_bytes())), [1, 7, 0, 0]);
+    }
+}

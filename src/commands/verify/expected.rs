@@ -1,0 +1,152 @@
+//! What the curated rows of a day add up to: a plain fold, which shares nothing with the batch's but the figures it gives.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::compute::columnar::CuratedRow;
+use crate::reports::distinct::Member;
+use crate::reports::figures::{Figures, Key, LIST_SEPARATOR, Report, UNKNOWN};
+use crate::reports::item::Visible;
+
+use super::hash;
+
+/// Shares that a day is split into at the most.
+const MAX_SHARES: u64 = 1 << 20;
+
+/// Which items are folded at a time.
+#[derive(Debug, Clone)]
+pub(super) enum Share {
+    /// Those whose hash leaves this remainder.
+    Part { modulus: u64, remainder: u64 },
+    /// These.
+    Only(HashSet<Key>),
+}
+
+impl Share {
+    pub(super) fn has(&self, report: Report, id: &str, day: i32) -> bool {
+        match self {
+            Share::Part { modulus: 1, .. } => true,
+            Share::Part { modulus, remainder } => hash(id) % modulus == *remainder,
+            Share::Only(keys) => keys.contains(&Key { report, id: id.to_owned(), day }),
+        }
+    }
+
+    /// Becomes half of itself, and gives the other half.
+    pub(super) fn split(&mut self) -> Option<Share> {
+        match self {
+            // Ids that are still together then are one and the same.
+            Share::Part { modulus: MAX_SHARES.., .. } | Share::Only(_) => None,
+            Share::Part { modulus, remainder } => {
+                *modulus *= 2;
+                Some(Share::Part { modulus: *modulus, remainder: *remainder + *modulus / 2 })
+            }
+        }
+    }
+}
+
+/// What the curated rows of a day add up to.
+#[derive(Debug, Default)]
+pub(super) struct Expected {
+    pub(super) tracks: HashMap<String, ExpectedTrack>,
+    genres: HashMap<String, Figures>,
+    listeners: HashMap<i64, Figures>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct ExpectedTrack {
+    pub(super) figures: Figures,
+    /// Genres that it must be listed under, and was not seen under yet.
+    pub(super) genres: BTreeSet<String>,
+    /// How many there were. With more than an item keeps, which of them it has depends on the order of batches.
+    pub(super) all_genres: usize,
+    /// Its item was seen.
+    seen: bool,
+}
+
+impl Expected {
+    pub(super) fn len(&self) -> usize {
+        self.tracks.len() + self.genres.len() + self.listeners.len()
+    }
+
+    pub(super) fn add(&mut self, row: &CuratedRow<'_>, share: &Share, day: i32) {
+        let listening_ms = u64::from(row.duration_ms.unwrap_or(0).unsigned_abs());
+        let genres = || row.track_genre.unwrap_or(UNKNOWN).split(LIST_SEPARATOR);
+        let count = |figures: &mut Figures, member| {
+            figures.listens += 1;
+            figures.listening_ms += listening_ms;
+            figures.distinct.insert(member);
+        };
+        let (user, track) = (Member::of_user(row.user_id), Member::of_track(row.track_id));
+        if share.has(Report::Track, row.track_id, day) {
+            let expected = match self.tracks.get_mut(row.track_id) {
+                Some(expected) => expected,
+                None => self.tracks.entry(row.track_id.to_owned()).or_default(),
+            };
+            count(&mut expected.figures, user);
+            for genre in genres().filter(|genre| !expected.genres.contains(*genre)).collect::<Vec<_>>() {
+                expected.genres.insert(genre.to_owned());
+            }
+            expected.all_genres = expected.genres.len();
+        }
+        for genre in genres().filter(|genre| share.has(Report::Genre, genre, day)) {
+            let figures = match self.genres.get_mut(genre) {
+                Some(figures) => figures,
+                None => self.genres.entry(genre.to_owned()).or_default(),
+            };
+            count(figures, user);
+        }
+        if share.has(Report::Listener, &row.user_id.to_string(), day) {
+            count(self.listeners.entry(row.user_id).or_default(), track);
+        }
+    }
+
+    pub(super) fn keep(&mut self, share: &Share, day: i32) {
+        self.tracks.retain(|id, _| share.has(Report::Track, id, day));
+        self.genres.retain(|id, _| share.has(Report::Genre, id, day));
+        self.listeners.retain(|id, _| share.has(Report::Listener, &id.to_string(), day));
+    }
+
+    /// What an item must show, once: it counts as seen afterwards.
+    pub(super) fn see(&mut self, key: &Key) -> Option<Visible> {
+        let figures = match key.report {
+            Report::Track => {
+                let expected = self.tracks.get_mut(&key.id).filter(|expected| !expected.seen)?;
+                expected.seen = true;
+                return Some(Visible::of(key.report, &expected.figures));
+            }
+            Report::Genre => self.genres.remove(&key.id)?,
+            Report::Listener => self.listeners.remove(&key.id.parse().ok()?)?,
+        };
+        Some(Visible::of(key.report, &figures))
+    }
+
+    /// What of a report was not seen.
+    pub(super) fn unseen(&self, report: Report, day: i32) -> Vec<Key> {
+        let ids: Vec<String> = match report {
+            Report::Track => self.tracks.iter().filter(|(_, track)| !track.seen).map(|(id, _)| id.clone()).collect(),
+            Report::Genre => self.genres.keys().cloned().collect(),
+            Report::Listener => self.listeners.keys().map(ToString::to_string).collect(),
+        };
+        ids.into_iter().map(|id| Key { report, id, day }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_that_are_split_have_every_item_once() {
+        let mut shares = vec![Share::Part { modulus: 1, remainder: 0 }];
+        for _ in 0..4 {
+            let halves: Vec<_> = shares.iter_mut().filter_map(Share::split).collect();
+            shares.extend(halves);
+        }
+        assert_eq!(shares.len(), 16);
+        for id in 0..1000 {
+            let has = |share: &&Share| share.has(Report::Track, &id.to_string(), 7);
+            assert_eq!(shares.iter().filter(has).count(), 1, "{id}");
+        }
+        let mut smallest = Share::Part { modulus: MAX_SHARES, remainder: 5 };
+        assert!(smallest.split().is_none());
+    }
+}

@@ -1,0 +1,182 @@
+//! The report tables, held against what the curated rows of a day add up to.
+
+use std::collections::{BTreeSet, HashSet};
+use std::pin::pin;
+
+use futures::StreamExt;
+
+use crate::aws::item::Item;
+use crate::calendar::date_text;
+use crate::protocol::BatchNumber;
+use crate::reports::figures::{Key, MAX_GENRES, Report};
+use crate::reports::item::{Visible, applied_of, is_empty, parse_key};
+use crate::reports::store::READ_ITEMS;
+
+use super::expected::{Expected, Share};
+use super::{Auditor, VerifyError};
+
+/// Holds the items and listings of a day against what its curated rows add up to.
+pub(super) struct Comparison<'a> {
+    pub(super) auditor: &'a mut Auditor,
+    pub(super) day: i32,
+    pub(super) through: BatchNumber,
+    pub(super) share: Share,
+    pub(super) expected: Expected,
+    /// Items that the index does not show as expected, with what was expected.
+    pub(super) suspects: Vec<(Key, Option<Visible>)>,
+    /// Items that changed meanwhile.
+    pub(super) changing: &'a mut HashSet<Key>,
+}
+
+/// A listing that is not as expected.
+struct SuspectListing {
+    genre: String,
+    track: Key,
+    expected: Option<Visible>,
+    found: Option<Visible>,
+}
+
+impl Comparison<'_> {
+    pub(super) async fn run(mut self) -> Result<(), VerifyError> {
+        let mut genres: BTreeSet<String> =
+            self.expected.tracks.values().flat_map(|track| track.genres.iter().cloned()).collect();
+        match self.share.clone() {
+            Share::Only(keys) => {
+                for key in keys {
+                    let expected = self.expected.see(&key);
+                    self.suspect(key, expected).await?;
+                }
+            }
+            Share::Part { .. } => {
+                for report in Report::ALL {
+                    self.compare_items(report, &mut genres).await?;
+                }
+            }
+        }
+        self.look_again().await?;
+        self.compare_listings(&genres).await
+    }
+
+    async fn compare_items(&mut self, report: Report, genres: &mut BTreeSet<String>) -> Result<(), VerifyError> {
+        let reports = self.auditor.reports.clone();
+        let mut items = pin!(reports.day(report, self.day));
+        while let Some(item) = items.next().await.transpose()? {
+            let Some(key) = parse_key(report, &item).filter(|key| self.share.has(report, &key.id, key.day)) else {
+                continue;
+            };
+            if report == Report::Genre {
+                genres.insert(key.id.clone());
+            }
+            let expected = self.expected.see(&key);
+            if expected.is_some() && Visible::read(report, &item) == expected {
+                self.auditor.findings.items += 1;
+            } else {
+                self.suspect(key, expected).await?;
+            }
+        }
+        for key in self.expected.unseen(report, self.day) {
+            let expected = self.expected.see(&key);
+            self.suspect(key, expected).await?;
+        }
+        Ok(())
+    }
+
+    async fn suspect(&mut self, key: Key, expected: Option<Visible>) -> Result<(), VerifyError> {
+        self.suspects.push((key, expected));
+        if self.suspects.len() >= READ_ITEMS { self.look_again().await } else { Ok(()) }
+    }
+
+    /// Judges suspects by the table itself: an index lags behind.
+    async fn look_again(&mut self) -> Result<(), VerifyError> {
+        let suspects = std::mem::take(&mut self.suspects);
+        let items = self.auditor.reports.read(&suspects.iter().map(|(key, _)| key).collect::<Vec<_>>()).await?;
+        for (key, expected) in &suspects {
+            let item = items.get(key).filter(|item| !is_empty(item));
+            let found = item.and_then(|item| Visible::read(key.report, item));
+            if item.is_some() == expected.is_some() && found == *expected {
+                self.auditor.findings.items += u64::from(item.is_some());
+            } else if self.has_changed(item) {
+                self.changing.insert(key.clone());
+            } else {
+                let about =
+                    format!("{} of {} in {}", key.id, date_text(key.day), self.auditor.reports.table(key.report));
+                let found = match item {
+                    Some(_) => {
+                        found.map_or("an item that is not what this program writes".to_owned(), |it| it.to_string())
+                    }
+                    None => "no item".to_owned(),
+                };
+                self.auditor.findings.difference(about, shown(*expected, "no item"), found);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an item has a batch in it that was not finished when the curated files were listed.
+    fn has_changed(&self, item: Option<&Item>) -> bool {
+        item.and_then(applied_of).is_some_and(|applied| applied.newest() > self.through)
+    }
+
+    async fn compare_listings(&mut self, genres: &BTreeSet<String>) -> Result<(), VerifyError> {
+        let reports = self.auditor.reports.clone();
+        let mut suspects = Vec::new();
+        for genre in genres {
+            let mut listings = pin!(reports.listings(genre, self.day));
+            while let Some(item) = listings.next().await.transpose()? {
+                let Some(key) =
+                    parse_key(Report::Track, &item).filter(|key| self.share.has(key.report, &key.id, key.day))
+                else {
+                    continue;
+                };
+                let expected = self.expected.tracks.get_mut(&key.id);
+                let expected = expected.and_then(|track| track.genres.remove(genre).then_some(track));
+                let expected = expected.map(|track| Visible::of(Report::Track, &track.figures));
+                if expected.is_none() && is_empty(&item) {
+                    continue;
+                }
+                let found = Visible::read(Report::Track, &item);
+                if expected.is_some() && expected == found {
+                    self.auditor.findings.listings += 1;
+                } else {
+                    suspects.push(SuspectListing { genre: genre.clone(), track: key, expected, found });
+                }
+            }
+            self.judge_listings(&mut suspects).await?;
+        }
+        for (id, track) in self.expected.tracks.iter().filter(|(_, track)| track.all_genres <= MAX_GENRES) {
+            let key = Key { report: Report::Track, id: id.clone(), day: self.day };
+            let expected = Some(Visible::of(Report::Track, &track.figures));
+            suspects.extend(track.genres.iter().map(|genre| SuspectListing {
+                genre: genre.clone(),
+                track: key.clone(),
+                expected,
+                found: None,
+            }));
+        }
+        self.judge_listings(&mut suspects).await
+    }
+
+    async fn judge_listings(&mut self, suspects: &mut Vec<SuspectListing>) -> Result<(), VerifyError> {
+        let suspects = std::mem::take(suspects);
+        for group in suspects.chunks(READ_ITEMS) {
+            // A track may be suspected under several genres, and a read takes each key once.
+            let keys: HashSet<&Key> = group.iter().map(|suspect| &suspect.track).collect();
+            let items = self.auditor.reports.read(&keys.into_iter().collect::<Vec<_>>()).await?;
+            for SuspectListing { genre, track, expected, found } in group {
+                if self.has_changed(items.get(track)) {
+                    self.changing.insert(track.clone());
+                    continue;
+                }
+                let (table, date) = (self.auditor.reports.listings_table(), date_text(track.day));
+                let about = format!("{} under {genre} of {date} in {table}", track.id);
+                let (expected, found) = (shown(*expected, "no listing"), shown(*found, "no listing"));
+                self.auditor.findings.difference(about, expected, found);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shown(visible: Option<Visible>, none: &str) -> String {
+    visible.map_or(none.to_owned(), |visible| visible.to_string())
+}

@@ -1,0 +1,3 @@
+//! Formats: from bytes to fields and back, without a word of what the fields mean.
+
+pub mod csv;

@@ -1,0 +1,4 @@
+//! From messages to windows of objects.
+
+pub mod notification;
+pub mod window;

@@ -1,0 +1,179 @@
+//! Tasks: whatever runs beside the main task, each under a name, and one rule for them all: dead means dead.
+//!
+//! A consumer that lost one of its tasks would look alive and do half of its work. So a panic anywhere ends the
+//! process, after it has said in which task and where ([`end_on_panic`]), and so does a task that ends though it should
+//! not ([`spawn_until`], [`end`]). Whoever started the process starts it again, and the protocol makes that safe. Only
+//! computations are contained ([`contain`]): what they work on is input, and whoever asked for it is told.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::Level;
+
+use crate::process::log;
+
+/// Longest wait for standard error to take what was said before the process ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+tokio::task_local! {
+    /// The name of the task that runs.
+    static NAME: &'static str;
+}
+
+thread_local! {
+    /// Whether a computation runs whose panic is contained.
+    static IS_CONTAINED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Starts a task under a name.
+pub fn spawn<F>(name: &'static str, task: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    tokio::spawn(NAME.scope(name, task))
+}
+
+/// Starts a task that has to run until `stop`: should it end before, the process does.
+pub fn spawn_until<F>(stop: &CancellationToken, name: &'static str, task: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let stop = stop.clone();
+    spawn(name, async move {
+        task.await;
+        if !stop.is_cancelled() {
+            end(&format!("the task \"{name}\" ended before its time"));
+        }
+    })
+}
+
+/// Carries out a computation; `None` when it panics, which is said and ends nothing else.
+pub fn contain<T>(compute: impl FnOnce() -> T) -> Option<T> {
+    let outer = IS_CONTAINED.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(compute));
+    IS_CONTAINED.set(outer);
+    result.ok()
+}
+
+/// Has every panic from now on end the process with SIGABRT, unless it is contained.
+pub fn end_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let is_contained = IS_CONTAINED.try_with(Cell::get).unwrap_or(false);
+        let task = NAME.try_with(|name| (*name).to_owned()).unwrap_or_else(|_| {
+            let of_thread = if is_contained { "computation" } else { "unnamed" };
+            std::thread::current().name().unwrap_or(of_thread).to_owned()
+        });
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or("no message");
+        let text = format!("the task \"{task}\" crashed at {place}: {message}");
+        if is_contained {
+            say(&text);
+        } else {
+            end(&text);
+        }
+    }));
+}
+
+/// Ends the process, after saying why. Waits a little for standard error, and not for ever: nobody may be reading it.
+pub fn end(reason: &str) -> ! {
+    // First what waits before it, so that there is a place for this.
+    log::flush(LAST_WORDS);
+    say(&format!("{reason}; this is a fault of this program, which ends here"));
+    log::flush(LAST_WORDS);
+    std::process::abort()
+}
+
+fn say(text: &str) {
+    // No subscriber: before logging starts, in commands, and in a panic within the subscriber itself.
+    if tracing::enabled!(Level::ERROR) {
+        tracing::error!("{text}");
+    } else {
+        log::line(&format!("music-streams: {text}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Output};
+
+    /// The test of that name, in a process of its own.
+    fn ends(test: &str) -> Output {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", &format!("tasks::tests::{test}"), "--ignored", "--nocapture", "--test-threads=1"]);
+        command.output().unwrap()
+    }
+
+    async fn for_ever() {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "ends its process; `a_panic_in_a_task_ends_the_process` runs it in another"]
+    async fn panics_in_a_task() {
+        end_on_panic();
+        drop(spawn("sweep", async { panic!("no way out") }));
+        for_ever().await;
+    }
+
+    #[tokio::test]
+    #[ignore = "ends its process; `a_panic_in_a_task_ends_the_process` runs it in another"]
+    async fn panics_on_the_main_task() {
+        end_on_panic();
+        panic!("no way out");
+    }
+
+    #[test]
+    fn a_panic_in_a_task_ends_the_process() {
+        for (test, task) in
+            [("panics_in_a_task", "\"sweep\""), ("panics_on_the_main_task", "tests::panics_on_the_main_task\"")]
+        {
+            let ended = ends(test);
+            assert_eq!(ended.status.signal(), Some(6), "{test}: {}", ended.status);
+            let said = String::from_utf8(ended.stderr).unwrap();
+            assert!(said.contains(&format!("{task} crashed at src/tasks.rs:")), "{said}");
+            assert!(said.contains(": no way out; this is a fault"), "{said}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "ends its process; `a_task_that_ends_before_its_time_ends_the_process` runs it in another"]
+    async fn ends_before_its_time() {
+        let stop = CancellationToken::new();
+        drop(spawn_until(&stop, "receiver", async {}));
+        for_ever().await;
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_before_its_time_ends_the_process() {
+        let ended = ends("ends_before_its_time");
+        assert_eq!(ended.status.signal(), Some(6));
+        assert!(String::from_utf8(ended.stderr).unwrap().contains("the task \"receiver\" ended before its time"));
+        let stop = CancellationToken::new();
+        stop.cancel();
+        spawn_until(&stop, "receiver", async {}).await.unwrap();
+    }
+
+    #[test]
+    #[ignore = "sets the process's panic hook; `a_contained_panic_is_said_and_ends_nothing` runs it in another"]
+    fn contains_a_panic() {
+        end_on_panic();
+        assert_eq!(contain(|| -> u8 { panic!("bad input") }), None);
+        assert_eq!(contain(|| 7), Some(7));
+        log::flush(Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_contained_panic_is_said_and_ends_nothing() {
+        let ended = ends("contains_a_panic");
+        assert!(ended.status.success(), "{}", ended.status);
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert!(said.contains("bad input") && !said.contains("ends here"), "{said}");
+        // What runs after it is not contained any more.
+        assert!(!IS_CONTAINED.get());
+    }
+}

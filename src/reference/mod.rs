@@ -1,0 +1,3 @@
+//! Reference data: what is known of tracks and listeners.
+
+pub mod catalogue;

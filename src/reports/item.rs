@@ -1,0 +1,345 @@
+//! The report tables: what an item looks like, and how it becomes another.
+//!
+//! Pure, and the only module that makes and reads report items. The attributes that people read stand beside those that
+//! the protocol needs: the sketch of the distinct count, the version, and the batches in it ([`Applied`]).
+//!
+//! Beside a track's item stands one listing per genre ([`LISTINGS_TABLE`]): a copy of its figures under `genre#date`, kept
+//! because a DynamoDB index lists an item only once and a track may have several genres. A listing carries its item's
+//! version and is never replaced by an older one.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use crate::aws::item::{Item, number, text, text_of};
+use crate::calendar::date_text;
+use crate::protocol::{Applied, BatchNumber};
+use crate::reports::distinct::Distinct;
+use crate::reports::figures::{self, Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
+
+/// The table of listings, without the prefix.
+pub const LISTINGS_TABLE: &str = "genre_track_listings";
+
+/// Index of every table by `total_listens`.
+pub const BY_LISTENS: &str = "by_listens";
+
+/// A day's tracks and listeners are spread over so many index partitions, each of which takes some 1,000 writes a second:
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html>.
+pub const DATE_SHARDS: u32 = 8;
+
+/// A report item as it is stored.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stored {
+    /// Its figures.
+    pub figures: Figures,
+    /// Its names.
+    pub attributes: Attributes,
+    /// The batches in it.
+    pub applied: Applied,
+    /// Counts the writes; 0 where there is no item.
+    pub version: u64,
+}
+
+impl Stored {
+    /// The item after a delta, or `None` when it has it already. `through` is the registry's watermark.
+    #[must_use]
+    pub fn with(&self, delta: &Delta, batch: BatchNumber, through: BatchNumber) -> Option<Self> {
+        if self.applied.contains(batch) {
+            return None;
+        }
+        let mut next = self.clone();
+        next.figures.merge(&delta.figures);
+        if self.applied.is_newest(batch) {
+            next.attributes.update(delta.attributes.clone());
+        } else {
+            next.attributes.complete(delta.attributes.clone());
+        }
+        next.applied = self.applied.with(batch, through);
+        next.version += 1;
+        Some(next)
+    }
+
+    /// The item with these figures instead; or `None` when it has a batch in it that they do not have, and that would be lost. No
+    /// straggler can add one of their batches again, and the version is beyond every one that the item and its listings had.
+    #[must_use]
+    pub fn replaced(&self, figures: Figures, attributes: Attributes, of: Replacement) -> Option<Self> {
+        if self.applied.newest() > of.through {
+            return None;
+        }
+        let applied = Applied { through: of.last, listed: BTreeSet::new() };
+        Some(Stored { figures, attributes, applied, version: of.now_ms.max(self.version + 1) })
+    }
+
+    /// Its listing under a genre that it does not have any more: no listens.
+    pub fn emptied(&self) -> Self {
+        Stored { figures: Figures::default(), ..self.clone() }
+    }
+}
+
+/// What the figures are made of that replace those of items.
+#[derive(Debug, Clone, Copy)]
+pub struct Replacement {
+    /// Every batch up to here is finished, and in the figures if it has rows of the day.
+    pub through: BatchNumber,
+    /// The last of those that have rows of the day. Later numbers are known to the ledger alone, and it may forget them.
+    pub last: BatchNumber,
+    /// Milliseconds since the Unix epoch: a version that no item counts up to.
+    pub now_ms: u64,
+}
+
+/// Whether an item or a listing has no listens: what a rebuild has left of one that should not be there. It stays, so that no straggler
+/// brings it back, and nobody is shown it.
+pub fn is_empty(item: &Item) -> bool {
+    number(item, "total_listens") == Some(0)
+}
+
+/// Partition key of listings.
+pub fn genre_date(genre: &str, date: &str) -> String {
+    format!("{genre}#{date}")
+}
+
+/// The shard of an item's day in the index.
+pub fn date_shard(date: &str, shard: u32) -> String {
+    format!("{date}#{shard}")
+}
+
+/// Which shard an id belongs to: FNV-1a, the same on every machine and for ever.
+fn shard_of(id: &str) -> u32 {
+    id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)) % DATE_SHARDS
+}
+
+/// The key of an item.
+pub fn key_item(key: &Key) -> Item {
+    HashMap::from([
+        (key.report.key_attribute().to_owned(), text(&key.id)),
+        ("report_date".to_owned(), text(date_text(key.day))),
+    ])
+}
+
+/// The key that an item of this report has.
+pub fn parse_key(report: Report, item: &Item) -> Option<Key> {
+    let id = item.get(report.key_attribute())?.as_s().ok()?.clone();
+    let day = crate::calendar::parse_date(item.get("report_date")?.as_s().ok()?)?;
+    Some(Key { report, id, day })
+}
+
+/// The attributes that people read.
+fn visible_attributes(key: &Key, stored: &Stored) -> Item {
+    let Stored { figures, attributes, .. } = stored;
+    let Visible { listens, listening_ms, distinct, average_ms } = Visible::of(key.report, figures);
+    let mut item = key_item(key);
+    let mut add = |name: &str, value| item.insert(name.to_owned(), value);
+    add("total_listens", AttributeValue::N(listens.to_string()));
+    add("total_listening_time", AttributeValue::N(figures::seconds_text(listening_ms)));
+    add(key.report.distinct_attribute(), AttributeValue::N(distinct.to_string()));
+    if let Some(average_ms) = average_ms {
+        add("avg_listening_time_per_user", AttributeValue::N(figures::seconds_text(average_ms)));
+    }
+    if let Some(name) = &attributes.track_name {
+        add("track_name", text(name));
+    }
+    if let Some(artists) = &attributes.artists {
+        add("artists", text(artists));
+    }
+    if let Some(country) = &attributes.user_country {
+        add("user_country", text(country));
+    }
+    if key.report == Report::Track {
+        let genres: Vec<&str> = attributes.genres.iter().map(String::as_str).collect();
+        add("track_genre", text(genres.join(&LIST_SEPARATOR.to_string())));
+    }
+    item
+}
+
+/// The whole item: what people read, and what the protocol needs.
+pub fn item_of(key: &Key, stored: &Stored) -> Item {
+    let mut item = visible_attributes(key, stored);
+    let mut add = |name: &str, value| item.insert(name.to_owned(), value);
+    add("sketch", AttributeValue::B(Blob::new(stored.figures.distinct.to_bytes())));
+    add("version", AttributeValue::N(stored.version.to_string()));
+    add("applied_through", AttributeValue::N(stored.applied.through.to_string()));
+    if !stored.applied.listed.is_empty() {
+        add("applied", AttributeValue::Ns(stored.applied.listed.iter().map(ToString::to_string).collect()));
+    }
+    if key.report != Report::Genre {
+        add("date_shard", text(date_shard(&date_text(key.day), shard_of(&key.id))));
+    }
+    item
+}
+
+/// The key of a track's listing under one of its genres.
+pub fn listing_key(key: &Key, genre: &str) -> Item {
+    HashMap::from([
+        ("genre_date".to_owned(), text(genre_date(genre, &date_text(key.day)))),
+        ("track_id".to_owned(), text(&key.id)),
+    ])
+}
+
+/// The place of a listing: its partition and its track.
+pub fn parse_listing_key(item: &Item) -> Option<(String, String)> {
+    Some((text_of(item, "genre_date")?, text_of(item, "track_id")?))
+}
+
+/// A track's listing under one of its genres.
+pub fn listing_of(key: &Key, genre: &str, stored: &Stored) -> Item {
+    let mut item = visible_attributes(key, stored);
+    item.insert("genre_date".to_owned(), text(genre_date(genre, &date_text(key.day))));
+    item.insert("version".to_owned(), AttributeValue::N(stored.version.to_string()));
+    item
+}
+
+/// Reads an item back. The error names what is wrong with it.
+pub fn parse_item(report: Report, item: &Item) -> Result<Stored, String> {
+    let needed = |name: &str| number(item, name).ok_or_else(|| format!("no whole number in {name}"));
+    let optional = |name: &str| text_of(item, name);
+    let listening_ms =
+        seconds(item, "total_listening_time").ok_or("no seconds with at most three places in total_listening_time")?;
+    let sketch = item.get("sketch").and_then(|value| value.as_b().ok()).ok_or("no bytes in sketch")?;
+    let genres = if report == Report::Track { optional("track_genre").unwrap_or_default() } else { String::new() };
+    Ok(Stored {
+        figures: Figures {
+            listens: needed("total_listens")?,
+            listening_ms,
+            distinct: Distinct::from_bytes(sketch.as_ref())?,
+        },
+        attributes: Attributes {
+            track_name: optional("track_name"),
+            artists: optional("artists"),
+            genres: genres.split(LIST_SEPARATOR).filter(|genre| !genre.is_empty()).map(str::to_owned).collect(),
+            user_country: optional("user_country"),
+        },
+        applied: applied_of(item).ok_or("no batch numbers in applied_through or applied")?,
+        version: number(item, "version").filter(|&version| version < u64::MAX).ok_or("no whole number in version")?,
+    })
+}
+
+/// The figures of an item or a listing that people read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Visible {
+    /// Rows counted.
+    pub listens: u64,
+    /// Sum of the tracks' durations, in milliseconds.
+    pub listening_ms: u64,
+    /// Distinct listeners or tracks.
+    pub distinct: u64,
+    /// Milliseconds a listener, where the report has that.
+    pub average_ms: Option<u64>,
+}
+
+impl Visible {
+    /// What is shown of figures.
+    pub fn of(report: Report, figures: &Figures) -> Self {
+        let distinct = figures.distinct.count();
+        let average_ms = (report != Report::Listener).then(|| figures::average_ms(figures.listening_ms, distinct));
+        Visible { listens: figures.listens, listening_ms: figures.listening_ms, distinct, average_ms }
+    }
+
+    /// What an item shows; `None` when it is not what this program writes.
+    pub fn read(report: Report, item: &Item) -> Option<Self> {
+        Some(Visible {
+            listens: number(item, "total_listens")?,
+            listening_ms: seconds(item, "total_listening_time")?,
+            distinct: number(item, report.distinct_attribute())?,
+            average_ms: match report {
+                Report::Listener => None,
+                Report::Track | Report::Genre => Some(seconds(item, "avg_listening_time_per_user")?),
+            },
+        })
+    }
+}
+
+impl fmt::Display for Visible {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = figures::seconds_text(self.listening_ms);
+        write!(f, "{} listens of {time} s, {} distinct", self.listens, self.distinct)?;
+        match self.average_ms {
+            Some(average_ms) => write!(f, ", {} s each", figures::seconds_text(average_ms)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn seconds(item: &Item, name: &str) -> Option<u64> {
+    figures::parse_seconds(item.get(name)?.as_n().ok()?)
+}
+
+/// The batches in an item.
+pub fn applied_of(item: &Item) -> Option<Applied> {
+    let listed = match item.get("applied") {
+        Some(AttributeValue::Ns(numbers)) => {
+            numbers.iter().map(|number| number.parse()).collect::<Result<_, _>>().ok()?
+        }
+        None => BTreeSet::new(),
+        // Taken for none, its batches could be applied again.
+        Some(_) => return None,
+    };
+    Some(Applied { through: number(item, "applied_through")?, listed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reports::distinct::Member;
+    use proptest::prelude::*;
+
+    fn delta(users: &[i64], genres: &[&str], name: &str) -> Delta {
+        let mut figures =
+            Figures { listens: users.len() as u64, listening_ms: 1500 * users.len() as u64, ..Figures::default() };
+        users.iter().for_each(|&user| figures.distinct.insert(Member::of_user(user)));
+        let attributes = Attributes {
+            track_name: Some(name.to_owned()),
+            genres: genres.iter().map(|&genre| genre.to_owned()).collect(),
+            ..Attributes::default()
+        };
+        Delta { key: Key { report: Report::Track, id: "t1".into(), day: 20_000 }, figures, attributes }
+    }
+
+    #[test]
+    fn names_follow_the_newest_batch_and_genres_are_kept() {
+        let first = Stored::default().with(&delta(&[1], &["pop"], "old"), 4, 3).unwrap();
+        let second = first.with(&delta(&[2], &["rock"], "new"), 6, 3).unwrap();
+        let late = second.with(&delta(&[3], &["pop"], "older"), 5, 3).unwrap();
+        assert_eq!(late.attributes.track_name.as_deref(), Some("new"));
+        assert_eq!(late.attributes.genres.iter().collect::<Vec<_>>(), ["pop", "rock"]);
+        assert_eq!((late.figures.listens, late.version), (3, 3));
+        assert_eq!(late.with(&delta(&[3], &["pop"], "older"), 5, 3), None);
+        assert_eq!(late.with(&delta(&[3], &["pop"], "older"), 2, 3), None, "below the watermark");
+    }
+
+    #[test]
+    fn a_replaced_item_takes_later_batches_and_no_earlier_one() {
+        let Delta { figures, attributes, .. } = delta(&[1, 2], &["pop"], "x");
+        let stored = Stored::default().with(&delta(&[1], &["rock"], "old"), 4, 3).unwrap();
+        let of = |through| Replacement { through, last: 6, now_ms: 1000 };
+        assert_eq!(stored.replaced(figures.clone(), attributes.clone(), of(3)), None, "batch 4 would be lost");
+        let replaced = stored.replaced(figures, attributes, of(7)).unwrap();
+        assert_eq!((replaced.figures.listens, replaced.version), (2, 1000));
+        assert_eq!(replaced.attributes.genres.iter().collect::<Vec<_>>(), ["pop"]);
+        assert_eq!(replaced.with(&delta(&[1], &["rock"], "old"), 4, 3), None, "it has that");
+        assert_eq!(replaced.with(&delta(&[3], &["pop"], "x"), 7, 6).unwrap().figures.listens, 3);
+    }
+
+    #[test]
+    fn an_item_of_somebody_else_is_refused_with_the_reason() {
+        let stored = Stored::default().with(&delta(&[1], &["pop"], "x"), 4, 3).unwrap();
+        let good = item_of(&delta(&[], &[], "").key, &stored);
+        for name in ["sketch", "total_listens", "total_listening_time", "version", "applied_through"] {
+            let mut item = good.clone();
+            item.insert(name.to_owned(), text("x"));
+            assert!(parse_item(Report::Track, &item).unwrap_err().contains(name), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn items_survive_the_table(users in prop::collection::vec(1..90_i64, 1..60), batch in 5..9_u64, through in 0..4_u64) {
+            let delta = delta(&users, &["a", "b"], "name");
+            let stored = Stored::default().with(&delta, batch, through).unwrap();
+            let item = item_of(&delta.key, &stored);
+            prop_assert_eq!(parse_key(Report::Track, &item), Some(delta.key.clone()));
+            prop_assert_eq!(parse_item(Report::Track, &item).unwrap(), stored);
+        }
+    }
+}

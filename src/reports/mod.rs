@@ -1,0 +1,6 @@
+//! Reports: figures, the items that hold them, and how they are written.
+
+pub mod distinct;
+pub mod figures;
+pub mod item;
+pub mod store;

@@ -1,0 +1,92 @@
+//! The stages of a batch as they are told: in its summary line, as a metric, and as a trace.
+//!
+//! A batch's trace has a span for all of it and one for each stage. Its context goes into the manifest ([W3C Trace
+//! Context](https://www.w3.org/TR/trace-context/)), so that a consumer that finishes another's batch continues the same trace.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::{Duration, Instant, SystemTime};
+
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{Span, SpanKind, Status, TraceContextExt, Tracer};
+use opentelemetry::{Context, KeyValue, global};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+
+use crate::telemetry::metrics::{label, metrics};
+
+/// The key of the context in what carries it.
+const TRACEPARENT: &str = "traceparent";
+
+/// How long each stage of a batch took.
+pub struct Stages {
+    last: (Instant, SystemTime),
+    ended: Vec<(&'static str, Duration)>,
+    trace: Context,
+}
+
+impl Stages {
+    /// Begins with the first one. `origin` is the [`Stages::traceparent`] of the consumer that began the batch.
+    pub fn begin(name: &'static str, origin: Option<&str>) -> Self {
+        let carrier: HashMap<_, _> =
+            origin.map(|origin| (TRACEPARENT.to_owned(), origin.to_owned())).into_iter().collect();
+        let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier);
+        let tracer = global::tracer("music-streams");
+        let span = tracer.span_builder(name).with_kind(SpanKind::Consumer).start_with_context(&tracer, &parent);
+        Stages { last: (Instant::now(), SystemTime::now()), ended: Vec::new(), trace: parent.with_span(span) }
+    }
+
+    /// Ends a stage; the next one begins.
+    pub fn end(&mut self, stage: &'static str) {
+        let (now, time) = (Instant::now(), SystemTime::now());
+        let duration = now - self.last.0;
+        metrics().stage_duration.record(duration.as_secs_f64(), &label("stage", stage));
+        let tracer = global::tracer("music-streams");
+        let span = tracer.span_builder(stage).with_start_time(self.last.1);
+        span.start_with_context(&tracer, &self.trace).end_with_timestamp(time);
+        self.ended.push((stage, duration));
+        self.last = (now, time);
+    }
+
+    /// Says something about the batch.
+    pub fn note(&self, name: &'static str, value: u64) {
+        self.trace.span().set_attribute(KeyValue::new(name, i64::try_from(value).unwrap_or(i64::MAX)));
+    }
+
+    /// Says that it did not come to its end.
+    pub fn failed(&self, error: &impl fmt::Display) {
+        self.trace.span().set_status(Status::error(error.to_string()));
+    }
+
+    /// What a consumer needs that continues this.
+    pub fn traceparent(&self) -> Option<String> {
+        let mut carrier = HashMap::new();
+        TraceContextPropagator::new().inject_context(&self.trace, &mut carrier);
+        carrier.remove(TRACEPARENT)
+    }
+
+    /// What log lines are written in that belong to this trace; nothing where there is none.
+    pub fn log_span(&self) -> tracing::Span {
+        let span = self.trace.span();
+        let context = span.span_context();
+        if !context.is_sampled() {
+            return tracing::Span::none();
+        }
+        tracing::info_span!("batch", trace_id = %context.trace_id(), span_id = %context.span_id())
+    }
+}
+
+impl Drop for Stages {
+    fn drop(&mut self) {
+        self.trace.span().end();
+    }
+}
+
+impl fmt::Display for Stages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (stage, duration)) in self.ended.iter().enumerate() {
+            let space = if index == 0 { "" } else { " " };
+            write!(f, "{space}{stage} {:.3}", duration.as_secs_f64())?;
+        }
+        Ok(())
+    }
+}
