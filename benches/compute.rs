@@ -14,13 +14,13 @@ use music_streams::compute::aggregate::{DeltaRow, Dictionary, Fold, Names, Rows}
 use music_streams::compute::columnar::{self, ParquetFile};
 use music_streams::input::block::Block;
 use music_streams::input::cleanse::Columns;
-use music_streams::input::file::{Blocks, ListeningFile};
+use music_streams::input::file::{Blocks, InputFile};
 use music_streams::intake::notification;
 use music_streams::intake::window::{Limits, Message, Window};
 use music_streams::object::{ObjectEvent, ObjectId, Version};
 use music_streams::reference::catalogue::Catalogue;
 use music_streams::reports::distinct::{Distinct, Member, Members};
-use music_streams::reports::item::{self, Stored};
+use music_streams::reports::item::{self, ReportItem};
 
 const ROWS: usize = 200_000;
 const TRACKS: usize = 20_000;
@@ -180,7 +180,7 @@ fn parsing(criterion: &mut Criterion) {
     group.bench_function("row by row, as the auditor reads", |bencher| {
         let read = async || {
             let now = jiff::Timestamp::now();
-            let mut file = ListeningFile::open(Cursor::new(plain.as_bytes().to_vec()), u64::MAX, now).await.unwrap();
+            let mut file = InputFile::open(Cursor::new(plain.as_bytes().to_vec()), u64::MAX, now).await.unwrap();
             while let Some(line) = file.next().await.unwrap() {
                 black_box(line.row.is_ok());
             }
@@ -249,8 +249,10 @@ fn encoding(criterion: &mut Criterion) {
 
     // What the upsert does to each item between its read and its write.
     let deltas = columnar::decode_deltas(&bytes).unwrap();
-    let batch_before: Vec<_> =
-        deltas.iter().map(|delta| item::item_of(&delta.key, &Stored::default().with(delta, 1, 0).unwrap())).collect();
+    let batch_before: Vec<_> = deltas
+        .iter()
+        .map(|delta| item::item_of(&delta.key, &ReportItem::default().with(delta, 1, 0).unwrap()))
+        .collect();
     group.bench_function("plan upserts", |bencher| {
         bencher.iter(|| {
             for (delta, item) in deltas.iter().zip(&batch_before) {

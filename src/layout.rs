@@ -98,16 +98,16 @@ pub fn hexadecimal_sha256(bytes: &[u8]) -> String {
 /// Gives the files of one batch their places in the archive or the quarantine: below the batch's own folder under the name
 /// they came with.
 #[derive(Debug)]
-pub struct Places {
+pub struct KeyAllocator {
     date: String,
     batch: BatchNumber,
     taken: HashSet<String>,
 }
 
-impl Places {
-    /// Places for a batch of this date.
+impl KeyAllocator {
+    /// KeyAllocator for a batch of this date.
     pub fn new(date: String, batch: BatchNumber) -> Self {
-        Places { date, batch, taken: HashSet::new() }
+        KeyAllocator { date, batch, taken: HashSet::new() }
     }
 
     /// A place in the archive.
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_file_keeps_its_name() {
-        let mut places = Places::new("2026-01-02".into(), 42);
+        let mut places = KeyAllocator::new("2026-01-02".into(), 42);
         assert_eq!(places.archive("incoming/a/ü b.csv"), "archive/2026-01-02/batch-000000000042/a/ü b.csv");
         assert_eq!(places.archive("incoming/a/ü b.csv"), "archive/2026-01-02/batch-000000000042/a/ü b.csv~2");
         assert_eq!(places.quarantine("incoming/x"), "quarantine/objects/2026-01-02/batch-000000000042/x");
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_file_named_like_a_reason_does_not_meet_one() {
         for names in [["incoming/x", "incoming/x.reason.json"], ["incoming/x.reason.json", "incoming/x"]] {
-            let mut places = Places::new("2026-01-02".into(), 42);
+            let mut places = KeyAllocator::new("2026-01-02".into(), 42);
             let [first, second] = names.map(|name| places.quarantine(name));
             let reasons = [format!("{first}{REASON_SUFFIX}"), format!("{second}{REASON_SUFFIX}")];
             assert!(first != second && !reasons.contains(&first) && !reasons.contains(&second), "{first} {second}");
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_longest_keys_fit_and_stay_apart() {
-        let mut places = Places::new("2026-01-02".into(), u64::MAX);
+        let mut places = KeyAllocator::new("2026-01-02".into(), u64::MAX);
         let (a, b) = (format!("incoming/{}a", "x".repeat(1014)), format!("incoming/{}b", "x".repeat(1014)));
         let (a, b) = (places.quarantine(&a), places.quarantine(&b));
         assert_ne!(a, b);

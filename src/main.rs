@@ -189,14 +189,14 @@ async fn run_consumer(run: &Run) -> Result<(), String> {
     let stopping = Stopping::on_signals(run.settings.shutdown_timeout).map_err(|error| error.to_string())?;
     // Both may ask the machine who and where this is.
     let starting = futures::future::join(Telemetry::start(), clients());
-    let Some((telemetry, clients)) = stopping.stop.run_until_cancelled(starting).await else {
+    let Some((telemetry, clients)) = stopping.shutdown.run_until_cancelled(starting).await else {
         tracing::info!("stopped before it was ready");
         return Ok(());
     };
     let telemetry = telemetry.map_err(|error| format!("telemetry: {error} (check the OTEL_ variables)"))?;
-    let done = pipeline::run(&run.settings, stopping, clients, &telemetry, started).await;
+    let done = service::run(&run.settings, stopping, clients, &telemetry, started).await;
     let done = done.map_err(|error| error.to_string());
-    telemetry.stop().await;
+    telemetry.shutdown().await;
     done
 }
 

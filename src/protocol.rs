@@ -8,7 +8,7 @@
 //!   takes its number, so a number below every listed one will never be applied again.
 //! * The registry is bounded: with [`MAX_UNFINISHED`] batches in it, none is opened until some are finished.
 //! * A claim ties an object to a batch. Which batch has it is decided by a conditional write; what that means for another
-//!   batch that wants it is [`contest`].
+//!   batch that wants it is [`resolve`].
 //! * A report item remembers which batches it has in it: [`Applied`].
 //! * What is refused for good is set aside and holds nothing else: an object by a claim that is nobody's until a later
 //!   time ([`pause_before_retry`]), a committed batch that cannot be carried out by [`State::Aside`].
@@ -226,7 +226,7 @@ impl Registry {
 
 /// What a batch does about an object that another batch has claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Contest {
+pub enum ClaimConflict {
     /// The object is finished: the announcement is a duplicate and can be acknowledged.
     Duplicate,
     /// Another batch is at it: leave it, and look again when the announcement comes back.
@@ -240,12 +240,12 @@ pub enum Contest {
 
 /// Judges a claim held by another batch, by that batch's state: from the registry, or from its record once it has left.
 /// A record outlives every claim, so a batch without either never got as far as leaving one behind.
-pub fn contest(holder: Option<State>) -> Contest {
+pub fn resolve(holder: Option<State>) -> ClaimConflict {
     match holder {
-        Some(State::Done) => Contest::Duplicate,
-        Some(State::Open | State::Committed | State::Aside) => Contest::Leave,
-        Some(State::Lost) => Contest::TakeOver { died: true },
-        Some(State::Abandoned) | None => Contest::TakeOver { died: false },
+        Some(State::Done) => ClaimConflict::Duplicate,
+        Some(State::Open | State::Committed | State::Aside) => ClaimConflict::Leave,
+        Some(State::Lost) => ClaimConflict::TakeOver { died: true },
+        Some(State::Abandoned) | None => ClaimConflict::TakeOver { died: false },
     }
 }
 

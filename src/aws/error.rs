@@ -1,7 +1,7 @@
 //! Errors of AWS.
 //!
 //! Every failed call becomes an [`AwsError`] that names the operation and the resource, says what to do about it, and is of
-//! one of a few kinds. [`Kind::is_passing`] is the one place that says which call is worth repeating by itself.
+//! one of a few kinds. [`Kind::is_transient`] is the one place that says which call is worth repeating by itself.
 
 use std::fmt;
 
@@ -43,7 +43,7 @@ pub enum Kind {
 
 impl Kind {
     /// Whether trying again can help without anybody's help.
-    pub fn is_passing(self) -> bool {
+    pub fn is_transient(self) -> bool {
         match self {
             Kind::Throttled | Kind::Transient | Kind::Unreachable | Kind::NoCredentials => true,
             Kind::Denied
@@ -106,7 +106,7 @@ impl fmt::Display for AwsError {
 }
 
 /// Turns the SDK's error into ours.
-pub fn explain<E>(
+pub fn aws_error<E>(
     operation: &'static str,
     resource: impl Into<String>,
 ) -> impl FnOnce(SdkError<E, HttpResponse>) -> AwsError

@@ -53,7 +53,7 @@ impl Backoff {
 
 /// Tries `call` until it succeeds, fails for good, or `cancel` comes: for what must not be given up, such as a committed
 /// batch. Failures are logged as they grow old, not each.
-pub async fn persist<T>(
+pub async fn retry_until<T>(
     cancel: &CancellationToken,
     mut call: impl AsyncFnMut() -> Result<T, AwsError>,
 ) -> Result<T, AwsError> {
@@ -61,7 +61,7 @@ pub async fn persist<T>(
     let mut failures = 0_u32;
     loop {
         match call().await {
-            Err(error) if error.kind.is_passing() => {
+            Err(error) if error.kind.is_transient() => {
                 failures += 1;
                 if failures.is_power_of_two() {
                     tracing::warn!(failures, "{error}; trying again");

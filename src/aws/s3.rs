@@ -33,9 +33,9 @@ use tokio_util::io::StreamReader;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::aws::error::{AwsError, Kind, explain};
+use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::aws::pace::Pace;
-use crate::aws::retry::{Backoff, persist};
+use crate::aws::retry::{Backoff, retry_until};
 use crate::layout::{ARCHIVE, BATCHES, CURATED, INCOMING, QUARANTINED_OBJECTS, QUARANTINED_ROWS};
 use crate::object::{ObjectEvent, ObjectId, Version};
 use crate::process::tasks;
@@ -145,7 +145,7 @@ impl Bucket {
     /// Deletes an object of our own, if it is there.
     pub async fn delete(&self, key: &str) -> Result<(), AwsError> {
         let delete = self.client.delete_object().bucket(&self.name).key(key).send().await;
-        delete.map(drop).map_err(explain("s3:DeleteObject", self.url(key)))
+        delete.map(drop).map_err(aws_error("s3:DeleteObject", self.url(key)))
     }
 
     /// Whether everything is allowed that a consumer does, as far as that can be tried without leaving a trace; all that is not.
@@ -154,7 +154,7 @@ impl Bucket {
         match self.probe(who).await {
             Ok(()) => {}
             // Where nothing answers, everything else would be tried for nothing, several times over.
-            Err(error) if error.kind.is_passing() => return vec![error],
+            Err(error) if error.kind.is_transient() => return vec![error],
             Err(error) => problems.push(error),
         }
         // An upload that is begun and aborted shows nothing to anybody.
@@ -168,9 +168,9 @@ impl Bucket {
         // There is no such object. A refusal to look or to delete comes first all the same.
         let key = format!("{INCOMING}check-{who}");
         let get = self.client.get_object().bucket(&self.name).key(&key).send().await;
-        problems.extend(get.err().map(explain("s3:GetObject", self.url(&key))).filter(is_denied));
+        problems.extend(get.err().map(aws_error("s3:GetObject", self.url(&key))).filter(is_denied));
         let delete = self.client.delete_object().bucket(&self.name).key(&key).if_match("\"check\"").send().await;
-        problems.extend(delete.err().map(explain("s3:DeleteObject", self.url(&key))).filter(is_denied));
+        problems.extend(delete.err().map(aws_error("s3:DeleteObject", self.url(&key))).filter(is_denied));
         problems.extend(self.default_retention().await);
         problems
     }
@@ -255,7 +255,7 @@ impl Bucket {
                     };
                     self.interrupted(&object.key, interruption)
                 }
-                Err(error) if error.kind.is_passing() => error,
+                Err(error) if error.kind.is_transient() => error,
                 Err(error) => return Err(error),
             };
             failures += 1;
@@ -271,7 +271,7 @@ impl Bucket {
         let mut get = self.client.get_object().bucket(&object.bucket).key(&object.key);
         if let (Version::Id(id), 0, true) = (&object.version, offset, object.key.starts_with(INCOMING)) {
             // A version whose key was deleted can be read all the same, and is not what its owner wants to have read.
-            match get.clone().send().await.map_err(explain("s3:GetObject", self.url(&object.key))) {
+            match get.clone().send().await.map_err(aws_error("s3:GetObject", self.url(&object.key))) {
                 Ok(current) if current.version_id() == Some(id) => return Ok(Some(current)),
                 Err(error) if error.kind == Kind::NotFound => return Err(error),
                 // What is wrong with the current one says nothing about another.
@@ -288,14 +288,14 @@ impl Bucket {
         match get.send().await {
             Ok(output) => Ok(Some(output)),
             Err(error) if offset > 0 && status_of(&error) == Some(RANGE_NOT_SATISFIABLE) => Ok(None),
-            Err(error) => Err(explain("s3:GetObject", self.url(&object.key))(error)),
+            Err(error) => Err(aws_error("s3:GetObject", self.url(&object.key))(error)),
         }
     }
 
     /// Reads an object of our own whole.
     pub async fn read_all(&self, key: &str) -> Result<Vec<u8>, AwsError> {
         let get = self.client.get_object().bucket(&self.name).key(key).send().await;
-        self.collect(key, get.map_err(explain("s3:GetObject", self.url(key)))?.body).await
+        self.collect(key, get.map_err(aws_error("s3:GetObject", self.url(key)))?.body).await
     }
 
     /// Reads the last bytes of an object of our own: so many, or all when it has fewer.
@@ -305,7 +305,7 @@ impl Bucket {
             Ok(output) => self.collect(key, output.body).await,
             // An empty object has no range.
             Err(error) if status_of(&error) == Some(RANGE_NOT_SATISFIABLE) => Ok(Vec::new()),
-            Err(error) => Err(explain("s3:GetObject", self.url(key))(error)),
+            Err(error) => Err(aws_error("s3:GetObject", self.url(key))(error)),
         }
     }
 
@@ -336,7 +336,7 @@ impl Bucket {
         let list = self.client.list_object_versions().bucket(&self.name).prefix(prefix);
         let list = list.encoding_type(EncodingType::Url);
         let list = list.set_key_marker(key_marker).set_version_id_marker(version_id_marker);
-        let output = list.send().await.map_err(explain("s3:ListBucketVersions", &self.name))?;
+        let output = list.send().await.map_err(aws_error("s3:ListBucketVersions", &self.name))?;
         let is_encoded = output.encoding_type.is_some();
         let next = match (output.is_truncated, output.next_key_marker) {
             (Some(true), Some(key)) => Some((decoded(key, is_encoded), output.next_version_id_marker)),
@@ -401,7 +401,7 @@ impl Bucket {
         let list = self.client.list_objects_v2().bucket(&self.name).prefix(prefix).encoding_type(EncodingType::Url);
         let (pages, url) = (narrow(list).into_paginator().send(), self.url(prefix));
         Box::pin(futures::stream::try_unfold((pages, url), async |(mut pages, url)| {
-            let page = pages.try_next().await.map_err(explain("s3:ListBucket", url.clone()))?;
+            let page = pages.try_next().await.map_err(aws_error("s3:ListBucket", url.clone()))?;
             Ok(page.map(|mut page| {
                 let is_encoded = page.encoding_type.is_some();
                 for object in page.contents.iter_mut().flatten() {
@@ -439,7 +439,7 @@ impl Bucket {
             Version::Id(id) => head.version_id(id),
             Version::ETag(etag) => head.if_match(format!("\"{etag}\"")),
         };
-        match head.send().await.map_err(explain("s3:GetObject", self.url(&object.key))) {
+        match head.send().await.map_err(aws_error("s3:GetObject", self.url(&object.key))) {
             Ok(head) => Ok(head.last_modified.and_then(|at| jiff::Timestamp::from_second(at.secs()).ok())),
             Err(error) if matches!(error.kind, Kind::NotFound | Kind::Condition) => Ok(None),
             Err(error) => Err(error),
@@ -457,7 +457,7 @@ impl Bucket {
     /// What S3 says of the current object under a key; `None` when there is none.
     async fn head(&self, key: &str) -> Result<Option<HeadObjectOutput>, AwsError> {
         let head = self.client.head_object().bucket(&self.name).key(key).send().await;
-        match head.map_err(explain("s3:GetObject", self.url(key))) {
+        match head.map_err(aws_error("s3:GetObject", self.url(key))) {
             Ok(head) => Ok(Some(head)),
             Err(error) if error.kind == Kind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -469,13 +469,13 @@ impl Bucket {
     /// Writes an object.
     pub async fn put(&self, key: &str, bytes: Vec<u8>, content_type: &str) -> Result<(), AwsError> {
         let put = self.client.put_object().bucket(&self.name).key(key).content_type(content_type);
-        put.body(ByteStream::from(bytes)).send().await.map(drop).map_err(explain("s3:PutObject", self.url(key)))
+        put.body(ByteStream::from(bytes)).send().await.map(drop).map_err(aws_error("s3:PutObject", self.url(key)))
     }
 
     /// An upload that stays invisible until it is completed. What may pass is tried again until `stop` comes.
-    pub fn upload(&self, key: String, stop: CancellationToken) -> PendingUpload {
+    pub fn upload(&self, key: String, shutdown: CancellationToken) -> PendingUpload {
         let upload = Upload { key, upload_id: String::new(), part_etags: Vec::new() };
-        PendingUpload { bucket: self.clone(), upload, buffer: Vec::new(), stop }
+        PendingUpload { bucket: self.clone(), upload, buffer: Vec::new(), shutdown }
     }
 
     async fn begin_upload(&self, key: &str, description: &Description) -> Result<String, AwsError> {
@@ -483,12 +483,12 @@ impl Bucket {
         let create = self.client.create_multipart_upload().bucket(&self.name).key(key);
         let create = create.set_content_type(content_type).set_content_encoding(content_encoding);
         let output = create.set_metadata(metadata).set_tagging(tags).send().await;
-        Ok(output.map_err(explain("s3:PutObject", self.url(key)))?.upload_id.unwrap_or_default())
+        Ok(output.map_err(aws_error("s3:PutObject", self.url(key)))?.upload_id.unwrap_or_default())
     }
 
     async fn abort_upload(&self, key: &str, upload_id: &str) -> Result<bool, AwsError> {
         let abort = self.client.abort_multipart_upload().bucket(&self.name).key(key).upload_id(upload_id);
-        match abort.send().await.map_err(explain("s3:AbortMultipartUpload", self.url(key))) {
+        match abort.send().await.map_err(aws_error("s3:AbortMultipartUpload", self.url(key))) {
             Ok(_) => Ok(true),
             Err(error) if error.kind == Kind::UploadGone => Ok(false),
             Err(error) => Err(error),
@@ -513,7 +513,7 @@ impl Bucket {
             .multipart_upload(parts)
             .send()
             .await;
-        match complete.map_err(explain("s3:PutObject", self.url(&upload.key))) {
+        match complete.map_err(aws_error("s3:PutObject", self.url(&upload.key))) {
             Ok(_) => {
                 fail::fail_point!("upload completed");
                 Ok(true)
@@ -538,7 +538,7 @@ impl Bucket {
                 .set_upload_id_marker(upload_marker)
                 .send()
                 .await
-                .map_err(explain("s3:ListBucketMultipartUploads", self.url(prefix)))?;
+                .map_err(aws_error("s3:ListBucketMultipartUploads", self.url(prefix)))?;
             let is_encoded = page.encoding_type.is_some();
             let of_ours =
                 page.uploads().iter().filter_map(|upload| named(upload, is_encoded)).filter(|(key, _)| ours(key));
@@ -568,7 +568,7 @@ impl Bucket {
                 return Ok(());
             }
             let output = self.client.delete_objects().bucket(&self.name).delete(delete).send().await;
-            let output = output.map_err(explain("s3:DeleteObject", self.url(prefix)))?;
+            let output = output.map_err(aws_error("s3:DeleteObject", self.url(prefix)))?;
             if let Some(failed) = output.errors().first() {
                 return Err(AwsError {
                     operation: "s3:DeleteObject",
@@ -631,7 +631,7 @@ impl Bucket {
         if let Version::ETag(etag) = &object.version {
             copy = copy.copy_source_if_match(format!("\"{etag}\""));
         }
-        copy.send().await.map(drop).map_err(explain("s3:PutObject", self.url(destination)))
+        copy.send().await.map(drop).map_err(aws_error("s3:PutObject", self.url(destination)))
     }
 
     /// Copies an object in parts, several at a time. An upload to the same place that somebody began is gone on with: nobody else
@@ -663,7 +663,7 @@ impl Bucket {
                 let mut backoff = Backoff::of_one_object();
                 for _ in 1..READ_TRIES {
                     match self.pace.call(copy()).await {
-                        Err(error) if error.kind.is_passing() => backoff.pause_uncancelled().await,
+                        Err(error) if error.kind.is_transient() => backoff.pause_uncancelled().await,
                         copied => return copied.map(|etag| (number, etag)),
                     }
                 }
@@ -700,14 +700,14 @@ impl Bucket {
         if let Version::ETag(etag) = &object.version {
             copy = copy.copy_source_if_match(format!("\"{etag}\""));
         }
-        let part = copy.send().await.map_err(explain("s3:PutObject", self.url(destination)))?;
+        let part = copy.send().await.map_err(aws_error("s3:PutObject", self.url(destination)))?;
         Ok(part.copy_part_result.and_then(|result| result.e_tag).unwrap_or_default())
     }
 
     /// The upload to a place of ours that somebody began and did not complete.
     async fn begun_copy(&self, key: &str) -> Result<Option<String>, AwsError> {
         let list = self.client.list_multipart_uploads().bucket(&self.name).prefix(key).encoding_type(EncodingType::Url);
-        let page = list.send().await.map_err(explain("s3:ListBucketMultipartUploads", self.url(key)))?;
+        let page = list.send().await.map_err(aws_error("s3:ListBucketMultipartUploads", self.url(key)))?;
         let is_encoded = page.encoding_type.is_some();
         let uploads = page.uploads().iter().filter_map(|upload| named(upload, is_encoded));
         Ok(uploads.filter(|(found, _)| found == key).map(|(_, upload_id)| upload_id).next_back())
@@ -717,7 +717,7 @@ impl Bucket {
     async fn parts_of(&self, key: &str, upload_id: &str) -> Result<BTreeMap<u64, String>, AwsError> {
         let list = self.client.list_parts().bucket(&self.name).key(key).upload_id(upload_id);
         let parts = list.into_paginator().items().send().try_collect().await;
-        match parts.map_err(explain("s3:ListMultipartUploadParts", self.url(key))) {
+        match parts.map_err(aws_error("s3:ListMultipartUploadParts", self.url(key))) {
             Ok(parts) => {
                 let part = |part: aws_sdk_s3::types::Part| Some((u64::try_from(part.part_number?).ok()?, part.e_tag?));
                 Ok(parts.into_iter().filter_map(part).collect())
@@ -736,8 +736,8 @@ impl Bucket {
             Version::Id(id) => (head, tagging) = (head.version_id(id), tagging.version_id(id)),
             Version::ETag(etag) => head = head.if_match(format!("\"{etag}\"")),
         }
-        let head = head.send().await.map_err(explain("s3:GetObject", self.url(&object.key)))?;
-        let tagging = tagging.send().await.map_err(explain("s3:GetObjectTagging", self.url(&object.key)))?;
+        let head = head.send().await.map_err(aws_error("s3:GetObject", self.url(&object.key)))?;
+        let tagging = tagging.send().await.map_err(aws_error("s3:GetObjectTagging", self.url(&object.key)))?;
         let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
         let tag = |tag: &aws_sdk_s3::types::Tag| format!("{}={}", encoded(tag.key()), encoded(tag.value()));
         let tags = tagging.tag_set().iter().map(tag).collect::<Vec<_>>().join("&");
@@ -758,7 +758,7 @@ impl Bucket {
     async fn delete_as_known(&self, object: &ObjectId) -> Result<(), AwsError> {
         let delete = || self.client.delete_object().bucket(&object.bucket).key(&object.key);
         let send = async |delete: DeleteObjectFluentBuilder| {
-            match delete.send().await.map_err(explain("s3:DeleteObject", self.url(&object.key))) {
+            match delete.send().await.map_err(aws_error("s3:DeleteObject", self.url(&object.key))) {
                 Ok(_) => Ok(()),
                 // Gone already, or replaced: nothing of ours is there.
                 Err(error) if matches!(error.kind, Kind::NotFound | Kind::Condition) => Ok(()),
@@ -782,7 +782,7 @@ impl Bucket {
             }
         }
         let head = self.client.head_object().bucket(&object.bucket).key(&object.key).if_match(&etag).send().await;
-        match head.map_err(explain("s3:GetObject", self.url(&object.key))) {
+        match head.map_err(aws_error("s3:GetObject", self.url(&object.key))) {
             Ok(_) => send(delete()).await,
             Err(error) if matches!(error.kind, Kind::NotFound | Kind::Condition) => Ok(()),
             Err(error) => Err(error),
@@ -851,7 +851,7 @@ pub struct PendingUpload {
     bucket: Bucket,
     upload: Upload,
     buffer: Vec<u8>,
-    stop: CancellationToken,
+    shutdown: CancellationToken,
 }
 
 impl PendingUpload {
@@ -875,17 +875,18 @@ impl PendingUpload {
     }
 
     async fn send_part(&mut self) -> Result<(), AwsError> {
-        let (bucket, key, stop) = (&self.bucket, &self.upload.key, &self.stop);
+        let (bucket, key, shutdown) = (&self.bucket, &self.upload.key, &self.shutdown);
         if self.upload.upload_id.is_empty() {
             let description = Description::default();
-            self.upload.upload_id = persist(stop, async || bucket.begin_upload(key, &description).await).await?;
+            self.upload.upload_id =
+                retry_until(shutdown, async || bucket.begin_upload(key, &description).await).await?;
         }
         let (upload_id, number) = (&self.upload.upload_id, self.upload.part_etags.len() as i32 + 1);
         let bytes = bytes::Bytes::from(std::mem::take(&mut self.buffer));
-        let etag = persist(stop, async || {
+        let etag = retry_until(shutdown, async || {
             let part = bucket.client.upload_part().bucket(&bucket.name).key(key).upload_id(upload_id);
             let part = part.part_number(number).body(ByteStream::from(bytes.clone())).send().await;
-            Ok(part.map_err(explain("s3:PutObject", bucket.url(key)))?.e_tag.unwrap_or_default())
+            Ok(part.map_err(aws_error("s3:PutObject", bucket.url(key)))?.e_tag.unwrap_or_default())
         });
         self.upload.part_etags.push(etag.await?);
         Ok(())

@@ -17,7 +17,7 @@ use opentelemetry::KeyValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::aws::error::{AwsError, Kind, explain};
+use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::process::tasks;
 use crate::telemetry::metrics::metrics;
 
@@ -101,13 +101,13 @@ impl Queue {
             .attribute_names(QueueAttributeName::QueueArn)
             .send()
             .await
-            .map_err(explain("sqs:GetQueueAttributes", &self.url))?;
+            .map_err(aws_error("sqs:GetQueueAttributes", &self.url))?;
         Ok(())
     }
 
     async fn attributes(&self) -> Result<HashMap<QueueAttributeName, String>, AwsError> {
         let get = self.client.get_queue_attributes().queue_url(&self.url).attribute_names(QueueAttributeName::All);
-        let output = get.send().await.map_err(explain("sqs:GetQueueAttributes", &self.url))?;
+        let output = get.send().await.map_err(aws_error("sqs:GetQueueAttributes", &self.url))?;
         Ok(output.attributes.unwrap_or_default())
     }
 
@@ -134,7 +134,7 @@ impl Queue {
         let mut parts = arn.rsplit(':');
         let (name, account) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let get = self.client.get_queue_url().queue_name(name).queue_owner_aws_account_id(account);
-        let output = get.send().await.map_err(explain("sqs:GetQueueUrl", arn))?;
+        let output = get.send().await.map_err(aws_error("sqs:GetQueueUrl", arn))?;
         Ok(output.queue_url.map(|url| Queue { url, ..self.clone() }))
     }
 
@@ -146,10 +146,10 @@ impl Queue {
     pub async fn redrive(&self, to: &Queue) -> Result<u64, AwsError> {
         let (arn, to) = (self.arn().await?, to.arn().await?);
         let start = self.client.start_message_move_task().source_arn(&arn).destination_arn(to).send().await;
-        start.map_err(explain("sqs:StartMessageMoveTask", &arn))?;
+        start.map_err(aws_error("sqs:StartMessageMoveTask", &arn))?;
         loop {
             let list = self.client.list_message_move_tasks().source_arn(&arn).max_results(1).send().await;
-            let tasks = list.map_err(explain("sqs:ListMessageMoveTasks", &arn))?.results.unwrap_or_default();
+            let tasks = list.map_err(aws_error("sqs:ListMessageMoveTasks", &arn))?.results.unwrap_or_default();
             let Some(task) = tasks.into_iter().next() else { return Ok(0) };
             let moved = u64::try_from(task.approximate_number_of_messages_moved).unwrap_or(0);
             match task.status.as_deref() {
@@ -172,7 +172,7 @@ impl Queue {
     /// Sends a message.
     pub async fn send(&self, body: String) -> Result<(), AwsError> {
         let send = self.client.send_message().queue_url(&self.url).message_body(body).send().await;
-        send.map(drop).map_err(explain("sqs:SendMessage", &self.url))
+        send.map(drop).map_err(aws_error("sqs:SendMessage", &self.url))
     }
 
     /// Waits up to `wait` (at most 20 s) for messages, and takes those that came into custody.
@@ -188,7 +188,7 @@ impl Queue {
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .send()
             .await
-            .map_err(explain("sqs:ReceiveMessage", &self.url))?;
+            .map_err(aws_error("sqs:ReceiveMessage", &self.url))?;
         let mut received = Vec::new();
         let mut held = Vec::new();
         for message in output.messages.unwrap_or_default() {
@@ -234,7 +234,7 @@ impl Queue {
                 });
                 let call = self.client.change_message_visibility_batch().queue_url(&self.url);
                 let output = call.set_entries(Some(entries.collect())).send().await;
-                output.map_err(explain("sqs:ChangeMessageVisibility", &self.url))?.failed
+                output.map_err(aws_error("sqs:ChangeMessageVisibility", &self.url))?.failed
             }
             Action::Delete => {
                 let entries = messages.iter().enumerate().filter_map(|(index, (_, receipt))| {
@@ -246,7 +246,7 @@ impl Queue {
                 });
                 let call = self.client.delete_message_batch().queue_url(&self.url);
                 let output = call.set_entries(Some(entries.collect())).send().await;
-                output.map_err(explain("sqs:DeleteMessage", &self.url))?.failed
+                output.map_err(aws_error("sqs:DeleteMessage", &self.url))?.failed
             }
         };
         Ok(refusals(messages, failed))

@@ -29,7 +29,7 @@ use tracing::Instrument;
 
 use crate::aws::error::{AwsError, Kind};
 use crate::aws::pace::Pace;
-use crate::aws::retry::{Backoff, persist};
+use crate::aws::retry::{Backoff, retry_until};
 use crate::aws::s3::{CONCURRENT_OBJECTS, READ_AHEAD_BYTES};
 use crate::aws::sqs::Custody;
 use crate::aws::sqs::MessageId;
@@ -40,7 +40,7 @@ use crate::calendar::date_of;
 use crate::compute::Scope;
 use crate::counts::Counts;
 use crate::intake::window::Closed;
-use crate::layout::{self, Places};
+use crate::layout::{self, KeyAllocator};
 use crate::ledger::Claim;
 use crate::ledger::aside::{Aside, What};
 use crate::object::{ObjectEvent, ObjectId};
@@ -49,7 +49,7 @@ use crate::process::tasks;
 use crate::protocol::{BatchNumber, DEATHS_BEFORE_ALONE, DEATHS_BEFORE_ASIDE, Entry, MAX_UNFINISHED, State};
 use crate::reference::catalogue::CatalogueSource;
 use crate::telemetry::metrics::{label, metrics};
-use crate::telemetry::stages::Stages;
+use crate::telemetry::stages::BatchTrace;
 
 /// How long a batch in preparation may take to end by itself when the process stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);
@@ -63,7 +63,7 @@ const NAMED: usize = 10;
 
 /// What the window knows of one of its objects after a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Finish {
+enum Disposition {
     /// Archived, quarantined, gone, set aside, or finished by another batch: its messages can be deleted.
     Finished,
     /// Another consumer has it: its messages come back after a lease, and later each time.
@@ -165,22 +165,22 @@ pub struct Worker {
     /// Keeps the task while a batch is committed and not done.
     pub protection: ScaleInProtection,
     /// The process is about to stop: what is not committed is given up.
-    pub stop: CancellationToken,
+    pub shutdown: CancellationToken,
 }
 
 impl Worker {
     /// Works off a window, and then acknowledges its messages or gives them back.
     pub async fn run(&mut self, window: Closed) {
-        let mut finishes = vec![Finish::Undone; window.objects.len()];
+        let mut finishes = vec![Disposition::Undone; window.objects.len()];
         let mut unusable = HashMap::new();
         let mut backoff = Backoff::default();
         // Nearly always one batch. More when the objects are too much for one, or when one of them is at fault.
         let mut groups = vec![Group::of((0..window.objects.len()).collect())];
         while let Some(mut group) = groups.pop() {
             // What an attempt that failed has noted says nothing of the next.
-            group.positions.iter().for_each(|&position| finishes[position] = Finish::Undone);
+            group.positions.iter().for_each(|&position| finishes[position] = Disposition::Undone);
             let work = Work { events: &window.objects, positions: &group.positions, unusable: &unusable };
-            let mut stages = Stages::begin("batch", None);
+            let mut stages = BatchTrace::begin("batch", None);
             let span = stages.log_span();
             let attempted = self.attempt(work, &mut finishes, &mut stages).instrument(span).await;
             if let Err(error) = &attempted {
@@ -236,7 +236,7 @@ impl Worker {
             if let Ok((batch, seen)) = self.overdue.try_recv() {
                 self.recover(batch, seen).await;
             }
-            if !backoff.pause(&self.stop).await {
+            if !backoff.pause(&self.shutdown).await {
                 break;
             }
         }
@@ -245,13 +245,13 @@ impl Worker {
     }
 
     /// A message is deleted when all its objects are finished, and only then.
-    async fn settle_messages(&self, window: &Closed, finishes: &[Finish]) {
+    async fn settle_messages(&self, window: &Closed, finishes: &[Disposition]) {
         let (mut finished, mut elsewhere, mut undone) = (vec![], vec![], vec![]);
         for message in &window.messages {
             let of_message = |finish| message.objects.iter().any(|&object| finishes[object] == finish);
-            let place: &mut Vec<MessageId> = if of_message(Finish::Undone) {
+            let place: &mut Vec<MessageId> = if of_message(Disposition::Undone) {
                 &mut undone
-            } else if of_message(Finish::Elsewhere) {
+            } else if of_message(Disposition::Elsewhere) {
                 &mut elsewhere
             } else {
                 &mut finished
@@ -269,14 +269,14 @@ impl Worker {
     async fn attempt(
         &mut self,
         work: Work<'_>,
-        finishes: &mut [Finish],
-        stages: &mut Stages,
+        finishes: &mut [Disposition],
+        stages: &mut BatchTrace,
     ) -> Result<Vec<usize>, BatchError> {
-        let stop = self.stop.clone();
+        let shutdown = self.shutdown.clone();
         self.roll_forward.progress.made();
 
         // Open.
-        let opened = persist(&stop, async || self.roll_forward.ledger.open().await).await?;
+        let opened = retry_until(&shutdown, async || self.roll_forward.ledger.open().await).await?;
         let Some(batch) = opened else { return Err(BatchError::TooManyUnfinished) };
         fail_point!("opened");
         stages.note("batch", batch);
@@ -291,7 +291,7 @@ impl Worker {
                 Err(BatchError::Evicted)
             }
             // It sees the stop by itself, between two calls. Cut off in one that begins an upload, nobody could abort that.
-            () = async { stop.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => {
+            () = async { shutdown.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => {
                 has_written.set(true);
                 Err(PrepareError::Cancelled.into())
             }
@@ -310,8 +310,8 @@ impl Worker {
         };
 
         // Commit. An answer that does not come leaves it open what happened, so it is asked for until the very end.
-        let RollForward { ledger, halt, .. } = &self.roll_forward;
-        match persist(halt, async || ledger.commit(batch).await).await {
+        let RollForward { ledger, deadline, .. } = &self.roll_forward;
+        match retry_until(deadline, async || ledger.commit(batch).await).await {
             Ok(true) => {}
             Ok(false) => {
                 self.give_up(batch, true).await;
@@ -330,7 +330,7 @@ impl Worker {
         if let Err(error) = done {
             return Err(left_committed(work, &manifest, finishes, &settled, error));
         }
-        finish(work, &settled, finishes, Finish::Finished);
+        finish(work, &settled, finishes, Disposition::Finished);
         tell(batch, &manifest, report_items, stages);
         Ok(alone)
     }
@@ -339,10 +339,10 @@ impl Worker {
         &mut self,
         batch: BatchNumber,
         work: Work<'_>,
-        finishes: &mut [Finish],
+        finishes: &mut [Disposition],
         alone: &mut Vec<usize>,
         has_written: &Cell<bool>,
-        stages: &mut Stages,
+        stages: &mut BatchTrace,
     ) -> Result<Option<Ready>, BatchError> {
         let opened_at = jiff::Timestamp::now();
         let (won, mut unreadable) = self.claim(batch, work, finishes, alone).await?;
@@ -354,7 +354,7 @@ impl Worker {
 
         let mut objects = Vec::with_capacity(won.len());
         let mut preparation = self.begin(batch, opened_at).await;
-        let mut places = Places::new(date_of(opened_at), batch);
+        let mut places = KeyAllocator::new(date_of(opened_at), batch);
         let bucket = self.roll_forward.bucket.clone();
         let (mut waiting, mut open, mut open_bytes) = (won.into_iter(), FuturesUnordered::new(), 0);
         let mut has_seen_s3_work = false;
@@ -424,7 +424,7 @@ impl Worker {
         let manifest = Manifest { batch, opened_at, objects, uploads, delta_files, rejected, traceparent };
         let json = serde_json::to_vec(&manifest).map_err(BatchError::Manifest)?;
         let key = layout::manifest_key(batch);
-        persist(&self.stop, async || bucket.put(&key, json.clone(), "application/json").await).await?;
+        retry_until(&self.shutdown, async || bucket.put(&key, json.clone(), "application/json").await).await?;
         fail_point!("manifest written");
         stages.end("transform");
         Ok(Some(Ready { manifest, report_items }))
@@ -436,17 +436,17 @@ impl Worker {
         &self,
         batch: BatchNumber,
         work: Work<'_>,
-        finishes: &mut [Finish],
+        finishes: &mut [Disposition],
         alone: &mut Vec<usize>,
     ) -> Result<(Vec<usize>, Vec<(usize, String)>), BatchError> {
-        let (ledger, stop) = (&self.roll_forward.ledger, &self.stop);
+        let (ledger, shutdown) = (&self.roll_forward.ledger, &self.shutdown);
         let judge = ledger.judge();
         let mut claims = futures::stream::iter(work.positions)
             .map(|&position| {
                 let (event, judge) = (&work.events[position], &judge);
                 let claim = async || self.claims.call(ledger.claim(event, batch, judge)).await;
                 async move {
-                    let claim = persist(stop, claim).await;
+                    let claim = retry_until(shutdown, claim).await;
                     if let Ok(Claim::Won { .. }) = claim {
                         self.say_if_repeated(batch, event).await;
                     }
@@ -465,16 +465,16 @@ impl Worker {
                 Ok(Claim::Won { deaths }) if deaths >= DEATHS_BEFORE_ALONE && work.positions.len() > 1 => {
                     let object = &work.events[position].object;
                     tracing::warn!(batch, object = object.key, deaths, "consumers have died with it; worked on alone");
-                    persist(stop, async || ledger.hand_back(object, batch).await).await?;
+                    retry_until(shutdown, async || ledger.hand_back(object, batch).await).await?;
                     alone.push(position);
                 }
                 Ok(Claim::Won { .. }) => won.push(position),
                 Ok(Claim::Duplicate) => {
                     metrics().objects.add(1, &label("outcome", "duplicate"));
-                    finishes[position] = Finish::Finished;
+                    finishes[position] = Disposition::Finished;
                 }
-                Ok(Claim::Aside) => finishes[position] = Finish::Finished,
-                Ok(Claim::Left) => finishes[position] = Finish::Elsewhere,
+                Ok(Claim::Aside) => finishes[position] = Disposition::Finished,
+                Ok(Claim::Left) => finishes[position] = Disposition::Elsewhere,
                 // The ledger cannot have this claim, or has one that nobody understands.
                 Err(error) if error.kind == Kind::Refused => unusable.push((position, error.to_string())),
                 Err(error) => return Err(error.into()),
@@ -504,7 +504,7 @@ impl Worker {
         let catalogue = self.catalogue.latest().await;
         let plan = Plan { batch, opened_at, scope: Scope::Batch };
         let RollForward { bucket, progress, .. } = &self.roll_forward;
-        Preparation::new(bucket.clone(), catalogue, plan, self.limits.clone(), self.stop.clone(), progress.clone())
+        Preparation::new(bucket.clone(), catalogue, plan, self.limits.clone(), self.shutdown.clone(), progress.clone())
     }
 
     /// Whether S3 works for us, so that an object which cannot be read is itself at fault.
@@ -519,18 +519,19 @@ impl Worker {
         batch: BatchNumber,
         work: Work<'_>,
         objects: Vec<(usize, String)>,
-        finishes: &mut [Finish],
+        finishes: &mut [Disposition],
     ) -> Result<(), BatchError> {
         if objects.is_empty() {
             return Ok(());
         }
         // Seen after the last of them failed.
         self.see_s3_work().await?;
-        let (ledger, stop, count) = (&self.roll_forward.ledger, &self.stop, objects.len());
+        let (ledger, shutdown, count) = (&self.roll_forward.ledger, &self.shutdown, objects.len());
         let mut done = futures::stream::iter(objects)
             .map(async |(position, reason)| {
                 let event = &work.events[position];
-                let until = persist(stop, async || self.claims.call(ledger.set_aside(event, batch, &reason)).await);
+                let until =
+                    retry_until(shutdown, async || self.claims.call(ledger.set_aside(event, batch, &reason)).await);
                 (position, until.await, reason)
             })
             .buffer_unordered(CONCURRENT_OBJECTS);
@@ -540,7 +541,7 @@ impl Worker {
             match until {
                 // Taken for dead meanwhile: it is whose it is now.
                 Ok(None) => {
-                    finishes[position] = Finish::Elsewhere;
+                    finishes[position] = Disposition::Elsewhere;
                     continue;
                 }
                 Ok(Some(until)) => {
@@ -563,7 +564,7 @@ impl Worker {
                 }
                 Err(error) => return Err(error.into()),
             }
-            finishes[position] = Finish::Finished;
+            finishes[position] = Disposition::Finished;
         }
         if count > NAMED {
             tracing::error!(batch, "set aside: {} more (music-streams aside lists them)", count - NAMED);
@@ -596,7 +597,7 @@ impl Worker {
         if has_written {
             match self.remove_remains(batch).await {
                 // Nobody sees them, and the bucket's lifecycle removes them: no reason to keep the batch listed.
-                Err(error) if !error.kind.is_passing() => {
+                Err(error) if !error.kind.is_transient() => {
                     tracing::warn!(batch, "{error}; the remains of this batch are left to the bucket's lifecycle");
                 }
                 removed => removed?,
@@ -668,12 +669,12 @@ impl Worker {
     async fn finish_adopted(&self, batch: BatchNumber, seen: &Entry) -> Result<(), RollForwardError> {
         fail_point!("adopted");
         metrics().recoveries.add(1, &label("what", "adopted"));
-        let RollForward { bucket, halt, progress, .. } = &self.roll_forward;
+        let RollForward { bucket, deadline, progress, .. } = &self.roll_forward;
         progress.made();
         tracing::warn!(batch, owner = seen.owner, "took over a committed batch whose owner is silent");
         let _heart = self.beat(batch);
         let key = layout::manifest_key(batch);
-        let json = match persist(halt, async || bucket.read_all(&key).await).await {
+        let json = match retry_until(deadline, async || bucket.read_all(&key).await).await {
             Ok(json) => json,
             Err(error) if error.kind == Kind::NotFound => {
                 return Ok(self.roll_forward.set_batch_aside(batch, &format!("its manifest {key} is gone")).await?);
@@ -688,7 +689,7 @@ impl Worker {
             }
         };
         self.roll_forward.keep(&manifest, &json).await?;
-        let mut stages = Stages::begin("batch recovery", manifest.traceparent.as_deref());
+        let mut stages = BatchTrace::begin("batch recovery", manifest.traceparent.as_deref());
         stages.note("batch", batch);
         let span = stages.log_span();
         let finish = async {
@@ -711,7 +712,7 @@ impl Worker {
         finish.instrument(span).await
     }
 
-    fn beat(&self, batch: BatchNumber) -> Heart {
+    fn beat(&self, batch: BatchNumber) -> Heartbeat {
         let evicted = CancellationToken::new();
         let (ledger, lease, told) = (self.roll_forward.ledger.clone(), self.lease, evicted.clone());
         let beating = tasks::spawn("heart", async move {
@@ -726,19 +727,19 @@ impl Worker {
                 }
             }
         });
-        Heart { evicted, _beating: AbortOnDropHandle::new(beating) }
+        Heartbeat { evicted, _beating: AbortOnDropHandle::new(beating) }
     }
 }
 
 /// Beats for a batch until it is dropped.
-struct Heart {
+struct Heartbeat {
     /// The batch is no longer this consumer's.
     evicted: CancellationToken,
     _beating: AbortOnDropHandle<()>,
 }
 
 /// Notes what has become of some of an attempt's objects.
-fn finish(work: Work<'_>, objects: &[ObjectId], finishes: &mut [Finish], finish: Finish) {
+fn finish(work: Work<'_>, objects: &[ObjectId], finishes: &mut [Disposition], finish: Disposition) {
     let objects: HashSet<&ObjectId> = objects.iter().collect();
     for &position in work.positions.iter().filter(|&&position| objects.contains(&work.events[position].object)) {
         finishes[position] = finish;
@@ -749,18 +750,18 @@ fn finish(work: Work<'_>, objects: &[ObjectId], finishes: &mut [Finish], finish:
 fn left_committed(
     work: Work<'_>,
     manifest: &Manifest,
-    finishes: &mut [Finish],
+    finishes: &mut [Disposition],
     settled: &[ObjectId],
     error: RollForwardError,
 ) -> BatchError {
     let all: Vec<ObjectId> = manifest.objects.iter().map(|object| object.object.clone()).collect();
-    finish(work, &all, finishes, Finish::Elsewhere);
-    finish(work, settled, finishes, Finish::Finished);
+    finish(work, &all, finishes, Disposition::Elsewhere);
+    finish(work, settled, finishes, Disposition::Finished);
     BatchError::LeftCommitted(error)
 }
 
 /// Says what a batch did, in one line and in its trace.
-fn tell(batch: BatchNumber, manifest: &Manifest, report_items: usize, stages: &Stages) {
+fn tell(batch: BatchNumber, manifest: &Manifest, report_items: usize, stages: &BatchTrace) {
     let counts = manifest.counts();
     stages.note("objects", counts.objects);
     stages.note("rows", counts.rows);

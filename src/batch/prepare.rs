@@ -19,7 +19,7 @@ use tokio::io::AsyncRead;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::error::{AwsError, Kind};
-use crate::aws::retry::persist;
+use crate::aws::retry::retry_until;
 use crate::aws::s3::{Bucket, PendingUpload, Upload};
 use crate::batch::manifest::DeltaFile;
 use crate::calendar::{date_of, date_text};
@@ -168,7 +168,7 @@ pub struct Preparation {
     bucket: Bucket,
     plan: Plan,
     limits: Limits,
-    stop: CancellationToken,
+    shutdown: CancellationToken,
     dictionary: Dictionary,
     /// Rows that are neither folded nor encoded yet.
     rows: Rows,
@@ -200,7 +200,7 @@ impl Preparation {
         catalogue: Arc<Catalogue>,
         plan: Plan,
         limits: Limits,
-        stop: CancellationToken,
+        shutdown: CancellationToken,
         progress: Progress,
     ) -> Self {
         let dictionary = Dictionary::of(catalogue);
@@ -208,7 +208,7 @@ impl Preparation {
         Preparation {
             bucket,
             plan,
-            stop,
+            shutdown,
             dictionary,
             rows: Rows::with_capacity(room(limits.memory.row_group_rows())),
             compute,
@@ -302,7 +302,7 @@ impl Preparation {
     }
 
     async fn check_pace(&self, rows: u64) -> Result<(), PrepareError> {
-        if self.stop.is_cancelled() {
+        if self.shutdown.is_cancelled() {
             return Err(PrepareError::Cancelled);
         }
         // Also of objects that turned out bad, whose rows nobody counts.
@@ -316,7 +316,7 @@ impl Preparation {
         let mut left = u32::try_from(rows).unwrap_or(u32::MAX);
         while let Some(step) = NonZeroU32::new(left.min(ROWS_PER_CHECK)) {
             // A limiter with a burst below the step would never let it pass; configuration rules that out.
-            let _ = self.stop.run_until_cancelled(limiter.until_n_ready(step)).await;
+            let _ = self.shutdown.run_until_cancelled(limiter.until_n_ready(step)).await;
             left -= step.get();
         }
         Ok(())
@@ -374,7 +374,7 @@ impl Preparation {
         self.write_encoded(self.limits.memory.row_groups_ahead(compute::cores())).await?;
         if !self.rejects.is_empty() {
             let key = || layout::rejected_rows_key(&date_of(self.plan.opened_at), self.plan.batch);
-            let upload = self.rejects_upload.get_or_insert_with(|| self.bucket.upload(key(), self.stop.clone()));
+            let upload = self.rejects_upload.get_or_insert_with(|| self.bucket.upload(key(), self.shutdown.clone()));
             upload.write(&std::mem::take(&mut self.rejects)).await?;
         }
         Ok(())
@@ -436,7 +436,7 @@ impl Preparation {
                 let key = layout::curated_key(&date_text(day), self.plan.batch, *part);
                 place.insert(CuratedFile {
                     parquet: ParquetFile::curated()?,
-                    upload: self.bucket.upload(key, self.stop.clone()),
+                    upload: self.bucket.upload(key, self.shutdown.clone()),
                     row_groups: 0,
                 })
             }
@@ -455,7 +455,7 @@ impl Preparation {
             let key = layout::deltas_key(self.plan.batch, delta_files.len() + 1);
             let file = DeltaFile::new(key, &bytes);
             let put = async || self.bucket.put(&file.key, bytes.clone(), "application/vnd.apache.parquet").await;
-            persist(&self.stop, put).await?;
+            retry_until(&self.shutdown, put).await?;
             delta_files.push(file);
             self.progress.made();
         }

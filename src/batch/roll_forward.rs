@@ -14,7 +14,7 @@ use opentelemetry::KeyValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::error::{AwsError, Kind};
-use crate::aws::retry::{Backoff, persist};
+use crate::aws::retry::{Backoff, retry_until};
 use crate::aws::s3::{Bucket, CONCURRENT_OBJECTS, Copied, Upload};
 use crate::batch::manifest::{DeltaFile, DeltaFileError, Fate, Manifest, ManifestObject, Note};
 use crate::layout;
@@ -26,7 +26,7 @@ use crate::reports::figures::{Delta, Key, Report};
 use crate::reports::store::{Outcome, Reports};
 use crate::telemetry::metrics::{label, metrics};
 use crate::telemetry::progress::Progress;
-use crate::telemetry::stages::Stages;
+use crate::telemetry::stages::BatchTrace;
 
 /// Tries of a move that is refused, before the object is left where it is.
 const MOVE_TRIES: usize = 3;
@@ -75,7 +75,7 @@ pub struct RollForward {
     /// Told of every step.
     pub progress: Progress,
     /// What may pass is tried again until then.
-    pub halt: CancellationToken,
+    pub deadline: CancellationToken,
 }
 
 /// How far a batch came.
@@ -89,7 +89,7 @@ pub struct CarriedOut {
 
 impl RollForward {
     /// Does everything that the batch decided. `is_repeated` when somebody may have done some of it before.
-    pub async fn carry_out(&self, manifest: &Manifest, is_repeated: bool, stages: &mut Stages) -> CarriedOut {
+    pub async fn carry_out(&self, manifest: &Manifest, is_repeated: bool, stages: &mut BatchTrace) -> CarriedOut {
         let reported = self.report(manifest).await;
         if reported.is_ok() {
             fail_point!("upserted");
@@ -110,7 +110,8 @@ impl RollForward {
             published?;
             put_away?;
             let summary = serde_json::to_string(&manifest.counts()).unwrap_or_default();
-            persist(&self.halt, async || self.ledger.close(manifest.batch, State::Done, &summary).await).await?;
+            retry_until(&self.deadline, async || self.ledger.close(manifest.batch, State::Done, &summary).await)
+                .await?;
             observe_done(manifest);
             Ok(())
         };
@@ -121,13 +122,13 @@ impl RollForward {
     // ------------------------------------------------------------------------------------------ reports
 
     async fn report(&self, manifest: &Manifest) -> Result<(), RollForwardError> {
-        let (batch, halt) = (manifest.batch, &self.halt);
-        let registry = persist(halt, async || self.ledger.registry().await).await?;
+        let (batch, deadline) = (manifest.batch, &self.deadline);
+        let registry = retry_until(deadline, async || self.ledger.registry().await).await?;
         let through = registry.applied_through().min(batch - 1);
         for file in &manifest.delta_files {
             match self.deltas(file).await? {
                 Ok(deltas) => {
-                    let outcomes = self.reports.apply(batch, through, 0, deltas, halt).await?;
+                    let outcomes = self.reports.apply(batch, through, 0, deltas, deadline).await?;
                     self.set_refused_items_aside(batch, outcomes).await?;
                 }
                 Err(error) => {
@@ -141,7 +142,7 @@ impl RollForward {
 
     /// The deltas of a file; the inner error when it is gone or damaged.
     pub async fn deltas(&self, file: &DeltaFile) -> Result<Result<Vec<Delta>, DeltaFileError>, AwsError> {
-        match persist(&self.halt, async || self.bucket.read_all(&file.key).await).await {
+        match retry_until(&self.deadline, async || self.bucket.read_all(&file.key).await).await {
             Ok(bytes) => Ok(file.decode(&bytes)),
             Err(error) if error.kind == Kind::NotFound => Ok(Err(file.gone())),
             Err(error) => Err(error),
@@ -182,20 +183,21 @@ impl RollForward {
         let publish = |upload: &Upload| {
             let upload = upload.clone();
             async move {
-                let reason = match persist(&self.halt, async || self.bucket.complete_upload(&upload).await).await {
-                    Ok(true) => return Ok(()),
-                    Ok(false) if age_of(manifest) < UPLOADS_LAST => {
-                        tracing::warn!(
-                            batch = manifest.batch,
-                            key = upload.key,
-                            "was published before, and somebody has taken it away since"
-                        );
-                        return Ok(());
-                    }
-                    Ok(false) => "its parts have expired".to_owned(),
-                    Err(error) if error.kind == Kind::Refused => error.to_string(),
-                    Err(error) => return Err(error),
-                };
+                let reason =
+                    match retry_until(&self.deadline, async || self.bucket.complete_upload(&upload).await).await {
+                        Ok(true) => return Ok(()),
+                        Ok(false) if age_of(manifest) < UPLOADS_LAST => {
+                            tracing::warn!(
+                                batch = manifest.batch,
+                                key = upload.key,
+                                "was published before, and somebody has taken it away since"
+                            );
+                            return Ok(());
+                        }
+                        Ok(false) => "its parts have expired".to_owned(),
+                        Err(error) if error.kind == Kind::Refused => error.to_string(),
+                        Err(error) => return Err(error),
+                    };
                 let what = What::Upload { upload: upload.clone() };
                 self.set_aside(vec![Aside::new(what, manifest.batch, &reason)]).await
             }
@@ -246,26 +248,26 @@ impl RollForward {
         let (to, reason) = match fate {
             Fate::Archived { to, .. } => (to, None),
             Fate::Quarantined { to, reason } => (to, Some(reason)),
-            Fate::Gone => return persist(&self.halt, async || self.ledger.release(object, batch).await).await,
+            Fate::Gone => return retry_until(&self.deadline, async || self.ledger.release(object, batch).await).await,
         };
         let mut backoff = Backoff::default();
         let mut refusal = None;
         for attempt in 1..=MOVE_TRIES {
             match self.move_away(batch, object, *size, to, reason, is_repeated || attempt > 1).await {
                 Ok(()) => return Ok(()),
-                Err(error) if error.kind.is_passing() || !error.kind.may_be_of_the_thing() => return Err(error),
+                Err(error) if error.kind.is_transient() || !error.kind.may_be_of_the_thing() => return Err(error),
                 Err(error) => refusal = Some(error),
             }
-            if !backoff.pause(&self.halt).await {
+            if !backoff.pause(&self.deadline).await {
                 break;
             }
         }
         let Some(refusal) = refusal else { return Ok(()) };
-        if self.halt.is_cancelled() {
+        if self.deadline.is_cancelled() {
             return Err(refusal);
         }
         // If S3 works for us otherwise, the fault is of this object.
-        persist(&self.halt, async || self.bucket.probe(self.ledger.owner()).await).await?;
+        retry_until(&self.deadline, async || self.bucket.probe(self.ledger.owner()).await).await?;
         let (object, to, quarantined) = (object.clone(), to.clone(), reason.cloned());
         let what = What::Original { object, size: *size, to, quarantined };
         self.set_aside(vec![Aside::new(what, batch, &refusal.to_string())]).await
@@ -281,20 +283,20 @@ impl RollForward {
         reason: Option<&String>,
         is_repeated: bool,
     ) -> Result<(), AwsError> {
-        let halt = &self.halt;
+        let deadline = &self.deadline;
         if let Some(reason) = reason {
             // Done before, to its end: what lies there now was put there again since, and is another batch's to judge.
-            if is_repeated && !persist(halt, async || self.ledger.is_held_by(object, batch).await).await? {
+            if is_repeated && !retry_until(deadline, async || self.ledger.is_held_by(object, batch).await).await? {
                 return Ok(());
             }
             let note = Note { object: object.clone(), size, batch, reason: reason.clone() };
             let key = format!("{to}{}", layout::REASON_SUFFIX);
             let note = serde_json::json!(note).to_string().into_bytes();
-            persist(halt, async || self.bucket.put(&key, note.clone(), "application/json").await).await?;
+            retry_until(deadline, async || self.bucket.put(&key, note.clone(), "application/json").await).await?;
         }
         let made_progress = || self.progress.made();
         let mut may_be_there = is_repeated;
-        let copied = persist(halt, async || {
+        let copied = retry_until(deadline, async || {
             let copied = self.bucket.copy_exactly(object, size, to, may_be_there, &made_progress).await;
             may_be_there = true;
             copied
@@ -302,7 +304,7 @@ impl RollForward {
         match copied.await? {
             Copied::There => {
                 fail_point!("copied");
-                persist(halt, async || self.bucket.delete_exactly(object).await).await?;
+                retry_until(deadline, async || self.bucket.delete_exactly(object).await).await?;
                 fail_point!("deleted");
             }
             Copied::Moved => {}
@@ -313,7 +315,7 @@ impl RollForward {
             ),
         }
         if reason.is_some() {
-            persist(halt, async || self.ledger.release_quarantined(object, batch).await).await?;
+            retry_until(deadline, async || self.ledger.release_quarantined(object, batch).await).await?;
         }
         Ok(())
     }
@@ -336,7 +338,7 @@ impl RollForward {
         }
         futures::stream::iter(&entries)
             .map(async |entry| {
-                persist(&self.halt, async || self.ledger.list_aside(entry).await).await?;
+                retry_until(&self.deadline, async || self.ledger.list_aside(entry).await).await?;
                 metrics().set_aside.add(1, &label("what", entry.what.name()));
                 Ok::<_, AwsError>(())
             })
@@ -349,7 +351,7 @@ impl RollForward {
     pub async fn set_batch_aside(&self, batch: BatchNumber, reason: &str) -> Result<(), AwsError> {
         let what = What::Batch { key: layout::manifest_key(batch) };
         self.set_aside(vec![Aside::new(what, batch, reason)]).await?;
-        persist(&self.halt, async || self.ledger.close(batch, State::Aside, "{}").await).await
+        retry_until(&self.deadline, async || self.ledger.close(batch, State::Aside, "{}").await).await
     }
 
     /// Keeps what a batch needs from expiring that an outage has kept unfinished for long: the claims on its objects, its

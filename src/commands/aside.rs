@@ -124,7 +124,7 @@ impl AsideQuery {
         let queue = Queue::new(clients.sqs.clone(), queue, std::time::Duration::ZERO);
         let progress = Progress::default();
         let reports = Reports::new(clients.dynamodb.clone(), self.table_prefix.clone(), 1, None, progress.clone());
-        let roll_forward = RollForward { ledger, bucket, reports, progress, halt: CancellationToken::new() };
+        let roll_forward = RollForward { ledger, bucket, reports, progress, deadline: CancellationToken::new() };
         let mut back =
             BringBack { query: self, clients, roll_forward, queue, items: BTreeMap::new(), told: Told::default() };
         for (_, entry) in entries {

@@ -679,8 +679,8 @@ impl Replay {
             rows: None,
         };
         let (bucket, catalogue) = (self.bucket.clone(), Arc::clone(&self.catalogue));
-        let (plan, stop) = (Plan { batch, opened_at, scope }, CancellationToken::new());
-        let mut preparation = Preparation::new(bucket, catalogue, plan, limits, stop, Progress::default());
+        let (plan, shutdown) = (Plan { batch, opened_at, scope }, CancellationToken::new());
+        let mut preparation = Preparation::new(bucket, catalogue, plan, limits, shutdown, Progress::default());
         let mut bodies = futures::stream::iter(&files)
             .map(async |file| {
                 let body = self.bucket.find(&file.place).await?.map(|object| self.bucket.read(&object));

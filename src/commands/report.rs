@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Map, Value};
 
-use crate::aws::error::{AwsError, explain};
+use crate::aws::error::{AwsError, aws_error};
 use crate::aws::item::{Item, number, text};
 use crate::calendar::{date_text, parse_date};
 use crate::commands::format::{Format, printable, table};
@@ -157,7 +157,7 @@ impl Tables<'_> {
                     .expression_attribute_values(":none", AttributeValue::N("0".to_owned()))
                     .scan_index_forward(false)
                     .limit(i32::from(top));
-                let explain_query = explain("dynamodb:Query", format!("{table}/index/{BY_LISTENS}"));
+                let explain_query = aws_error("dynamodb:Query", format!("{table}/index/{BY_LISTENS}"));
                 // An item is far smaller than a page's megabyte over `top` of them, so one page is all.
                 async move { query.send().await.map(|page| page.items.unwrap_or_default()).map_err(explain_query) }
             })
@@ -188,7 +188,7 @@ impl Tables<'_> {
             .send()
             .try_collect()
             .await;
-        let mut items = items.map_err(explain("dynamodb:Query", table))?;
+        let mut items = items.map_err(aws_error("dynamodb:Query", table))?;
         items.retain(|item| !is_empty(item));
         Ok(items)
     }

@@ -73,7 +73,7 @@ impl StatusQuery {
         let ledger = Ledger::new(clients.dynamodb, table, String::new());
         if let Some(Url { bucket, key }) = &self.object {
             let bucket = Bucket::new(clients.s3, bucket.clone());
-            let story = Story::of(key, &bucket, &ledger).await?;
+            let story = ObjectHistory::of(key, &bucket, &ledger).await?;
             return Ok(match self.format {
                 Format::Table => story.told(),
                 Format::Json => as_json(&story),
@@ -278,15 +278,15 @@ fn lag_of(record: &Record) -> Option<i64> {
 
 /// What became of an object.
 #[derive(Debug, Serialize)]
-struct Story {
+struct ObjectHistory {
     object: String,
     /// Each content that there is or was of it, as far as anything is known.
-    contents: Vec<Chapter>,
+    contents: Vec<VersionHistory>,
 }
 
 /// What became of one content.
 #[derive(Debug, Serialize)]
-struct Chapter {
+struct VersionHistory {
     version: Version,
     /// Since when it lies there, if it does.
     incoming_since: Option<jiff::Timestamp>,
@@ -310,13 +310,13 @@ struct Claimed {
     rejected_rows: Option<String>,
 }
 
-impl Story {
+impl ObjectHistory {
     async fn of(key: &str, bucket: &Bucket, ledger: &Ledger) -> Result<Self, AwsError> {
         let mut contents = Vec::new();
         for claim in ledger.claims(bucket.name(), key).await? {
             let Some(batch) = claim.batch.or(claim.quarantined_by.filter(|_| claim.aside_until.is_none())) else {
                 let ClaimRecord { version, aside_until, .. } = claim;
-                contents.push(Chapter { version, incoming_since: None, aside_until, claim: None });
+                contents.push(VersionHistory { version, incoming_since: None, aside_until, claim: None });
                 continue;
             };
             let entry = ledger.registry().await?.batches.remove(&batch);
@@ -335,7 +335,7 @@ impl Story {
                     manifest.uploads.into_iter().find(|upload| upload.key.starts_with(layout::QUARANTINED_ROWS));
                 rejects.map(|upload| upload.key)
             });
-            contents.push(Chapter {
+            contents.push(VersionHistory {
                 version: claim.version,
                 incoming_since: None,
                 aside_until: None,
@@ -359,7 +359,7 @@ impl Story {
                 match contents.iter_mut().find(|chapter| chapter.version == version) {
                     Some(chapter) => chapter.incoming_since = event.created_at,
                     None => {
-                        contents.push(Chapter {
+                        contents.push(VersionHistory {
                             version,
                             incoming_since: event.created_at,
                             aside_until: None,
@@ -374,7 +374,7 @@ impl Story {
             }
             (page, next) = bucket.list_current(key, next).await?;
         }
-        Ok(Story { object: format!("s3://{}/{key}", bucket.name()), contents })
+        Ok(ObjectHistory { object: format!("s3://{}/{key}", bucket.name()), contents })
     }
 
     fn told(&self) -> String {
@@ -394,7 +394,7 @@ impl Story {
     }
 }
 
-impl Chapter {
+impl VersionHistory {
     fn told(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let since = self.incoming_since.map(|since| format!("lies there since {}", time_text(since)));

@@ -678,7 +678,7 @@ mod tests {
     type Id = (&'static str, String, i32);
 
     /// The visible part of deltas: listens, milliseconds, distinct.
-    type Visible = BTreeMap<Id, (u64, u64, u64)>;
+    type PublishedFigures = BTreeMap<Id, (u64, u64, u64)>;
 
     /// What comes out of the delta file.
     fn deltas(fold: Fold, names: &Names) -> Vec<Delta> {
@@ -686,14 +686,14 @@ mod tests {
         crate::compute::columnar::decode_deltas(&crate::compute::columnar::encode_deltas(&rows).unwrap()).unwrap()
     }
 
-    fn folded(batches: &[&[Listen]], catalogue: &Arc<Catalogue>) -> Visible {
+    fn folded(batches: &[&[Listen]], catalogue: &Arc<Catalogue>) -> PublishedFigures {
         let (mut dictionary, mut fold) = (Dictionary::of(Arc::clone(catalogue)), Fold::default());
         batches.iter().for_each(|listens| add(&mut fold, listens, &mut dictionary));
         visible(deltas(fold, dictionary.names()).into_iter())
     }
 
-    fn visible(deltas: impl Iterator<Item = Delta>) -> Visible {
-        let mut visible = Visible::new();
+    fn visible(deltas: impl Iterator<Item = Delta>) -> PublishedFigures {
+        let mut visible = PublishedFigures::new();
         for Delta { key, figures, .. } in deltas {
             let value = (figures.listens, figures.listening_ms, figures.distinct.count());
             assert_eq!(visible.insert((key.report.name(), key.id, key.day), value), None, "an item twice");
@@ -702,7 +702,7 @@ mod tests {
     }
 
     /// The same by plain sets, knowing nothing of codes and sketches.
-    fn reference(listens: &[Listen]) -> Visible {
+    fn reference(listens: &[Listen]) -> PublishedFigures {
         let mut sets: BTreeMap<Id, (u64, u64, HashSet<String>)> = BTreeMap::new();
         for &(user, track, day) in listens {
             let (ms, genres): (u64, &[&str]) = match track {

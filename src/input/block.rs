@@ -298,7 +298,7 @@ fn leading_number(text: &[u8]) -> Option<(i64, usize)> {
 pub(crate) mod tests {
     use super::*;
     use crate::formats::csv::BLOCK_BYTES;
-    use crate::input::file::{Blocks, ListeningFile, ReadError};
+    use crate::input::file::{Blocks, InputFile, ReadError};
     use proptest::prelude::*;
     use std::io::Cursor;
 
@@ -352,7 +352,7 @@ pub(crate) mod tests {
     async fn row_by_row(text: &[u8]) -> Read {
         let read = async {
             let now = jiff::Timestamp::from_second(NOW).unwrap();
-            let mut file = ListeningFile::open(Cursor::new(text.to_vec()), u64::MAX, now).await?;
+            let mut file = InputFile::open(Cursor::new(text.to_vec()), u64::MAX, now).await?;
             let (mut rows, mut reasons) = (Vec::new(), Vec::new());
             while let Some(line) = file.next().await? {
                 match line.row {

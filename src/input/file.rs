@@ -1,6 +1,6 @@
 //! A listening file: from the bytes of an object to its rows.
 //!
-//! CSV with a header, plain or gzip ([`crate::formats::csv`]). [`Blocks`] gives it in blocks, for a batch; [`ListeningFile`] row by row, for
+//! CSV with a header, plain or gzip ([`crate::formats::csv`]). [`Blocks`] gives it in blocks, for a batch; [`InputFile`] row by row, for
 //! whoever is not in a hurry, byte by byte and by code of its own, so that one can be held against the other.
 //! Whatever the bytes are, the answer is rows or a [`BadObject`]: nothing panics, and neither a record without an end nor
 //! a stream that inflates without end takes memory or time beyond the limits. What the rows are depends on the bytes, the
@@ -126,13 +126,13 @@ pub struct Line<'a> {
 }
 
 /// A file that is being read row by row.
-pub struct ListeningFile {
+pub struct InputFile {
     records: Records,
     columns: Columns,
     judged_at: i64,
 }
 
-impl ListeningFile {
+impl InputFile {
     /// Reads the header, as [`Blocks::open`] does.
     pub async fn open(
         body: impl AsyncRead + Send + Unpin + 'static,
@@ -144,7 +144,7 @@ impl ListeningFile {
             return Err(NotCsv::Empty.into());
         }
         let columns = columns(&Header::new(records.record.clone(), records.is_malformed))?;
-        Ok(ListeningFile { records, columns, judged_at: judged_at.as_microsecond() })
+        Ok(InputFile { records, columns, judged_at: judged_at.as_microsecond() })
     }
 
     /// The next row; `None` at the end of the file. Rows that came before an error are not to be used: a file counts whole or

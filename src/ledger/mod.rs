@@ -28,15 +28,15 @@ use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Select, TransactWriteItem, Update};
 use tokio::sync::Mutex;
 
-use crate::aws::error::{AwsError, Kind, explain};
+use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::aws::item::{Item, number, text, text_of};
 use crate::aws::retry::Backoff;
 use crate::counts::Counts;
 use crate::ledger::aside::{Aside, AsideKey, What};
 use crate::object::{ObjectEvent, ObjectId, Version};
 use crate::protocol::{
-    BatchNumber, Change, Contest, DEATHS_BEFORE_ASIDE, Entry, MAX_UNFINISHED, Registry, State, contest,
-    pause_before_retry,
+    BatchNumber, Change, ClaimConflict, DEATHS_BEFORE_ASIDE, Entry, MAX_UNFINISHED, Registry, State,
+    pause_before_retry, resolve,
 };
 
 /// The ledger's table, without the prefix.
@@ -77,9 +77,9 @@ pub enum Claim {
 
 /// How an object stands with the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum ClaimStatus {
     /// As its claim and the state of the batch that has it say.
-    Held(Contest),
+    Held(ClaimConflict),
     /// It is set aside, and not to be tried again yet.
     Aside,
 }
@@ -191,19 +191,19 @@ struct Holder {
 /// Judges claims by the states of the batches that have them, each of which is read once: the registry is one item, and a
 /// thousand contested claims must not be a thousand reads of it. What it knows may be old. A state that was final stays, and
 /// of one that was not, the worst that is said is to leave the object for now.
-pub struct Judge<'a> {
+pub struct ClaimJudge<'a> {
     ledger: &'a Ledger,
     registry: Mutex<Option<Registry>>,
     records: Mutex<HashMap<BatchNumber, Option<State>>>,
 }
 
-impl Judge<'_> {
-    async fn standing_of(&self, holder: Option<Holder>) -> Result<Standing, AwsError> {
+impl ClaimJudge<'_> {
+    async fn standing_of(&self, holder: Option<Holder>) -> Result<ClaimStatus, AwsError> {
         Ok(match holder {
-            Some(Holder { aside_until: Some(until), batch: None, .. }) if until > epoch_seconds() => Standing::Aside,
-            Some(Holder { renewed: true, .. }) => Standing::Held(Contest::Duplicate),
-            Some(Holder { batch: Some(batch), .. }) => Standing::Held(contest(self.state_of(batch).await?)),
-            Some(Holder { batch: None, .. }) | None => Standing::Held(contest(None)),
+            Some(Holder { aside_until: Some(until), batch: None, .. }) if until > epoch_seconds() => ClaimStatus::Aside,
+            Some(Holder { renewed: true, .. }) => ClaimStatus::Held(ClaimConflict::Duplicate),
+            Some(Holder { batch: Some(batch), .. }) => ClaimStatus::Held(resolve(self.state_of(batch).await?)),
+            Some(Holder { batch: None, .. }) | None => ClaimStatus::Held(resolve(None)),
         })
     }
 
@@ -251,8 +251,8 @@ impl Ledger {
     }
 
     /// A judge of claims, for one attempt or one look.
-    pub fn judge(&self) -> Judge<'_> {
-        Judge { ledger: self, registry: Mutex::default(), records: Mutex::default() }
+    pub fn judge(&self) -> ClaimJudge<'_> {
+        ClaimJudge { ledger: self, registry: Mutex::default(), records: Mutex::default() }
     }
 
     /// Reads the registry, strongly consistent.
@@ -337,13 +337,18 @@ impl Ledger {
             Some(expires_at) => put.item("expires_at", expires_at),
             None => put,
         };
-        put.send().await.map_err(explain("dynamodb:PutItem", format!("{}/{}", self.table, record_key(number))))?;
+        put.send().await.map_err(aws_error("dynamodb:PutItem", format!("{}/{}", self.table, record_key(number))))?;
         fail::fail_point!("recorded");
         self.change(|registry| registry.close(number)).await.map(drop)
     }
 
     /// Claims an object for a batch. `judge` is shared by the claims of an attempt.
-    pub async fn claim(&self, event: &ObjectEvent, batch: BatchNumber, judge: &Judge<'_>) -> Result<Claim, AwsError> {
+    pub async fn claim(
+        &self,
+        event: &ObjectEvent,
+        batch: BatchNumber,
+        judge: &ClaimJudge<'_>,
+    ) -> Result<Claim, AwsError> {
         let object = &event.object;
         let (pk, sk) = claim_key(object);
         let resource = || format!("{}/{pk}", self.table);
@@ -363,7 +368,7 @@ impl Ledger {
             .condition_expression("attribute_not_exists(pk)")
             .send()
             .await;
-        match put.map_err(explain("dynamodb:PutItem", resource())) {
+        match put.map_err(aws_error("dynamodb:PutItem", resource())) {
             Ok(_) => return Ok(Claim::Won { deaths: 0 }),
             Err(error) if error.kind == Kind::Condition => {}
             Err(error) => return Err(error),
@@ -375,9 +380,9 @@ impl Ledger {
                 return Ok(Claim::Won { deaths: holder.deaths });
             }
             let died = match judge.standing_of(holder).await? {
-                Standing::Held(Contest::Leave) => return Ok(Claim::Left),
-                Standing::Aside => return Ok(Claim::Aside),
-                Standing::Held(Contest::Duplicate) => {
+                ClaimStatus::Held(ClaimConflict::Leave) => return Ok(Claim::Left),
+                ClaimStatus::Aside => return Ok(Claim::Aside),
+                ClaimStatus::Held(ClaimConflict::Duplicate) => {
                     // Before it was done, the batch may have released its claim on an object that was gone.
                     let confirmed = self.holder(&pk, &sk).await?;
                     if confirmed == holder {
@@ -386,7 +391,7 @@ impl Ledger {
                     holder = confirmed;
                     continue;
                 }
-                Standing::Held(Contest::TakeOver { died }) => died,
+                ClaimStatus::Held(ClaimConflict::TakeOver { died }) => died,
             };
             match self.take_over(object, batch, holder, died).await {
                 Ok(deaths) => return Ok(Claim::Won { deaths }),
@@ -555,7 +560,7 @@ impl Ledger {
                     }
                     _ => None,
                 });
-                let mut error = explain(operation, resource)(error);
+                let mut error = aws_error(operation, resource)(error);
                 if let Some(codes) = reasons {
                     let has = |code: &str| codes.iter().any(|it| it == code);
                     error.kind = if has("ConditionalCheckFailed") {
@@ -606,7 +611,8 @@ impl Ledger {
             .expression_attribute_names("#batch", "batch")
             .expression_attribute_values(":batch", count(batch));
         // Where it does not hold: released before, and perhaps claimed anew.
-        happened(delete.send().await.map_err(explain("dynamodb:DeleteItem", format!("{}/{pk}", self.table)))).map(drop)
+        happened(delete.send().await.map_err(aws_error("dynamodb:DeleteItem", format!("{}/{pk}", self.table))))
+            .map(drop)
     }
 
     /// Releases the claim on an object that went to quarantine: nothing of it was counted, and should it come back, it is judged anew.
@@ -624,7 +630,8 @@ impl Ledger {
             .expression_attribute_names("#batch", "batch")
             .expression_attribute_values(":batch", count(batch));
         // Where it does not hold: released before, and perhaps claimed anew.
-        happened(update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/{pk}", self.table)))).map(drop)
+        happened(update.send().await.map_err(aws_error("dynamodb:UpdateItem", format!("{}/{pk}", self.table))))
+            .map(drop)
     }
 
     /// Whether the claim on an object is this batch's.
@@ -643,14 +650,15 @@ impl Ledger {
 
     /// What a batch that wanted this object would do about it, as things stand. A claim that nobody may take over is kept from
     /// expiring, as the object still lies there: it must not count again, nor anew while its batch is not finished.
-    pub async fn look_at(&self, object: &ObjectId, judge: &Judge<'_>) -> Result<Standing, AwsError> {
+    pub async fn look_at(&self, object: &ObjectId, judge: &ClaimJudge<'_>) -> Result<ClaimStatus, AwsError> {
         let (pk, sk) = claim_key(object);
         let holder = self.holder(&pk, &sk).await?;
         let standing = judge.standing_of(holder).await?;
-        if let (Some(holder), Standing::Held(contest @ (Contest::Duplicate | Contest::Leave))) = (holder, standing)
+        if let (Some(holder), ClaimStatus::Held(resolve @ (ClaimConflict::Duplicate | ClaimConflict::Leave))) =
+            (holder, standing)
             && is_near(holder.expires_at)
         {
-            self.renew(object, holder, contest == Contest::Duplicate).await?;
+            self.renew(object, holder, resolve == ClaimConflict::Duplicate).await?;
         }
         Ok(standing)
     }
@@ -714,7 +722,8 @@ impl Ledger {
             update.update_expression("SET expires_at = :expires_at")
         };
         // Where it does not hold: it expired this moment, or is another batch's by now.
-        happened(update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/{pk}", self.table)))).map(drop)
+        happened(update.send().await.map_err(aws_error("dynamodb:UpdateItem", format!("{}/{pk}", self.table))))
+            .map(drop)
     }
 
     // ------------------------------------------------------------------------------------------ set aside
@@ -744,7 +753,7 @@ impl Ledger {
         let delete = self.client.delete_item().table_name(&self.table).key("pk", text(ASIDE)).key("sk", text(key.0));
         let delete = delete.condition_expression("entry = :entry OR attribute_not_exists(pk)");
         let delete = delete.expression_attribute_values(":entry", text(serde_json::json!(entry).to_string()));
-        happened(delete.send().await.map_err(explain("dynamodb:DeleteItem", format!("{}/{ASIDE}", self.table))))
+        happened(delete.send().await.map_err(aws_error("dynamodb:DeleteItem", format!("{}/{ASIDE}", self.table))))
             .map(drop)
     }
 
@@ -762,7 +771,7 @@ impl Ledger {
             .items()
             .send();
         let mut found = Vec::new();
-        while let Some(item) = items.try_next().await.map_err(explain("dynamodb:Query", resource()))? {
+        while let Some(item) = items.try_next().await.map_err(aws_error("dynamodb:Query", resource()))? {
             if found.len() == most {
                 return Ok((found, true));
             }
@@ -785,7 +794,7 @@ impl Ledger {
             .expression_attribute_values(":pk", text(ASIDE))
             .select(Select::Count)
             .limit(COUNTED_ASIDE);
-        let output = query.send().await.map_err(explain("dynamodb:Query", format!("{}/{ASIDE}", self.table)))?;
+        let output = query.send().await.map_err(aws_error("dynamodb:Query", format!("{}/{ASIDE}", self.table)))?;
         Ok(u64::try_from(output.count).unwrap_or(0))
     }
 
@@ -802,7 +811,7 @@ impl Ledger {
             .condition_expression("attribute_exists(aside_until)")
             .expression_attribute_values(":now", count(epoch_seconds()))
             .expression_attribute_values(":none", count(0));
-        happened(update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/{pk}", self.table))))
+        happened(update.send().await.map_err(aws_error("dynamodb:UpdateItem", format!("{}/{pk}", self.table))))
     }
 
     /// Whether everything that is done to the ledger is allowed.
@@ -810,13 +819,13 @@ impl Ledger {
         let key = format!("check#{}", self.owner);
         let resource = || format!("{}/{key}", self.table);
         let put = self.client.put_item().table_name(&self.table).item("pk", text(&key)).item("sk", text("check"));
-        put.item("expires_at", expiry(1)).send().await.map_err(explain("dynamodb:PutItem", resource()))?;
+        put.item("expires_at", expiry(1)).send().await.map_err(aws_error("dynamodb:PutItem", resource()))?;
         let update = self.client.update_item().table_name(&self.table).key("pk", text(&key)).key("sk", text("check"));
         let update = update.update_expression("SET expires_at = :soon").expression_attribute_values(":soon", expiry(1));
-        update.send().await.map_err(explain("dynamodb:UpdateItem", resource()))?;
+        update.send().await.map_err(aws_error("dynamodb:UpdateItem", resource()))?;
         self.get(&key, "check").await?;
         let delete = self.client.delete_item().table_name(&self.table).key("pk", text(&key)).key("sk", text("check"));
-        delete.send().await.map_err(explain("dynamodb:DeleteItem", resource()))?;
+        delete.send().await.map_err(aws_error("dynamodb:DeleteItem", resource()))?;
         self.count_aside().await.map(drop)
     }
 
@@ -840,7 +849,7 @@ impl Ledger {
             .expression_attribute_values(":due", count(now.saturating_sub(interval.as_secs())))
             .expression_attribute_values(":soon", count(now.saturating_add(CLOCKS_APART_SECONDS)))
             .expression_attribute_values(":me", text(&self.owner));
-        happened(update.send().await.map_err(explain("dynamodb:UpdateItem", format!("{}/sweep", self.table))))
+        happened(update.send().await.map_err(aws_error("dynamodb:UpdateItem", format!("{}/sweep", self.table))))
     }
 
     /// Writes down what a sweep came to.
@@ -858,7 +867,7 @@ impl Ledger {
             .send()
             .await
             .map(drop)
-            .map_err(explain("dynamodb:UpdateItem", format!("{}/sweep", self.table)))
+            .map_err(aws_error("dynamodb:UpdateItem", format!("{}/sweep", self.table)))
     }
 
     /// When it was last swept, and what came of it.
@@ -887,7 +896,7 @@ impl Ledger {
             .item("songs", count(state.songs))
             .item("users", count(state.users))
             .item("loaded_at", text(jiff::Timestamp::now().to_string()));
-        put.send().await.map(drop).map_err(explain("dynamodb:PutItem", format!("{}/{CATALOGUE}", self.table)))
+        put.send().await.map(drop).map_err(aws_error("dynamodb:PutItem", format!("{}/{CATALOGUE}", self.table)))
     }
 
     /// Writes down why a later one is not in use.
@@ -902,7 +911,7 @@ impl Ledger {
             .expression_attribute_values(":files", text(files))
             .expression_attribute_values(":reason", text(reason))
             .expression_attribute_values(":now", text(jiff::Timestamp::now().to_string()));
-        update.send().await.map(drop).map_err(explain("dynamodb:UpdateItem", format!("{}/{CATALOGUE}", self.table)))
+        update.send().await.map(drop).map_err(aws_error("dynamodb:UpdateItem", format!("{}/{CATALOGUE}", self.table)))
     }
 
     /// The catalogue that was in use last; `None` before the first.
@@ -940,7 +949,7 @@ impl Ledger {
         const SOME: i32 = 50;
         let pk = claims_key(bucket, key);
         let query = self.query_of(&pk).limit(SOME).send().await;
-        let output = query.map_err(explain("dynamodb:Query", format!("{}/{pk}", self.table)))?;
+        let output = query.map_err(aws_error("dynamodb:Query", format!("{}/{pk}", self.table)))?;
         Ok(output.items().iter().filter_map(claim_record).collect())
     }
 
@@ -948,7 +957,7 @@ impl Ledger {
     pub async fn claims(&self, bucket: &str, key: &str) -> Result<Vec<ClaimRecord>, AwsError> {
         let pk = claims_key(bucket, key);
         let query = self.query_of(&pk).into_paginator().items().send();
-        let items = query.try_collect().await.map_err(explain("dynamodb:Query", format!("{}/{pk}", self.table)))?;
+        let items = query.try_collect().await.map_err(aws_error("dynamodb:Query", format!("{}/{pk}", self.table)))?;
         Ok(items.iter().filter_map(claim_record).collect())
     }
 
@@ -1017,7 +1026,7 @@ impl Ledger {
             put.condition_expression("version = :version")
                 .expression_attribute_values(":version", AttributeValue::N(version.to_string()))
         };
-        happened(put.send().await.map_err(explain("dynamodb:PutItem", format!("{}/registry", self.table))))
+        happened(put.send().await.map_err(aws_error("dynamodb:PutItem", format!("{}/registry", self.table))))
     }
 
     async fn get(&self, pk: &str, sk: &str) -> Result<Option<Item>, AwsError> {
@@ -1030,7 +1039,7 @@ impl Ledger {
             .consistent_read(true)
             .send()
             .await
-            .map_err(explain("dynamodb:GetItem", format!("{}/{pk}", self.table)))?;
+            .map_err(aws_error("dynamodb:GetItem", format!("{}/{pk}", self.table)))?;
         Ok(output.item)
     }
 }

@@ -37,14 +37,14 @@ where
 }
 
 /// Starts a task that has to run until `stop`: should it end before, the process does.
-pub fn spawn_until<F>(stop: &CancellationToken, name: &'static str, task: F) -> JoinHandle<()>
+pub fn spawn_until<F>(shutdown: &CancellationToken, name: &'static str, task: F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let stop = stop.clone();
+    let shutdown = shutdown.clone();
     spawn(name, async move {
         task.await;
-        if !stop.is_cancelled() {
+        if !shutdown.is_cancelled() {
             end(&format!("the task \"{name}\" ended before its time"));
         }
     })
@@ -143,8 +143,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "ends its process; `a_task_that_ends_before_its_time_ends_the_process` runs it in another"]
     async fn ends_before_its_time() {
-        let stop = CancellationToken::new();
-        drop(spawn_until(&stop, "receiver", async {}));
+        let shutdown = CancellationToken::new();
+        drop(spawn_until(&shutdown, "receiver", async {}));
         for_ever().await;
     }
 
@@ -153,9 +153,9 @@ mod tests {
         let ended = ends("ends_before_its_time");
         assert_eq!(ended.status.signal(), Some(6));
         assert!(String::from_utf8(ended.stderr).unwrap().contains("the task \"receiver\" ended before its time"));
-        let stop = CancellationToken::new();
-        stop.cancel();
-        spawn_until(&stop, "receiver", async {}).await.unwrap();
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        spawn_until(&shutdown, "receiver", async {}).await.unwrap();
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub const DATE_SHARDS: u32 = 8;
 
 /// A report item as it is stored.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Stored {
+pub struct ReportItem {
     /// Its figures.
     pub figures: Figures,
     /// Its names.
@@ -42,7 +42,7 @@ pub struct Stored {
     pub version: u64,
 }
 
-impl Stored {
+impl ReportItem {
     /// The item after a delta, or `None` when it has it already. `through` is the registry's watermark.
     #[must_use]
     pub fn with(&self, delta: &Delta, batch: BatchNumber, through: BatchNumber) -> Option<Self> {
@@ -69,12 +69,12 @@ impl Stored {
             return None;
         }
         let applied = Applied { through: of.last, listed: BTreeSet::new() };
-        Some(Stored { figures, attributes, applied, version: of.now_ms.max(self.version + 1) })
+        Some(ReportItem { figures, attributes, applied, version: of.now_ms.max(self.version + 1) })
     }
 
     /// Its listing under a genre that it does not have any more: no listens.
     pub fn emptied(&self) -> Self {
-        Stored { figures: Figures::default(), ..self.clone() }
+        ReportItem { figures: Figures::default(), ..self.clone() }
     }
 }
 
@@ -126,9 +126,9 @@ pub fn parse_key(report: Report, item: &Item) -> Option<Key> {
 }
 
 /// The attributes that people read.
-fn visible_attributes(key: &Key, stored: &Stored) -> Item {
-    let Stored { figures, attributes, .. } = stored;
-    let Visible { listens, listening_ms, distinct, average_ms } = Visible::of(key.report, figures);
+fn visible_attributes(key: &Key, stored: &ReportItem) -> Item {
+    let ReportItem { figures, attributes, .. } = stored;
+    let PublishedFigures { listens, listening_ms, distinct, average_ms } = PublishedFigures::of(key.report, figures);
     let mut item = key_item(key);
     let mut add = |name: &str, value| item.insert(name.to_owned(), value);
     add("total_listens", AttributeValue::N(listens.to_string()));
@@ -154,7 +154,7 @@ fn visible_attributes(key: &Key, stored: &Stored) -> Item {
 }
 
 /// The whole item: what people read, and what the protocol needs.
-pub fn item_of(key: &Key, stored: &Stored) -> Item {
+pub fn item_of(key: &Key, stored: &ReportItem) -> Item {
     let mut item = visible_attributes(key, stored);
     let mut add = |name: &str, value| item.insert(name.to_owned(), value);
     add("sketch", AttributeValue::B(Blob::new(stored.figures.distinct.to_bytes())));
@@ -183,7 +183,7 @@ pub fn parse_listing_key(item: &Item) -> Option<(String, String)> {
 }
 
 /// A track's listing under one of its genres.
-pub fn listing_of(key: &Key, genre: &str, stored: &Stored) -> Item {
+pub fn listing_of(key: &Key, genre: &str, stored: &ReportItem) -> Item {
     let mut item = visible_attributes(key, stored);
     item.insert("genre_date".to_owned(), text(genre_date(genre, &date_text(key.day))));
     item.insert("version".to_owned(), AttributeValue::N(stored.version.to_string()));
@@ -191,14 +191,14 @@ pub fn listing_of(key: &Key, genre: &str, stored: &Stored) -> Item {
 }
 
 /// Reads an item back. The error names what is wrong with it.
-pub fn parse_item(report: Report, item: &Item) -> Result<Stored, String> {
+pub fn parse_item(report: Report, item: &Item) -> Result<ReportItem, String> {
     let needed = |name: &str| number(item, name).ok_or_else(|| format!("no whole number in {name}"));
     let optional = |name: &str| text_of(item, name);
     let listening_ms =
         seconds(item, "total_listening_time").ok_or("no seconds with at most three places in total_listening_time")?;
     let sketch = item.get("sketch").and_then(|value| value.as_b().ok()).ok_or("no bytes in sketch")?;
     let genres = if report == Report::Track { optional("track_genre").unwrap_or_default() } else { String::new() };
-    Ok(Stored {
+    Ok(ReportItem {
         figures: Figures {
             listens: needed("total_listens")?,
             listening_ms,
@@ -217,7 +217,7 @@ pub fn parse_item(report: Report, item: &Item) -> Result<Stored, String> {
 
 /// The figures of an item or a listing that people read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Visible {
+pub struct PublishedFigures {
     /// Rows counted.
     pub listens: u64,
     /// Sum of the tracks' durations, in milliseconds.
@@ -228,17 +228,17 @@ pub struct Visible {
     pub average_ms: Option<u64>,
 }
 
-impl Visible {
+impl PublishedFigures {
     /// What is shown of figures.
     pub fn of(report: Report, figures: &Figures) -> Self {
         let distinct = figures.distinct.count();
         let average_ms = (report != Report::Listener).then(|| figures::average_ms(figures.listening_ms, distinct));
-        Visible { listens: figures.listens, listening_ms: figures.listening_ms, distinct, average_ms }
+        PublishedFigures { listens: figures.listens, listening_ms: figures.listening_ms, distinct, average_ms }
     }
 
     /// What an item shows; `None` when it is not what this program writes.
     pub fn read(report: Report, item: &Item) -> Option<Self> {
-        Some(Visible {
+        Some(PublishedFigures {
             listens: number(item, "total_listens")?,
             listening_ms: seconds(item, "total_listening_time")?,
             distinct: number(item, report.distinct_attribute())?,
@@ -250,7 +250,7 @@ impl Visible {
     }
 }
 
-impl fmt::Display for Visible {
+impl fmt::Display for PublishedFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = figures::seconds_text(self.listening_ms);
         write!(f, "{} listens of {time} s, {} distinct", self.listens, self.distinct)?;
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn names_follow_the_newest_batch_and_genres_are_kept() {
-        let first = Stored::default().with(&delta(&[1], &["pop"], "old"), 4, 3).unwrap();
+        let first = ReportItem::default().with(&delta(&[1], &["pop"], "old"), 4, 3).unwrap();
         let second = first.with(&delta(&[2], &["rock"], "new"), 6, 3).unwrap();
         let late = second.with(&delta(&[3], &["pop"], "older"), 5, 3).unwrap();
         assert_eq!(late.attributes.track_name.as_deref(), Some("new"));
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn a_replaced_item_takes_later_batches_and_no_earlier_one() {
         let Delta { figures, attributes, .. } = delta(&[1, 2], &["pop"], "x");
-        let stored = Stored::default().with(&delta(&[1], &["rock"], "old"), 4, 3).unwrap();
+        let stored = ReportItem::default().with(&delta(&[1], &["rock"], "old"), 4, 3).unwrap();
         let of = |through| Replacement { through, last: 6, now_ms: 1000 };
         assert_eq!(stored.replaced(figures.clone(), attributes.clone(), of(3)), None, "batch 4 would be lost");
         let replaced = stored.replaced(figures, attributes, of(7)).unwrap();
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn an_item_of_somebody_else_is_refused_with_the_reason() {
-        let stored = Stored::default().with(&delta(&[1], &["pop"], "x"), 4, 3).unwrap();
+        let stored = ReportItem::default().with(&delta(&[1], &["pop"], "x"), 4, 3).unwrap();
         let good = item_of(&delta(&[], &[], "").key, &stored);
         for name in ["sketch", "total_listens", "total_listening_time", "version", "applied_through"] {
             let mut item = good.clone();
@@ -336,7 +336,7 @@ mod tests {
         #[test]
         fn items_survive_the_table(users in prop::collection::vec(1..90_i64, 1..60), batch in 5..9_u64, through in 0..4_u64) {
             let delta = delta(&users, &["a", "b"], "name");
-            let stored = Stored::default().with(&delta, batch, through).unwrap();
+            let stored = ReportItem::default().with(&delta, batch, through).unwrap();
             let item = item_of(&delta.key, &stored);
             prop_assert_eq!(parse_key(Report::Track, &item), Some(delta.key.clone()));
             prop_assert_eq!(parse_item(Report::Track, &item).unwrap(), stored);

@@ -21,15 +21,15 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use governor::DefaultDirectRateLimiter;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::error::{AwsError, Kind, explain};
+use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::aws::item::{Item, number, text};
-use crate::aws::retry::{Backoff, persist};
+use crate::aws::retry::{Backoff, retry_until};
 use crate::calendar::date_text;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key, Report};
 use crate::reports::item::{
-    BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, Replacement, Stored, date_shard, genre_date, is_empty, item_of, key_item,
-    listing_key, listing_of, parse_item, parse_key, parse_listing_key,
+    BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, Replacement, ReportItem, date_shard, genre_date, is_empty, item_of,
+    key_item, listing_key, listing_of, parse_item, parse_key, parse_listing_key,
 };
 use crate::telemetry::metrics::{label, metrics};
 use crate::telemetry::progress::Progress;
@@ -103,7 +103,7 @@ impl Reports {
     async fn try_write(&self, table: &str, key: Item) -> Result<(), AwsError> {
         let put = self.client.put_item().table_name(table).set_item(Some(key));
         let put = put.condition_expression("attribute_exists(never_there)").send().await;
-        match put.map_err(explain("dynamodb:PutItem", table)) {
+        match put.map_err(aws_error("dynamodb:PutItem", table)) {
             Err(error) if error.kind == Kind::Condition => Ok(()),
             done => done.map(drop),
         }
@@ -118,13 +118,13 @@ impl Reports {
         through: BatchNumber,
         version: u64,
         deltas: Vec<Delta>,
-        halt: &CancellationToken,
+        deadline: &CancellationToken,
     ) -> Result<Vec<(Key, Outcome)>, AwsError> {
-        let change = |stored: &Stored, delta: &Delta| {
+        let change = |stored: &ReportItem, delta: &Delta| {
             let next = stored.with(delta, batch, through).ok_or(Outcome::HadIt)?;
-            Ok(Stored { version: next.version.max(version), ..next })
+            Ok(ReportItem { version: next.version.max(version), ..next })
         };
-        self.change_all(deltas, &change, halt).await
+        self.change_all(deltas, &change, deadline).await
     }
 
     /// Gives items other figures, whatever they had, and tells what became of each.
@@ -132,24 +132,24 @@ impl Reports {
         &self,
         of: Replacement,
         items: Vec<Delta>,
-        halt: &CancellationToken,
+        deadline: &CancellationToken,
     ) -> Result<Vec<(Key, Outcome)>, AwsError> {
-        let change = |stored: &Stored, delta: &Delta| {
+        let change = |stored: &ReportItem, delta: &Delta| {
             if stored.version == 0 && delta.figures.listens == 0 {
                 return Err(Outcome::HadIt);
             }
             let Delta { figures, attributes, .. } = delta.clone();
             stored.replaced(figures, attributes, of).ok_or(Outcome::HasLater)
         };
-        self.change_all(items, &change, halt).await
+        self.change_all(items, &change, deadline).await
     }
 
     /// Changes items, several at a time.
     async fn change_all(
         &self,
         deltas: Vec<Delta>,
-        change: &impl Fn(&Stored, &Delta) -> Result<Stored, Outcome>,
-        halt: &CancellationToken,
+        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, Outcome>,
+        deadline: &CancellationToken,
     ) -> Result<Vec<(Key, Outcome)>, AwsError> {
         let mut groups = Vec::new();
         let mut deltas = deltas.into_iter().peekable();
@@ -157,7 +157,7 @@ impl Reports {
             groups.push(deltas.by_ref().take(READ_ITEMS).collect::<Vec<_>>());
         }
         futures::stream::iter(groups)
-            .map(|group| self.change_group(group, change, halt))
+            .map(|group| self.change_group(group, change, deadline))
             .buffer_unordered(self.groups)
             .try_concat()
             .await
@@ -166,14 +166,14 @@ impl Reports {
     async fn change_group(
         &self,
         group: Vec<Delta>,
-        change: &impl Fn(&Stored, &Delta) -> Result<Stored, Outcome>,
-        halt: &CancellationToken,
+        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, Outcome>,
+        deadline: &CancellationToken,
     ) -> Result<Vec<(Key, Outcome)>, AwsError> {
         let keys: Vec<&Key> = group.iter().map(|delta| &delta.key).collect();
-        let mut stored = match persist(halt, async || self.read(&keys).await).await {
+        let mut stored = match retry_until(deadline, async || self.read(&keys).await).await {
             // One key that no table can have takes the whole read with it.
             Err(error) if error.kind == Kind::Refused && group.len() > 1 => {
-                let singles = group.into_iter().map(|delta| self.change_single(delta, change, halt));
+                let singles = group.into_iter().map(|delta| self.change_single(delta, change, deadline));
                 return futures::stream::iter(singles).buffer_unordered(WRITES_PER_GROUP).try_collect().await;
             }
             Err(error) if error.kind == Kind::Refused => {
@@ -182,25 +182,25 @@ impl Reports {
             read => read?,
         };
         let writes: Vec<_> = group.into_iter().map(|delta| (stored.remove(&delta.key), delta)).collect();
-        let changed: Vec<(Key, Outcome, Stored)> = futures::stream::iter(writes)
+        let changed: Vec<(Key, Outcome, ReportItem)> = futures::stream::iter(writes)
             .map(async |(item, delta)| {
-                let (outcome, stored) = self.change_one(&delta, item, change, halt).await?;
+                let (outcome, stored) = self.change_one(&delta, item, change, deadline).await?;
                 Ok::<_, AwsError>((delta.key, outcome, stored))
             })
             .buffer_unordered(WRITES_PER_GROUP)
             .try_collect()
             .await?;
-        self.bring_listings_up_to_date(changed, halt).await
+        self.bring_listings_up_to_date(changed, deadline).await
     }
 
     async fn change_single(
         &self,
         delta: Delta,
-        change: &impl Fn(&Stored, &Delta) -> Result<Stored, Outcome>,
-        halt: &CancellationToken,
+        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, Outcome>,
+        deadline: &CancellationToken,
     ) -> Result<(Key, Outcome), AwsError> {
         let key = delta.key.clone();
-        let changed = Box::pin(self.change_group(vec![delta], change, halt)).await?;
+        let changed = Box::pin(self.change_group(vec![delta], change, deadline)).await?;
         Ok(changed.into_iter().next().unwrap_or((key, Outcome::HadIt)))
     }
 
@@ -208,22 +208,22 @@ impl Reports {
         &self,
         delta: &Delta,
         item: Option<Item>,
-        change: &impl Fn(&Stored, &Delta) -> Result<Stored, Outcome>,
-        halt: &CancellationToken,
-    ) -> Result<(Outcome, Stored), AwsError> {
+        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, Outcome>,
+        deadline: &CancellationToken,
+    ) -> Result<(Outcome, ReportItem), AwsError> {
         let mut item = item;
         let mut race = Backoff::after_a_race();
         self.progress.made();
         loop {
             let stored = match self.parse(&delta.key, item.take()) {
                 Ok(stored) => stored,
-                Err(foreign) => return Ok((Outcome::Refused(foreign), Stored::default())),
+                Err(foreign) => return Ok((Outcome::Refused(foreign), ReportItem::default())),
             };
             let next = match change(&stored, delta) {
                 Ok(next) => next,
                 Err(unchanged) => return Ok((unchanged, stored)),
             };
-            match persist(halt, async || self.write(&delta.key, &next, stored.version).await).await {
+            match retry_until(deadline, async || self.write(&delta.key, &next, stored.version).await).await {
                 Ok(Written::Yes) => {
                     fail::fail_point!("item written");
                     metrics().report_items.add(1, &label("report", delta.key.report.name()));
@@ -232,7 +232,7 @@ impl Reports {
                 // Another batch was faster, or an earlier try of this write did happen.
                 Ok(Written::Conflict(newer)) => {
                     metrics().conflicts.add(1, &[]);
-                    race.pause(halt).await;
+                    race.pause(deadline).await;
                     item = newer;
                 }
                 Err(error) if error.kind == Kind::Refused => return Ok((Outcome::Refused(error.to_string()), stored)),
@@ -244,10 +244,10 @@ impl Reports {
     /// Writes the listings of tracks that changed, and of those that had it already the ones that a crash has left behind.
     async fn bring_listings_up_to_date(
         &self,
-        changed: Vec<(Key, Outcome, Stored)>,
-        halt: &CancellationToken,
+        changed: Vec<(Key, Outcome, ReportItem)>,
+        deadline: &CancellationToken,
     ) -> Result<Vec<(Key, Outcome)>, AwsError> {
-        let listed = |key: &Key, stored: &Stored| -> Vec<Item> {
+        let listed = |key: &Key, stored: &ReportItem| -> Vec<Item> {
             stored.attributes.genres.iter().map(|genre| listing_key(key, genre)).collect()
         };
         let had_it = changed.iter().filter(|(key, outcome, stored)| {
@@ -256,7 +256,7 @@ impl Reports {
         let mut versions = HashMap::new();
         let looked_up: Vec<Item> = had_it.flat_map(|(key, _, stored)| listed(key, stored)).collect();
         for keys in looked_up.chunks(READ_ITEMS) {
-            for item in persist(halt, async || self.read_listings(keys.to_vec()).await).await? {
+            for item in retry_until(deadline, async || self.read_listings(keys.to_vec()).await).await? {
                 let version = number(&item, "version").unwrap_or(0);
                 versions.extend(parse_listing_key(&item).map(|place| (place, version)));
             }
@@ -270,7 +270,7 @@ impl Reports {
                         if outcome == Outcome::HadIt && there >= stored.version {
                             continue;
                         }
-                        match persist(halt, async || self.write_listing(&key, genre, &stored).await).await {
+                        match retry_until(deadline, async || self.write_listing(&key, genre, &stored).await).await {
                             Err(error) if error.kind == Kind::Refused => outcome = Outcome::Refused(error.to_string()),
                             written => written?,
                         }
@@ -298,14 +298,14 @@ impl Reports {
         genre: &str,
         day: i32,
         of: Replacement,
-        halt: &CancellationToken,
+        deadline: &CancellationToken,
     ) -> Result<(), AwsError> {
         let mut groups = pin!(self.listings(genre, day).try_chunks(READ_ITEMS));
         while let Some(listings) = groups.next().await {
             let listings = listings.map_err(|broken| broken.1)?;
             let is_shown = |item: &Item| (!is_empty(item)).then(|| parse_key(Report::Track, item)).flatten();
             let keys: Vec<Key> = listings.iter().filter_map(is_shown).collect();
-            let mut items = persist(halt, async || self.read(&keys.iter().collect::<Vec<_>>()).await).await?;
+            let mut items = retry_until(deadline, async || self.read(&keys.iter().collect::<Vec<_>>()).await).await?;
             for key in keys {
                 // An item that somebody else wrote was told of when it was to be replaced.
                 let Ok(mut stored) = self.parse(&key, items.remove(&key)) else { continue };
@@ -313,14 +313,15 @@ impl Reports {
                     // Its item must be behind the listing, or the next one of the track would not get past it.
                     stored.applied.through = of.last;
                     stored.version = of.now_ms;
-                    if let Written::Conflict(newer) = persist(halt, async || self.write(&key, &stored, 0).await).await?
+                    if let Written::Conflict(newer) =
+                        retry_until(deadline, async || self.write(&key, &stored, 0).await).await?
                     {
                         let Ok(newer) = self.parse(&key, newer) else { continue };
                         stored = newer;
                     }
                 }
                 if !stored.attributes.genres.contains(genre) {
-                    persist(halt, async || self.write_listing(&key, genre, &stored.emptied()).await).await?;
+                    retry_until(deadline, async || self.write_listing(&key, genre, &stored.emptied()).await).await?;
                 }
             }
         }
@@ -379,7 +380,7 @@ impl Reports {
         mut request: HashMap<String, KeysAndAttributes>,
         tables: &str,
     ) -> Result<Vec<(String, Item)>, AwsError> {
-        let explain_read = || explain("dynamodb:BatchGetItem", tables);
+        let explain_read = || aws_error("dynamodb:BatchGetItem", tables);
         let mut found = Vec::new();
         let mut pause = UNPROCESSED_PAUSE;
         while !request.is_empty() {
@@ -402,7 +403,7 @@ impl Reports {
         Ok(found)
     }
 
-    async fn write(&self, key: &Key, stored: &Stored, old_version: u64) -> Result<Written, AwsError> {
+    async fn write(&self, key: &Key, stored: &ReportItem, old_version: u64) -> Result<Written, AwsError> {
         self.pace().await;
         let table = self.table(key.report);
         let put = self.client.put_item().table_name(&table).set_item(Some(item_of(key, stored)));
@@ -423,11 +424,11 @@ impl Reports {
                 // Some emulators do not return the item that stood in the way.
                 Ok(Written::Conflict(self.read(&[key]).await?.remove(key)))
             }
-            Err(error) => Err(explain("dynamodb:PutItem", format!("{table}/{}", key.id))(error)),
+            Err(error) => Err(aws_error("dynamodb:PutItem", format!("{table}/{}", key.id))(error)),
         }
     }
 
-    async fn write_listing(&self, key: &Key, genre: &str, stored: &Stored) -> Result<(), AwsError> {
+    async fn write_listing(&self, key: &Key, genre: &str, stored: &ReportItem) -> Result<(), AwsError> {
         self.pace().await;
         let table = self.listings_table();
         let put = self
@@ -439,7 +440,7 @@ impl Reports {
             .expression_attribute_values(":version", AttributeValue::N(stored.version.to_string()))
             .send()
             .await;
-        match put.map_err(explain("dynamodb:PutItem", format!("{table}/{}", key.id))) {
+        match put.map_err(aws_error("dynamodb:PutItem", format!("{table}/{}", key.id))) {
             Ok(_) => {
                 metrics().report_items.add(1, &label("report", "listing"));
                 Ok(())
@@ -455,8 +456,8 @@ impl Reports {
         }
     }
 
-    fn parse(&self, key: &Key, item: Option<Item>) -> Result<Stored, String> {
-        let Some(item) = item else { return Ok(Stored::default()) };
+    fn parse(&self, key: &Key, item: Option<Item>) -> Result<ReportItem, String> {
+        let Some(item) = item else { return Ok(ReportItem::default()) };
         parse_item(key.report, &item).map_err(|reason| {
             let (table, Key { id, day, .. }) = (self.table(key.report), key);
             let date = date_text(*day);
@@ -481,7 +482,7 @@ fn pages(
         .items()
         .send();
     futures::stream::poll_fn(move |context| items.poll_next(context))
-        .map(move |item| item.map_err(explain("dynamodb:Query", resource.clone())))
+        .map(move |item| item.map_err(aws_error("dynamodb:Query", resource.clone())))
 }
 
 /// What a conditional write came to.

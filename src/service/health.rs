@@ -29,7 +29,7 @@ pub struct Health {
     /// Where a batch's progress is told.
     pub progress: Progress,
     started: Arc<AtomicBool>,
-    stop: CancellationToken,
+    shutdown: CancellationToken,
     unready_after: Duration,
     stuck_after: Duration,
 }
@@ -37,8 +37,20 @@ pub struct Health {
 impl Health {
     /// Of a consumer that is starting. It is unready when a service fails for `unready_after`, and dead when a batch
     /// stands still for `stuck_after`.
-    pub fn new(requests: Requests, stop: CancellationToken, unready_after: Duration, stuck_after: Duration) -> Self {
-        Health { requests, progress: Progress::default(), started: Arc::default(), stop, unready_after, stuck_after }
+    pub fn new(
+        requests: Requests,
+        shutdown: CancellationToken,
+        unready_after: Duration,
+        stuck_after: Duration,
+    ) -> Self {
+        Health {
+            requests,
+            progress: Progress::default(),
+            started: Arc::default(),
+            shutdown,
+            unready_after,
+            stuck_after,
+        }
     }
 
     /// Everything that it needs has answered.
@@ -49,7 +61,7 @@ impl Health {
     /// Whether it should get work; else why not.
     pub fn ready(&self) -> Result<(), String> {
         self.has_started()?;
-        if self.stop.is_cancelled() {
+        if self.shutdown.is_cancelled() {
             return Err("stopping".to_owned());
         }
         let failing = self.requests.failing_for(self.unready_after, self.unready_after);
@@ -123,12 +135,12 @@ mod tests {
 
     #[test]
     fn it_is_ready_between_start_and_stop() {
-        let stop = CancellationToken::new();
-        let health = Health::new(Requests::default(), stop.clone(), Duration::MAX, Duration::MAX);
+        let shutdown = CancellationToken::new();
+        let health = Health::new(Requests::default(), shutdown.clone(), Duration::MAX, Duration::MAX);
         assert!(health.ready().unwrap_err().starts_with("starting"));
         health.started();
         assert!(health.ready().is_ok());
-        stop.cancel();
+        shutdown.cancel();
         assert_eq!(health.ready().unwrap_err(), "stopping");
     }
 }

@@ -85,9 +85,9 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Stopping {
     /// It is about to stop: nothing new is begun, and what is not committed is given up.
-    pub stop: CancellationToken,
+    pub shutdown: CancellationToken,
     /// The time to stop is up: what is committed is left to the next consumer.
-    halt: CancellationToken,
+    deadline: CancellationToken,
 }
 
 impl Stopping {
@@ -96,21 +96,21 @@ impl Stopping {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-        let stopping = Stopping { stop: CancellationToken::new(), halt: CancellationToken::new() };
-        let (stop, halt) = (stopping.stop.clone(), stopping.halt.clone());
+        let stopping = Stopping { shutdown: CancellationToken::new(), deadline: CancellationToken::new() };
+        let (shutdown, deadline) = (stopping.shutdown.clone(), stopping.deadline.clone());
         tasks::spawn("signals", async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
-                () = stop.cancelled() => {}
+                () = shutdown.cancelled() => {}
             }
-            stop.cancel();
+            shutdown.cancel();
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
                 () = tokio::time::sleep(limit) => {}
             }
-            halt.cancel();
+            deadline.cancel();
         });
         Ok(stopping)
     }
@@ -124,8 +124,8 @@ pub async fn run(
     telemetry: &Telemetry,
     started: Instant,
 ) -> Result<(), StartError> {
-    let Stopping { stop, halt } = stopping;
-    let health = Health::new(clients.requests, stop.clone(), settings.unready_after, settings.stuck_after);
+    let Stopping { shutdown, deadline } = stopping;
+    let health = Health::new(clients.requests, shutdown.clone(), settings.unready_after, settings.stuck_after);
     let _answering = match settings.health_address {
         Some(address) => {
             let listener = TcpListener::bind(address).await;
@@ -158,7 +158,7 @@ pub async fn run(
         )
     };
     let Some((queue_answers, bucket_problems, ledger_answers, reports_answer, catalogue)) =
-        stop.run_until_cancelled(checks).await
+        shutdown.run_until_cancelled(checks).await
     else {
         tracing::info!("stopped before it was ready");
         return Ok(());
@@ -186,9 +186,9 @@ pub async fn run(
                 bucket: settings.bucket.clone(),
                 poll_wait: settings.poll_wait,
                 messages: messages_in.clone(),
-                stop: stop.clone(),
+                shutdown: shutdown.clone(),
             };
-            tasks::spawn_until(&stop, "receiver", receiver.run())
+            tasks::spawn_until(&shutdown, "receiver", receiver.run())
         })
         .collect();
     if !settings.sweep_interval.is_zero() {
@@ -199,20 +199,20 @@ pub async fn run(
             messages: messages_in.clone(),
             interval: settings.sweep_interval,
             age: settings.sweep_age,
-            stop: stop.clone(),
+            shutdown: shutdown.clone(),
         };
-        sources.push(tasks::spawn_until(&stop, "sweep", sweeper.run()));
+        sources.push(tasks::spawn_until(&shutdown, "sweep", sweeper.run()));
     }
     drop(messages_in);
     let _observing = telemetry
         .interval()
         .map(|interval| AbortOnDropHandle::new(tasks::spawn("observer", observe(queue.clone(), interval))));
     let (overdue_in, overdue) = mpsc::channel(OVERDUE);
-    let watching = watch_leases(ledger.clone(), settings.lease, overdue_in, stop.clone());
-    let watch = tasks::spawn_until(&stop, "lease watch", watching);
+    let watching = watch_leases(ledger.clone(), settings.lease, overdue_in, shutdown.clone());
+    let watch = tasks::spawn_until(&shutdown, "lease watch", watching);
 
     let worker = Worker {
-        roll_forward: RollForward { ledger: ledger.clone(), bucket, reports, progress, halt: halt.clone() },
+        roll_forward: RollForward { ledger: ledger.clone(), bucket, reports, progress, deadline: deadline.clone() },
         custody: custody.clone(),
         catalogue,
         limits: prepare::Limits {
@@ -225,7 +225,7 @@ pub async fn run(
         overdue,
         claims: Pace::new(CONCURRENT_OBJECTS),
         protection: ScaleInProtection::of_this_task(),
-        stop: stop.clone(),
+        shutdown: shutdown.clone(),
     };
     let limits = window::Limits {
         objects: settings.max_objects,
@@ -241,7 +241,8 @@ pub async fn run(
         startup_ms = started.elapsed().as_millis() as u64,
         "ready"
     );
-    let flow = Flow { window, messages, idle_limit: settings.exit_when_idle, custody, stop, halt: halt.clone() };
+    let flow =
+        Flow { window, messages, idle_limit: settings.exit_when_idle, custody, shutdown, deadline: deadline.clone() };
     flow.run(Box::new(worker)).await;
 
     let stopped = async {
@@ -252,7 +253,7 @@ pub async fn run(
         // Every way into custody is dropped by now, so the custodian ends after its last command.
         let _ = custodian.await;
     };
-    let _ = halt.run_until_cancelled(stopped).await;
+    let _ = deadline.run_until_cancelled(stopped).await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -279,7 +280,7 @@ async fn skip_taken_numbers(ledger: &Ledger, bucket: &Bucket) -> Result<(), AwsE
 }
 
 /// The worker, or the batch that it is at.
-enum Hand {
+enum Slot {
     Idle(Box<Worker>),
     Busy(LocalBoxFuture<'static, Box<Worker>>),
 }
@@ -290,18 +291,18 @@ struct Flow {
     messages: mpsc::Receiver<Vec<Message>>,
     idle_limit: Option<Duration>,
     custody: Custody,
-    stop: CancellationToken,
-    halt: CancellationToken,
+    shutdown: CancellationToken,
+    deadline: CancellationToken,
 }
 
 impl Flow {
     async fn run(mut self, worker: Box<Worker>) {
-        let mut hand = Hand::Idle(worker);
+        let mut hand = Slot::Idle(worker);
         let mut last_activity = Instant::now();
         // Windows and recoveries take turns: neither keeps the other waiting for longer than one of it takes.
         let mut is_windows_turn = false;
         loop {
-            let is_idle = matches!(hand, Hand::Idle(_));
+            let is_idle = matches!(hand, Slot::Idle(_));
             metrics().window_objects.record(self.window.objects() as u64, &[]);
             metrics().window_fill.record(self.window.fill(), &[]);
             let due_in = self.window.due_in(Instant::now());
@@ -312,15 +313,15 @@ impl Flow {
             };
             hand = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => break,
+                () = self.shutdown.cancelled() => break,
                 next = next_of(&mut hand), if !(is_idle && is_due && is_windows_turn) => match (next, hand) {
                     (Next::Done(worker), _) => {
                         last_activity = Instant::now();
-                        Hand::Idle(worker)
+                        Slot::Idle(worker)
                     }
-                    (Next::Overdue(batch, entry), Hand::Idle(mut worker)) => {
+                    (Next::Overdue(batch, entry), Slot::Idle(mut worker)) => {
                         is_windows_turn = true;
-                        Hand::Busy(Box::pin(async move {
+                        Slot::Busy(Box::pin(async move {
                             worker.recover(batch, entry).await;
                             worker
                         }))
@@ -328,9 +329,9 @@ impl Flow {
                     (Next::Overdue(..), busy) => busy,
                 },
                 () = sleep_if(due_in), if is_idle => match (hand, self.window.close()) {
-                    (Hand::Idle(mut worker), Some(window)) => {
+                    (Slot::Idle(mut worker), Some(window)) => {
                         is_windows_turn = false;
-                        Hand::Busy(Box::pin(async move {
+                        Slot::Busy(Box::pin(async move {
                             tracing::info!(objects = window.objects.len(), messages = window.messages.len(), "window closed");
                             worker.run(window).await;
                             worker
@@ -350,19 +351,19 @@ impl Flow {
                 }
                 () = sleep_if(idle_for) => {
                     tracing::info!("idle; stopping as configured");
-                    self.stop.cancel();
+                    self.shutdown.cancel();
                     hand
                 }
             };
         }
-        let halt = self.halt.clone();
+        let deadline = self.deadline.clone();
         let batch = async {
-            if let Hand::Busy(batch) = hand {
+            if let Slot::Busy(batch) = hand {
                 batch.await;
             }
         };
         // Dropping both at the end of the time is as safe as a crash.
-        let _ = halt.run_until_cancelled(futures::future::join(self.give_back(), batch)).await;
+        let _ = deadline.run_until_cancelled(futures::future::join(self.give_back(), batch)).await;
     }
 
     /// Gives every buffered message back to the queue.
@@ -389,10 +390,10 @@ enum Next {
 }
 
 /// Waits for the batch under way, or, when there is none, for one to recover.
-async fn next_of(hand: &mut Hand) -> Next {
+async fn next_of(hand: &mut Slot) -> Next {
     match hand {
-        Hand::Busy(batch) => Next::Done(batch.await),
-        Hand::Idle(worker) => match worker.overdue.recv().await {
+        Slot::Busy(batch) => Next::Done(batch.await),
+        Slot::Idle(worker) => match worker.overdue.recv().await {
             Some((batch, entry)) => Next::Overdue(batch, entry),
             None => std::future::pending().await,
         },
@@ -419,7 +420,7 @@ struct Receiver {
     bucket: String,
     poll_wait: Duration,
     messages: mpsc::Sender<Vec<Message>>,
-    stop: CancellationToken,
+    shutdown: CancellationToken,
 }
 
 impl Receiver {
@@ -429,21 +430,21 @@ impl Receiver {
             // No place downstream, no poll: what cannot be taken stays in the queue for others.
             let place = tokio::select! {
                 place = self.messages.reserve() => place,
-                () = self.stop.cancelled() => return,
+                () = self.shutdown.cancelled() => return,
             };
             let Ok(place) = place else { return };
             let received = match self.queue.receive(self.poll_wait, &self.custody).await {
                 Ok(received) => received,
                 Err(error) => {
                     tracing::error!("{error}; trying again");
-                    if !backoff.pause(&self.stop).await {
+                    if !backoff.pause(&self.shutdown).await {
                         return;
                     }
                     continue;
                 }
             };
             backoff = Backoff::default();
-            if self.stop.is_cancelled() {
+            if self.shutdown.is_cancelled() {
                 self.custody.release(received.iter().map(|message| message.id).collect(), Duration::ZERO).await;
                 return;
             }
@@ -522,11 +523,11 @@ async fn watch_leases(
     ledger: Ledger,
     lease: Duration,
     overdue: mpsc::Sender<(BatchNumber, Entry)>,
-    stop: CancellationToken,
+    shutdown: CancellationToken,
 ) {
     let mut watch = LeaseWatch::new(lease);
     let mut told_at: Option<Instant> = None;
-    while stop.run_until_cancelled(tokio::time::sleep(lease / LOOKS_PER_LEASE)).await.is_some() {
+    while shutdown.run_until_cancelled(tokio::time::sleep(lease / LOOKS_PER_LEASE)).await.is_some() {
         match ledger.registry().await {
             Ok(registry) => {
                 for (batch, entry) in watch.observe(&registry, Instant::now()) {

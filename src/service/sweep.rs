@@ -22,15 +22,15 @@ use crate::aws::sqs::{BATCH_ENTRIES, Custody};
 use crate::intake::notification::{Notification, admit};
 use crate::intake::window::Message;
 use crate::layout::INCOMING;
-use crate::ledger::{Ledger, Standing, Swept};
+use crate::ledger::{ClaimStatus, Ledger, Swept};
 use crate::object::ObjectEvent;
-use crate::protocol::Contest;
+use crate::protocol::ClaimConflict;
 use crate::telemetry::metrics::{label, metrics};
 
 /// Questions to the ledger under way at once.
 const CONCURRENT_LOOKS: usize = 16;
 /// How an object stands that a batch is to look at.
-const UNCLAIMED: Standing = Standing::Held(Contest::TakeOver { died: false });
+const UNCLAIMED: ClaimStatus = ClaimStatus::Held(ClaimConflict::TakeOver { died: false });
 
 /// Looks for objects that nobody announced.
 pub struct Sweeper {
@@ -47,7 +47,7 @@ pub struct Sweeper {
     /// How long an object is left to its notification.
     pub age: Duration,
     /// The process is about to stop.
-    pub stop: CancellationToken,
+    pub shutdown: CancellationToken,
 }
 
 impl Sweeper {
@@ -66,12 +66,12 @@ impl Sweeper {
                 }
                 Ok::<(), AwsError>(())
             };
-            match self.stop.run_until_cancelled(sweep).await {
+            match self.shutdown.run_until_cancelled(sweep).await {
                 Some(Ok(())) => {}
                 Some(Err(error)) => tracing::warn!("the sweep did not come to its end: {error}; sweeping again later"),
                 None => return,
             }
-            if self.stop.run_until_cancelled(tokio::time::sleep(self.interval)).await.is_none() {
+            if self.shutdown.run_until_cancelled(tokio::time::sleep(self.interval)).await.is_none() {
                 return;
             }
         }
@@ -91,7 +91,9 @@ impl Sweeper {
                     standing => standing?,
                 };
                 match standing {
-                    UNCLAIMED if self.ledger.is_history(&event).await? => Ok((Standing::Held(Contest::Leave), event)),
+                    UNCLAIMED if self.ledger.is_history(&event).await? => {
+                        Ok((ClaimStatus::Held(ClaimConflict::Leave), event))
+                    }
                     standing => Ok((standing, event)),
                 }
             });
@@ -100,9 +102,9 @@ impl Sweeper {
             let mut found = Vec::new();
             for (standing, event) in looked {
                 match standing {
-                    Standing::Held(Contest::TakeOver { .. }) => found.push(event),
-                    Standing::Held(Contest::Duplicate) => swept.left_over += 1,
-                    Standing::Held(Contest::Leave) | Standing::Aside => {}
+                    ClaimStatus::Held(ClaimConflict::TakeOver { .. }) => found.push(event),
+                    ClaimStatus::Held(ClaimConflict::Duplicate) => swept.left_over += 1,
+                    ClaimStatus::Held(ClaimConflict::Leave) | ClaimStatus::Aside => {}
                 }
             }
             fail::fail_point!("swept");

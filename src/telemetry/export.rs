@@ -69,7 +69,7 @@ impl Telemetry {
     }
 
     /// Exports what is left, for a few seconds at the most.
-    pub async fn stop(self) {
+    pub async fn shutdown(self) {
         let export = tokio::task::spawn_blocking(move || {
             let metrics = self.metrics.map(|provider| provider.shutdown_with_timeout(STOP_TIMEOUT));
             let traces = self.traces.map(|provider| provider.shutdown_with_timeout(STOP_TIMEOUT));

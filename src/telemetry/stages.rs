@@ -18,21 +18,21 @@ use crate::telemetry::metrics::{label, metrics};
 const TRACEPARENT: &str = "traceparent";
 
 /// How long each stage of a batch took.
-pub struct Stages {
+pub struct BatchTrace {
     last: (Instant, SystemTime),
     ended: Vec<(&'static str, Duration)>,
     trace: Context,
 }
 
-impl Stages {
-    /// Begins with the first one. `origin` is the [`Stages::traceparent`] of the consumer that began the batch.
+impl BatchTrace {
+    /// Begins with the first one. `origin` is the [`BatchTrace::traceparent`] of the consumer that began the batch.
     pub fn begin(name: &'static str, origin: Option<&str>) -> Self {
         let carrier: HashMap<_, _> =
             origin.map(|origin| (TRACEPARENT.to_owned(), origin.to_owned())).into_iter().collect();
         let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier);
         let tracer = global::tracer("music-streams");
         let span = tracer.span_builder(name).with_kind(SpanKind::Consumer).start_with_context(&tracer, &parent);
-        Stages { last: (Instant::now(), SystemTime::now()), ended: Vec::new(), trace: parent.with_span(span) }
+        BatchTrace { last: (Instant::now(), SystemTime::now()), ended: Vec::new(), trace: parent.with_span(span) }
     }
 
     /// Ends a stage; the next one begins.
@@ -75,13 +75,13 @@ impl Stages {
     }
 }
 
-impl Drop for Stages {
+impl Drop for BatchTrace {
     fn drop(&mut self) {
         self.trace.span().end();
     }
 }
 
-impl fmt::Display for Stages {
+impl fmt::Display for BatchTrace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (stage, duration)) in self.ended.iter().enumerate() {
             let space = if index == 0 { "" } else { " " };

@@ -14,7 +14,7 @@ use music_streams::calendar::{date_text, day_of};
 use music_streams::compute::aggregate::DeltaRow;
 use music_streams::compute::columnar::encode_deltas;
 use music_streams::input::cleanse::{Columns, MAX_TRACK_ID_CHARS, REQUIRED_COLUMNS};
-use music_streams::input::file::{BadObject, ListeningFile, ReadError};
+use music_streams::input::file::{BadObject, InputFile, ReadError};
 use music_streams::intake::notification::{admit, decode};
 use music_streams::ledger::{parse_registry, registry_item};
 use music_streams::reports::distinct::Member;
@@ -89,7 +89,7 @@ pub fn read(bytes: &[u8], step: usize, limit_bytes: u64) -> Outcome {
     let reading = async {
         let body = Trickle { bytes: bytes.to_vec(), position: 0, step };
         let judged_at = jiff::Timestamp::from_second(JUDGED_AT).unwrap();
-        let mut file = ListeningFile::open(body, limit_bytes, judged_at).await?;
+        let mut file = InputFile::open(body, limit_bytes, judged_at).await?;
         let mut rows = Vec::new();
         while let Some(line) = file.next().await? {
             rows.push(match line.row {
@@ -147,15 +147,18 @@ pub fn items(bytes: &[u8]) {
         assert!(number > stored.registry.last && next.applied_through() < number);
     }
     for report in Report::ALL {
-        let _ = (tables::Visible::read(report, &item), tables::applied_of(&item));
-        if let (Some(key), Ok(stored)) = (tables::parse_key(report, &item), tables::parse_item(report, &item)) {
+        let _ = (item::PublishedFigures::read(report, &item), item::applied_of(&item));
+        if let (Some(key), Ok(stored)) = (item::parse_key(report, &item), item::parse_item(report, &item)) {
             let nothing = Delta { key, figures: Figures::default(), attributes: Attributes::default() };
             let batch =
                 stored.applied.listed.last().copied().unwrap_or(0).max(stored.applied.through).saturating_add(1);
             let Some(next) = stored.with(&nothing, batch, 0) else { continue };
             assert_eq!(next.figures.listens, stored.figures.listens);
-            let again = tables::parse_item(report, &tables::item_of(&nothing.key, &next)).unwrap();
-            assert_eq!(tables::Visible::of(report, &again.figures), tables::Visible::of(report, &next.figures));
+            let again = item::parse_item(report, &item::item_of(&nothing.key, &next)).unwrap();
+            assert_eq!(
+                item::PublishedFigures::of(report, &again.figures),
+                item::PublishedFigures::of(report, &next.figures)
+            );
             assert_eq!((again.attributes, again.applied, again.version), (next.attributes, next.applied, next.version));
         }
     }

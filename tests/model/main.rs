@@ -21,7 +21,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use music_streams::protocol::{Contest, State};
+use music_streams::protocol::{ClaimConflict, State};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use steps::Way;
 use world::{
@@ -263,7 +263,8 @@ impl Model for Protocol {
             Property::always(I5, |_, world: &World| {
                 put(world).filter(|&object| world.is_incoming(object)).all(|object| {
                     // Once it was set aside, its message is gone: the list has it, and afterwards the sweep finds it.
-                    let is_found = has(world.ever_aside, object) && world.standing(object) != Some(Contest::Duplicate);
+                    let is_found =
+                        has(world.ever_aside, object) && world.standing(object) != Some(ClaimConflict::Duplicate);
                     has(world.announced(), object) || world.curated(object) > 0 || is_found
                 })
             }),

@@ -1,9 +1,9 @@
 //! Every step that a consumer takes, or the operator who brings back what is set aside. A step is one call to a service, so
 //! everything that can happen between two calls is explored.
 //!
-//! What a step decides is decided by the functions that the program itself calls: [`Registry`], [`contest`], [`Applied`].
+//! What a step decides is decided by the functions that the program itself calls: [`Registry`], [`resolve`], [`Applied`].
 
-use music_streams::protocol::{Applied, BatchNumber, Change, Contest, Registry, State, contest};
+use music_streams::protocol::{Applied, BatchNumber, Change, ClaimConflict, Registry, State, resolve};
 
 use crate::world::{
     BATCHES, Claim, Fault, ITEMS, Item, KEY_OF, Manifest, OBJECTS, OPERATOR, Objects, Pause, REPLACED, World, has,
@@ -278,11 +278,11 @@ impl World {
                 Some(self.consider(task, object, fault))
             }
             Step::JudgeByRegistry { object, holder } => match self.registry.batches.get(&holder) {
-                Some(entry) => Some(judged(task, object, holder, contest(Some(entry.state)), fault)),
+                Some(entry) => Some(judged(task, object, holder, resolve(Some(entry.state)), fault)),
                 None => Some(Step::JudgeByRecord { object, holder }),
             },
             Step::JudgeByRecord { object, holder } => {
-                Some(judged(task, object, holder, contest(self.records[holder as usize]), fault))
+                Some(judged(task, object, holder, resolve(self.records[holder as usize]), fault))
             }
             Step::ConfirmDuplicate { object, holder } => {
                 if self.claims[object].batch != holder && fault != Fault::DuplicateUnconfirmed {
@@ -619,12 +619,12 @@ fn next_claim(window: Objects, from: usize) -> Step {
     (from..OBJECTS).find(|&object| has(window, object)).map_or(Step::Prepare, Step::Claim)
 }
 
-fn judged(task: &mut Task, object: usize, holder: BatchNumber, contest: Contest, fault: Fault) -> Step {
-    match contest {
-        Contest::Duplicate => Step::ConfirmDuplicate { object, holder },
-        Contest::Leave if fault == Fault::LiveIsDuplicate => Step::ConfirmDuplicate { object, holder },
-        Contest::Leave => next_claim(task.window, object + 1),
-        Contest::TakeOver { .. } => Step::TakeOver { object, holder },
+fn judged(task: &mut Task, object: usize, holder: BatchNumber, resolve: ClaimConflict, fault: Fault) -> Step {
+    match resolve {
+        ClaimConflict::Duplicate => Step::ConfirmDuplicate { object, holder },
+        ClaimConflict::Leave if fault == Fault::LiveIsDuplicate => Step::ConfirmDuplicate { object, holder },
+        ClaimConflict::Leave => next_claim(task.window, object + 1),
+        ClaimConflict::TakeOver { .. } => Step::TakeOver { object, holder },
     }
 }
 

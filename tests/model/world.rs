@@ -1,7 +1,7 @@
 //! The world of the model: S3, SQS, DynamoDB, consumers, a sweep and an operator, reduced to what the protocol depends on, and
 //! what happens to it from outside. What consumers and the operator do in it is in [`crate::steps`].
 
-use music_streams::protocol::{Applied, BatchNumber, Contest, MAX_UNFINISHED, Registry, State, contest};
+use music_streams::protocol::{Applied, BatchNumber, ClaimConflict, MAX_UNFINISHED, Registry, State, resolve};
 
 use crate::steps::{Task, Way};
 
@@ -372,12 +372,12 @@ impl World {
     }
 
     /// What a batch would do about an object, as things stand; `None` while it is set aside.
-    pub fn standing(&self, object: usize) -> Option<Contest> {
+    pub fn standing(&self, object: usize) -> Option<ClaimConflict> {
         match self.claims[object] {
             Claim { pause: Pause::Lasts, .. } => None,
-            Claim { renewed: true, .. } => Some(Contest::Duplicate),
-            Claim { batch: 0, .. } => Some(contest(None)),
-            Claim { batch, .. } => Some(contest(self.state_of(batch))),
+            Claim { renewed: true, .. } => Some(ClaimConflict::Duplicate),
+            Claim { batch: 0, .. } => Some(resolve(None)),
+            Claim { batch, .. } => Some(resolve(self.state_of(batch))),
         }
     }
 
@@ -387,7 +387,7 @@ impl World {
         let is_found = |&object: &usize| {
             has(self.ever_aside, object)
                 && self.is_incoming(object)
-                && matches!(self.standing(object), Some(Contest::TakeOver { .. }))
+                && matches!(self.standing(object), Some(ClaimConflict::TakeOver { .. }))
         };
         (0..OBJECTS).filter(is_found).fold(0, |set, object| set | 1 << object)
     }
@@ -490,11 +490,11 @@ impl World {
         let Some(look) = self.look.take() else { return };
         let Look { object, holder, is_finished } = look;
         let Some(is_finished) = is_finished else {
-            let contest = if holder.renewed { Contest::Duplicate } else { contest(self.state_of(holder.batch)) };
-            let is_finished = match contest {
-                Contest::Duplicate => Some(true),
-                Contest::Leave if fault != Fault::LeaveNotRenewed => Some(false),
-                Contest::Leave | Contest::TakeOver { .. } => None,
+            let resolve = if holder.renewed { ClaimConflict::Duplicate } else { resolve(self.state_of(holder.batch)) };
+            let is_finished = match resolve {
+                ClaimConflict::Duplicate => Some(true),
+                ClaimConflict::Leave if fault != Fault::LeaveNotRenewed => Some(false),
+                ClaimConflict::Leave | ClaimConflict::TakeOver { .. } => None,
             };
             self.look = is_finished.map(|_| Look { is_finished, ..look });
             return;
@@ -512,9 +512,9 @@ impl World {
         (0..OBJECTS).filter(|&object| self.is_incoming(object)).all(|object| {
             let claim = self.claims[object];
             let is_renewed = match self.standing(object) {
-                Some(Contest::Duplicate) => true,
-                Some(Contest::Leave) => fault != Fault::LeaveNotRenewed,
-                Some(Contest::TakeOver { .. }) | None => false,
+                Some(ClaimConflict::Duplicate) => true,
+                Some(ClaimConflict::Leave) => fault != Fault::LeaveNotRenewed,
+                Some(ClaimConflict::TakeOver { .. }) | None => false,
             };
             claim.kept || !is_renewed
         })

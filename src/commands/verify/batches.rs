@@ -9,7 +9,7 @@ use crate::aws::error::AwsError;
 use crate::aws::s3::Bucket;
 use crate::batch::manifest::{Fate, Manifest, ManifestObject};
 use crate::calendar::{date_text, day_of};
-use crate::input::file::{ListeningFile, ReadError};
+use crate::input::file::{InputFile, ReadError};
 use crate::layout;
 use crate::ledger::aside::{Aside, What};
 use crate::object::ObjectId;
@@ -257,7 +257,7 @@ async fn read_archived(
     account: &mut Account,
 ) -> Result<u64, ReadError> {
     // It passed its batch's limit, whatever that was.
-    let mut file = ListeningFile::open(bucket.read(archived), u64::MAX, opened_at).await?;
+    let mut file = InputFile::open(bucket.read(archived), u64::MAX, opened_at).await?;
     let mut rows = 0;
     while let Some(line) = file.next().await? {
         rows += 1;

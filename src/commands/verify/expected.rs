@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use crate::compute::columnar::CuratedRow;
 use crate::reports::distinct::Member;
 use crate::reports::figures::{Figures, Key, LIST_SEPARATOR, Report, UNKNOWN};
-use crate::reports::item::Visible;
+use crate::reports::item::PublishedFigures;
 
 use super::hash;
 
@@ -14,30 +14,30 @@ const MAX_SHARES: u64 = 1 << 20;
 
 /// Which items are folded at a time.
 #[derive(Debug, Clone)]
-pub(super) enum Share {
+pub(super) enum Partition {
     /// Those whose hash leaves this remainder.
     Part { modulus: u64, remainder: u64 },
     /// These.
     Only(HashSet<Key>),
 }
 
-impl Share {
+impl Partition {
     pub(super) fn has(&self, report: Report, id: &str, day: i32) -> bool {
         match self {
-            Share::Part { modulus: 1, .. } => true,
-            Share::Part { modulus, remainder } => hash(id) % modulus == *remainder,
-            Share::Only(keys) => keys.contains(&Key { report, id: id.to_owned(), day }),
+            Partition::Part { modulus: 1, .. } => true,
+            Partition::Part { modulus, remainder } => hash(id) % modulus == *remainder,
+            Partition::Only(keys) => keys.contains(&Key { report, id: id.to_owned(), day }),
         }
     }
 
     /// Becomes half of itself, and gives the other half.
-    pub(super) fn split(&mut self) -> Option<Share> {
+    pub(super) fn split(&mut self) -> Option<Partition> {
         match self {
             // Ids that are still together then are one and the same.
-            Share::Part { modulus: MAX_SHARES.., .. } | Share::Only(_) => None,
-            Share::Part { modulus, remainder } => {
+            Partition::Part { modulus: MAX_SHARES.., .. } | Partition::Only(_) => None,
+            Partition::Part { modulus, remainder } => {
                 *modulus *= 2;
-                Some(Share::Part { modulus: *modulus, remainder: *remainder + *modulus / 2 })
+                Some(Partition::Part { modulus: *modulus, remainder: *remainder + *modulus / 2 })
             }
         }
     }
@@ -67,7 +67,7 @@ impl Expected {
         self.tracks.len() + self.genres.len() + self.listeners.len()
     }
 
-    pub(super) fn add(&mut self, row: &CuratedRow<'_>, share: &Share, day: i32) {
+    pub(super) fn add(&mut self, row: &CuratedRow<'_>, share: &Partition, day: i32) {
         let listening_ms = u64::from(row.duration_ms.unwrap_or(0).unsigned_abs());
         let genres = || row.track_genre.unwrap_or(UNKNOWN).split(LIST_SEPARATOR);
         let count = |figures: &mut Figures, member| {
@@ -99,24 +99,24 @@ impl Expected {
         }
     }
 
-    pub(super) fn keep(&mut self, share: &Share, day: i32) {
+    pub(super) fn keep(&mut self, share: &Partition, day: i32) {
         self.tracks.retain(|id, _| share.has(Report::Track, id, day));
         self.genres.retain(|id, _| share.has(Report::Genre, id, day));
         self.listeners.retain(|id, _| share.has(Report::Listener, &id.to_string(), day));
     }
 
     /// What an item must show, once: it counts as seen afterwards.
-    pub(super) fn see(&mut self, key: &Key) -> Option<Visible> {
+    pub(super) fn see(&mut self, key: &Key) -> Option<PublishedFigures> {
         let figures = match key.report {
             Report::Track => {
                 let expected = self.tracks.get_mut(&key.id).filter(|expected| !expected.seen)?;
                 expected.seen = true;
-                return Some(Visible::of(key.report, &expected.figures));
+                return Some(PublishedFigures::of(key.report, &expected.figures));
             }
             Report::Genre => self.genres.remove(&key.id)?,
             Report::Listener => self.listeners.remove(&key.id.parse().ok()?)?,
         };
-        Some(Visible::of(key.report, &figures))
+        Some(PublishedFigures::of(key.report, &figures))
     }
 
     /// What of a report was not seen.
@@ -136,17 +136,17 @@ mod tests {
 
     #[test]
     fn shares_that_are_split_have_every_item_once() {
-        let mut shares = vec![Share::Part { modulus: 1, remainder: 0 }];
+        let mut shares = vec![Partition::Part { modulus: 1, remainder: 0 }];
         for _ in 0..4 {
-            let halves: Vec<_> = shares.iter_mut().filter_map(Share::split).collect();
+            let halves: Vec<_> = shares.iter_mut().filter_map(Partition::split).collect();
             shares.extend(halves);
         }
         assert_eq!(shares.len(), 16);
         for id in 0..1000 {
-            let has = |share: &&Share| share.has(Report::Track, &id.to_string(), 7);
+            let has = |share: &&Partition| share.has(Report::Track, &id.to_string(), 7);
             assert_eq!(shares.iter().filter(has).count(), 1, "{id}");
         }
-        let mut smallest = Share::Part { modulus: MAX_SHARES, remainder: 5 };
+        let mut smallest = Partition::Part { modulus: MAX_SHARES, remainder: 5 };
         assert!(smallest.split().is_none());
     }
 }

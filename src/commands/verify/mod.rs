@@ -40,7 +40,7 @@ use crate::reports::store::Reports;
 use crate::telemetry::progress::Progress;
 
 use batches::Digest;
-use expected::{Expected, Share};
+use expected::{Expected, Partition};
 use reports::Comparison;
 
 /// Looks at items that changed during the audit, before they are left unjudged.
@@ -221,9 +221,9 @@ impl Auditor {
         let mut changing = HashSet::new();
         for look in 0..LOOKS {
             let share = match look {
-                0 => Share::Part { modulus: 1, remainder: 0 },
+                0 => Partition::Part { modulus: 1, remainder: 0 },
                 _ if changing.is_empty() => return Ok(()),
-                _ => Share::Only(std::mem::take(&mut changing)),
+                _ => Partition::Only(std::mem::take(&mut changing)),
             };
             // Batches up to here were finished before the files are listed: all their rows are in them.
             let through = self.ledger.registry().await?.applied_through();
@@ -288,8 +288,8 @@ impl Auditor {
         &mut self,
         day: i32,
         files: &[CuratedFile],
-        share: &mut Share,
-        later: &mut Vec<Share>,
+        share: &mut Partition,
+        later: &mut Vec<Partition>,
         is_first_pass: bool,
     ) -> Result<Expected, VerifyError> {
         self.findings.begin(format!("{} reports", date_text(day)), files.iter().map(|file| file.bytes).sum());

@@ -9,10 +9,10 @@ use crate::aws::item::Item;
 use crate::calendar::date_text;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Key, MAX_GENRES, Report};
-use crate::reports::item::{Visible, applied_of, is_empty, parse_key};
+use crate::reports::item::{PublishedFigures, applied_of, is_empty, parse_key};
 use crate::reports::store::READ_ITEMS;
 
-use super::expected::{Expected, Share};
+use super::expected::{Expected, Partition};
 use super::{Auditor, VerifyError};
 
 /// Holds the items and listings of a day against what its curated rows add up to.
@@ -20,10 +20,10 @@ pub(super) struct Comparison<'a> {
     pub(super) auditor: &'a mut Auditor,
     pub(super) day: i32,
     pub(super) through: BatchNumber,
-    pub(super) share: Share,
+    pub(super) share: Partition,
     pub(super) expected: Expected,
     /// Items that the index does not show as expected, with what was expected.
-    pub(super) suspects: Vec<(Key, Option<Visible>)>,
+    pub(super) suspects: Vec<(Key, Option<PublishedFigures>)>,
     /// Items that changed meanwhile.
     pub(super) changing: &'a mut HashSet<Key>,
 }
@@ -32,8 +32,8 @@ pub(super) struct Comparison<'a> {
 struct SuspectListing {
     genre: String,
     track: Key,
-    expected: Option<Visible>,
-    found: Option<Visible>,
+    expected: Option<PublishedFigures>,
+    found: Option<PublishedFigures>,
 }
 
 impl Comparison<'_> {
@@ -41,13 +41,13 @@ impl Comparison<'_> {
         let mut genres: BTreeSet<String> =
             self.expected.tracks.values().flat_map(|track| track.genres.iter().cloned()).collect();
         match self.share.clone() {
-            Share::Only(keys) => {
+            Partition::Only(keys) => {
                 for key in keys {
                     let expected = self.expected.see(&key);
                     self.suspect(key, expected).await?;
                 }
             }
-            Share::Part { .. } => {
+            Partition::Part { .. } => {
                 for report in Report::ALL {
                     self.compare_items(report, &mut genres).await?;
                 }
@@ -68,7 +68,7 @@ impl Comparison<'_> {
                 genres.insert(key.id.clone());
             }
             let expected = self.expected.see(&key);
-            if expected.is_some() && Visible::read(report, &item) == expected {
+            if expected.is_some() && PublishedFigures::read(report, &item) == expected {
                 self.auditor.findings.items += 1;
             } else {
                 self.suspect(key, expected).await?;
@@ -81,7 +81,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    async fn suspect(&mut self, key: Key, expected: Option<Visible>) -> Result<(), VerifyError> {
+    async fn suspect(&mut self, key: Key, expected: Option<PublishedFigures>) -> Result<(), VerifyError> {
         self.suspects.push((key, expected));
         if self.suspects.len() >= READ_ITEMS { self.look_again().await } else { Ok(()) }
     }
@@ -92,7 +92,7 @@ impl Comparison<'_> {
         let items = self.auditor.reports.read(&suspects.iter().map(|(key, _)| key).collect::<Vec<_>>()).await?;
         for (key, expected) in &suspects {
             let item = items.get(key).filter(|item| !is_empty(item));
-            let found = item.and_then(|item| Visible::read(key.report, item));
+            let found = item.and_then(|item| PublishedFigures::read(key.report, item));
             if item.is_some() == expected.is_some() && found == *expected {
                 self.auditor.findings.items += u64::from(item.is_some());
             } else if self.has_changed(item) {
@@ -130,11 +130,11 @@ impl Comparison<'_> {
                 };
                 let expected = self.expected.tracks.get_mut(&key.id);
                 let expected = expected.and_then(|track| track.genres.remove(genre).then_some(track));
-                let expected = expected.map(|track| Visible::of(Report::Track, &track.figures));
+                let expected = expected.map(|track| PublishedFigures::of(Report::Track, &track.figures));
                 if expected.is_none() && is_empty(&item) {
                     continue;
                 }
-                let found = Visible::read(Report::Track, &item);
+                let found = PublishedFigures::read(Report::Track, &item);
                 if expected.is_some() && expected == found {
                     self.auditor.findings.listings += 1;
                 } else {
@@ -145,7 +145,7 @@ impl Comparison<'_> {
         }
         for (id, track) in self.expected.tracks.iter().filter(|(_, track)| track.all_genres <= MAX_GENRES) {
             let key = Key { report: Report::Track, id: id.clone(), day: self.day };
-            let expected = Some(Visible::of(Report::Track, &track.figures));
+            let expected = Some(PublishedFigures::of(Report::Track, &track.figures));
             suspects.extend(track.genres.iter().map(|genre| SuspectListing {
                 genre: genre.clone(),
                 track: key.clone(),
@@ -177,6 +177,6 @@ impl Comparison<'_> {
     }
 }
 
-fn shown(visible: Option<Visible>, none: &str) -> String {
+fn shown(visible: Option<PublishedFigures>, none: &str) -> String {
     visible.map_or(none.to_owned(), |visible| visible.to_string())
 }
