@@ -32,7 +32,7 @@ pub struct Manifest {
     /// Rejected rows by what is wrong with them.
     #[serde(default)]
     pub rejected: BTreeMap<String, u64>,
-    /// The context of its trace ([`crate::telemetry::stages`]), where there is one.
+    /// The context of its trace ([`crate::telemetry::batch_trace`]), where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }

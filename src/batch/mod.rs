@@ -48,8 +48,8 @@ use crate::process::ecs::ScaleInProtection;
 use crate::process::tasks;
 use crate::protocol::{BatchNumber, DEATHS_BEFORE_ALONE, DEATHS_BEFORE_ASIDE, Entry, MAX_UNFINISHED, State};
 use crate::reference::catalogue::CatalogueSource;
+use crate::telemetry::batch_trace::BatchTrace;
 use crate::telemetry::metrics::{label, metrics};
-use crate::telemetry::stages::BatchTrace;
 
 /// How long a batch in preparation may take to end by itself when the process stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);

@@ -24,9 +24,9 @@ use crate::object::ObjectId;
 use crate::protocol::{BatchNumber, State};
 use crate::reports::figures::{Delta, Key, Report};
 use crate::reports::store::{Outcome, Reports};
+use crate::telemetry::batch_trace::BatchTrace;
 use crate::telemetry::metrics::{label, metrics};
 use crate::telemetry::progress::Progress;
-use crate::telemetry::stages::BatchTrace;
 
 /// Tries of a move that is refused, before the object is left where it is.
 const MOVE_TRIES: usize = 3;

@@ -1,0 +1,271 @@
+//! Copying and deleting objects: what moves them into the archive and the quarantine.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use aws_sdk_s3::operation::delete_object::builders::DeleteObjectFluentBuilder;
+use aws_sdk_s3::types::{Delete, EncodingType, ObjectIdentifier};
+use futures::{StreamExt, TryStreamExt};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::aws::error::{AwsError, Kind, aws_error};
+use crate::aws::retry::Backoff;
+use crate::aws::s3::list::named;
+use crate::aws::s3::write::{Description, Upload};
+use crate::aws::s3::{Bucket, MAX_PARTS, OBJECT_TRIES};
+use crate::layout::INCOMING;
+use crate::object::{ObjectId, Version};
+
+/// Largest object that is copied by one call: what certainly ends within the timeout of a call. S3 would take 5 GiB.
+const MAX_COPY_BYTES: u64 = 256 << 20;
+/// Parts of a large object that are copied at the same time. One of 256 MiB takes some six seconds, so 40 GiB take two minutes.
+const CONCURRENT_PARTS: usize = 8;
+/// What a copy source keeps unencoded: <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html>.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// What became of an object that was to be copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copied {
+    /// It lies at the destination, and its source can be deleted.
+    There,
+    /// It lies at the destination, and not any more where it was: somebody moved it before.
+    Moved,
+    /// Its content was replaced or deleted by somebody before it could be copied.
+    Lost,
+}
+
+impl Bucket {
+    /// Copies an object's content to another key, in exactly the given version. May be repeated, and carried out by
+    /// several at a time: every repetition copies the same content to the same place, and one that `may_be_there` is looked for
+    /// first. `made_progress` is told of every part.
+    pub async fn copy_exactly(
+        &self,
+        object: &ObjectId,
+        size: u64,
+        destination: &str,
+        may_be_there: bool,
+        made_progress: &(impl Fn() + Sync),
+    ) -> Result<Copied, AwsError> {
+        // No two batches write to the same place, so what lies there with the right size is what is wanted.
+        if may_be_there && self.size_of(destination).await? == Some(size) {
+            return Ok(Copied::There);
+        }
+        let copied = if size > MAX_COPY_BYTES {
+            self.copy_large(object, size, destination, made_progress).await
+        } else {
+            self.pace.call(self.copy(object, destination)).await
+        };
+        match copied {
+            Ok(()) => Ok(Copied::There),
+            // Gone or replaced: moved by somebody earlier, or taken away by whoever put it there.
+            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Condition) => {
+                Ok(if self.find(destination).await?.is_some() { Copied::Moved } else { Copied::Lost })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn copy_source(&self, object: &ObjectId) -> String {
+        let path = format!("{}/{}", object.bucket, utf8_percent_encode(&object.key, PATH));
+        match &object.version {
+            Version::Id(id) => format!("{path}?versionId={}", utf8_percent_encode(id, PATH)),
+            Version::ETag(_) => path,
+        }
+    }
+
+    async fn copy(&self, object: &ObjectId, destination: &str) -> Result<(), AwsError> {
+        let mut copy =
+            self.client.copy_object().bucket(&self.name).key(destination).copy_source(self.copy_source(object));
+        if let Version::ETag(etag) = &object.version {
+            copy = copy.copy_source_if_match(format!("\"{etag}\""));
+        }
+        copy.send().await.map(drop).map_err(aws_error("s3:PutObject", self.url(destination)))
+    }
+
+    /// Copies an object in parts, several at a time. An upload to the same place that somebody began is gone on with: nobody else
+    /// writes there, and its parts are of the same content.
+    async fn copy_large(
+        &self,
+        object: &ObjectId,
+        size: u64,
+        destination: &str,
+        made_progress: &(impl Fn() + Sync),
+    ) -> Result<(), AwsError> {
+        let part_bytes = MAX_COPY_BYTES.max(size.div_ceil(MAX_PARTS));
+        let parts = size.div_ceil(part_bytes);
+        // Under the incoming prefix, an upload that is under way is a producer's.
+        let begun = if destination.starts_with(INCOMING) { None } else { self.begun_copy(destination).await? };
+        let (upload_id, mut etags) = match begun {
+            Some(upload_id) => {
+                let there = self.parts_of(destination, &upload_id).await?;
+                (upload_id, there)
+            }
+            None => (self.begin_upload(destination, &self.describe(object).await?).await?, BTreeMap::new()),
+        };
+        let missing: Vec<u64> = (1..=parts).filter(|number| !etags.contains_key(number)).collect();
+        let copies = missing.into_iter().map(|number| {
+            let range = (number - 1) * part_bytes..(number * part_bytes).min(size);
+            let upload_id = upload_id.as_str();
+            async move {
+                let copy = || self.copy_part(object, destination, upload_id, number, range.clone());
+                let mut backoff = Backoff::of_one_object();
+                for _ in 1..OBJECT_TRIES {
+                    match self.pace.call(copy()).await {
+                        Err(error) if error.kind.is_transient() => backoff.pause_uncancelled().await,
+                        copied => return copied.map(|etag| (number, etag)),
+                    }
+                }
+                self.pace.call(copy()).await.map(|etag| (number, etag))
+            }
+        });
+        let mut copies = futures::stream::iter(copies).buffer_unordered(CONCURRENT_PARTS);
+        while let Some((number, etag)) = copies.try_next().await? {
+            etags.insert(number, etag);
+            made_progress();
+        }
+        drop(copies);
+        let part_etags = etags.into_values().collect();
+        self.complete_upload(&Upload { key: destination.to_owned(), upload_id, part_etags }).await.map(drop)
+    }
+
+    async fn copy_part(
+        &self,
+        object: &ObjectId,
+        destination: &str,
+        upload_id: &str,
+        number: u64,
+        range: std::ops::Range<u64>,
+    ) -> Result<String, AwsError> {
+        let mut copy = self
+            .client
+            .upload_part_copy()
+            .bucket(&self.name)
+            .key(destination)
+            .upload_id(upload_id)
+            .part_number(i32::try_from(number).unwrap_or(i32::MAX))
+            .copy_source(self.copy_source(object))
+            .copy_source_range(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+        if let Version::ETag(etag) = &object.version {
+            copy = copy.copy_source_if_match(format!("\"{etag}\""));
+        }
+        let part = copy.send().await.map_err(aws_error("s3:PutObject", self.url(destination)))?;
+        Ok(part.copy_part_result.and_then(|result| result.e_tag).unwrap_or_default())
+    }
+
+    /// The upload to a place of ours that somebody began and did not complete.
+    async fn begun_copy(&self, key: &str) -> Result<Option<String>, AwsError> {
+        let list = self.client.list_multipart_uploads().bucket(&self.name).prefix(key).encoding_type(EncodingType::Url);
+        let page = list.send().await.map_err(aws_error("s3:ListBucketMultipartUploads", self.url(key)))?;
+        let is_encoded = page.encoding_type.is_some();
+        let uploads = page.uploads().iter().filter_map(|upload| named(upload, is_encoded));
+        Ok(uploads.filter(|(found, _)| found == key).map(|(_, upload_id)| upload_id).next_back())
+    }
+
+    /// The parts of an upload that are there, by number.
+    async fn parts_of(&self, key: &str, upload_id: &str) -> Result<BTreeMap<u64, String>, AwsError> {
+        let list = self.client.list_parts().bucket(&self.name).key(key).upload_id(upload_id);
+        let parts = list.into_paginator().items().send().try_collect().await;
+        match parts.map_err(aws_error("s3:ListMultipartUploadParts", self.url(key))) {
+            Ok(parts) => {
+                let part = |part: aws_sdk_s3::types::Part| Some((u64::try_from(part.part_number?).ok()?, part.e_tag?));
+                Ok(parts.into_iter().filter_map(part).collect())
+            }
+            // Completed this moment, by another.
+            Err(error) if error.kind == Kind::UploadGone => Ok(BTreeMap::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a copy in parts would lose, unlike a copy in one: type, encoding, metadata and tags.
+    async fn describe(&self, object: &ObjectId) -> Result<Description, AwsError> {
+        let mut head = self.client.head_object().bucket(&object.bucket).key(&object.key);
+        let mut tagging = self.client.get_object_tagging().bucket(&object.bucket).key(&object.key);
+        match &object.version {
+            Version::Id(id) => (head, tagging) = (head.version_id(id), tagging.version_id(id)),
+            Version::ETag(etag) => head = head.if_match(format!("\"{etag}\"")),
+        }
+        let head = head.send().await.map_err(aws_error("s3:GetObject", self.url(&object.key)))?;
+        let tagging = tagging.send().await.map_err(aws_error("s3:GetObjectTagging", self.url(&object.key)))?;
+        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let tag = |tag: &aws_sdk_s3::types::Tag| format!("{}={}", encoded(tag.key()), encoded(tag.value()));
+        let tags = tagging.tag_set().iter().map(tag).collect::<Vec<_>>().join("&");
+        Ok(Description {
+            content_type: head.content_type,
+            content_encoding: head.content_encoding,
+            metadata: head.metadata,
+            tags: (!tags.is_empty()).then_some(tags),
+        })
+    }
+
+    /// Deletes an object of our own, if it is there.
+    pub async fn delete(&self, key: &str) -> Result<(), AwsError> {
+        let delete = self.client.delete_object().bucket(&self.name).key(key).send().await;
+        delete.map(drop).map_err(aws_error("s3:DeleteObject", self.url(key)))
+    }
+
+    /// Deletes every object under a prefix of our own. May be repeated.
+    pub async fn delete_prefix(&self, prefix: &str) -> Result<(), AwsError> {
+        loop {
+            let Some(page) = self.pages(prefix, |list| list).try_next().await? else { return Ok(()) };
+            let keys: Vec<_> = page
+                .contents()
+                .iter()
+                .filter_map(|object| ObjectIdentifier::builder().key(object.key()?).build().ok())
+                .collect();
+            let Ok(delete) = Delete::builder().set_objects(Some(keys)).quiet(true).build() else { return Ok(()) };
+            if delete.objects().is_empty() {
+                return Ok(());
+            }
+            let output = self.client.delete_objects().bucket(&self.name).delete(delete).send().await;
+            let output = output.map_err(aws_error("s3:DeleteObject", self.url(prefix)))?;
+            if let Some(failed) = output.errors().first() {
+                return Err(AwsError {
+                    operation: "s3:DeleteObject",
+                    resource: self.url(failed.key().unwrap_or(prefix)),
+                    kind: Kind::Transient,
+                    cause: failed.message().unwrap_or("refused").to_owned(),
+                });
+            }
+        }
+    }
+
+    /// Deletes exactly this content: by version id, or on condition of the eTag. Where the service does not delete
+    /// conditionally, the eTag is checked right before, which leaves a gap of milliseconds and is said once in the log.
+    pub async fn delete_exactly(&self, object: &ObjectId) -> Result<(), AwsError> {
+        self.pace.call(self.delete_as_known(object)).await
+    }
+
+    async fn delete_as_known(&self, object: &ObjectId) -> Result<(), AwsError> {
+        let delete = || self.client.delete_object().bucket(&object.bucket).key(&object.key);
+        let send = async |delete: DeleteObjectFluentBuilder| {
+            match delete.send().await.map_err(aws_error("s3:DeleteObject", self.url(&object.key))) {
+                Ok(_) => Ok(()),
+                // Gone already, or replaced: nothing of ours is there.
+                Err(error) if matches!(error.kind, Kind::NotFound | Kind::Condition) => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        let etag = match &object.version {
+            Version::Id(id) => return send(delete().version_id(id)).await,
+            Version::ETag(etag) => format!("\"{etag}\""),
+        };
+        if !self.unconditional_delete.load(Ordering::Relaxed) {
+            match send(delete().if_match(&etag)).await {
+                Err(error) if error.kind == Kind::NotImplemented => {
+                    if !self.unconditional_delete.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(
+                            "this S3 does not delete conditionally; checking the eTag before each delete instead"
+                        );
+                    }
+                }
+                done => return done,
+            }
+        }
+        let head = self.client.head_object().bucket(&object.bucket).key(&object.key).if_match(&etag).send().await;
+        match head.map_err(aws_error("s3:GetObject", self.url(&object.key))) {
+            Ok(_) => send(delete()).await,
+            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Condition) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
