@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use music_streams::aws::sqs::MessageId;
 use music_streams::calendar::day_of;
 use music_streams::compute::aggregate::{DeltaRow, Dictionary, Fold, Names, Rows};
 use music_streams::compute::columnar::{self, ParquetFile};
 use music_streams::input::block::Block;
 use music_streams::input::cleanse::Columns;
 use music_streams::input::file::{Blocks, InputFile};
+use music_streams::intake::custody::MessageId;
 use music_streams::intake::notification;
 use music_streams::intake::window::{Limits, Message, Window};
 use music_streams::object::{ObjectEvent, ObjectId, Version};

@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use crate::aws::Clients;
 use crate::aws::error::AwsError;
-use crate::aws::sqs::{Custody, Queue};
+use crate::aws::sqs::Queue;
 use crate::commands::format::{Format, printable, table};
+use crate::intake::custody::Custody;
 use crate::intake::notification::{Admission, admit, decode};
 use crate::ledger::{ClaimRecord, LEDGER_TABLE, Ledger};
 use crate::object::ObjectId;
@@ -102,10 +103,10 @@ impl DeadLettersQuery {
     }
 
     async fn look(&self, dead: &Queue) -> Result<Vec<DeadLetter>, AwsError> {
-        let (custody, _custodian) = Custody::keep(dead.clone());
+        let (custody, _custodian) = Custody::start(dead.clone());
         let (mut letters, mut held) = (Vec::new(), Vec::new());
         let looked = loop {
-            let received = match dead.receive(WAIT, &custody).await {
+            let received = match custody.receive(WAIT).await {
                 Ok(received) => received,
                 Err(error) => break Err(error),
             };

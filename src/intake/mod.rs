@@ -1,4 +1,5 @@
 //! From messages to windows of objects.
 
+pub mod custody;
 pub mod notification;
 pub mod window;

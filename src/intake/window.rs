@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use crate::aws::sqs::MessageId;
+use crate::intake::custody::MessageId;
 use crate::object::{ObjectEvent, ObjectId};
 
 /// Consumers spread the beginnings of their batches over so long, and over no more than this part of a window.

@@ -33,10 +33,11 @@ use crate::aws::error::AwsError;
 use crate::aws::pace::Pace;
 use crate::aws::retry::Backoff;
 use crate::aws::s3::{Bucket, CONCURRENT_OBJECTS};
-use crate::aws::sqs::{Backlog, Custody, MAX_IN_FLIGHT_MESSAGES, Queue, Received};
+use crate::aws::sqs::{Backlog, MAX_IN_FLIGHT_MESSAGES, Queue};
 use crate::batch::Worker;
 use crate::batch::prepare;
 use crate::batch::roll_forward::RollForward;
+use crate::intake::custody::{Custody, Received};
 use crate::intake::notification::{Admission, admit, decode};
 use crate::intake::window::{self, Message, Window};
 use crate::layout;
@@ -176,12 +177,11 @@ pub async fn run(
     };
     health.started();
 
-    let (custody, custodian) = Custody::keep(queue.clone());
+    let (custody, custodian) = Custody::start(queue.clone());
     let (messages_in, messages) = mpsc::channel(settings.receivers);
     let mut sources: Vec<_> = (0..settings.receivers)
         .map(|_| {
             let receiver = Receiver {
-                queue: queue.clone(),
                 custody: custody.clone(),
                 bucket: settings.bucket.clone(),
                 poll_wait: settings.poll_wait,
@@ -415,7 +415,6 @@ fn now() -> Duration {
 
 /// A receiver: polls, decodes, passes on.
 struct Receiver {
-    queue: Queue,
     custody: Custody,
     bucket: String,
     poll_wait: Duration,
@@ -433,7 +432,7 @@ impl Receiver {
                 () = self.shutdown.cancelled() => return,
             };
             let Ok(place) = place else { return };
-            let received = match self.queue.receive(self.poll_wait, &self.custody).await {
+            let received = match self.custody.receive(self.poll_wait).await {
                 Ok(received) => received,
                 Err(error) => {
                     tracing::error!("{error}; trying again");
@@ -469,7 +468,7 @@ impl Receiver {
             }
             if !admission.events.is_empty() {
                 // What can be read of a message that goes its own way is worked on without it, as what a sweep finds.
-                let id = if is_readable { id } else { self.custody.unheld() };
+                let id = if is_readable { id } else { self.custody.untracked_id() };
                 messages.push(Message { id, events: admission.events });
             }
         }

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::error::{AwsError, Kind};
 use crate::aws::s3::Bucket;
-use crate::aws::sqs::{BATCH_ENTRIES, Custody};
+use crate::aws::sqs::BATCH_ENTRIES;
+use crate::intake::custody::Custody;
 use crate::intake::notification::{Notification, admit};
 use crate::intake::window::Message;
 use crate::layout::INCOMING;
@@ -110,7 +111,8 @@ impl Sweeper {
             fail::fail_point!("swept");
             swept.found += found.len() as u64;
             for some in found.chunks(BATCH_ENTRIES) {
-                let message = |event: &ObjectEvent| Message { id: self.custody.unheld(), events: vec![event.clone()] };
+                let message =
+                    |event: &ObjectEvent| Message { id: self.custody.untracked_id(), events: vec![event.clone()] };
                 // The consumer stops when nobody receives any more.
                 let _ = self.messages.send(some.iter().map(message).collect()).await;
             }
