@@ -71,7 +71,7 @@ pub fn batch_prefix(batch: BatchNumber) -> String {
 }
 
 /// Sorts behind everything that a batch keeps, and before what later ones do.
-pub fn behind_batch(batch: BatchNumber) -> String {
+pub fn key_after_batch(batch: BatchNumber) -> String {
     format!("{BATCHES}{}0", batch_name(batch))
 }
 
@@ -186,6 +186,6 @@ mod tests {
         assert_eq!(batch_of_curated("curated/report_date=2026-01-02/part-0.parquet"), None);
         assert_eq!(batch_of_folder(&manifest_key(42), 1), Some(42));
         assert_eq!(batch_of_folder("archive/2026-01-02/batch-000000000042/batch-7/x", 2), Some(42));
-        assert!(deltas_key(42, 9) < behind_batch(42) && behind_batch(42) < deltas_key(43, 1));
+        assert!(deltas_key(42, 9) < key_after_batch(42) && key_after_batch(42) < deltas_key(43, 1));
     }
 }

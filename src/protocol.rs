@@ -133,7 +133,7 @@ impl Registry {
     }
 
     /// Shows that the owner lives. Refused when the batch is no longer its own.
-    pub fn beat(&self, number: BatchNumber, owner: &str) -> Change {
+    pub fn renew_lease(&self, number: BatchNumber, owner: &str) -> Change {
         self.change_own(number, owner, |entry| match entry.state {
             State::Open | State::Committed => Some(Entry { beat: entry.beat.wrapping_add(1), ..entry.clone() }),
             State::Abandoned | State::Lost | State::Aside | State::Done => None,

@@ -60,7 +60,7 @@ impl Kind {
 
     /// Whether the fault may lie with the one thing that was asked for, and not with the service or our rights to it as a
     /// whole. Only a look at something else can tell for certain.
-    pub fn may_be_of_the_thing(self) -> bool {
+    pub fn may_concern_one_resource(self) -> bool {
         !matches!(self, Kind::MissingResource | Kind::NoCredentials | Kind::WrongRegion)
     }
 }

@@ -28,12 +28,12 @@ impl Default for Backoff {
 
 impl Backoff {
     /// For who lost a race to another: short pauses, so that the next is run apart.
-    pub fn after_a_race() -> Self {
+    pub fn for_contention() -> Self {
         Backoff { next: RACE.0, longest: RACE.1 }
     }
 
     /// For one object of many, whose tries must not hold up the others for long.
-    pub fn of_one_object() -> Self {
+    pub fn for_one_object() -> Self {
         Backoff { next: BACKOFF.0, longest: ONE_OBJECT }
     }
 

@@ -241,7 +241,7 @@ impl Worker {
             }
         }
         self.settle_messages(&window, &finishes).await;
-        self.roll_forward.progress.rests();
+        self.roll_forward.progress.clear();
     }
 
     /// A message is deleted when all its objects are finished, and only then.
@@ -488,7 +488,7 @@ impl Worker {
     async fn say_if_repeated(&self, batch: BatchNumber, event: &ObjectEvent) {
         let ledger = &self.roll_forward.ledger;
         // What cannot be told now is no reason to wait.
-        if let Ok(Some(earlier)) = self.claims.call(ledger.had_its_like(event)).await {
+        if let Ok(Some(earlier)) = self.claims.call(ledger.find_similar_claim(event)).await {
             let ObjectId { key, version, .. } = &event.object;
             tracing::warn!(
                 batch,
@@ -633,7 +633,7 @@ impl Worker {
             // An error each time: whoever looks at the log late must see it too.
             tracing::error!(batch, "the batch cannot be finished: {error}; trying again, ever more rarely");
         }
-        self.roll_forward.progress.rests();
+        self.roll_forward.progress.clear();
     }
 
     /// Whether a batch shows anything. An open one never does, unless the ledger is an older state of itself that was restored.
@@ -719,7 +719,7 @@ impl Worker {
             loop {
                 tokio::time::sleep(lease / BEATS_PER_LEASE).await;
                 // A beat that hangs must not take the place of the next.
-                match tokio::time::timeout(lease / BEATS_PER_LEASE, ledger.beat(batch)).await {
+                match tokio::time::timeout(lease / BEATS_PER_LEASE, ledger.renew_lease(batch)).await {
                     Ok(Ok(true)) => {}
                     Ok(Ok(false)) => return told.cancel(),
                     Ok(Err(error)) => tracing::warn!(batch, "{error}; trying again"),

@@ -255,7 +255,7 @@ impl RollForward {
         for attempt in 1..=MOVE_TRIES {
             match self.move_away(batch, object, *size, to, reason, is_repeated || attempt > 1).await {
                 Ok(()) => return Ok(()),
-                Err(error) if error.kind.is_transient() || !error.kind.may_be_of_the_thing() => return Err(error),
+                Err(error) if error.kind.is_transient() || !error.kind.may_concern_one_resource() => return Err(error),
                 Err(error) => refusal = Some(error),
             }
             if !backoff.pause(&self.deadline).await {
@@ -326,7 +326,7 @@ impl RollForward {
     pub async fn set_aside(&self, entries: Vec<Aside>) -> Result<(), AwsError> {
         let count = entries.len();
         for entry in entries.iter().take(NAMED) {
-            let [kind, name, way_back] = entry.told();
+            let [kind, name, way_back] = entry.describe();
             tracing::error!(
                 batch = entry.batch,
                 "set aside: {kind} {name}: {} ({way_back}; music-streams aside lists it)",
@@ -362,7 +362,7 @@ impl RollForward {
             return Ok(());
         }
         futures::stream::iter(&manifest.objects)
-            .map(|object| self.ledger.renew_own(&object.object, manifest.batch))
+            .map(|object| self.ledger.renew_claim(&object.object, manifest.batch))
             .buffer_unordered(CONCURRENT_OBJECTS)
             .try_collect::<()>()
             .await?;

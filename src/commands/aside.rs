@@ -105,7 +105,7 @@ impl AsideQuery {
             Format::Table if listed.is_empty() => "nothing is set aside".to_owned(),
             Format::Table => {
                 let row = |Listed { since, entry }: &Listed| {
-                    let [kind, name, way_back] = entry.told();
+                    let [kind, name, way_back] = entry.describe();
                     let (name, reason) = (printable(&name), printable(&entry.reason));
                     vec![kind, name, time_text(*since), entry.batch.to_string(), reason, printable(&way_back)]
                 };
@@ -144,7 +144,7 @@ struct Told {
 
 impl Told {
     fn note(&mut self, entry: &Aside, done: Result<(), String>) {
-        let [kind, name, _] = entry.told();
+        let [kind, name, _] = entry.describe();
         match done {
             Ok(()) => self.back.push(format!("{kind} {name}")),
             Err(reason) => self.still.push(format!("{kind} {name}: {reason}")),
@@ -201,7 +201,7 @@ impl BringBack<'_> {
     async fn object(&self, event: ObjectEvent, entry: &Aside) -> Result<(), String> {
         let RollForward { ledger, .. } = &self.roll_forward;
         let announce = async {
-            let is_aside = ledger.end_pause(&event.object).await?;
+            let is_aside = ledger.allow_retry(&event.object).await?;
             if let Some(body) = announcement(&event) {
                 self.queue.send(body).await?;
             }

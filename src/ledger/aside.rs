@@ -144,7 +144,7 @@ impl Aside {
     }
 
     /// Kind, name, and the way back, for people.
-    pub fn told(&self) -> [String; 3] {
+    pub fn describe(&self) -> [String; 3] {
         let (kind, name, way_back) = match &self.what {
             What::Object { object, until, .. } => {
                 let until = time_text(*until);

@@ -1,69 +1,85 @@
-//! The list of what is set aside. Its entries are those of [`crate::ledger::aside`].
+//! The list of what is set aside. [`crate::ledger::aside`] defines its entries. Covered by `tests/pipeline` (`refusals.rs`).
 
+use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
-use aws_sdk_dynamodb::types::{Select, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{Delete, Select, TransactWriteItem, Update};
 
-use crate::aws::error::{AwsError, aws_error};
+use crate::aws::error::{AwsError, Kind};
 use crate::aws::item::{text, text_of};
 use crate::ledger::aside::{Aside, AsideKey};
-use crate::ledger::{Ledger, happened};
+use crate::ledger::{DELETE, Ledger, QUERY, UPDATE, now_text};
 
-/// Partition of everything that is set aside.
-pub(super) const ASIDE: &str = "aside";
-/// Up to how many things that are set aside are counted.
+/// Partition key of the list.
+const ASIDE: &str = "aside";
+/// Upper bound of [`Ledger::count_aside`].
 pub const COUNTED_ASIDE: i32 = 1000;
 
-/// A write to the list of what is set aside.
-pub(super) enum Listing {
-    Added(Aside),
-    Removed(AsideKey),
+/// A change of the list that belongs to the change of a claim.
+pub(super) enum ListChange {
+    Add(Aside),
+    Remove(AsideKey),
 }
 
 impl Ledger {
-    /// Lists something as set aside; what is listed before is brought up to date. May be repeated.
+    /// Lists something as set aside, or updates its entry. May be repeated.
     pub async fn list_aside(&self, entry: &Aside) -> Result<(), AwsError> {
-        let update = self.listing(entry).build().ok();
-        let resource = format!("{}/{ASIDE}", self.table);
-        let Some(update) = update else { return Err(self.foreign(ASIDE)) };
-        let write = TransactWriteItem::builder().update(update).build();
-        self.transact("dynamodb:UpdateItem", resource, vec![write]).await
+        let update = self.addition(entry).build().map_err(|error| self.unbuildable(ASIDE, &error))?;
+        self.transact(ASIDE, vec![TransactWriteItem::builder().update(update).build()]).await.map(drop)
     }
 
-    pub(super) fn listing(&self, entry: &Aside) -> UpdateBuilder {
+    fn addition(&self, entry: &Aside) -> UpdateBuilder {
         Update::builder()
             .table_name(&self.table)
             .key("pk", text(ASIDE))
             .key("sk", text(entry.key().0))
             .update_expression("SET entry = :entry, since = if_not_exists(since, :since)")
             .expression_attribute_values(":entry", text(serde_json::json!(entry).to_string()))
-            .expression_attribute_values(":since", text(jiff::Timestamp::now().to_string()))
+            .expression_attribute_values(":since", now_text())
     }
 
-    /// Takes something off the list that came back, unless it was set aside anew since it was seen there. May be repeated.
+    /// Updates a claim and the list, both or neither. Returns false if the claim's condition did not hold.
+    pub(super) async fn update_claim(
+        &self,
+        pk: &str,
+        claim: UpdateBuilder,
+        change: Option<ListChange>,
+    ) -> Result<bool, AwsError> {
+        let unbuildable = |error: BuildError| self.unbuildable(pk, &error);
+        let claim = claim.build().map_err(unbuildable)?;
+        let mut writes = vec![TransactWriteItem::builder().update(claim).build()];
+        match change {
+            Some(ListChange::Add(entry)) => {
+                let update = self.addition(&entry).build().map_err(unbuildable)?;
+                writes.push(TransactWriteItem::builder().update(update).build());
+            }
+            Some(ListChange::Remove(key)) => {
+                let delete = Delete::builder().table_name(&self.table).key("pk", text(ASIDE)).key("sk", text(key.0));
+                writes.push(TransactWriteItem::builder().delete(delete.build().map_err(unbuildable)?).build());
+            }
+            None => {}
+        }
+        self.transact(pk, writes).await
+    }
+
+    fn unbuildable(&self, pk: &str, error: &BuildError) -> AwsError {
+        AwsError { operation: UPDATE, resource: self.resource(pk), kind: Kind::Refused, cause: error.to_string() }
+    }
+
+    /// Removes from the list what was brought back, unless it was set aside again since `entry` was read. May be repeated.
     pub async fn unlist_aside(&self, entry: &Aside) -> Result<(), AwsError> {
-        let key = entry.key();
-        let delete = self.client.delete_item().table_name(&self.table).key("pk", text(ASIDE)).key("sk", text(key.0));
-        let delete = delete.condition_expression("entry = :entry OR attribute_not_exists(pk)");
-        let delete = delete.expression_attribute_values(":entry", text(serde_json::json!(entry).to_string()));
-        happened(delete.send().await.map_err(aws_error("dynamodb:DeleteItem", format!("{}/{ASIDE}", self.table))))
-            .map(drop)
+        let delete = self
+            .delete(ASIDE, &entry.key().0)
+            .condition_expression("entry = :entry OR attribute_not_exists(pk)")
+            .expression_attribute_values(":entry", text(serde_json::json!(entry).to_string()));
+        self.conditional(DELETE, ASIDE, delete.send()).await.map(drop)
     }
 
-    /// Everything that is set aside, `most` of it, with since when; and whether there is more.
+    /// Reads at most `most` entries of the list, each with the time at which it was set aside. The flag is true if there
+    /// are more.
     pub async fn aside(&self, most: usize) -> Result<(Vec<(jiff::Timestamp, Aside)>, bool), AwsError> {
-        let resource = || format!("{}/{ASIDE}", self.table);
-        let mut items = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .consistent_read(true)
-            .key_condition_expression("pk = :pk")
-            .expression_attribute_values(":pk", text(ASIDE))
-            .into_paginator()
-            .items()
-            .send();
+        let mut items = self.query(ASIDE).consistent_read(true).into_paginator().items().send();
         let mut found = Vec::new();
-        while let Some(item) = items.try_next().await.map_err(aws_error("dynamodb:Query", resource()))? {
+        while let Some(item) = items.try_next().await.map_err(self.error(QUERY, ASIDE))? {
             if found.len() == most {
                 return Ok((found, true));
             }
@@ -71,22 +87,15 @@ impl Ledger {
                 let entry = serde_json::from_str(&text_of(&item, "entry")?).ok()?;
                 Some((text_of(&item, "since")?.parse().ok()?, entry))
             };
-            found.push(parse().ok_or_else(|| self.foreign(ASIDE))?);
+            found.push(parse().ok_or_else(|| self.unrecognized(ASIDE))?);
         }
         Ok((found, false))
     }
 
-    /// How many things are set aside, up to [`COUNTED_ASIDE`].
+    /// Counts the entries of the list, up to [`COUNTED_ASIDE`].
     pub async fn count_aside(&self) -> Result<u64, AwsError> {
-        let query = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .key_condition_expression("pk = :pk")
-            .expression_attribute_values(":pk", text(ASIDE))
-            .select(Select::Count)
-            .limit(COUNTED_ASIDE);
-        let output = query.send().await.map_err(aws_error("dynamodb:Query", format!("{}/{ASIDE}", self.table)))?;
+        let query = self.query(ASIDE).select(Select::Count).limit(COUNTED_ASIDE);
+        let output = query.send().await.map_err(self.error(QUERY, ASIDE))?;
         Ok(u64::try_from(output.count).unwrap_or(0))
     }
 }

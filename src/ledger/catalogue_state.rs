@@ -1,10 +1,10 @@
-//! The state of the catalogue that consumers use.
+//! The state of the catalogue, for operators. Covered by `tests/pipeline`.
 
-use crate::aws::error::{AwsError, aws_error};
+use crate::aws::error::AwsError;
 use crate::aws::item::{number, text, text_of};
-use crate::ledger::{Ledger, count};
+use crate::ledger::{Ledger, PUT, UPDATE, count, now_text};
 
-/// Keys of the catalogue's state.
+/// Both keys of the item.
 const CATALOGUE: &str = "catalogue";
 
 /// The catalogue that consumers use.
@@ -14,45 +14,37 @@ pub struct CatalogueState {
     pub songs: u64,
     /// Listeners in it.
     pub users: u64,
-    /// Since when it is in use.
+    /// The time at which it was loaded.
     pub loaded_at: Option<jiff::Timestamp>,
-    /// A later one was refused: why, and since when.
+    /// The reason for which a later catalogue was refused, and the time at which that happened.
     pub refused: Option<(String, jiff::Timestamp)>,
-    /// Which files those were.
+    /// The files of the refused catalogue.
     pub refused_files: Option<String>,
 }
 
 impl Ledger {
-    /// Writes down which catalogue is in use.
+    /// Records the catalogue in use. A recorded refusal is cleared.
     pub async fn accept_catalogue(&self, state: &CatalogueState) -> Result<(), AwsError> {
         let put = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .item("pk", text(CATALOGUE))
-            .item("sk", text(CATALOGUE))
+            .put(CATALOGUE, CATALOGUE)
             .item("songs", count(state.songs))
             .item("users", count(state.users))
-            .item("loaded_at", text(jiff::Timestamp::now().to_string()));
-        put.send().await.map(drop).map_err(aws_error("dynamodb:PutItem", format!("{}/{CATALOGUE}", self.table)))
+            .item("loaded_at", now_text());
+        put.send().await.map(drop).map_err(self.error(PUT, CATALOGUE))
     }
 
-    /// Writes down why a later one is not in use.
+    /// Records that a later catalogue is refused. The one in use remains.
     pub async fn refuse_catalogue(&self, reason: &str, files: &str) -> Result<(), AwsError> {
         let update = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .key("pk", text(CATALOGUE))
-            .key("sk", text(CATALOGUE))
+            .update(CATALOGUE, CATALOGUE)
             .update_expression("SET refused = :reason, refused_at = :now, refused_files = :files")
             .expression_attribute_values(":files", text(files))
             .expression_attribute_values(":reason", text(reason))
-            .expression_attribute_values(":now", text(jiff::Timestamp::now().to_string()));
-        update.send().await.map(drop).map_err(aws_error("dynamodb:UpdateItem", format!("{}/{CATALOGUE}", self.table)))
+            .expression_attribute_values(":now", now_text());
+        update.send().await.map(drop).map_err(self.error(UPDATE, CATALOGUE))
     }
 
-    /// The catalogue that was in use last; `None` before the first.
+    /// Reads the state of the catalogue; `None` before the first.
     pub async fn catalogue(&self) -> Result<Option<CatalogueState>, AwsError> {
         let Some(item) = self.get(CATALOGUE, CATALOGUE).await? else { return Ok(None) };
         let time = |name| text_of(&item, name).and_then(|time| time.parse().ok());

@@ -1,20 +1,23 @@
-//! The ledger: one DynamoDB table that says which batch has which object, and where every batch stands.
+//! The ledger: one DynamoDB table that records which batch has claimed which object, and the state of every batch.
 //!
-//! The only module that knows the ledger's items. What is decided is in [`crate::protocol`]; here it is made to hold, each by
-//! one conditional write: the registry by compare-and-swap, a claim by a put where nothing is yet. Items (keys `pk`, `sk`):
+//! The only module that knows the ledger's items. [`crate::protocol`] makes the decisions; this module makes each of them
+//! durable by one conditional write: the registry by compare-and-swap, a claim by a put on condition that there is none.
+//! Items (keys `pk`, `sk`), by the file that reads and writes them:
 //!
-//! | item | keys | attributes |
-//! |---|---|---|
-//! | registry | `registry`, `registry` | `version` N, `last` N, `batches` M: number → `state`, `owner`, `beat`, `since` |
-//! | claim | `object#s3://BUCKET/KEY`, `version#…` or `etag#…` | `batch` N (none: nobody's), `quarantined_by` N, `size` N, `created_at`, `claimed_at`, `expires_at`, `renewed`, `deaths` N, `times_aside` N, `aside_until` N |
-//! | set aside | `aside`, by what it is | `entry` (JSON of [`Aside`]), `since` |
-//! | sweep | `sweep`, `sweep` | `started_at` N, `by`, `finished_at` N, `found` N, `left_over` N |
-//! | catalogue | `catalogue`, `catalogue` | `songs` N, `users` N, `loaded_at`, `refused`, `refused_at`, `refused_files` |
-//! | record | `batch#000000000042`, `record` | `state` (`done`, `abandoned`, `lost`, `aside`), `summary`, `finished_at`, `expires_at` |
+//! | item | file | keys | attributes |
+//! |---|---|---|---|
+//! | registry | [`registry`] | `registry`, `registry` | `version` N, `last` N, `batches` M: number → `state`, `owner`, `beat`, `since` |
+//! | claim | [`claims`] | `object#s3://BUCKET/KEY`, `version#…` or `etag#…` | `batch` N (absent: unassigned), `quarantined_by` N, `size` N, `created_at`, `claimed_at`, `expires_at`, `renewed`, `deaths` N, `times_aside` N, `aside_until` N |
+//! | set aside | [`aside_list`] | `aside`, an [`AsideKey`](aside::AsideKey) | `entry` (JSON of [`Aside`](aside::Aside)), `since` |
+//! | sweep | [`sweeps`] | `sweep`, `sweep` | `started_at` N, `by`, `finished_at` N, `found` N, `left_over` N |
+//! | catalogue | [`catalogue_state`] | `catalogue`, `catalogue` | `songs` N, `users` N, `loaded_at`, `refused`, `refused_at`, `refused_files` |
+//! | record | [`records`] | `batch#000000000042`, `record` | `state` (`done`, `abandoned`, `lost`, `aside`), `summary`, `finished_at`, `expires_at` |
 //!
-//! Claims and records expire (`expires_at`, DynamoDB's time to live), claims after SQS can no longer repeat their message,
-//! records after the claims that refer to them. A claim is renewed for as long as its object lies there, and the record of a
-//! batch that is set aside does not expire.
+//! Claims and records expire (`expires_at`, DynamoDB's time to live): claims after SQS can no longer repeat their message,
+//! records after the claims that refer to them. A claim is renewed while its object remains under the incoming prefix, and
+//! the record of a batch that is set aside does not expire. [`aside`] defines the entries of the list, without I/O.
+//!
+//! Covered by `tests/pipeline` and `tests/chaos`; `tests/hostile` covers the registry's encoding.
 
 pub mod aside;
 pub mod aside_list;
@@ -24,9 +27,14 @@ pub mod records;
 pub mod registry;
 pub mod sweeps;
 
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::delete_item::builders::DeleteItemFluentBuilder;
+use aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 pub use crate::ledger::aside_list::COUNTED_ASIDE;
 pub use crate::ledger::catalogue_state::CatalogueState;
@@ -40,15 +48,20 @@ pub use crate::ledger::sweeps::{LastSweep, Swept};
 use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::aws::item::{Item, text};
 
-/// The ledger's table, without the prefix.
+/// Name of the ledger's table, without the prefix.
 pub const LEDGER_TABLE: &str = "music_streams_ledger";
-/// A claim outlives SQS's longest retention, 14 days, so that every repetition of its message meets it.
+/// Lifetime of a claim. It exceeds SQS's longest retention, 14 days, so that every repetition of a message finds its claim.
 pub const CLAIM_DAYS: u64 = 15;
 const DAY_SECONDS: u64 = 86_400;
-/// Tries of a conditional write before giving up: each failure means that another consumer got through.
+/// Attempts at a conditional write before it fails. Each lost attempt means that another consumer's write succeeded.
 const ATTEMPTS: usize = 100;
 
-/// The ledger.
+const PUT: &str = "dynamodb:PutItem";
+const UPDATE: &str = "dynamodb:UpdateItem";
+const DELETE: &str = "dynamodb:DeleteItem";
+const QUERY: &str = "dynamodb:Query";
+
+/// A client for the ledger's table, acting as one consumer.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     client: aws_sdk_dynamodb::Client,
@@ -57,7 +70,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The ledger in `table`, as seen by the consumer `owner`.
+    /// Creates a client for the ledger in `table`, acting as the consumer `owner`.
     pub fn new(client: aws_sdk_dynamodb::Client, table: String, owner: String) -> Self {
         Ledger { client, table, owner }
     }
@@ -67,101 +80,118 @@ impl Ledger {
         &self.owner
     }
 
-    /// Carries out writes, all or none.
-    async fn transact(
-        &self,
-        operation: &'static str,
-        resource: String,
-        writes: Vec<TransactWriteItem>,
-    ) -> Result<(), AwsError> {
-        let write = self.client.transact_write_items().set_transact_items(Some(writes)).send().await;
-        match write {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                // The reasons stand beside the error: a condition that does not hold, or another write at the same moment.
-                let reasons = error.as_service_error().and_then(|error| match error {
-                    TransactWriteItemsError::TransactionCanceledException(cancelled) => {
-                        let codes = cancelled.cancellation_reasons().iter().filter_map(|reason| reason.code());
-                        Some(codes.map(str::to_owned).collect::<Vec<_>>())
-                    }
-                    _ => None,
-                });
-                let mut error = aws_error(operation, resource)(error);
-                if let Some(codes) = reasons {
-                    let has = |code: &str| codes.iter().any(|it| it == code);
-                    error.kind = if has("ConditionalCheckFailed") {
-                        Kind::Condition
-                    } else if has("TransactionConflict") {
-                        Kind::Transient
-                    } else if has("ThrottlingError") || has("ProvisionedThroughputExceeded") {
-                        Kind::Throttled
-                    } else {
-                        Kind::Refused
-                    };
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Whether everything that is done to the ledger is allowed.
+    /// Checks that every kind of call to the ledger is permitted.
     pub async fn check(&self) -> Result<(), AwsError> {
-        let key = format!("check#{}", self.owner);
-        let resource = || format!("{}/{key}", self.table);
-        let put = self.client.put_item().table_name(&self.table).item("pk", text(&key)).item("sk", text("check"));
-        put.item("expires_at", expiry(1)).send().await.map_err(aws_error("dynamodb:PutItem", resource()))?;
-        let update = self.client.update_item().table_name(&self.table).key("pk", text(&key)).key("sk", text("check"));
-        let update = update.update_expression("SET expires_at = :soon").expression_attribute_values(":soon", expiry(1));
-        update.send().await.map_err(aws_error("dynamodb:UpdateItem", resource()))?;
-        self.get(&key, "check").await?;
-        let delete = self.client.delete_item().table_name(&self.table).key("pk", text(&key)).key("sk", text("check"));
-        delete.send().await.map_err(aws_error("dynamodb:DeleteItem", resource()))?;
+        let (pk, sk) = (format!("check#{}", self.owner), "check");
+        let put = self.put(&pk, sk).item("expires_at", expiry(1));
+        put.send().await.map_err(self.error(PUT, &pk))?;
+        let update = self.update(&pk, sk).update_expression("SET expires_at = :soon");
+        update.expression_attribute_values(":soon", expiry(1)).send().await.map_err(self.error(UPDATE, &pk))?;
+        self.get(&pk, sk).await?;
+        self.delete(&pk, sk).send().await.map_err(self.error(DELETE, &pk))?;
         self.count_aside().await.map(drop)
     }
 
-    fn query_of(&self, pk: &str) -> QueryFluentBuilder {
-        let query = self.client.query().table_name(&self.table).consistent_read(true);
+    /// The name of an item or a partition in errors.
+    fn resource(&self, pk: &str) -> String {
+        format!("{}/{pk}", self.table)
+    }
+
+    fn error<E>(&self, operation: &'static str, pk: &str) -> impl FnOnce(SdkError<E, HttpResponse>) -> AwsError + use<E>
+    where
+        E: std::error::Error + ProvideErrorMetadata + 'static,
+    {
+        aws_error(operation, self.resource(pk))
+    }
+
+    fn put(&self, pk: &str, sk: &str) -> PutItemFluentBuilder {
+        self.client.put_item().table_name(&self.table).item("pk", text(pk)).item("sk", text(sk))
+    }
+
+    fn update(&self, pk: &str, sk: &str) -> UpdateItemFluentBuilder {
+        self.client.update_item().table_name(&self.table).key("pk", text(pk)).key("sk", text(sk))
+    }
+
+    fn delete(&self, pk: &str, sk: &str) -> DeleteItemFluentBuilder {
+        self.client.delete_item().table_name(&self.table).key("pk", text(pk)).key("sk", text(sk))
+    }
+
+    fn query(&self, pk: &str) -> QueryFluentBuilder {
+        let query = self.client.query().table_name(&self.table);
         query.key_condition_expression("pk = :pk").expression_attribute_values(":pk", text(pk))
     }
 
-    fn contended(operation: &'static str, resource: String) -> AwsError {
-        let cause = format!("other consumers changed it {ATTEMPTS} times meanwhile");
-        AwsError { operation, resource, kind: Kind::Throttled, cause }
+    /// Reads an item, strongly consistent.
+    async fn get(&self, pk: &str, sk: &str) -> Result<Option<Item>, AwsError> {
+        let get = self.client.get_item().table_name(&self.table).key("pk", text(pk)).key("sk", text(sk));
+        let output = get.consistent_read(true).send().await.map_err(self.error("dynamodb:GetItem", pk))?;
+        Ok(output.item)
     }
 
-    fn foreign(&self, pk: &str) -> AwsError {
+    /// Carries out a conditional write. Returns false if its condition did not hold.
+    async fn conditional<T, E>(
+        &self,
+        operation: &'static str,
+        pk: &str,
+        write: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<bool, AwsError>
+    where
+        E: std::error::Error + ProvideErrorMetadata + 'static,
+    {
+        match write.await.map_err(self.error(operation, pk)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind == Kind::Condition => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Carries out updates of `pk` and what belongs to it, all or none. Returns false if a condition did not hold.
+    async fn transact(&self, pk: &str, writes: Vec<TransactWriteItem>) -> Result<bool, AwsError> {
+        let write = self.client.transact_write_items().set_transact_items(Some(writes)).send().await;
+        let Err(error) = write else { return Ok(true) };
+        // The reasons are listed beside the error: a condition that does not hold, or another write at the same moment.
+        let reasons = error.as_service_error().and_then(|error| match error {
+            TransactWriteItemsError::TransactionCanceledException(cancelled) => {
+                let codes = cancelled.cancellation_reasons().iter().filter_map(|reason| reason.code());
+                Some(codes.map(str::to_owned).collect::<Vec<_>>())
+            }
+            _ => None,
+        });
+        // IAM knows no transactions, only the calls within.
+        let mut error = self.error(UPDATE, pk)(error);
+        if let Some(codes) = reasons {
+            let has = |code: &str| codes.iter().any(|it| it == code);
+            error.kind = if has("ConditionalCheckFailed") {
+                Kind::Condition
+            } else if has("TransactionConflict") {
+                Kind::Transient
+            } else if has("ThrottlingError") || has("ProvisionedThroughputExceeded") {
+                Kind::Throttled
+            } else {
+                Kind::Refused
+            };
+        }
+        if error.kind == Kind::Condition { Ok(false) } else { Err(error) }
+    }
+
+    /// The error of a conditional write that lost every one of its [`ATTEMPTS`].
+    fn contended(&self, operation: &'static str, pk: &str) -> AwsError {
+        let cause = format!("other consumers changed it {ATTEMPTS} times meanwhile");
+        AwsError { operation, resource: self.resource(pk), kind: Kind::Throttled, cause }
+    }
+
+    /// The error of an item that this version of the program did not write.
+    fn unrecognized(&self, pk: &str) -> AwsError {
         AwsError {
             operation: "dynamodb:GetItem",
-            resource: format!("{}/{pk}", self.table),
+            resource: self.resource(pk),
             kind: Kind::Refused,
             cause: "the item is not what this version writes; restore it, or run the version that wrote it".to_owned(),
         }
     }
-
-    async fn get(&self, pk: &str, sk: &str) -> Result<Option<Item>, AwsError> {
-        let output = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .key("pk", text(pk))
-            .key("sk", text(sk))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(aws_error("dynamodb:GetItem", format!("{}/{pk}", self.table)))?;
-        Ok(output.item)
-    }
 }
 
-/// Whether a conditional write happened, or its condition did not hold.
-fn happened<T>(written: Result<T, AwsError>) -> Result<bool, AwsError> {
-    match written {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind == Kind::Condition => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
+/// The value of `expires_at` for an item that lives this many days from now on.
 fn expiry(days: u64) -> AttributeValue {
     count(epoch_seconds() + days * DAY_SECONDS)
 }
@@ -170,6 +200,16 @@ fn count(value: u64) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
+/// The time as text (RFC 3339), as the ledger stores it for people.
+fn now_text() -> AttributeValue {
+    text(jiff::Timestamp::now().to_string())
+}
+
 fn epoch_seconds() -> u64 {
     jiff::Timestamp::now().as_second().unsigned_abs()
+}
+
+/// The point in time of a number of seconds since the Unix epoch.
+fn timestamp(epoch_seconds: u64) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::from_second(i64::try_from(epoch_seconds).ok()?).ok()
 }

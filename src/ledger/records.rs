@@ -1,29 +1,47 @@
-//! The records of finished batches.
+//! The records of finished batches. Covered by `tests/pipeline` and `tests/chaos`.
 
 use crate::aws::error::AwsError;
-use crate::aws::item::text_of;
+use crate::aws::item::{text, text_of};
 use crate::counts::Counts;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, PUT, expiry, now_text};
 use crate::protocol::{BatchNumber, State};
 
-/// The record that a batch left.
+/// Lifetime of a record. It exceeds the lifetime of every claim of its batch.
+const RECORD_DAYS: u64 = 31;
+/// Sort key of a record.
+const RECORD: &str = "record";
+
+/// The record of a finished batch.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Record {
-    /// Which batch.
+    /// The batch.
     pub batch: BatchNumber,
-    /// Done, given up, or set aside.
+    /// Done, abandoned, lost or set aside.
     pub state: State,
-    /// Since when.
+    /// The time at which it reached that state.
     pub finished_at: jiff::Timestamp,
-    /// What it did.
+    /// The batch's counts.
     #[serde(flatten)]
     pub counts: Counts,
 }
 
 impl Ledger {
-    /// The record that a batch left; `None` before that, and after the record has expired.
+    /// Writes the record of a batch. May be repeated.
+    pub(super) async fn write_record(&self, number: BatchNumber, state: State, summary: &str) -> Result<(), AwsError> {
+        let pk = record_key(number);
+        let put = self
+            .put(&pk, RECORD)
+            .item("state", text(state.name()))
+            .item("summary", text(summary))
+            .item("finished_at", now_text());
+        // A batch that is set aside keeps its objects until an operator resolves it.
+        let put = if state == State::Aside { put } else { put.item("expires_at", expiry(RECORD_DAYS)) };
+        put.send().await.map(drop).map_err(self.error(PUT, &pk))
+    }
+
+    /// Reads the record of a batch; `None` before it is written, and after it has expired.
     pub async fn record(&self, batch: BatchNumber) -> Result<Option<Record>, AwsError> {
-        let Some(item) = self.get(&record_key(batch), "record").await? else { return Ok(None) };
+        let Some(item) = self.get(&record_key(batch), RECORD).await? else { return Ok(None) };
         let parse = || {
             let state = State::from_name(&text_of(&item, "state")?)?;
             let finished_at = text_of(&item, "finished_at")?.parse().ok()?;
@@ -33,7 +51,7 @@ impl Ledger {
         Ok(parse())
     }
 
-    /// Where a batch stands; `None` when nothing is known of it any more.
+    /// Reads the state of a batch from the registry or its record; `None` when there is no trace of it any more.
     pub async fn state_of(&self, number: BatchNumber) -> Result<Option<State>, AwsError> {
         // The registry first: a batch leaves it only after its record is written.
         if let Some(entry) = self.registry().await?.batches.get(&number) {
@@ -43,13 +61,14 @@ impl Ledger {
     }
 
     pub(super) async fn recorded_state(&self, number: BatchNumber) -> Result<Option<State>, AwsError> {
-        let Some(record) = self.get(&record_key(number), "record").await? else { return Ok(None) };
+        let pk = record_key(number);
+        let Some(record) = self.get(&pk, RECORD).await? else { return Ok(None) };
         let state = text_of(&record, "state").and_then(|state| State::from_name(&state));
-        // Taken for none, its objects would count again.
-        state.map(Some).ok_or_else(|| self.foreign(&record_key(number)))
+        // An unknown state must not pass for a missing record: the batch's objects would count again.
+        state.map(Some).ok_or_else(|| self.unrecognized(&pk))
     }
 }
 
-pub(super) fn record_key(number: BatchNumber) -> String {
+fn record_key(number: BatchNumber) -> String {
     format!("batch#{number:012}")
 }

@@ -1,25 +1,27 @@
-//! The registry: one item, changed by compare-and-swap.
+//! The registry: one item that lists the unfinished batches, changed by compare-and-swap of the whole item.
+//!
+//! The changes are those of [`Registry`]. Covered by `tests/model` (the changes), `tests/hostile` (the encoding), and
+//! `tests/chaos` (the writes).
 
 use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use crate::aws::error::{AwsError, aws_error};
+use crate::aws::error::AwsError;
 use crate::aws::item::{Item, number, text};
 use crate::aws::retry::Backoff;
-use crate::ledger::records::record_key;
-use crate::ledger::{ATTEMPTS, Ledger, epoch_seconds, expiry, happened};
+use crate::ledger::{ATTEMPTS, Ledger, PUT, count, epoch_seconds};
 use crate::protocol::{BatchNumber, Change, Entry, MAX_UNFINISHED, Registry, State};
 
-/// A record outlives every claim of its batch.
-const RECORD_DAYS: u64 = 31;
+/// Both keys of the item.
+const REGISTRY: &str = "registry";
 
-/// The registry as it is stored.
+/// The registry with the version of its item.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredRegistry {
     /// The registry.
     pub registry: Registry,
-    /// Counts the writes; 0 where there is no item.
+    /// The number of writes so far; 0 when there is no item yet.
     pub version: u64,
 }
 
@@ -29,12 +31,13 @@ impl Ledger {
         Ok(self.stored_registry().await?.registry)
     }
 
-    /// Takes the next number and lists the batch as open, in one write; `None` while too many batches are not finished.
+    /// Takes the next number and lists the batch as open, in one write. Returns `None` while too many batches are
+    /// unfinished.
     pub async fn open(&self) -> Result<Option<BatchNumber>, AwsError> {
         let since = epoch_seconds();
         let mut taken = None;
         self.change(|registry| {
-            // The answer to a write that did happen may have been lost.
+            // An earlier attempt may have been carried out although its answer was lost.
             let is_mine =
                 |number: &BatchNumber| registry.batches.get(number).is_some_and(|entry| entry.owner == self.owner);
             if taken.as_ref().is_some_and(is_mine) {
@@ -52,69 +55,55 @@ impl Ledger {
         .map(|is_open| taken.filter(|_| is_open))
     }
 
-    /// Shows that the owner lives. `false` when the batch is no longer this consumer's.
-    pub async fn beat(&self, number: BatchNumber) -> Result<bool, AwsError> {
-        self.change(|registry| registry.beat(number, &self.owner)).await
+    /// Renews the lease on this consumer's batch. Returns false if the batch is no longer this consumer's.
+    pub async fn renew_lease(&self, number: BatchNumber) -> Result<bool, AwsError> {
+        self.change(|registry| registry.renew_lease(number, &self.owner)).await
     }
 
-    /// Flips this consumer's batch from open to committed. `false` when it was abandoned meanwhile.
+    /// Commits this consumer's open batch. Returns false if it was abandoned meanwhile.
     pub async fn commit(&self, number: BatchNumber) -> Result<bool, AwsError> {
         self.change(|registry| registry.commit(number, &self.owner)).await
     }
 
-    /// Flips a batch from open to abandoned, if it still is as `seen`. `false` when it is not.
+    /// Abandons another consumer's open batch if its entry still equals `seen`. Returns false if it does not.
     pub async fn abandon(&self, number: BatchNumber, seen: &Entry) -> Result<bool, AwsError> {
         self.change(|registry| registry.abandon(number, seen)).await
     }
 
-    /// Makes another consumer's committed batch this consumer's, if it still is as `seen`. `false` when it is not.
+    /// Makes another consumer's committed batch this consumer's if its entry still equals `seen`. Returns false if it does
+    /// not.
     pub async fn adopt(&self, number: BatchNumber, seen: &Entry) -> Result<bool, AwsError> {
         self.change(|registry| registry.adopt(number, seen, &self.owner)).await
     }
 
-    /// Makes another consumer's open batch this consumer's and committed, which it was before, if it still is as `seen`. `false` when
-    /// it is not.
+    /// Makes another consumer's open batch this consumer's and committed, as it was before the ledger was restored, if its
+    /// entry still equals `seen`. Returns false if it does not.
     pub async fn commit_again(&self, number: BatchNumber, seen: &Entry) -> Result<bool, AwsError> {
         self.change(|registry| registry.commit_again(number, seen, &self.owner)).await
     }
 
-    /// Gives up this consumer's own open batch. `false` when it is committed or somebody else did so.
+    /// Abandons this consumer's own open batch. Returns false if it is committed, or another consumer abandoned it.
     pub async fn abandon_own(&self, number: BatchNumber) -> Result<bool, AwsError> {
         self.change(|registry| registry.abandon_own(number, &self.owner)).await
     }
 
-    /// Takes no number up to this one any more.
+    /// Reserves all batch numbers up to `number`; see [`Registry::skip_to`].
     pub async fn skip_to(&self, number: BatchNumber) -> Result<(), AwsError> {
         self.change(|registry| registry.skip_to(number)).await.map(drop)
     }
 
-    /// Writes the record of a finished batch, then takes it off the registry. In this order, so that its state can be
-    /// found at any time; both may be repeated.
+    /// Writes the record of a finished batch, then removes the batch from the registry. In this order the batch's state can
+    /// be found at any time. May be repeated.
     pub async fn close(&self, number: BatchNumber, state: State, summary: &str) -> Result<(), AwsError> {
-        // A batch that is set aside has its objects until an operator brings it to its end.
-        let expires_at = (state != State::Aside).then(|| expiry(RECORD_DAYS));
-        let put = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .item("pk", text(record_key(number)))
-            .item("sk", text("record"))
-            .item("state", text(state.name()))
-            .item("summary", text(summary))
-            .item("finished_at", text(jiff::Timestamp::now().to_string()));
-        let put = match expires_at {
-            Some(expires_at) => put.item("expires_at", expires_at),
-            None => put,
-        };
-        put.send().await.map_err(aws_error("dynamodb:PutItem", format!("{}/{}", self.table, record_key(number))))?;
+        self.write_record(number, state, summary).await?;
         fail::fail_point!("recorded");
         self.change(|registry| registry.close(number)).await.map(drop)
     }
 
-    /// Changes the registry by compare-and-swap, until the change is made, or turns out to be made already or refused
-    /// (`false`).
+    /// Changes the registry by compare-and-swap, until the change is made, or turns out to be made already. Returns false
+    /// if it is refused.
     async fn change(&self, mut change: impl FnMut(&Registry) -> Change) -> Result<bool, AwsError> {
-        let mut backoff = Backoff::after_a_race();
+        let mut backoff = Backoff::for_contention();
         for _ in 0..ATTEMPTS {
             let stored = self.stored_registry().await?;
             let next = match change(&stored.registry) {
@@ -125,53 +114,50 @@ impl Ledger {
             if self.swap(stored.version, &next).await? {
                 return Ok(true);
             }
-            // Who lost a race runs the next one apart from the others.
+            // The pause separates this attempt from those of the other consumers.
             backoff.pause_uncancelled().await;
         }
-        Err(Self::contended("dynamodb:PutItem", format!("{}/registry", self.table)))
+        Err(self.contended(PUT, REGISTRY))
     }
 
     async fn stored_registry(&self) -> Result<StoredRegistry, AwsError> {
-        let Some(item) = self.get("registry", "registry").await? else { return Ok(StoredRegistry::default()) };
-        // What is not understood would be lost by the next swap.
-        parse_registry(&item).ok_or_else(|| self.foreign("registry"))
+        let Some(item) = self.get(REGISTRY, REGISTRY).await? else { return Ok(StoredRegistry::default()) };
+        // An item that was only partly understood would lose the rest by the next swap.
+        parse_registry(&item).ok_or_else(|| self.unrecognized(REGISTRY))
     }
 
-    /// Replaces the registry if it still has the version that was read. Whether it did.
+    /// Replaces the registry if it still has the version that was read. Returns false if it has not.
     async fn swap(&self, version: u64, next: &Registry) -> Result<bool, AwsError> {
         let put = self.client.put_item().table_name(&self.table).set_item(Some(registry_item(next, version + 1)));
-        let put = if version == 0 {
-            put.condition_expression("attribute_not_exists(pk)")
-        } else {
-            put.condition_expression("version = :version")
-                .expression_attribute_values(":version", AttributeValue::N(version.to_string()))
+        let put = match version {
+            0 => put.condition_expression("attribute_not_exists(pk)"),
+            _ => put.condition_expression("version = :version").expression_attribute_values(":version", count(version)),
         };
-        happened(put.send().await.map_err(aws_error("dynamodb:PutItem", format!("{}/registry", self.table))))
+        self.conditional(PUT, REGISTRY, put.send()).await
     }
 }
 
-/// The registry's item.
+/// Encodes the registry's item.
 pub fn registry_item(registry: &Registry, version: u64) -> Item {
-    let number = |value: u64| AttributeValue::N(value.to_string());
     let batches = registry.batches.iter().map(|(batch, entry)| {
         let entry = HashMap::from([
             ("state".to_owned(), text(entry.state.name())),
             ("owner".to_owned(), text(&entry.owner)),
-            ("beat".to_owned(), number(entry.beat)),
-            ("since".to_owned(), number(entry.since)),
+            ("beat".to_owned(), count(entry.beat)),
+            ("since".to_owned(), count(entry.since)),
         ]);
         (batch.to_string(), AttributeValue::M(entry))
     });
     HashMap::from([
-        ("pk".to_owned(), text("registry")),
-        ("sk".to_owned(), text("registry")),
-        ("version".to_owned(), number(version)),
-        ("last".to_owned(), number(registry.last)),
+        ("pk".to_owned(), text(REGISTRY)),
+        ("sk".to_owned(), text(REGISTRY)),
+        ("version".to_owned(), count(version)),
+        ("last".to_owned(), count(registry.last)),
         ("batches".to_owned(), AttributeValue::M(batches.collect())),
     ])
 }
 
-/// Reads the registry's item back; `None` when it is not what this program writes.
+/// Decodes the registry's item; `None` when this program did not write it.
 pub fn parse_registry(item: &Item) -> Option<StoredRegistry> {
     let parse = |(name, entry): (&String, &AttributeValue)| {
         let entry = entry.as_m().ok()?;
@@ -181,7 +167,7 @@ pub fn parse_registry(item: &Item) -> Option<StoredRegistry> {
         Some((name.parse().ok()?, Entry { state, owner, beat, since }))
     };
     let batches = item.get("batches")?.as_m().ok()?.iter().map(parse).collect::<Option<BTreeMap<_, _>>>()?;
-    // Both count up, and neither has come to its end.
+    // Both are incremented, and must not overflow.
     let count = |name| number(item, name).filter(|&count| count < u64::MAX);
     let registry = Registry { last: count("last")?, batches };
     let is_whole = registry.batches.keys().all(|number| (1..=registry.last).contains(number));

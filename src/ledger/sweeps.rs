@@ -1,83 +1,72 @@
-//! The last sweep, and whose turn the next one is.
+//! The state of sweeps: the time of the last one and its result. Covered by `tests/pipeline` (`edges.rs`).
 
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::AttributeValue;
-
-use crate::aws::error::{AwsError, aws_error};
+use crate::aws::error::AwsError;
 use crate::aws::item::{number, text, text_of};
-use crate::ledger::{Ledger, count, epoch_seconds, happened};
+use crate::ledger::{Ledger, UPDATE, count, epoch_seconds, timestamp};
 
-/// How far apart the clocks of consumers may be without one of them being taken for wrong.
+/// Tolerated difference between the consumers' clocks. A start that lies further in the future came from a wrong clock.
 const CLOCKS_APART_SECONDS: u64 = 60;
+/// Both keys of the item.
+const SWEEP: &str = "sweep";
 
-/// What a sweep came to.
+/// The result of a sweep.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Swept {
-    /// Objects that nobody had announced or finished.
+    /// Objects that no message had announced and no batch had finished.
     pub found: u64,
-    /// Objects that lie there although their content was finished before under the same key: put again, unchanged.
+    /// Objects under the incoming prefix whose content was finished before under the same key: put again, unchanged.
     pub left_over: u64,
 }
 
-/// When it was last swept, and what came of it.
+/// The last sweep: its start, its end and its result.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct LastSweep {
-    /// When it began.
+    /// The time at which it began.
     pub started_at: jiff::Timestamp,
-    /// By which consumer.
+    /// The consumer that began it.
     pub by: String,
-    /// When the last one ended that came to its end: the same, or the one before.
+    /// The time at which the last completed sweep ended: this one, or an earlier one.
     pub finished_at: Option<jiff::Timestamp>,
-    /// What that one came to.
+    /// The result of the last completed sweep.
     #[serde(flatten)]
     pub swept: Swept,
 }
 
 impl Ledger {
-    /// Begins a sweep, unless any consumer began one within the interval. By the consumers' clocks: what depends on it is how
-    /// much is listed, and nothing else.
-    pub async fn take_sweep_turn(&self, interval: Duration) -> Result<bool, AwsError> {
+    /// Begins a sweep, unless any consumer began one within the interval. Returns true if this consumer is to sweep. The
+    /// consumers' clocks decide; they influence only the number of lists, not the outcome.
+    pub async fn begin_sweep(&self, interval: Duration) -> Result<bool, AwsError> {
         let now = epoch_seconds();
         let update = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .key("pk", text("sweep"))
-            .key("sk", text("sweep"))
+            .update(SWEEP, SWEEP)
             .update_expression("SET started_at = :now, #by = :me")
-            // A time that is yet to come is a clock that was wrong.
             .condition_expression("attribute_not_exists(started_at) OR started_at <= :due OR started_at > :soon")
             .expression_attribute_names("#by", "by")
-            .expression_attribute_values(":now", AttributeValue::N(now.to_string()))
+            .expression_attribute_values(":now", count(now))
             .expression_attribute_values(":due", count(now.saturating_sub(interval.as_secs())))
             .expression_attribute_values(":soon", count(now.saturating_add(CLOCKS_APART_SECONDS)))
             .expression_attribute_values(":me", text(&self.owner));
-        happened(update.send().await.map_err(aws_error("dynamodb:UpdateItem", format!("{}/sweep", self.table))))
+        self.conditional(UPDATE, SWEEP, update.send()).await
     }
 
-    /// Writes down what a sweep came to.
+    /// Records the result of a sweep.
     pub async fn end_sweep(&self, swept: Swept) -> Result<(), AwsError> {
-        self.client
-            .update_item()
-            .table_name(&self.table)
-            .key("pk", text("sweep"))
-            .key("sk", text("sweep"))
+        let update = self
+            .update(SWEEP, SWEEP)
             .update_expression("SET finished_at = :now, #found = :found, left_over = :left_over")
             .expression_attribute_names("#found", "found")
-            .expression_attribute_values(":now", AttributeValue::N(epoch_seconds().to_string()))
-            .expression_attribute_values(":found", AttributeValue::N(swept.found.to_string()))
-            .expression_attribute_values(":left_over", AttributeValue::N(swept.left_over.to_string()))
-            .send()
-            .await
-            .map(drop)
-            .map_err(aws_error("dynamodb:UpdateItem", format!("{}/sweep", self.table)))
+            .expression_attribute_values(":now", count(epoch_seconds()))
+            .expression_attribute_values(":found", count(swept.found))
+            .expression_attribute_values(":left_over", count(swept.left_over));
+        update.send().await.map(drop).map_err(self.error(UPDATE, SWEEP))
     }
 
-    /// When it was last swept, and what came of it.
+    /// Reads the last sweep; `None` before the first.
     pub async fn last_sweep(&self) -> Result<Option<LastSweep>, AwsError> {
-        let Some(item) = self.get("sweep", "sweep").await? else { return Ok(None) };
-        let time = |name| jiff::Timestamp::from_second(i64::try_from(number(&item, name)?).ok()?).ok();
+        let Some(item) = self.get(SWEEP, SWEEP).await? else { return Ok(None) };
+        let time = |name| timestamp(number(&item, name)?);
         let count = |name| number(&item, name).unwrap_or(0);
         Ok(time("started_at").map(|started_at| LastSweep {
             started_at,

@@ -82,7 +82,7 @@ impl Health {
     /// Whether it should go on; else why not.
     pub fn live(&self) -> Result<(), String> {
         self.has_started()?;
-        let standing = self.progress.standing_for();
+        let standing = self.progress.stalled_for();
         if standing < self.stuck_after || !self.requests.failing_for(Duration::ZERO, self.stuck_after).is_empty() {
             return Ok(());
         }
@@ -128,7 +128,7 @@ mod tests {
         assert!(health.live().unwrap_err().contains("stood still"));
         health.progress.made();
         assert!(health.live().is_ok());
-        health.progress.rests();
+        health.progress.clear();
         std::thread::sleep(Duration::from_millis(210));
         assert!(health.live().is_ok(), "the batch is done");
     }

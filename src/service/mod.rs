@@ -267,7 +267,7 @@ async fn check_ledger(ledger: &Ledger, bucket: &Bucket) -> Result<(), AwsError> 
 async fn skip_taken_numbers(ledger: &Ledger, bucket: &Bucket) -> Result<(), AwsError> {
     let last = ledger.registry().await?.last;
     let number = |key: &str| layout::batch_of_folder(key, 1);
-    let Some(taken) = bucket.last_behind(layout::BATCHES, layout::behind_batch(last), number).await? else {
+    let Some(taken) = bucket.last_key_after(layout::BATCHES, layout::key_after_batch(last), number).await? else {
         return Ok(());
     };
     // Another consumer may have taken it between the two looks.

@@ -56,7 +56,7 @@ impl Sweeper {
     pub async fn run(self) {
         loop {
             let sweep = async {
-                if self.ledger.take_sweep_turn(self.interval).await? {
+                if self.ledger.begin_sweep(self.interval).await? {
                     let swept = self.sweep().await?;
                     self.ledger.end_sweep(swept).await?;
                     metrics().sweep_objects.add(swept.found, &label("finding", "found"));
@@ -86,13 +86,13 @@ impl Sweeper {
             next = following.map(Some);
             let judge = self.ledger.judge();
             let looks = self.old_enough(listed).into_iter().map(|event| async {
-                let standing = match self.ledger.look_at(&event.object, &judge).await {
+                let standing = match self.ledger.claim_status(&event.object, &judge).await {
                     // A claim that nobody understands: a batch that meets it lists it as set aside.
                     Err(error) if error.kind == Kind::Refused => UNCLAIMED,
                     standing => standing?,
                 };
                 match standing {
-                    UNCLAIMED if self.ledger.is_history(&event).await? => {
+                    UNCLAIMED if self.ledger.is_overwritten(&event).await? => {
                         Ok((ClaimStatus::Held(ClaimConflict::Leave), event))
                     }
                     standing => Ok((standing, event)),

@@ -27,12 +27,12 @@ impl Progress {
     }
 
     /// No batch is at work.
-    pub fn rests(&self) {
+    pub fn clear(&self) {
         self.last.store(NO_BATCH, Ordering::Relaxed);
     }
 
     /// For how long a batch has stood still; zero when none is at work.
-    pub fn standing_for(&self) -> Duration {
+    pub fn stalled_for(&self) -> Duration {
         match self.last.load(Ordering::Relaxed) {
             NO_BATCH => Duration::ZERO,
             last => self.since.elapsed().saturating_sub(Duration::from_millis(last)),

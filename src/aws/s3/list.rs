@@ -74,7 +74,7 @@ impl Bucket {
     }
 
     /// The last key under a prefix and behind another one from which something can be told.
-    pub async fn last_behind<T>(
+    pub async fn last_key_after<T>(
         &self,
         prefix: &str,
         key: String,
@@ -140,7 +140,7 @@ impl Bucket {
     }
 
     /// Since when exactly this content lies there; `None` when it does not.
-    pub async fn lies_there_since(&self, object: &ObjectId) -> Result<Option<jiff::Timestamp>, AwsError> {
+    pub async fn last_modified(&self, object: &ObjectId) -> Result<Option<jiff::Timestamp>, AwsError> {
         let mut head = self.client.head_object().bucket(&object.bucket).key(&object.key);
         head = match &object.version {
             Version::Id(id) => head.version_id(id),

@@ -70,7 +70,7 @@ impl Bucket {
         object: &ObjectId,
         chunks: &mpsc::Sender<std::io::Result<bytes::Bytes>>,
     ) -> Result<(), AwsError> {
-        let (mut offset, mut failures, mut stalls, mut backoff) = (0_u64, 0, 0, Backoff::of_one_object());
+        let (mut offset, mut failures, mut stalls, mut backoff) = (0_u64, 0, 0, Backoff::for_one_object());
         loop {
             let error = match self.pace.call(self.get_from(object, offset)).await {
                 // It broke off exactly at its end.
@@ -82,7 +82,7 @@ impl Bucket {
                         match tokio::time::timeout(CHUNK_TIMEOUT, body.next()).await {
                             Ok(Some(Ok(chunk))) => {
                                 offset += chunk.len() as u64;
-                                (failures, stalls, backoff) = (0, 0, Backoff::of_one_object());
+                                (failures, stalls, backoff) = (0, 0, Backoff::for_one_object());
                                 if chunks.send(Ok(chunk)).await.is_err() {
                                     return Ok(());
                                 }

@@ -108,7 +108,7 @@ impl Bucket {
             let upload_id = upload_id.as_str();
             async move {
                 let copy = || self.copy_part(object, destination, upload_id, number, range.clone());
-                let mut backoff = Backoff::of_one_object();
+                let mut backoff = Backoff::for_one_object();
                 for _ in 1..OBJECT_TRIES {
                     match self.pace.call(copy()).await {
                         Err(error) if error.kind.is_transient() => backoff.pause_uncancelled().await,

@@ -238,7 +238,7 @@ async fn account(
         }
         Fate::Gone => return Ok(account),
     }
-    if !is_left && let Some(since) = bucket.lies_there_since(object).await? {
+    if !is_left && let Some(since) = bucket.last_modified(object).await? {
         account.is_left_over = since.as_second() > created_at.unwrap_or(opened_at).as_second();
         if !account.is_left_over {
             account.differ(&object.key, "one place for it", "it still lies there, though it was put away");

@@ -264,7 +264,7 @@ impl Auditor {
                 What::Object { .. } | What::Original { .. } => false,
             };
             if is_of_day {
-                let [kind, name, way_back] = entry.told();
+                let [kind, name, way_back] = entry.describe();
                 let found = format!("set aside: {} ({way_back})", entry.reason);
                 self.findings.difference(format!("{kind} {name}"), "in its place", found);
             }

@@ -1,4 +1,4 @@
-//! The status of a claim, by the state of the batch that holds it.
+//! The status of a claim, by the state of the batch that holds it. Covered by `tests/pipeline` and `tests/chaos`.
 
 use std::collections::HashMap;
 
@@ -9,17 +9,24 @@ use crate::ledger::claims::{ClaimStatus, Holder};
 use crate::ledger::{Ledger, epoch_seconds};
 use crate::protocol::{BatchNumber, ClaimConflict, Registry, State, resolve};
 
-/// Judges claims by the states of the batches that have them, each of which is read once: the registry is one item, and a
-/// thousand contested claims must not be a thousand reads of it. What it knows may be old. A state that was final stays, and
-/// of one that was not, the worst that is said is to leave the object for now.
+/// Judges claims by the states of the batches that hold them. Each state is read once: the registry is a single item, and a
+/// thousand contested claims must not read it a thousand times. A cached state may be outdated. Final states do not change;
+/// for any other, the worst outcome is that the object is left for now.
 pub struct ClaimJudge<'a> {
     ledger: &'a Ledger,
     registry: Mutex<Option<Registry>>,
     records: Mutex<HashMap<BatchNumber, Option<State>>>,
 }
 
+impl Ledger {
+    /// Creates a judge of claims, for one attempt at a batch or one round of checks.
+    pub fn judge(&self) -> ClaimJudge<'_> {
+        ClaimJudge { ledger: self, registry: Mutex::default(), records: Mutex::default() }
+    }
+}
+
 impl ClaimJudge<'_> {
-    pub(in crate::ledger) async fn standing_of(&self, holder: Option<Holder>) -> Result<ClaimStatus, AwsError> {
+    pub(super) async fn status(&self, holder: Option<Holder>) -> Result<ClaimStatus, AwsError> {
         Ok(match holder {
             Some(Holder { aside_until: Some(until), batch: None, .. }) if until > epoch_seconds() => ClaimStatus::Aside,
             Some(Holder { renewed: true, .. }) => ClaimStatus::Held(ClaimConflict::Duplicate),
@@ -32,7 +39,7 @@ impl ClaimJudge<'_> {
         {
             let mut registry = self.registry.lock().await;
             let known = match registry.take() {
-                // A batch that was not there yet.
+                // A registry that is older than the batch says nothing about it.
                 Some(known) if known.last >= batch => known,
                 _ => self.ledger.registry().await?,
             };
@@ -41,7 +48,7 @@ impl ClaimJudge<'_> {
                 return Ok(Some(entry.state));
             }
         }
-        // It has left the registry, for ever, and so after its record was written.
+        // A batch leaves the registry permanently, and only after its record is written.
         let mut records = self.records.lock().await;
         if let Some(&state) = records.get(&batch) {
             return Ok(state);
@@ -49,12 +56,5 @@ impl ClaimJudge<'_> {
         let state = self.ledger.recorded_state(batch).await?;
         records.insert(batch, state);
         Ok(state)
-    }
-}
-
-impl Ledger {
-    /// A judge of claims, for one attempt or one look.
-    pub fn judge(&self) -> ClaimJudge<'_> {
-        ClaimJudge { ledger: self, registry: Mutex::default(), records: Mutex::default() }
     }
 }

@@ -1,84 +1,87 @@
-//! The claims on all contents of one key.
+//! The claims on all contents of one key. Covered by `tests/pipeline` (`edges.rs`, `operators.rs`).
 
-use crate::aws::error::{AwsError, aws_error};
+use crate::aws::error::AwsError;
 use crate::aws::item::{Item, number, text_of};
-use crate::ledger::Ledger;
-use crate::ledger::claims::{claims_key, is_near};
+use crate::ledger::claims::{claims_key, expires_soon};
+use crate::ledger::{Ledger, QUERY, timestamp};
 use crate::object::{ObjectEvent, ObjectId, Version};
 use crate::protocol::BatchNumber;
 
-/// Which batch has one content of an object.
+/// Upper bound of the claims that are read where a few suffice: a key that is reused regularly has very many.
+const SOME_CLAIMS: i32 = 50;
+
+/// The claim on one content of an object.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct ClaimRecord {
-    /// Which content.
+    /// The content.
     pub version: Version,
-    /// The batch; none when it is nobody's, since its object is set aside or was handed back.
+    /// The batch that holds the claim; `None` when the object is set aside or was handed back.
     pub batch: Option<BatchNumber>,
-    /// The batch that put it into quarantine last.
+    /// The batch that put the object into quarantine last.
     pub quarantined_by: Option<BatchNumber>,
-    /// Its size in bytes, as announced, and when it was created.
+    /// Size of the object in bytes, as announced.
     pub size: Option<u64>,
-    /// See there.
+    /// The time at which the object was created, as announced.
     pub created_at: Option<jiff::Timestamp>,
-    /// When the claim expires, in seconds since the Unix epoch.
+    /// The time at which the claim expires, in seconds since the Unix epoch.
     pub expires_at: u64,
-    /// Since when.
+    /// The time at which the claim was made or last taken over.
     pub claimed_at: jiff::Timestamp,
-    /// Until when the object is set aside.
+    /// The time until which the object is set aside.
     pub aside_until: Option<jiff::Timestamp>,
 }
 
 impl Ledger {
-    /// The batch that had another content of the same name and size, if any had: a repetition that nobody meant, more often than not.
-    pub async fn had_its_like(&self, event: &ObjectEvent) -> Result<Option<BatchNumber>, AwsError> {
-        let ObjectId { bucket, key, version } = &event.object;
-        let claims = self.some_claims(bucket, key).await?;
-        let is_like = |claim: &&ClaimRecord| claim.version != *version && claim.size == Some(event.size);
-        Ok(claims.iter().filter(is_like).filter_map(|claim| claim.batch).next_back())
+    /// Reads the claims on all contents of a key.
+    pub async fn claims(&self, bucket: &str, key: &str) -> Result<Vec<ClaimRecord>, AwsError> {
+        let pk = claims_key(bucket, key);
+        let query = self.query(&pk).consistent_read(true).into_paginator().items().send();
+        let items = query.try_collect().await.map_err(self.error(QUERY, &pk))?;
+        Ok(items.iter().filter_map(claim_record).collect())
     }
 
-    /// Whether an object that nobody has was overwritten by one that a batch had: with versioning it shows again when that one is put
-    /// away. What says so is kept from expiring for as long as the object lies there.
-    pub async fn is_history(&self, event: &ObjectEvent) -> Result<bool, AwsError> {
+    /// Reads the claims on the first [`SOME_CLAIMS`] contents of a key.
+    async fn some_claims(&self, bucket: &str, key: &str) -> Result<Vec<ClaimRecord>, AwsError> {
+        let pk = claims_key(bucket, key);
+        let query = self.query(&pk).consistent_read(true).limit(SOME_CLAIMS);
+        let output = query.send().await.map_err(self.error(QUERY, &pk))?;
+        Ok(output.items().iter().filter_map(claim_record).collect())
+    }
+
+    /// Finds a batch that claimed another content of the same key and size: such an object is often repeated by mistake.
+    pub async fn find_similar_claim(&self, event: &ObjectEvent) -> Result<Option<BatchNumber>, AwsError> {
+        let ObjectId { bucket, key, version } = &event.object;
+        let claims = self.some_claims(bucket, key).await?;
+        let is_similar = |claim: &&ClaimRecord| claim.version != *version && claim.size == Some(event.size);
+        Ok(claims.iter().filter(is_similar).filter_map(|claim| claim.batch).next_back())
+    }
+
+    /// Returns true if an unclaimed object was overwritten by one that a batch claimed. On a bucket with versioning, the
+    /// older one becomes current again when the newer one is moved away. The claim that proves this is kept from expiring
+    /// while the object remains.
+    pub async fn is_overwritten(&self, event: &ObjectEvent) -> Result<bool, AwsError> {
         let ObjectId { bucket, key, version } = &event.object;
         let Some(created_at) = event.created_at else { return Ok(false) };
         let claims = self.some_claims(bucket, key).await?;
-        // One that a batch had before is what it is, and without versioning nothing shows again.
+        // An object with a claim of its own is judged by that claim.
         if claims.iter().any(|claim| claim.version == *version) {
             return Ok(false);
         }
-        let had_by = |claim: &ClaimRecord| claim.batch.or(claim.quarantined_by);
-        // A list tells when to the second.
+        let claimed_by = |claim: &ClaimRecord| claim.batch.or(claim.quarantined_by);
+        // Without versioning no older object becomes current again. Lists give times in whole seconds.
         let is_later = |claim: &ClaimRecord| {
             matches!(claim.version, Version::Id(_))
-                && had_by(claim).is_some()
+                && claimed_by(claim).is_some()
                 && claim.created_at.is_some_and(|at| at.as_second() > created_at.as_second())
         };
         let Some(latest) = claims.into_iter().filter(is_later).max_by_key(|claim| claim.created_at) else {
             return Ok(false);
         };
-        if let (Some(batch), true) = (had_by(&latest), is_near(latest.expires_at)) {
+        if let (Some(batch), true) = (claimed_by(&latest), expires_soon(latest.expires_at)) {
             let object = ObjectId { bucket: bucket.clone(), key: key.clone(), version: latest.version };
-            self.renew_own(&object, batch).await?;
+            self.renew_claim(&object, batch).await?;
         }
         Ok(true)
-    }
-
-    /// Which batches have some of the contents that there were of an object: a name that is used all the time has very many.
-    pub(in crate::ledger) async fn some_claims(&self, bucket: &str, key: &str) -> Result<Vec<ClaimRecord>, AwsError> {
-        const SOME: i32 = 50;
-        let pk = claims_key(bucket, key);
-        let query = self.query_of(&pk).limit(SOME).send().await;
-        let output = query.map_err(aws_error("dynamodb:Query", format!("{}/{pk}", self.table)))?;
-        Ok(output.items().iter().filter_map(claim_record).collect())
-    }
-
-    /// Which batches have the contents that there were of an object.
-    pub async fn claims(&self, bucket: &str, key: &str) -> Result<Vec<ClaimRecord>, AwsError> {
-        let pk = claims_key(bucket, key);
-        let query = self.query_of(&pk).into_paginator().items().send();
-        let items = query.try_collect().await.map_err(aws_error("dynamodb:Query", format!("{}/{pk}", self.table)))?;
-        Ok(items.iter().filter_map(claim_record).collect())
     }
 }
 
@@ -87,8 +90,7 @@ fn claim_record(item: &Item) -> Option<ClaimRecord> {
     let (kind, id) = sk.split_once('#')?;
     let version = if kind == "version" { Version::Id(id.to_owned()) } else { Version::ETag(id.to_owned()) };
     let claimed_at = text_of(item, "claimed_at")?.parse().ok()?;
-    let until = number(item, "aside_until").and_then(|until| i64::try_from(until).ok());
-    let aside_until = until.and_then(|until| jiff::Timestamp::from_second(until).ok());
+    let aside_until = number(item, "aside_until").and_then(timestamp);
     let (batch, quarantined_by) = (number(item, "batch"), number(item, "quarantined_by"));
     let (size, expires_at) = (number(item, "size"), number(item, "expires_at").unwrap_or(0));
     let created_at = text_of(item, "created_at").and_then(|time| time.parse().ok());
