@@ -1,44 +1,44 @@
 //! The calendar: days since the Unix epoch, and dates and times as text, all in UTC.
 //!
-//! Pure. A day is an `i32`, which holds any day that a time in microseconds can lie on.
+//! Pure. A day is an `i32`, which holds any day of an `i64` in microseconds.
 
-/// Microseconds of a day.
+/// Microseconds in a day.
 pub const MICROS_PER_DAY: i64 = 86_400 * 1_000_000;
 
-/// Days since the Unix epoch of a time in microseconds: the report date.
+/// Returns the day of a time in microseconds since the Unix epoch: the report date.
 pub fn day_of(micros: i64) -> i32 {
     // Every i64 of microseconds lies within some 107 million days of the epoch.
     micros.div_euclid(MICROS_PER_DAY) as i32
 }
 
-/// `YYYY-MM-DD` of a number of days since the Unix epoch.
+/// Formats a day as `YYYY-MM-DD`.
 pub fn date_text(day: i32) -> String {
     let (year, month, day) = civil_from_days(day);
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-/// `YYYY-MM-DD` of a point in time (UTC).
+/// Formats the day of a point in time (UTC) as `YYYY-MM-DD`.
 pub fn date_of(time: jiff::Timestamp) -> String {
     date_text(day_of(time.as_microsecond()))
 }
 
-/// Days since the Unix epoch of `YYYY-MM-DD`.
+/// Parses a day from `YYYY-MM-DD`.
 pub fn parse_date(text: &str) -> Option<i32> {
     let date = text.as_bytes();
     (date.len() == 10).then(|| days_of(date)).flatten()
 }
 
-/// The same of a command line's argument.
+/// Parses a day from an argument of the command line. The error says what is expected.
 pub fn parse_day(text: &str) -> Result<i32, String> {
     parse_date(text).ok_or_else(|| "give a day as YYYY-MM-DD".to_owned())
 }
 
-/// A point in time, to the second.
+/// Formats a point in time (UTC), to the second.
 pub fn time_text(time: jiff::Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
-/// Days since the Unix epoch of the ten bytes `YYYY-MM-DD`.
+/// Parses a day from the ten bytes `YYYY-MM-DD`.
 pub(crate) fn days_of(date: &[u8]) -> Option<i32> {
     if date[4] != b'-' || date[7] != b'-' {
         return None;
@@ -47,17 +47,17 @@ pub(crate) fn days_of(date: &[u8]) -> Option<i32> {
     exact_days(year, two_digits(&date[5..7])? as i32, two_digits(&date[8..10])? as i32)
 }
 
-/// Days since the Unix epoch of a date, if there is such a one.
+/// Returns the day of a date; `None` if the calendar has no such date.
 pub(crate) fn exact_days(year: i32, month: i32, day: i32) -> Option<i32> {
     if !(1..=12).contains(&month) || day < 1 {
         return None;
     }
     let days = days_from_civil(year, month, day);
-    // A day that its month does not have comes back as another date.
+    // A day that the month does not have is converted back to another date.
     (civil_from_days(days) == (year, month, day)).then_some(days)
 }
 
-/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms",
+/// Returns the day of a date that exists. Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms",
 /// <https://howardhinnant.github.io/date_algorithms.html>.
 pub(crate) fn days_from_civil(year: i32, month: i32, day: i32) -> i32 {
     let year = if month <= 2 { year - 1 } else { year };
@@ -68,7 +68,7 @@ pub(crate) fn days_from_civil(year: i32, month: i32, day: i32) -> i32 {
     era * 146_097 + day_of_era - 719_468
 }
 
-/// Source: as [`days_from_civil`].
+/// Returns year, month and day of the month of a day. Source: as [`days_from_civil`].
 pub(crate) fn civil_from_days(days: i32) -> (i32, i32, i32) {
     let days = i64::from(days) + 719_468;
     let era = days.div_euclid(146_097);
@@ -82,6 +82,7 @@ pub(crate) fn civil_from_days(days: i32) -> (i32, i32, i32) {
     (year as i32, month as i32, day as i32)
 }
 
+/// Parses a number of exactly two digits.
 pub(crate) fn two_digits(text: &[u8]) -> Option<i64> {
     match text {
         [tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => Some(i64::from(tens - b'0') * 10 + i64::from(ones - b'0')),

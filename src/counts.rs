@@ -1,8 +1,8 @@
-//! The counts of a batch: how many objects and rows it had, and what became of them.
+//! The counts of a batch: its objects and rows, and their outcomes.
 
 use serde::{Deserialize, Serialize};
 
-/// The counts of a batch, for the log and for its record.
+/// The counts of a batch, for the log and the batch's record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
@@ -20,8 +20,9 @@ pub struct Counts {
     pub rows: u64,
     /// Rows among them that were rejected.
     pub rejected: u64,
-    /// Objects that were counted and are suspect (they gave no row, or more than a tenth of theirs was rejected).
+    /// Objects that were counted but are suspect: they have no good row, or more than a tenth of their rows was
+    /// rejected.
     pub suspect: u64,
-    /// When the oldest object was created.
+    /// The time at which the oldest object was created.
     pub oldest_created_at: Option<jiff::Timestamp>,
 }

@@ -124,7 +124,7 @@ fn main() -> ExitCode {
     // For tests of crashes: what the variable FAILPOINTS says happens, and a panic ends the process.
     #[cfg(feature = "failpoints")]
     std::mem::forget(fail::FailScenario::setup());
-    let status = match environment::settle() {
+    let status = match environment::clean() {
         Ok(()) => run(),
         Err(problem) => failed(&problem),
     };

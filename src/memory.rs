@@ -1,18 +1,18 @@
-//! Memory: how much there may be, and what is given how much of it.
+//! Memory: the amount available to the process, and its division.
 //!
-//! What lasts through a batch grows with what comes in: the catalogue, names that it lacks, report items, uploads. It is charged by the
-//! bytes that it takes ([`Memory::lasting`]). What is on its way is bounded in number, and fewer of it are on their way where memory
-//! is small. Whatever is left is for the program itself, the messages of two windows, requests, and gaps between allocations.
+//! Data that lasts through a batch grows with the input: the catalogue, names that it lacks, report items, uploads. It
+//! is charged by its bytes ([`Memory::lasting`]). Data in transit is bounded in number, by lower bounds where memory is
+//! small. The rest is for the program itself, the messages of two windows, requests, and fragmentation.
 
 use std::path::Path;
 
 use bytesize::ByteSize;
 
-/// What is taken where neither a setting nor a container says how much there is.
+/// Memory that is assumed when neither a setting nor a container limits it.
 const DEFAULT_BYTES: u64 = 2 << 30;
-/// The least that a batch of any files can be worked off in.
+/// Smallest memory in which a batch of any files can be processed.
 pub const MIN_BYTES: u64 = 256 << 20;
-/// What the program takes whatever it does, with the messages of its windows and the bodies that it reads ahead.
+/// Memory of the program itself, the messages of its windows, and the bodies that it reads ahead.
 const FIXED_BYTES: u64 = 96 << 20;
 
 /// The memory of the process.
@@ -22,7 +22,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// So many bytes; by default what the container may have, or 2 GiB, or all that the machine has if that is less.
+    /// Determines the memory: the setting; else the container's limit; else 2 GiB, or the machine's memory if that is
+    /// less.
     pub fn of(setting: Option<ByteSize>) -> Self {
         let bytes = setting.map_or_else(
             || {
@@ -36,27 +37,27 @@ impl Memory {
         Memory { bytes }
     }
 
-    /// What is left when so many bytes more than usual last.
+    /// Returns the memory that remains when `lasting` additional bytes last through the batch.
     pub fn without(self, lasting: usize) -> Self {
         Memory { bytes: self.bytes.saturating_sub(2 * lasting as u64) }
     }
 
-    /// All of it, in bytes.
+    /// The total, in bytes.
     pub fn bytes(self) -> u64 {
         self.bytes
     }
 
-    /// Bytes for the catalogue, for the names that it lacks, and for the report items and uploads of a batch.
+    /// Bytes for the catalogue, the names that it lacks, and the report items and uploads of a batch.
     pub fn lasting(self) -> usize {
         bytes(self.bytes.saturating_sub(FIXED_BYTES) / 2)
     }
 
-    /// Bytes for the catalogue: half, as one that changed is loaded beside the one that is there.
+    /// Bytes for the catalogue: half of the lasting ones, because a changed catalogue is loaded beside the present one.
     pub fn catalogue(self) -> usize {
         self.lasting() / 2
     }
 
-    /// Rows of a row group.
+    /// Rows in a row group.
     pub fn row_group_rows(self) -> usize {
         bytes(self.bytes / (2 << 10)).clamp(64 << 10, 512 << 10)
     }
@@ -66,12 +67,12 @@ impl Memory {
         bytes(self.bytes / (64 << 20)).clamp(2, (4 * cores).max(2))
     }
 
-    /// Row groups that are encoded while another one is begun.
+    /// Row groups that are encoded while the next one is filled.
     pub fn row_groups_ahead(self, cores: usize) -> usize {
         bytes(self.bytes / (512 << 20)).clamp(1, cores.max(1)) - 1
     }
 
-    /// Delta files that are encoded at the same time.
+    /// Delta files that are encoded concurrently.
     pub fn delta_files_ahead(self, cores: usize) -> usize {
         bytes(self.bytes / (256 << 20)).clamp(1, cores + 1)
     }
@@ -86,19 +87,20 @@ fn bytes(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// Bytes that a hash table takes which has room for so many entries: a power of two of slots, seven eighths of which are used, and a
-/// byte beside each. <https://docs.rs/hashbrown>
+/// Returns the bytes of a hash table with this capacity: the number of slots is a power of two, of which seven eighths
+/// are used, and each slot has a control byte. Source: <https://docs.rs/hashbrown>.
 pub(crate) fn table_bytes<K, V>(capacity: usize) -> usize {
     if capacity == 0 { 0 } else { (capacity * 8 / 7).next_power_of_two() * (std::mem::size_of::<(K, V)>() + 1) }
 }
 
-/// Bytes that an allocation of a few bytes takes.
+/// Returns the bytes that a small allocation takes.
 pub(crate) fn allocated(bytes: usize) -> usize {
     bytes.next_multiple_of(16)
 }
 
-/// The least limit of a process' control groups, which are those of its container. `cgroup` is `/proc/self/cgroup`, and a group's
-/// limit also holds for the groups in it. <https://docs.kernel.org/admin-guide/cgroup-v2.html>
+/// Returns the lowest memory limit of a process's control groups, which are its container's. `cgroup` is the content of
+/// `/proc/self/cgroup`; a group's limit also holds for the groups in it. Source:
+/// <https://docs.kernel.org/admin-guide/cgroup-v2.html>.
 fn container_limit(root: &Path, cgroup: &str) -> Option<u64> {
     let limits = cgroup.lines().flat_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -108,7 +110,7 @@ fn container_limit(root: &Path, cgroup: &str) -> Option<u64> {
             _ if controllers.split(',').any(|name| name == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
             _ => return Vec::new(),
         };
-        // A container may be shown the name that its group has outside, of which there is nothing inside but the top.
+        // A container may see its group's name on the host, of which only the root exists inside the container.
         let groups = Path::new(group.trim_start_matches('/')).ancestors();
         let limit = |group| std::fs::read_to_string(root.join(group).join(file)).ok()?.trim().parse::<u64>().ok();
         groups.filter_map(limit).collect()
@@ -116,7 +118,7 @@ fn container_limit(root: &Path, cgroup: &str) -> Option<u64> {
     limits.min()
 }
 
-/// The memory of a machine, by its `/proc/meminfo`.
+/// Returns the memory of a machine from the content of its `/proc/meminfo`.
 fn machine_bytes(meminfo: &str) -> Option<u64> {
     let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     kib.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)

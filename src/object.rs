@@ -1,8 +1,10 @@
-//! Objects: a file in S3 in one version, which is the unit that is claimed, counted and archived.
+//! Objects: an object is a file in S3 in one version, the unit that is claimed, counted and archived.
+//!
+//! Covered by the unit tests of `intake/notification.rs`.
 
 use std::fmt;
 
-/// Which content of a key is meant: S3 keeps several under one key over time.
+/// The identity of one content of a key, which has several over time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Version {
@@ -13,8 +15,8 @@ pub enum Version {
 }
 
 impl Version {
-    /// The version id where there is a real one, else the eTag. Objects written while versioning is off or suspended
-    /// carry the version id "null", which a later write reuses.
+    /// Identifies a content by its version id if there is a real one, else by its eTag. Objects that are written while
+    /// versioning is off or suspended have the version id "null", which a later write reuses.
     pub fn new<'a, E>(id: Option<&str>, etag: impl FnOnce() -> Result<&'a str, E>) -> Result<Self, E> {
         match id {
             Some(id) if !id.is_empty() && id != "null" => Ok(Version::Id(id.to_owned())),
@@ -32,25 +34,26 @@ impl fmt::Display for Version {
     }
 }
 
-/// The identity of an object: the same content under the same key, as far as S3 can tell that by version or eTag, whoever announces
-/// it and however often. The eTag of an upload in parts, or under a KMS key, is not that of its content alone.
+/// The identity of an object: one content under one key, as far as S3 distinguishes contents by version id or eTag,
+/// independent of the messages that announce it. The eTag of a multipart upload, or of an object under a KMS key, does
+/// not depend on the content alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct ObjectId {
     /// Bucket name.
     pub bucket: String,
     /// Key, decoded.
     pub key: String,
-    /// Which content under that key.
+    /// The content under that key.
     pub version: Version,
 }
 
-/// An object that was created.
+/// The announcement of a created object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectEvent {
-    /// Which object.
+    /// The object.
     pub object: ObjectId,
     /// Size in bytes as announced; 0 when the event does not say.
     pub size: u64,
-    /// When it was created, as announced (RFC 3339); what the lag is measured from.
+    /// The time at which it was created, as announced. The lag is measured from it.
     pub created_at: Option<jiff::Timestamp>,
 }

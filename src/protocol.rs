@@ -1,17 +1,20 @@
-//! The exactly-once protocol's decisions, as pure functions.
+//! The decisions of the exactly-once protocol, as pure functions.
 //!
-//! [`crate::ledger`] stores what is decided here, [`crate::batch`] carries it out. The whole of it, in one place:
+//! [`crate::ledger`] stores them and [`crate::batch`] carries them out. The whole protocol:
 //!
 //! * A batch is *open* until one conditional write makes it *committed* or *abandoned*. Only a committed batch is ever
-//!   applied, by whoever gets to it, any number of times.
-//! * The registry lists every batch that is not finished. Numbers only grow, and a batch is listed by the same write that
-//!   takes its number, so a number below every listed one will never be applied again.
-//! * The registry is bounded: with [`MAX_UNFINISHED`] batches in it, none is opened until some are finished.
-//! * A claim ties an object to a batch. Which batch has it is decided by a conditional write; what that means for another
-//!   batch that wants it is [`resolve`].
-//! * A report item remembers which batches it has in it: [`Applied`].
-//! * What is refused for good is set aside and holds nothing else: an object by a claim that is nobody's until a later
-//!   time ([`pause_before_retry`]), a committed batch that cannot be carried out by [`State::Aside`].
+//!   applied, by any consumer, any number of times.
+//! * The registry lists every unfinished batch. Numbers only grow, and the write that takes a number also lists its
+//!   batch, so a batch with a number below every listed one will never be applied again.
+//! * The registry is bounded: while it lists [`MAX_UNFINISHED`] batches, none is opened.
+//! * A claim ties an object to a batch. A conditional write decides which batch holds it; [`resolve`] decides what
+//!   another batch that wants the object does.
+//! * A report item records the batches that it contains: [`Applied`].
+//! * What is refused permanently is set aside and blocks nothing else: an object by an unassigned claim that may not be
+//!   taken over until a later time ([`pause_before_retry`]), a committed batch that cannot be carried out by
+//!   [`State::Aside`].
+//!
+//! Covered by its unit tests, and by `tests/model`, which explores every interleaving of a few consumers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -19,39 +22,41 @@ use std::time::{Duration, Instant};
 /// Number of a batch; the first is 1.
 pub type BatchNumber = u64;
 
-/// Batches that the registry lists at the most. An entry takes some 120 bytes: the item stays at a sixteenth of DynamoDB's
-/// 400 KB, and a write of it at some 25 units. Far more than consumers work on; reached when batches cannot be finished.
+/// Upper bound of the batches in the registry. An entry takes some 120 bytes: the item stays at a sixteenth of
+/// DynamoDB's 400 KB, and a write of it at some 25 units. Consumers process far fewer; the bound is reached when
+/// batches cannot be finished.
 pub const MAX_UNFINISHED: usize = 200;
-/// Consumers that died with an object in their batch, from which on it is worked on alone.
+/// Number of consumers that died with an object in their batch after which the object gets a batch of its own.
 pub const DEATHS_BEFORE_ALONE: u32 = 3;
-/// Deaths from which on it is set aside: as many again, while it was alone.
+/// Number of deaths after which the object is set aside: as many again, in batches of its own.
 pub const DEATHS_BEFORE_ASIDE: u32 = 2 * DEATHS_BEFORE_ALONE;
 /// Shortest and longest time for which an object is set aside.
 const ASIDE: (Duration, Duration) = (Duration::from_secs(1800), Duration::from_secs(86_400));
 /// Longest pause between two recoveries of a batch by one consumer.
 const LONGEST_RECOVERY_PAUSE: Duration = Duration::from_secs(3600);
 
-/// Where a batch stands.
+/// The state of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Preparing: nothing it wrote can be seen.
+    /// In preparation: nothing that it wrote is visible.
     Open,
     /// Decided: its deltas, files and archive moves will all happen.
     Committed,
-    /// Given up by its owner before it was committed: nothing of it will ever be seen.
+    /// Abandoned by its owner before it was committed: nothing of it will ever be visible.
     Abandoned,
-    /// Abandoned by others, because its owner fell silent before it was committed: nothing of it will ever be seen.
+    /// Abandoned by another consumer, because its owner fell silent before it was committed: nothing of it will ever be
+    /// visible.
     Lost,
-    /// Committed, and cannot be carried out, because its manifest is gone or damaged. It holds nothing up, and its objects
-    /// stay its own, until an operator brings it to its end.
+    /// Committed, but impossible to carry out, because its manifest is gone or damaged. It blocks nothing, and keeps
+    /// the claims on its objects until an operator resolves it.
     Aside,
-    /// Everything it decided has happened.
+    /// Carried out completely.
     Done,
 }
 
 impl State {
-    /// Its name in the ledger.
+    /// The state's name in the ledger.
     pub fn name(self) -> &'static str {
         match self {
             State::Open => "open",
@@ -63,12 +68,12 @@ impl State {
         }
     }
 
-    /// Whether nothing of the batch will ever be seen.
-    pub fn is_given_up(self) -> bool {
+    /// Returns true if nothing of the batch will ever be visible.
+    pub fn is_abandoned(self) -> bool {
         matches!(self, State::Abandoned | State::Lost)
     }
 
-    /// Finds it by [`State::name`].
+    /// Finds a state by its [`State::name`].
     pub fn from_name(name: &str) -> Option<Self> {
         use State::{Abandoned, Aside, Committed, Done, Lost, Open};
         [Open, Committed, Abandoned, Lost, Aside, Done].into_iter().find(|state| state.name() == name)
@@ -78,41 +83,43 @@ impl State {
 /// A batch in the registry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Entry {
-    /// Open, committed or given up; a batch that is done or set aside has left the registry.
+    /// Open, committed, abandoned or lost; a batch that is done or set aside has left the registry.
     pub state: State,
-    /// Which consumer works on it.
+    /// The consumer that processes the batch.
     pub owner: String,
-    /// Counts up while the owner lives.
+    /// A counter that the owner increments to renew its lease.
     pub beat: u64,
-    /// When the batch was opened, in seconds since the Unix epoch: for people only, nothing is decided by it.
+    /// The time at which the batch was opened, in seconds since the Unix epoch. For people only; no decision depends on
+    /// it.
     pub since: u64,
 }
 
-/// What a consumer that wants to change the registry is told.
+/// The outcome of a proposed registry change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The registry becomes this.
+    /// The change applies: the registry is to become this one.
     To(Registry),
-    /// It already is as wanted: an earlier try got through and its answer was lost.
+    /// The registry already is as wanted: an earlier attempt succeeded and its answer was lost.
     Already,
-    /// The batch is not, or no longer, where this change may be made.
+    /// The batch is not, or no longer, in a state that permits the change.
     Refused,
 }
 
-/// Every batch that is not finished, and the last number taken.
+/// All unfinished batches, and the last number taken.
 ///
-/// Its methods are every change there is. Each is carried out by one compare-and-swap of the whole registry, so what a
-/// method saw is what it changed.
+/// Its methods are all changes that exist. Each is carried out by one compare-and-swap of the whole registry, so it
+/// replaces exactly the registry that the method saw.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Registry {
     /// The last number taken.
     pub last: BatchNumber,
-    /// The batches that are not finished.
+    /// The unfinished batches.
     pub batches: BTreeMap<BatchNumber, Entry>,
 }
 
 impl Registry {
-    /// Up to where every batch is finished: no number at or below it will be applied by anybody who may.
+    /// Returns the number up to which every batch is finished: no batch at or below it will be applied by a consumer
+    /// that may.
     pub fn applied_through(&self) -> BatchNumber {
         self.batches
             .iter()
@@ -120,7 +127,7 @@ impl Registry {
             .map_or(self.last, |(&lowest, _)| lowest - 1)
     }
 
-    /// Takes the next number and lists the batch as open; `None` while `most` batches are listed.
+    /// Takes the next number and lists the batch as open. Returns `None` while `most` batches are listed.
     #[must_use]
     pub fn open(&self, owner: &str, since: u64, most: usize) -> Option<(BatchNumber, Registry)> {
         if self.batches.len() >= most {
@@ -132,7 +139,7 @@ impl Registry {
         Some((next.last, next))
     }
 
-    /// Shows that the owner lives. Refused when the batch is no longer its own.
+    /// Renews the owner's lease on its batch. Refused if the batch is no longer its own.
     pub fn renew_lease(&self, number: BatchNumber, owner: &str) -> Change {
         self.change_own(number, owner, |entry| match entry.state {
             State::Open | State::Committed => Some(Entry { beat: entry.beat.wrapping_add(1), ..entry.clone() }),
@@ -140,7 +147,7 @@ impl Registry {
         })
     }
 
-    /// Decides the owner's open batch: all of it will happen. Refused when it was abandoned meanwhile.
+    /// Commits the owner's open batch: all of it will be carried out. Refused if it was abandoned meanwhile.
     pub fn commit(&self, number: BatchNumber, owner: &str) -> Change {
         self.change_own(number, owner, |entry| match entry.state {
             State::Open | State::Committed => Some(Entry { state: State::Committed, ..entry.clone() }),
@@ -148,7 +155,7 @@ impl Registry {
         })
     }
 
-    /// Decides the owner's open batch: none of it will happen. Refused when it is committed.
+    /// Abandons the owner's open batch: none of it will be carried out. Refused if it is committed.
     pub fn abandon_own(&self, number: BatchNumber, owner: &str) -> Change {
         self.change_own(number, owner, |entry| match entry.state {
             State::Open | State::Abandoned => Some(Entry { state: State::Abandoned, ..entry.clone() }),
@@ -156,7 +163,7 @@ impl Registry {
         })
     }
 
-    /// Decides the open batch of an owner who is silent: none of it will happen. Refused when the batch changed since it was
+    /// Abandons the open batch of a silent owner: none of it will be carried out. Refused if its entry no longer equals
     /// `seen`.
     pub fn abandon(&self, number: BatchNumber, seen: &Entry) -> Change {
         match self.batches.get(&number) {
@@ -167,7 +174,7 @@ impl Registry {
         }
     }
 
-    /// Makes the committed batch of an owner who is silent one's own. Refused when the batch changed since it was `seen`.
+    /// Makes the committed batch of a silent owner the batch of `owner`. Refused if its entry no longer equals `seen`.
     pub fn adopt(&self, number: BatchNumber, seen: &Entry, owner: &str) -> Change {
         match self.batches.get(&number) {
             Some(entry) if entry == seen && entry.state == State::Committed => {
@@ -177,8 +184,8 @@ impl Registry {
         }
     }
 
-    /// Takes no number up to this one any more. A ledger that was restored to an earlier time has forgotten the numbers since, and
-    /// items that have those batches in them would take a new batch of the same number for one of them.
+    /// Reserves all batch numbers up to `number`. After the ledger is restored from a backup, numbers issued since then
+    /// must not be reused: report items would mistake the new batch for the old one.
     pub fn skip_to(&self, number: BatchNumber) -> Change {
         if number <= self.last {
             return Change::Already;
@@ -186,8 +193,8 @@ impl Registry {
         Change::To(Registry { last: number, batches: self.batches.clone() })
     }
 
-    /// Makes the open batch of an owner who is silent one's own and committed again, as it is known to have been before the ledger was
-    /// restored to an earlier time. Refused when the batch changed since it was `seen`.
+    /// Makes the open batch of a silent owner the batch of `owner`, and committed, as it was before the ledger was
+    /// restored from a backup. Refused if its entry no longer equals `seen`.
     pub fn commit_again(&self, number: BatchNumber, seen: &Entry, owner: &str) -> Change {
         match self.batches.get(&number) {
             Some(entry) if entry == seen && entry.state == State::Open => {
@@ -198,7 +205,7 @@ impl Registry {
         }
     }
 
-    /// Takes a finished batch off the list.
+    /// Removes a finished batch.
     pub fn close(&self, number: BatchNumber) -> Change {
         let mut next = self.clone();
         match next.batches.remove(&number) {
@@ -224,22 +231,22 @@ impl Registry {
     }
 }
 
-/// What a batch does about an object that another batch has claimed.
+/// The decision of a batch about an object that another batch has claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimConflict {
     /// The object is finished: the announcement is a duplicate and can be acknowledged.
     Duplicate,
-    /// Another batch is at it: leave it, and look again when the announcement comes back.
+    /// The other batch is unfinished: leave the object, and check again when the announcement comes back.
     Leave,
-    /// The other batch was given up: the object is free. Whether its consumer died with it is counted.
+    /// The other batch was abandoned: the object is free.
     TakeOver {
-        /// The other batch's owner fell silent.
+        /// True if the other batch's owner fell silent, which is counted.
         died: bool,
     },
 }
 
-/// Judges a claim held by another batch, by that batch's state: from the registry, or from its record once it has left.
-/// A record outlives every claim, so a batch without either never got as far as leaving one behind.
+/// Judges a claim held by another batch by that batch's state: from the registry, or from its record once it has left.
+/// A record outlives every claim of its batch, so a batch with neither never finished.
 pub fn resolve(holder: Option<State>) -> ClaimConflict {
     match holder {
         Some(State::Done) => ClaimConflict::Duplicate,
@@ -249,37 +256,39 @@ pub fn resolve(holder: Option<State>) -> ClaimConflict {
     }
 }
 
-/// For how long an object is set aside that has been set aside so often before: twice as long each time, up to a day.
+/// Returns the time for which an object is set aside that has been set aside `times_before` times: it doubles each
+/// time, up to a day.
 pub fn pause_before_retry(times_before: u32) -> Duration {
     ASIDE.0.saturating_mul(1 << times_before.min(16)).min(ASIDE.1)
 }
 
-/// Which batches a report item has in it: all up to a watermark, and the listed ones above.
+/// The batches that a report item contains: all up to a watermark, and the listed ones above.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Applied {
-    /// Every batch up to here that will ever be applied to this item has been.
+    /// The watermark. Every batch up to it that will ever be applied to this item has been applied.
     pub through: BatchNumber,
     /// Batches above the watermark that have been applied.
     pub listed: BTreeSet<BatchNumber>,
 }
 
 impl Applied {
-    /// Whether the item already has the batch in it, or must never get it.
+    /// Returns true if the item already contains the batch, or must never contain it.
     pub fn contains(&self, batch: BatchNumber) -> bool {
         batch <= self.through || self.listed.contains(&batch)
     }
 
-    /// Whether the batch is newer than every one that was applied.
+    /// Returns true if the batch is newer than every listed one.
     pub fn is_newest(&self, batch: BatchNumber) -> bool {
         self.listed.last().is_none_or(|&last| batch > last)
     }
 
-    /// The newest batch that it may have in it.
+    /// Returns the newest batch that the item may contain.
     pub fn newest(&self) -> BatchNumber {
         self.listed.last().copied().unwrap_or(0).max(self.through)
     }
 
-    /// The item after the batch: listed, and the watermark moved up to `through`, which shortens the list.
+    /// Returns the state after the batch is applied: the batch is listed, and the watermark raised to `through`, which
+    /// shortens the list.
     #[must_use]
     pub fn with(&self, batch: BatchNumber, through: BatchNumber) -> Self {
         let through = self.through.max(through);
@@ -290,44 +299,44 @@ impl Applied {
     }
 }
 
-/// Watches batches for owners that stopped beating. Only this observer's own clock is used: a batch is overdue when its
-/// entry has not changed for the whole lease while this observer was looking. One's own batches are watched too: the one
-/// that is worked on beats, and one whose recovery failed does not. Each recovery doubles the time until the next of the
-/// same batch, up to an hour, so that one that cannot be finished costs the others nothing.
+/// Detects batches whose owners stopped renewing their leases. It relies only on this observer's clock: a batch is
+/// overdue when its entry has not changed for the whole lease under observation. The observer's own batches are
+/// included: the one in progress is renewed, and one whose recovery failed is not. Each recovery doubles the time until
+/// the next one of the same batch, up to an hour, so that a batch that cannot be finished does not delay the others.
 #[derive(Debug)]
 pub struct LeaseWatch {
     lease: Duration,
-    seen: BTreeMap<BatchNumber, Sight>,
+    seen: BTreeMap<BatchNumber, Observation>,
 }
 
-/// A batch as it was first seen in its present state.
+/// The first observation of a batch's present entry.
 #[derive(Debug)]
-struct Sight {
+struct Observation {
     entry: Entry,
     since: Instant,
-    /// Recoveries of the batch that this observer asked for.
+    /// Recoveries of the batch that this observer started.
     recoveries: u32,
 }
 
 impl LeaseWatch {
-    /// A watch that allows each owner `lease` between two beats.
+    /// Creates a watch that allows each owner `lease` between two renewals.
     pub fn new(lease: Duration) -> Self {
         LeaseWatch { lease, seen: BTreeMap::new() }
     }
 
-    /// Takes a look at the registry, and gives the batches that are overdue.
+    /// Observes the registry, and returns the overdue batches.
     pub fn observe(&mut self, registry: &Registry, now: Instant) -> Vec<(BatchNumber, Entry)> {
         self.seen.retain(|number, _| registry.batches.contains_key(number));
         let mut overdue = Vec::new();
         for (&number, entry) in &registry.batches {
-            let new = || Sight { entry: entry.clone(), since: now, recoveries: 0 };
-            let sight = self.seen.entry(number).or_insert_with(new);
-            if sight.entry != *entry {
-                (sight.entry, sight.since) = (entry.clone(), now);
+            let new = || Observation { entry: entry.clone(), since: now, recoveries: 0 };
+            let observation = self.seen.entry(number).or_insert_with(new);
+            if observation.entry != *entry {
+                (observation.entry, observation.since) = (entry.clone(), now);
             } else {
                 let longest = self.lease.max(LONGEST_RECOVERY_PAUSE);
-                let wait = self.lease.saturating_mul(1 << sight.recoveries.min(16)).min(longest);
-                if now.saturating_duration_since(sight.since) >= wait {
+                let wait = self.lease.saturating_mul(1 << observation.recoveries.min(16)).min(longest);
+                if now.saturating_duration_since(observation.since) >= wait {
                     overdue.push((number, entry.clone()));
                 }
             }
@@ -335,11 +344,11 @@ impl LeaseWatch {
         overdue
     }
 
-    /// Learns that an overdue batch is being recovered.
+    /// Records that an overdue batch is being recovered.
     pub fn recovering(&mut self, number: BatchNumber, now: Instant) {
-        if let Some(sight) = self.seen.get_mut(&number) {
-            sight.since = now;
-            sight.recoveries = sight.recoveries.saturating_add(1);
+        if let Some(observation) = self.seen.get_mut(&number) {
+            observation.since = now;
+            observation.recoveries = observation.recoveries.saturating_add(1);
         }
     }
 }
@@ -398,21 +407,21 @@ mod tests {
         }
         assert_eq!(recoveries[..4], [60, 180, 420, 900]);
         assert!(recoveries.len() < 32, "{recoveries:?}");
-        assert!(recoveries.windows(2).all(|two| two[1] - two[0] <= 3600), "never given up");
+        assert!(recoveries.windows(2).all(|two| two[1] - two[0] <= 3600), "never abandoned");
     }
 
     #[test]
-    fn an_owner_is_overdue_only_after_a_whole_lease_without_a_beat_under_observation() {
+    fn an_owner_is_overdue_only_after_a_whole_lease_without_a_renewal_under_observation() {
         let (lease, start) = (Duration::from_secs(60), Instant::now());
         let mut watch = LeaseWatch::new(lease);
         let registry = |beat| Registry { last: 1, batches: BTreeMap::from([(1, entry(State::Open, beat))]) };
         assert!(watch.observe(&registry(5), start).is_empty());
         assert!(watch.observe(&registry(5), start + lease / 2).is_empty());
-        assert!(watch.observe(&registry(6), start + lease).is_empty(), "it has beaten");
+        assert!(watch.observe(&registry(6), start + lease).is_empty(), "it was renewed");
         assert!(watch.observe(&registry(6), start + lease * 3 / 2).is_empty());
         assert_eq!(watch.observe(&registry(6), start + lease * 2).len(), 1);
         assert!(watch.observe(&Registry::default(), start + lease * 9).is_empty());
-        assert!(watch.observe(&registry(6), start + lease * 9).is_empty(), "a new sight starts anew");
+        assert!(watch.observe(&registry(6), start + lease * 9).is_empty(), "a new observation starts anew");
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! Errors of AWS.
 //!
-//! Every failed call becomes an [`AwsError`] that names the operation and the resource, says what to do about it, and is of
-//! one of a few kinds. [`Kind::is_transient`] is the one place that says which call is worth repeating by itself.
+//! Every failed call becomes an [`AwsError`], which names the operation, the resource and a remedy, and has one of a
+//! few kinds. [`Kind::is_transient`] alone decides which calls are worth repeating automatically.
 
 use std::fmt;
 
@@ -10,26 +10,27 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use crate::aws::requests::THROTTLING_CODES;
 
-/// What kind of failure a call met.
+/// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The service asks to slow down.
     Throttled,
-    /// Network, timeout or a fault of the service: the same call may succeed later. It may also have been carried out.
+    /// A network error, a timeout or a fault of the service: a repetition may succeed. The call may have been carried
+    /// out.
     Transient,
     /// The endpoint cannot be reached at all.
     Unreachable,
-    /// Credentials could not be had, or have run out: their provider renews them.
+    /// Credentials are unavailable or have expired: their provider renews them.
     NoCredentials,
-    /// The credentials do not allow the call.
+    /// The credentials do not permit the call.
     Denied,
-    /// The region is missing, or not the one that the resource is in.
+    /// The region is missing, or is not the resource's.
     WrongRegion,
-    /// The object lies in a storage class from which it has to be restored first.
+    /// The object is in a storage class from which it must be restored first.
     Cold,
     /// A bucket, queue or table does not exist.
     MissingResource,
-    /// An object, in the version asked for, does not exist.
+    /// An object does not exist in the requested version.
     NotFound,
     /// A multipart upload does not exist: it was completed or aborted.
     UploadGone,
@@ -42,7 +43,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether trying again can help without anybody's help.
+    /// Returns true if a repetition may succeed without intervention.
     pub fn is_transient(self) -> bool {
         match self {
             Kind::Throttled | Kind::Transient | Kind::Unreachable | Kind::NoCredentials => true,
@@ -58,8 +59,8 @@ impl Kind {
         }
     }
 
-    /// Whether the fault may lie with the one thing that was asked for, and not with the service or our rights to it as a
-    /// whole. Only a look at something else can tell for certain.
+    /// Returns true if the fault may lie with the one resource of the call, rather than with the service or our
+    /// permissions as a whole. Only a call on another resource can tell for certain.
     pub fn may_concern_one_resource(self) -> bool {
         !matches!(self, Kind::MissingResource | Kind::NoCredentials | Kind::WrongRegion)
     }
@@ -70,11 +71,11 @@ impl Kind {
 pub struct AwsError {
     /// The IAM name of the operation, such as `s3:GetObject`.
     pub operation: &'static str,
-    /// What it was done to.
+    /// The resource that the call was made on.
     pub resource: String,
-    /// What kind of failure.
+    /// The kind of failure.
     pub kind: Kind,
-    /// What the service or the network said.
+    /// The message of the service or the network.
     pub cause: String,
 }
 
@@ -91,7 +92,7 @@ impl fmt::Display for AwsError {
             Kind::WrongRegion => write!(f, " (set AWS_REGION to the region of the bucket, the queue and the tables)"),
             Kind::Cold => write!(
                 f,
-                " (it lies in a cold storage class: restore it with aws s3api restore-object, or copy it over itself into a warm one)"
+                " (it is in a cold storage class: restore it with aws s3api restore-object, or copy it over itself into a warm one)"
             ),
             Kind::MissingResource => {
                 write!(f, " (check the name, the account and AWS_REGION; deploy/template.yaml creates it)")
@@ -105,7 +106,7 @@ impl fmt::Display for AwsError {
     }
 }
 
-/// Turns the SDK's error into ours.
+/// Returns a function that turns the SDK's error into an [`AwsError`] of this operation on this resource.
 pub fn aws_error<E>(
     operation: &'static str,
     resource: impl Into<String>,
@@ -128,7 +129,7 @@ where
         };
         let cause = match (&error, error.message()) {
             (SdkError::ServiceError(_), Some(message)) => format!("{code}: {message}"),
-            // Without even a code, the answer was none of the service's, or could not be read; only the SDK knows why.
+            // Without a code, the answer was not the service's, or could not be read; only the SDK knows why.
             (SdkError::ServiceError(service), None) if !code.is_empty() || has_no_body(service.raw()) => {
                 format!("{code} (HTTP {})", service.raw().status().as_u16()).trim_start().to_owned()
             }
@@ -141,7 +142,8 @@ where
     }
 }
 
-/// The SDK has no kind of its own for credentials that are missing or cannot be fetched; it says so in the chain of causes.
+/// Returns true if credentials are missing or cannot be fetched. The SDK has no error kind for it, but a cause in the
+/// chain.
 fn lacks_credentials(error: &dyn std::error::Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -157,10 +159,10 @@ fn has_no_body(response: &HttpResponse) -> bool {
     response.body().bytes().is_some_and(<[u8]>::is_empty)
 }
 
-/// As with credentials: the SDK says in words that it was not told the region.
+/// Returns true if no region is configured. The SDK has no error kind for it, but a message.
 fn lacks_region(error: &dyn std::error::Error) -> bool {
-    let told = DisplayErrorContext(error).to_string();
-    ["region must be set", "Missing Region", "field: `region`"].iter().any(|words| told.contains(words))
+    let message = DisplayErrorContext(error).to_string();
+    ["region must be set", "Missing Region", "field: `region`"].iter().any(|words| message.contains(words))
 }
 
 fn kind_of(code: &str, status: u16) -> Kind {
@@ -180,7 +182,7 @@ fn kind_of(code: &str, status: u16) -> Kind {
         }
         "InvalidObjectState" => Kind::Cold,
         "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" => Kind::NoCredentials,
-        // S3 begins some answers with 200 before it knows how they end, and lets a slow request go with 400.
+        // S3 begins some answers with 200 before it knows their outcome, and aborts slow requests with 400.
         "InternalError" | "InternalServerError" | "ServiceUnavailable" | "RequestTimeout" => Kind::Transient,
         "NoSuchBucket"
         | "ResourceNotFoundException"

@@ -1,23 +1,24 @@
-//! DynamoDB items, and shorthands for their attributes.
+//! DynamoDB items, and access to their attributes. Covered by the unit tests of `reports/item.rs` and by
+//! `tests/hostile`.
 
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-/// An item as DynamoDB gives it.
+/// A DynamoDB item: attribute values by name.
 pub type Item = HashMap<String, AttributeValue>;
 
-/// A text attribute.
+/// Makes a text attribute.
 pub fn text(value: impl Into<String>) -> AttributeValue {
     AttributeValue::S(value.into())
 }
 
-/// A text attribute of an item, where it is there.
+/// Returns a text attribute of an item; `None` if it is absent or not text.
 pub fn text_of(item: &Item, name: &str) -> Option<String> {
     item.get(name)?.as_s().ok().cloned()
 }
 
-/// A number attribute of an item, where it is there and whole.
+/// Returns a number attribute of an item; `None` if it is absent or not a whole number.
 pub fn number(item: &Item, name: &str) -> Option<u64> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }

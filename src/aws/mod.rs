@@ -1,4 +1,9 @@
-//! AWS clients, as the standard environment and profiles describe them.
+//! AWS: clients, errors, retries, and one module for each service.
+//!
+//! Everything above this folder calls S3 through [`s3`] and SQS through [`sqs`]; DynamoDB is called by
+//! `reports/store.rs` and the ledger, with the item types of [`item`]. Every failed call becomes an
+//! [`error::AwsError`]. [`retry`] repeats calls, [`pace`] bounds the number under way, and [`requests`] observes every
+//! attempt. This file makes the clients; `tests/pipeline` covers it.
 
 pub mod error;
 pub mod item;
@@ -18,12 +23,13 @@ use aws_types::service_config::ServiceConfigKey;
 
 use crate::aws::requests::Requests;
 
-/// Tries of one call inside the SDK, with its own backoff, before it counts as failed.
+/// Attempts at one call by the SDK, with its own backoff, before the call fails.
 const CALL_ATTEMPTS: u32 = 4;
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for an answer to one try of a call; longer than the longest poll of a queue (20 s).
+/// Longest wait for the answer to one attempt; longer than the longest poll of a queue (20 s).
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The clients of one process.
 #[derive(Debug, Clone)]
 pub struct Clients {
@@ -33,13 +39,13 @@ pub struct Clients {
     pub sqs: aws_sdk_sqs::Client,
     /// DynamoDB.
     pub dynamodb: aws_sdk_dynamodb::Client,
-    /// What became of their requests.
+    /// The observer of their requests.
     pub requests: Requests,
 }
 
 impl Clients {
-    /// Clients as the standard `AWS_*` environment and the profile describe them. With an endpoint of one's own, S3 is addressed by path:
-    /// local stacks do not resolve bucket names as hosts.
+    /// Creates clients as the standard `AWS_*` environment and the profile configure them. If they set an endpoint, S3
+    /// is addressed by path: local stacks do not resolve bucket names as hosts.
     pub async fn from_environment() -> Self {
         let config: SdkConfig = aws_config::defaults(aws_config::BehaviorVersion::latest())
             .retry_config(RetryConfig::standard().with_max_attempts(CALL_ATTEMPTS))
@@ -49,7 +55,7 @@ impl Clients {
                     .operation_attempt_timeout(ATTEMPT_TIMEOUT)
                     .build(),
             )
-            // A body that waits for its turn is not stalled; reading has a timeout of its own.
+            // A body that waits to be read is not stalled; reading has its own timeout.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .load()
             .await;
@@ -60,7 +66,8 @@ impl Clients {
         let s3 = aws_sdk_s3::config::Builder::from(&config)
             .interceptor(requests.clone())
             .force_path_style(endpoint_given)
-            // Parts of an upload need no checksum beyond the transport's; their completion would have to repeat each.
+            // Parts of an upload need no checksum beyond the transport's; the completion would have to repeat each of
+            // them.
             .request_checksum_calculation(aws_sdk_s3::config::RequestChecksumCalculation::WhenRequired)
             .build();
         let sqs = aws_sdk_sqs::config::Builder::from(&config).interceptor(requests.clone()).build();

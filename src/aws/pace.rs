@@ -1,22 +1,21 @@
-//! How many calls are under way at once: as many as were asked for, fewer once a service asks to slow down, and slowly more
-//! again as it answers. A call that is throttled and only tried again later is as much load as before; what helps a service
-//! that is overloaded is that fewer ask.
+//! An adaptive bound on the number of concurrent calls: it falls when a service asks to slow down, and slowly rises
+//! again as the service answers. Repeating a throttled call later leaves the load as it was; only fewer concurrent
+//! calls relieve an overloaded service.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use std::sync::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::aws::error::{AwsError, Kind};
 
-/// Calls under way at once that are always left.
+/// Lower limit of the bound.
 const FEWEST: usize = 2;
-/// How soon the number is halved again: the calls that were under way at the first time say nothing new.
+/// Shortest time between two halvings: the calls that were under way at the first one say nothing new.
 const HALVING_PAUSE: Duration = Duration::from_millis(200);
 
-/// Bounds the calls under way at once to one service. Clones share the bound.
+/// Bounds the number of concurrent calls to one service. Clones share the bound.
 #[derive(Debug, Clone)]
 pub struct Pace(Arc<Shared>);
 
@@ -25,14 +24,14 @@ struct Shared {
     most: usize,
     permits: Semaphore,
     state: Mutex<State>,
-    /// The present bound, for whoever wants to see it.
+    /// A copy of the present bound that can be read without the lock.
     bound: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct State {
     bound: usize,
-    /// Permits that are to vanish when their calls end.
+    /// Permits to be removed when their calls end.
     owed: usize,
     /// Answers since the bound last changed.
     answers: usize,
@@ -40,19 +39,19 @@ struct State {
 }
 
 impl Pace {
-    /// At most so many calls at once.
+    /// Creates a pace of at most `most` concurrent calls.
     pub fn new(most: usize) -> Self {
         let state = State { bound: most, owed: 0, answers: 0, halved_at: None };
         let (permits, bound) = (Semaphore::new(most), AtomicUsize::new(most));
         Pace(Arc::new(Shared { most, permits, state: Mutex::new(state), bound }))
     }
 
-    /// The calls that may be under way at once at present.
+    /// The number of concurrent calls that is permitted at present.
     pub fn bound(&self) -> usize {
         self.0.bound.load(Ordering::Relaxed)
     }
 
-    /// Makes one call when there is a place for it. Hold it for one try only: a pause before the next must not keep the place.
+    /// Waits for a permit and makes one call. Pass a single attempt: a pause between attempts must not hold a permit.
     pub async fn call<T>(&self, call: impl Future<Output = Result<T, AwsError>>) -> Result<T, AwsError> {
         // The semaphore is never closed.
         let permit = self.0.permits.acquire().await;
@@ -68,7 +67,7 @@ impl Pace {
 }
 
 impl Shared {
-    /// Changes the bound by what a call came to; whether its permit vanishes.
+    /// Adjusts the bound to a call's result. Returns true if the call's permit is to be removed.
     fn settle(&self, is_throttled: bool) -> bool {
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let now = Instant::now();
@@ -81,7 +80,7 @@ impl Shared {
             }
         } else {
             state.answers += 1;
-            // One more for each round of answers: what TCP does, for the same reason.
+            // One more for each round of answers: additive increase, as in TCP's congestion control.
             if state.answers >= state.bound && state.bound < self.most {
                 (state.bound, state.answers) = (state.bound + 1, 0);
                 if state.owed > 0 { state.owed -= 1 } else { self.permits.add_permits(1) }

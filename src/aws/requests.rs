@@ -1,6 +1,7 @@
-//! Every request to AWS, each try of it, as the SDK sends it: counted for [`crate::telemetry::metrics`], and watched for [`crate::service::health`].
+//! An observer of every request to AWS: it counts them for [`crate::telemetry::metrics`], and tracks failing services
+//! for [`crate::service::health`].
 //!
-//! An interceptor sees what the modules that know the services do not: the SDK's own repetitions, which are paid for like any other.
+//! An interceptor sees what the callers do not: the SDK's own retries, which are billed like any other request.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,7 @@ use opentelemetry::KeyValue;
 
 use crate::telemetry::metrics::metrics;
 
-/// What services say when they ask to slow down.
+/// Error codes by which services ask to slow down.
 pub const THROTTLING_CODES: [&str; 9] = [
     "ThrottlingException",
     "Throttling",
@@ -28,13 +29,13 @@ pub const THROTTLING_CODES: [&str; 9] = [
     "LimitExceededException",
 ];
 
-/// What one request came to.
+/// The outcome of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Ok,
-    /// A condition did not hold, something is not there, or the request is wrong: the service works.
+    /// A condition did not hold, a resource is missing, or the request is wrong: the service works.
     Refused,
-    /// Credentials are missing or do not allow it.
+    /// Credentials are missing or do not permit the request.
     Denied,
     Throttled,
     /// No answer, or a fault of the service.
@@ -51,7 +52,7 @@ impl Outcome {
         match response.status().as_u16() {
             ..=399 => Outcome::Ok,
             429 | 503 => Outcome::Throttled,
-            // It works, and does not do this: a local stack.
+            // The service works, but does not implement this: a local stack.
             501 => Outcome::Refused,
             500.. => Outcome::Failed,
             _ if THROTTLING_CODES.iter().any(says) => Outcome::Throttled,
@@ -70,24 +71,24 @@ impl Outcome {
     }
 }
 
-/// Requests of no use, with none of use since the first.
+/// An unbroken run of failed requests.
 #[derive(Debug, Clone, Copy)]
 struct Failures {
     first: Instant,
     last: Instant,
 }
 
-/// Watches the requests of all clients it is given to.
+/// Observes the requests of all clients that have it as an interceptor. Clones share their state.
 #[derive(Debug, Clone, Default)]
 pub struct Requests {
-    /// By service, those whose last request was of no use.
+    /// Services whose last request failed.
     failing: Arc<Mutex<BTreeMap<String, Failures>>>,
 }
 
 impl Requests {
-    /// The services that were seen to fail for `at_least` so long, each with how long: from the first failure to the last, which must
-    /// be of `within` the time before now. A service that is seldom asked (S3, of a consumer without work) is thus not held for
-    /// failing because it failed once and was not asked again.
+    /// Returns the services that have failed for at least `at_least`, each with the time from the first failure to the
+    /// last. The last failure must be no older than `within`. A service that is rarely used (S3, by an idle consumer)
+    /// is thus not reported because it failed once and was not used again.
     pub fn failing_for(&self, at_least: Duration, within: Duration) -> Vec<(String, Duration)> {
         let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         let recent = failing.iter().filter(|(_, failures)| failures.last.elapsed() <= within);
@@ -95,7 +96,7 @@ impl Requests {
         lasting.filter(|(_, duration)| *duration >= at_least).collect()
     }
 
-    fn note(&self, service: &str, outcome: Outcome) {
+    fn record(&self, service: &str, outcome: Outcome) {
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
             Outcome::Ok | Outcome::Refused => {
@@ -122,7 +123,7 @@ impl Intercept for Requests {
     ) -> Result<(), BoxError> {
         let Some(operation) = config.load::<Metadata>() else { return Ok(()) };
         let outcome = Outcome::of(context);
-        self.note(operation.service(), outcome);
+        self.record(operation.service(), outcome);
         let service = KeyValue::new("rpc.service", operation.service().to_owned());
         if config.load::<RequestAttempts>().is_some_and(|attempts| attempts.attempts() > 1) {
             metrics().retries.add(1, std::slice::from_ref(&service));
@@ -145,22 +146,22 @@ mod tests {
     #[test]
     fn a_service_fails_from_its_first_failure_to_its_next_answer() {
         let requests = Requests::default();
-        requests.note("S3", Outcome::Failed);
-        requests.note("SQS", Outcome::Denied);
+        requests.record("S3", Outcome::Failed);
+        requests.record("SQS", Outcome::Denied);
         std::thread::sleep(Duration::from_millis(20));
-        requests.note("S3", Outcome::Throttled);
-        requests.note("DynamoDB", Outcome::Failed);
+        requests.record("S3", Outcome::Throttled);
+        requests.record("DynamoDB", Outcome::Failed);
         assert_eq!(failing(&requests, 20, 60_000), ["S3"], "the others failed once, and nobody has asked again");
         assert_eq!(failing(&requests, 0, 60_000), ["DynamoDB", "S3", "SQS"]);
-        requests.note("S3", Outcome::Refused);
-        requests.note("SQS", Outcome::Ok);
+        requests.record("S3", Outcome::Refused);
+        requests.record("SQS", Outcome::Ok);
         assert_eq!(failing(&requests, 0, 60_000), ["DynamoDB"]);
     }
 
     #[test]
     fn what_was_long_ago_says_nothing_of_now() {
         let requests = Requests::default();
-        requests.note("S3", Outcome::Failed);
+        requests.record("S3", Outcome::Failed);
         std::thread::sleep(Duration::from_millis(20));
         assert!(failing(&requests, 0, 19).is_empty());
     }

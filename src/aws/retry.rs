@@ -1,4 +1,4 @@
-//! Tries and the pauses between them.
+//! Retries and the pauses between them. Covered by `tests/chaos`.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::error::AwsError;
 
-/// First and longest pause between tries of what must not be given up.
+/// First and longest pause between attempts at a call that must eventually succeed.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(20));
-/// The same after a conditional write that another was faster with.
+/// First and longest pause after a conditional write that lost to another.
 const RACE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// Longest pause between tries at one object, which others wait for.
+/// Longest pause between attempts at one object, for which others wait.
 const ONE_OBJECT: Duration = Duration::from_secs(3);
 
-/// Pauses between tries: doubled each time up to a bound, and jittered so that consumers do not move in step.
+/// Exponential backoff: pauses that double up to a bound, with jitter so that consumers do not act in step.
 #[derive(Debug)]
 pub struct Backoff {
     next: Duration,
@@ -27,22 +27,22 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// For who lost a race to another: short pauses, so that the next is run apart.
+    /// Creates a backoff for conditional writes that compete with others: short pauses that separate the writers.
     pub fn for_contention() -> Self {
         Backoff { next: RACE.0, longest: RACE.1 }
     }
 
-    /// For one object of many, whose tries must not hold up the others for long.
+    /// Creates a backoff for one object of many, whose attempts must not delay the others for long.
     pub fn for_one_object() -> Self {
         Backoff { next: BACKOFF.0, longest: ONE_OBJECT }
     }
 
-    /// Waits for the next pause: for short retries that need not be called off.
+    /// Waits for the next pause. For short retries that need not be cancelled.
     pub async fn pause_uncancelled(&mut self) {
         self.pause(&CancellationToken::new()).await;
     }
 
-    /// Waits for the next pause. `false` when `cancel` came first.
+    /// Waits for the next pause. Returns false if `cancel` came first.
     pub async fn pause(&mut self, cancel: &CancellationToken) -> bool {
         let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0) % 1000;
         let pause = self.next.mul_f64(0.5 + random as f64 / 2000.0);
@@ -51,8 +51,8 @@ impl Backoff {
     }
 }
 
-/// Tries `call` until it succeeds, fails for good, or `cancel` comes: for what must not be given up, such as a committed
-/// batch. Failures are logged as they grow old, not each.
+/// Repeats `call` until it succeeds, fails permanently, or is cancelled. For calls that must eventually succeed, such
+/// as those of a committed batch. Logs the first failure, the second, the fourth, and so on.
 pub async fn retry_until<T>(
     cancel: &CancellationToken,
     mut call: impl AsyncFnMut() -> Result<T, AwsError>,

@@ -1,7 +1,7 @@
 //! SQS: receiving, hiding, deleting and sending messages, and moving them out of a dead-letter queue.
 //!
-//! The only module that knows SQS. It keeps no state: [`crate::intake::custody`] decides when a message is extended, deleted
-//! or given back. Covered by `tests/pipeline` (`operators.rs` for dead letters) and `tests/chaos`.
+//! The only module that knows SQS. It keeps no state: [`crate::intake::custody`] decides when a message is extended,
+//! deleted or given back. Covered by `tests/pipeline` (`operators.rs` for dead letters) and `tests/chaos`.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,7 +22,8 @@ pub const BATCH_ENTRIES: usize = 10;
 /// Longest time a message can be in flight, however often it is extended: 12 hours from its receive. Same source.
 pub const MAX_IN_FLIGHT_TIME: Duration = Duration::from_secs(12 * 3600);
 
-/// Messages that may be in flight in a standard queue. Beyond it, a long poll returns no error and no messages. Same source.
+/// Messages that may be in flight in a standard queue. Beyond it, a long poll returns no error and no messages. Same
+/// source.
 pub const MAX_IN_FLIGHT_MESSAGES: usize = 120_000;
 
 /// Pause between two requests for the progress of a message move.
@@ -81,7 +82,8 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Creates a client for the queue at `url`, whose messages are hidden for `visibility` at each receive and extension.
+    /// Creates a client for the queue at `url`, whose messages are hidden for `visibility` at each receive and
+    /// extension.
     pub fn new(client: aws_sdk_sqs::Client, url: String, visibility: Duration) -> Self {
         Queue { client, url, visibility }
     }
@@ -140,8 +142,8 @@ impl Queue {
         Ok(self.attributes().await?.remove(&QueueAttributeName::QueueArn).unwrap_or_default())
     }
 
-    /// Has SQS move every message of this dead-letter queue to another queue, and waits until it is done. Returns the number of
-    /// messages moved.
+    /// Has SQS move every message of this dead-letter queue to another queue, and waits until it is done. Returns the
+    /// number of messages moved.
     pub async fn redrive(&self, to: &Queue) -> Result<u64, AwsError> {
         let (arn, to) = (self.arn().await?, to.arn().await?);
         let start = self.client.start_message_move_task().source_arn(&arn).destination_arn(to).send().await;
@@ -196,8 +198,8 @@ impl Queue {
         Ok(received)
     }
 
-    /// Hides messages, each for the given time from now on. Takes at most [`BATCH_ENTRIES`] of them; returns those that SQS
-    /// refused.
+    /// Hides messages, each for the given time from now on. Takes at most [`BATCH_ENTRIES`] of them; returns those that
+    /// SQS refused.
     pub async fn hide(&self, messages: &[(&Receipt, Duration)]) -> Result<Vec<Refusal>, AwsError> {
         let entries = messages.iter().enumerate().filter_map(|(index, (receipt, delay))| {
             ChangeMessageVisibilityBatchRequestEntry::builder()

@@ -1,9 +1,9 @@
 //! Custody of the messages received from a queue.
 //!
-//! One task, the custodian, owns every receipt from receive to finish: it extends a message's visibility before it runs out,
-//! deletes the message, or gives it back. Because the same task does all three, an extension can neither race with a delete
-//! nor overwrite the delay of a message that was given back. A message that slips out of custody nevertheless comes back as
-//! a duplicate, which the ledger recognizes.
+//! One task, the custodian, owns every receipt from receive to finish: it extends a message's visibility before it runs
+//! out, deletes the message, or gives it back. Because the same task does all three, an extension can neither race with
+//! a delete nor overwrite the delay of a message that was given back. A message that slips out of custody nevertheless
+//! comes back as a duplicate, which the ledger recognizes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ const CONCURRENT_CALLS: usize = 16;
 /// A message is extended when less than this share of its visibility is left.
 const EXTEND_BELOW: f64 = 0.5;
 
-/// Upper bound of the factor by which a first delay grows when a message is deferred repeatedly. With a hundred receives until
-/// the dead-letter queue and a first delay of a minute, this makes a day and a half.
+/// Upper bound of the factor by which a first delay grows when a message is deferred repeatedly. With a hundred
+/// receives until the dead-letter queue and a first delay of a minute, this makes a day and a half.
 const MAX_DEFERRALS: u32 = 32;
 
 /// Longest delay of a deferred message.
@@ -62,8 +62,8 @@ enum Action {
     Delete,
 }
 
-/// Returns the time for which a message is hidden that has been received this often. It grows, because each receive brings
-/// the message nearer to the dead-letter queue.
+/// Returns the time for which a message is hidden that has been received this often. It grows, because each receive
+/// brings the message nearer to the dead-letter queue.
 fn deferral(first: Duration, receive_count: u32) -> Duration {
     (first * receive_count.clamp(1, MAX_DEFERRALS)).min(first.max(MAX_DEFERRAL))
 }
@@ -112,8 +112,8 @@ impl Custody {
         Ok(received)
     }
 
-    /// Deletes messages whose objects are all finished. A message that SQS does not delete comes back and is recognized as a
-    /// duplicate.
+    /// Deletes messages whose objects are all finished. A message that SQS does not delete comes back and is recognized
+    /// as a duplicate.
     pub async fn delete(&self, messages: Vec<MessageId>) {
         self.finish(messages, Action::Delete).await;
     }
@@ -195,7 +195,7 @@ impl Custodian {
                         if refusal.is_final {
                             tracing::warn!(
                                 code = refusal.code,
-                                "a message slipped out of custody; it comes back by itself"
+                                "a message slipped out of custody; it will be received again"
                             );
                             self.held.remove(id);
                         } else if let Some((_, until)) = self.held.get_mut(id) {
@@ -265,7 +265,7 @@ mod tests {
     use crate::aws::sqs::MAX_IN_FLIGHT_TIME;
 
     #[test]
-    fn a_deferred_message_is_looked_at_ever_more_rarely_and_never_given_up() {
+    fn a_deferred_message_is_received_ever_more_rarely_and_never_abandoned() {
         let minute = Duration::from_secs(60);
         assert_eq!(deferral(minute, 1), minute);
         assert_eq!(deferral(minute, 5), 5 * minute);

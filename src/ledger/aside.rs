@@ -1,50 +1,49 @@
-//! What was refused for good and set aside, so that it holds nothing else up: what there is of it, and the way back.
+//! Entries of what is set aside: work that was refused permanently and must not block anything else.
 //!
-//! Pure. Each kind is a unit of its own, with a line in the ledger from when it is set aside until it is back.
-//! [`crate::commands::aside`] lists them and brings them back.
+//! Pure. Each entry is in the ledger's list from the time it is set aside until it is brought back.
+//! [`crate::commands::aside`] shows the list and brings entries back. Covered by `tests/pipeline/refusals.rs`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::aws::s3::Upload;
-use crate::calendar::time_text;
-use crate::calendar::{date_text, parse_date};
+use crate::calendar::{date_text, parse_date, time_text};
 use crate::layout::hexadecimal_sha256;
 use crate::object::ObjectId;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Key, Report};
 
-/// Something that was set aside.
+/// One entry: a thing that is set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Aside {
-    /// What it is.
+    /// The thing.
     #[serde(flatten)]
     pub what: What,
-    /// The batch that set it aside, the last one of several.
+    /// The batch that set it aside, the last one if there were several.
     pub batch: BatchNumber,
-    /// Why: what the service or the program said.
+    /// The reason: the message of the service or the program.
     pub reason: String,
 }
 
-/// The kinds of what is set aside.
+/// The kinds of things that are set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum What {
-    /// A file that could not be read, or that several consumers have died with. It is not counted, lies where it was put, and
-    /// is tried again by itself after a while.
+    /// A file that could not be read, or with which several consumers died. It is not counted, remains under the
+    /// incoming prefix, and is retried automatically after a while.
     Object {
-        /// Which.
+        /// The file.
         #[serde(flatten)]
         object: ObjectId,
         /// Its size in bytes, as announced.
         size: u64,
-        /// When it was created, as announced.
+        /// The time at which it was created, as announced.
         created_at: Option<jiff::Timestamp>,
-        /// When it is tried again.
+        /// The time at which it is tried again.
         until: jiff::Timestamp,
-        /// How often it has been set aside.
+        /// The number of times it has been set aside.
         times: u32,
     },
-    /// A report item that could not be written. Its figures lack what batches have since counted for it.
+    /// A report item that could not be written. Its figures lack what batches have counted for it since.
     ReportItem {
         /// Name of the report.
         report: String,
@@ -55,14 +54,14 @@ pub enum What {
     },
     /// A file that is counted, and could not be moved out of the incoming prefix.
     Original {
-        /// Which.
+        /// The file.
         #[serde(flatten)]
         object: ObjectId,
         /// Its size in bytes, as announced.
         size: u64,
-        /// Where its batch wants it.
+        /// The key to which its batch moves it.
         to: String,
-        /// Why it belongs into the quarantine, if it does.
+        /// The reason for its quarantine, if it is to be quarantined.
         quarantined: Option<String>,
     },
     /// A curated file, or a file of rejected rows, that could not be published.
@@ -71,16 +70,16 @@ pub enum What {
         #[serde(flatten)]
         upload: Upload,
     },
-    /// A committed batch that could not be carried out, or not with its figures, since its manifest or a delta file is gone or
-    /// damaged.
+    /// A committed batch that could not be carried out, or not with its figures, because its manifest or a delta file
+    /// is gone or damaged.
     Batch {
-        /// The file.
+        /// Key of the manifest or delta file.
         key: String,
     },
 }
 
 impl What {
-    /// The kind, as a metric's label.
+    /// The kind, as the value of a metric's label.
     pub fn name(&self) -> &'static str {
         match self {
             What::Object { .. } => "object",
@@ -92,40 +91,41 @@ impl What {
     }
 }
 
-/// Names one entry of the list.
+/// The sort key of an entry in the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AsideKey(pub String);
 
 impl AsideKey {
-    /// That of an object.
+    /// Returns the key of an object's entry.
     pub fn of_object(object: &ObjectId) -> Self {
         AsideKey(format!("object#{}", digest(&[&object.bucket, &object.key, &object.version.to_string()])))
     }
 }
 
-/// Sort keys have 1,024 bytes at the most, and an object's name alone may have as many.
+/// Shortens names to a digest: a sort key has at most 1,024 bytes, and an object's key alone may have as many. Source:
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>.
 fn digest(parts: &[&str]) -> String {
     hexadecimal_sha256(parts.join("\n").as_bytes())
 }
 
 impl Aside {
-    /// Longest reason that is kept, in bytes.
+    /// Upper bound of a reason's length, in bytes.
     const REASON_BYTES: usize = 2000;
 
-    /// An entry, with as much of its reason as is worth keeping.
+    /// Makes an entry. Its reason is truncated to 2,000 bytes.
     pub fn new(what: What, batch: BatchNumber, reason: &str) -> Self {
         let end = reason.floor_char_boundary(Self::REASON_BYTES);
         Aside { what, batch, reason: reason[..end].to_owned() }
     }
 
-    /// A report item's entry.
+    /// Makes the entry of a report item.
     pub fn item(key: &Key, batch: BatchNumber, reason: &str) -> Self {
         let Key { report, id, day } = key;
         let what = What::ReportItem { report: report.name().to_owned(), id: id.clone(), date: date_text(*day) };
         Aside::new(what, batch, reason)
     }
 
-    /// Its place in the list. What is set aside again takes the same place.
+    /// Returns the entry's sort key in the list. What is set aside again replaces its earlier entry.
     pub fn key(&self) -> AsideKey {
         match &self.what {
             What::Object { object, .. } => AsideKey::of_object(object),
@@ -136,29 +136,29 @@ impl Aside {
         }
     }
 
-    /// The report item it is about.
+    /// Returns the report item of the entry; `None` for other kinds.
     pub fn report_item(&self) -> Option<Key> {
         let What::ReportItem { report, id, date } = &self.what else { return None };
         let report = Report::ALL.into_iter().find(|it| it.name() == report)?;
         Some(Key { report, id: id.clone(), day: parse_date(date)? })
     }
 
-    /// Kind, name, and the way back, for people.
+    /// Returns the kind, the name and the remedy, for people.
     pub fn describe(&self) -> [String; 3] {
         let (kind, name, way_back) = match &self.what {
             What::Object { object, until, .. } => {
                 let until = time_text(*until);
-                ("file", url(object), format!("tried again by itself from {until} on; sooner by --retry"))
+                ("file", url(object), format!("retried automatically after {until}; sooner with --retry"))
             }
             What::ReportItem { report, id, date } => {
                 let name = format!("{report} {id} of {date}");
                 ("report item", name, "repair or delete the item, then --retry".to_owned())
             }
             What::Original { object, to, .. } => {
-                ("counted file", url(object), format!("allow its copy to {to} and its deletion, then --retry"))
+                ("counted file", url(object), format!("permit its copy to {to} and its deletion, then --retry"))
             }
             What::Upload { upload } => {
-                ("file to publish", upload.key.clone(), "--retry, which rebuilds its day if need be".to_owned())
+                ("file to publish", upload.key.clone(), "--retry, which rebuilds its day if necessary".to_owned())
             }
             What::Batch { key } => (
                 "batch",

@@ -1,4 +1,5 @@
-//! The list of what is set aside. [`crate::ledger::aside`] defines its entries. Covered by `tests/pipeline` (`refusals.rs`).
+//! The list of what is set aside. [`crate::ledger::aside`] defines its entries. Covered by `tests/pipeline`
+//! (`refusals.rs`).
 
 use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
@@ -65,7 +66,8 @@ impl Ledger {
         AwsError { operation: UPDATE, resource: self.resource(pk), kind: Kind::Refused, cause: error.to_string() }
     }
 
-    /// Removes from the list what was brought back, unless it was set aside again since `entry` was read. May be repeated.
+    /// Removes from the list what was brought back, unless it was set aside again since `entry` was read. May be
+    /// repeated.
     pub async fn unlist_aside(&self, entry: &Aside) -> Result<(), AwsError> {
         let delete = self
             .delete(ASIDE, &entry.key().0)
@@ -74,8 +76,8 @@ impl Ledger {
         self.conditional(DELETE, ASIDE, delete.send()).await.map(drop)
     }
 
-    /// Reads at most `most` entries of the list, each with the time at which it was set aside. The flag is true if there
-    /// are more.
+    /// Reads at most `most` entries of the list, each with the time at which it was set aside. The flag is true if
+    /// there are more.
     pub async fn aside(&self, most: usize) -> Result<(Vec<(jiff::Timestamp, Aside)>, bool), AwsError> {
         let mut items = self.query(ASIDE).consistent_read(true).into_paginator().items().send();
         let mut found = Vec::new();

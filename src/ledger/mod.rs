@@ -1,21 +1,24 @@
 //! The ledger: one DynamoDB table that records which batch has claimed which object, and the state of every batch.
 //!
-//! The only module that knows the ledger's items. [`crate::protocol`] makes the decisions; this module makes each of them
-//! durable by one conditional write: the registry by compare-and-swap, a claim by a put on condition that there is none.
-//! Items (keys `pk`, `sk`), by the file that reads and writes them:
+//! The only module that knows the ledger's items. [`crate::protocol`] makes the decisions; this module makes each of
+//! them durable by one conditional write: the registry by compare-and-swap, a claim by a put on condition that there is
+//! none. The items, by the file that reads and writes them, each with its keys `pk` and `sk`:
 //!
-//! | item | file | keys | attributes |
-//! |---|---|---|---|
-//! | registry | [`registry`] | `registry`, `registry` | `version` N, `last` N, `batches` M: number → `state`, `owner`, `beat`, `since` |
-//! | claim | [`claims`] | `object#s3://BUCKET/KEY`, `version#…` or `etag#…` | `batch` N (absent: unassigned), `quarantined_by` N, `size` N, `created_at`, `claimed_at`, `expires_at`, `renewed`, `deaths` N, `times_aside` N, `aside_until` N |
-//! | set aside | [`aside_list`] | `aside`, an [`AsideKey`](aside::AsideKey) | `entry` (JSON of [`Aside`](aside::Aside)), `since` |
-//! | sweep | [`sweeps`] | `sweep`, `sweep` | `started_at` N, `by`, `finished_at` N, `found` N, `left_over` N |
-//! | catalogue | [`catalogue_state`] | `catalogue`, `catalogue` | `songs` N, `users` N, `loaded_at`, `refused`, `refused_at`, `refused_files` |
-//! | record | [`records`] | `batch#000000000042`, `record` | `state` (`done`, `abandoned`, `lost`, `aside`), `summary`, `finished_at`, `expires_at` |
+//! * [`registry`] (`registry`, `registry`): `version` N, `last` N, `batches` M (number → `state`, `owner`, `beat` N,
+//!   `since` N)
+//! * [`claims`] (`object#s3://BUCKET/KEY`, `version#…` or `etag#…`): `batch` N (absent: unassigned), `quarantined_by`
+//!   N, `size` N, `created_at`, `claimed_at`, `expires_at` N, `renewed`, `deaths` N, `times_aside` N, `aside_until` N
+//! * [`aside_list`] (`aside`, an [`AsideKey`](aside::AsideKey)): `entry` (JSON of [`Aside`](aside::Aside)), `since`
+//! * [`sweeps`] (`sweep`, `sweep`): `started_at` N, `by`, `finished_at` N, `found` N, `left_over` N
+//! * [`catalogue_state`] (`catalogue`, `catalogue`): `songs` N, `users` N, `loaded_at`, `refused`, `refused_at`,
+//!   `refused_files`
+//! * [`records`] (`batch#000000000042`, `record`): `state` (`done`, `abandoned`, `lost`, `aside`), `summary`,
+//!   `finished_at`, `expires_at` N
 //!
-//! Claims and records expire (`expires_at`, DynamoDB's time to live): claims after SQS can no longer repeat their message,
-//! records after the claims that refer to them. A claim is renewed while its object remains under the incoming prefix, and
-//! the record of a batch that is set aside does not expire. [`aside`] defines the entries of the list, without I/O.
+//! Claims and records expire (`expires_at`, DynamoDB's time to live): claims after SQS can no longer repeat their
+//! message, records after the claims that refer to them. A claim is renewed while its object remains under the incoming
+//! prefix, and the record of a batch that is set aside does not expire. [`aside`] defines the entries of the list,
+//! without I/O.
 //!
 //! Covered by `tests/pipeline` and `tests/chaos`; `tests/hostile` covers the registry's encoding.
 
@@ -50,7 +53,8 @@ use crate::aws::item::{Item, text};
 
 /// Name of the ledger's table, without the prefix.
 pub const LEDGER_TABLE: &str = "music_streams_ledger";
-/// Lifetime of a claim. It exceeds SQS's longest retention, 14 days, so that every repetition of a message finds its claim.
+/// Lifetime of a claim. It exceeds SQS's longest retention, 14 days, so that every repetition of a message finds its
+/// claim.
 pub const CLAIM_DAYS: u64 = 15;
 const DAY_SECONDS: u64 = 86_400;
 /// Attempts at a conditional write before it fails. Each lost attempt means that another consumer's write succeeded.

@@ -70,14 +70,14 @@ impl Ledger {
         self.change(|registry| registry.abandon(number, seen)).await
     }
 
-    /// Makes another consumer's committed batch this consumer's if its entry still equals `seen`. Returns false if it does
-    /// not.
+    /// Makes another consumer's committed batch this consumer's if its entry still equals `seen`. Returns false if it
+    /// does not.
     pub async fn adopt(&self, number: BatchNumber, seen: &Entry) -> Result<bool, AwsError> {
         self.change(|registry| registry.adopt(number, seen, &self.owner)).await
     }
 
-    /// Makes another consumer's open batch this consumer's and committed, as it was before the ledger was restored, if its
-    /// entry still equals `seen`. Returns false if it does not.
+    /// Makes another consumer's open batch this consumer's and committed, as it was before the ledger was restored, if
+    /// its entry still equals `seen`. Returns false if it does not.
     pub async fn commit_again(&self, number: BatchNumber, seen: &Entry) -> Result<bool, AwsError> {
         self.change(|registry| registry.commit_again(number, seen, &self.owner)).await
     }
@@ -92,16 +92,16 @@ impl Ledger {
         self.change(|registry| registry.skip_to(number)).await.map(drop)
     }
 
-    /// Writes the record of a finished batch, then removes the batch from the registry. In this order the batch's state can
-    /// be found at any time. May be repeated.
+    /// Writes the record of a finished batch, then removes the batch from the registry. In this order the batch's state
+    /// can be found at any time. May be repeated.
     pub async fn close(&self, number: BatchNumber, state: State, summary: &str) -> Result<(), AwsError> {
         self.write_record(number, state, summary).await?;
         fail::fail_point!("recorded");
         self.change(|registry| registry.close(number)).await.map(drop)
     }
 
-    /// Changes the registry by compare-and-swap, until the change is made, or turns out to be made already. Returns false
-    /// if it is refused.
+    /// Changes the registry by compare-and-swap, until the change is made, or turns out to be made already. Returns
+    /// false if it is refused.
     async fn change(&self, mut change: impl FnMut(&Registry) -> Change) -> Result<bool, AwsError> {
         let mut backoff = Backoff::for_contention();
         for _ in 0..ATTEMPTS {

@@ -35,8 +35,8 @@ pub struct LastSweep {
 }
 
 impl Ledger {
-    /// Begins a sweep, unless any consumer began one within the interval. Returns true if this consumer is to sweep. The
-    /// consumers' clocks decide; they influence only the number of lists, not the outcome.
+    /// Begins a sweep, unless any consumer began one within the interval. Returns true if this consumer is to sweep.
+    /// The consumers' clocks decide; they influence only the number of lists, not the outcome.
     pub async fn begin_sweep(&self, interval: Duration) -> Result<bool, AwsError> {
         let now = epoch_seconds();
         let update = self

@@ -1,12 +1,12 @@
-//! What Amazon ECS tells a task about itself, and what a task tells ECS.
+//! Amazon ECS: the metadata that it gives to a task, and the protection that a task requests.
 //!
-//! * Who it is, for the resource attributes of its telemetry:
+//! * The task's identity, for the resource attributes of its telemetry:
 //!   <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4-fargate.html>.
-//! * That it must not be scaled in, from the commit of a batch to its end, for an hour at the most:
+//! * Protection from being scaled in, from the commit of a batch to its end, for at most an hour:
 //!   <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-scale-in-protection-endpoint.html>. A task that
-//!   is scaled in all the same loses nothing; the next consumer only takes a lease longer.
+//!   is scaled in nevertheless loses nothing; another consumer finishes its batch a lease later.
 //!
-//! Elsewhere both do nothing.
+//! Outside ECS, both have no effect.
 
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::process::tasks;
 
-/// Longest wait for an answer of the agent, which is on the same machine.
+/// Longest wait for an answer of the agent, which runs on the same machine.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long protection lasts that nobody takes back, and the first pause before ECS is asked again.
+/// Duration of a protection that is not withdrawn, and first pause between requests.
 const TIMES: Times = Times { protection: Duration::from_secs(3600), first_pause: Duration::from_secs(1) };
-/// Longest pause before ECS is asked again.
+/// Longest pause between requests.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default, Deserialize)]
@@ -53,14 +53,14 @@ struct TaskMetadata {
     launch_type: Option<String>,
 }
 
-/// What OpenTelemetry calls the parts of a task; empty when this is none.
+/// Returns the attributes of this task under OpenTelemetry's names; none outside ECS:
 /// <https://opentelemetry.io/docs/specs/semconv/resource/cloud-provider/aws/ecs/>
 pub async fn resource_attributes() -> Vec<KeyValue> {
     let Ok(endpoint) = std::env::var("ECS_CONTAINER_METADATA_URI_V4") else { return Vec::new() };
     match (get(&endpoint).await, get(&format!("{endpoint}/task")).await) {
         (Ok(container), Ok(task)) => attributes(container, task),
         (Err(error), _) | (_, Err(error)) => {
-            tracing::warn!("ECS does not say which task this is, so telemetry does not either: {error}");
+            tracing::warn!("ECS gives no metadata of this task, so telemetry has none either: {error}");
             Vec::new()
         }
     }
@@ -104,8 +104,8 @@ fn attributes(container: ContainerMetadata, task: TaskMetadata) -> Vec<KeyValue>
     .collect()
 }
 
-/// Keeps the task from being scaled in while somebody asks for it. The calls run beside what is protected and never
-/// hold it up.
+/// Protects the task from being scaled in while a guard is held. The requests run beside the protected work and never
+/// delay it.
 #[derive(Debug)]
 pub struct ScaleInProtection {
     wanted: Option<watch::Sender<bool>>,
@@ -113,7 +113,7 @@ pub struct ScaleInProtection {
 }
 
 impl ScaleInProtection {
-    /// Of this task, where it is one.
+    /// Creates the protection of this task. It has no effect outside ECS.
     pub fn of_this_task() -> Self {
         let client = std::env::var("ECS_AGENT_URI").ok().and_then(|agent_uri| Some((agent_uri, agent().ok()?)));
         let Some((agent_uri, client)) = client else { return ScaleInProtection { wanted: None, _asking: None } };
@@ -125,7 +125,7 @@ impl ScaleInProtection {
         ScaleInProtection { wanted: Some(wanted), _asking: Some(AbortOnDropHandle::new(asking)) }
     }
 
-    /// Protects the task until what is given is dropped.
+    /// Protects the task until the returned guard is dropped.
     pub fn hold(&self) -> Protected<'_> {
         self.set(true);
         Protected(self)
@@ -138,7 +138,7 @@ impl ScaleInProtection {
     }
 }
 
-/// The task is protected until this is dropped.
+/// A guard: the task is protected until it is dropped.
 #[derive(Debug)]
 pub struct Protected<'a>(&'a ScaleInProtection);
 
@@ -148,16 +148,16 @@ impl Drop for Protected<'_> {
     }
 }
 
-/// How long protection lasts, and the pauses between tries to tell the agent.
+/// The duration of a protection, and the first pause between requests to the agent.
 #[derive(Debug, Clone, Copy)]
 struct Times {
     protection: Duration,
     first_pause: Duration,
 }
 
-/// Tells the agent what is wanted whenever that changes, again and again until it is done. Protection lasts for an hour
-/// from when it was wanted and is not renewed: a batch that takes longer than that is stuck, and must not keep a
-/// deployment that would mend it from replacing its task.
+/// Sends every change of the wanted protection to the agent, and repeats the request until it succeeds. Protection
+/// lasts for an hour after it was requested and is not renewed: a batch that takes longer is stuck, and must not keep a
+/// deployment with a fix from replacing its task.
 async fn ask(client: reqwest::Client, url: String, mut changes: watch::Receiver<bool>, times: Times) {
     let (mut since, mut pause, mut is_said) = (Instant::now(), times.first_pause, false);
     let mut wait = Duration::MAX;
@@ -171,7 +171,7 @@ async fn ask(client: reqwest::Client, url: String, mut changes: watch::Receiver<
         let left = times.protection.saturating_sub(since.elapsed());
         if is_wanted && left.is_zero() {
             tracing::warn!(
-                "a batch is not done an hour after its commit; ECS may stop this task, and another finishes the batch"
+                "a batch is unfinished an hour after its commit; ECS may stop this task, and another consumer finishes the batch"
             );
             wait = Duration::MAX;
             continue;
@@ -189,7 +189,7 @@ async fn ask(client: reqwest::Client, url: String, mut changes: watch::Receiver<
                 if !std::mem::replace(&mut is_said, true) {
                     tracing::warn!(
                         "ECS does not change the scale-in protection of this task: {error} (give its role ecs:UpdateTaskProtection); \
-                         asking again until it does"
+                         repeating the request until it does"
                     );
                 }
                 let this = pause;
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(find("cloud.availability_zone"), None);
     }
 
-    /// An agent that refuses so many requests before it answers any; and what it is told.
+    /// Starts an agent that refuses the first `refusals` requests. Returns the requests that it receives.
     async fn asked(
         refusals: usize,
         times: Times,

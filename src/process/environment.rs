@@ -1,18 +1,19 @@
-//! The environment of the process: what templates and files of variables do to it, mended before anybody reads it.
+//! The environment of the process, cleaned before anything reads it.
 //!
-//! A template that has no value for a variable sets it to nothing, which means the same as not setting it; and a file with a value in
-//! it has a line feed at its end, which nobody sees and no service understands.
+//! A deployment template without a value for a variable sets it to the empty string, which must mean the same as not
+//! setting it. A value that was read from a file may end in an invisible line feed, which no service understands.
+//! Covered by `tests/process.rs`.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// What the names of variables begin with that anything in this program reads.
+/// Prefixes of the variables that this program and its libraries read.
 const READ: [&str; 4] = ["MUSIC_STREAMS_", "AWS_", "OTEL_", "RUST_LOG"];
 
-/// Begins the process anew without the variables that are set and empty, if there are any. The error names a variable or an argument
-/// with a line end in it.
-pub fn settle() -> Result<(), String> {
+/// Restarts the process without the variables that are set to the empty string, if there are any. The error names a
+/// variable or an argument that contains a line end.
+pub fn clean() -> Result<(), String> {
     let is_read = |name: &OsStr| READ.iter().any(|read| name.as_encoded_bytes().starts_with(read.as_bytes()));
     let mut empty = Vec::new();
     for (name, value) in std::env::vars_os().filter(|(name, _)| is_read(name)) {
@@ -21,12 +22,12 @@ pub fn settle() -> Result<(), String> {
             empty.push(name);
         } else if bytes.contains(&b'\n') || bytes.contains(&b'\r') {
             // Not the value: it may be a secret.
-            return Err(format!("the variable {} has a line end in its value; take it away", name.display()));
+            return Err(format!("the variable {} has a line end in its value; remove it", name.display()));
         }
     }
     for argument in std::env::args_os().skip(1) {
         if argument.as_encoded_bytes().ends_with(b"\n") || argument.as_encoded_bytes().ends_with(b"\r") {
-            return Err(format!("the argument {argument:?} has a line end behind it; take it away"));
+            return Err(format!("the argument {argument:?} ends with a line end; remove it"));
         }
     }
     if empty.is_empty() {
@@ -42,6 +43,6 @@ pub fn settle() -> Result<(), String> {
     empty.iter().for_each(|name| {
         again.env_remove(name);
     });
-    // Only a failure comes back.
-    Err(format!("cannot begin anew without the variables that are empty: {}", again.exec()))
+    // Returns only on failure.
+    Err(format!("cannot restart without the empty variables: {}", again.exec()))
 }

@@ -1,9 +1,8 @@
-//! The log: lines on standard error, for which nothing waits.
+//! The log: lines on standard error, written without blocking.
 //!
-//! A thread of its own writes them. Where nobody reads standard error, or nobody has it open any more, lines are lost
-//! and work is not: they wait in a queue that is bounded in bytes, what finds no place there is counted and dropped,
-//! and errors of writing are no news to anybody. Who ends the process waits for the queue with [`flush`], and no longer
-//! than it says.
+//! A dedicated thread writes them. If standard error is full or closed, lines are lost but work continues: lines wait
+//! in a queue that is bounded in bytes, those that do not fit are counted and dropped, and errors of writing are
+//! ignored. Before the process ends, [`flush`] waits for the queue, for a limited time. Covered by `tests/process.rs`.
 
 use std::io::Write;
 use std::sync::LazyLock;
@@ -11,19 +10,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
-/// Bytes of the lines that wait to be written: some ten thousand lines of usual length.
+/// Upper bound of the bytes in the queue: some ten thousand lines of usual length.
 const MAX_WAITING_BYTES: usize = 4 << 20;
-/// What a line takes in the queue beside its text.
+/// Bytes that a line takes in the queue besides its text.
 const LINE_OVERHEAD: usize = 64;
 
-/// What the writing thread is given.
+/// An entry of the writing thread's queue.
 enum Entry {
     Line(Vec<u8>),
-    /// Everything before this is written when it is answered.
+    /// Answered once everything before it is written.
     Flush(SyncSender<()>),
 }
 
-/// A queue of lines, and what is known of it.
+/// The queue of lines, with its size and its losses.
 struct Log {
     entries: Sender<Entry>,
     waiting_bytes: AtomicUsize,
@@ -32,7 +31,7 @@ struct Log {
 
 static LOG: LazyLock<Log> = LazyLock::new(|| {
     let (entries, written) = channel();
-    // Without the thread the receiver is gone and every line is lost, which is all that can be done about it.
+    // Without the thread the receiver is dropped, and every line is counted as lost.
     let _ = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&written));
     Log { entries, waiting_bytes: AtomicUsize::new(0), lost: AtomicU64::new(0) }
 });
@@ -50,13 +49,13 @@ fn write_all(entries: &Receiver<Entry>) {
                         writeln!(stderr, "music-streams: {lost} lines of the log were lost: standard error was full");
                 }
             }
-            // Whoever waited has perhaps gone on.
+            // The waiting thread may have timed out.
             Entry::Flush(done) => drop(done.try_send(())),
         }
     }
 }
 
-/// Says a line; it is lost when too many are waiting.
+/// Logs a line. It is lost if the queue is full.
 pub fn line(text: &str) {
     add(format!("{text}\n").into_bytes());
 }
@@ -70,7 +69,7 @@ fn add(line: Vec<u8>) {
     }
 }
 
-/// Waits until all lines said so far are written, for `limit` at the most.
+/// Waits until all lines logged so far are written, for at most `limit`.
 pub fn flush(limit: Duration) {
     let (done, written) = sync_channel(1);
     if LOG.entries.send(Entry::Flush(done)).is_ok() {
@@ -78,7 +77,7 @@ pub fn flush(limit: Duration) {
     }
 }
 
-/// The log as `tracing` writes to it: each write is a whole line.
+/// A writer for `tracing`: each write is a whole line.
 #[derive(Debug, Clone, Copy)]
 pub struct Lines;
 

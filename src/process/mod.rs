@@ -1,4 +1,8 @@
-//! The process and its surroundings: its log, its tasks, its environment, and ECS.
+//! The process and its surroundings.
+//!
+//! [`environment`] cleans the environment before anything reads it; [`log`] writes lines without blocking; [`tasks`]
+//! names every task and ends the process when one of them dies; [`ecs`] identifies an ECS task and protects it from
+//! being scaled in.
 
 pub mod ecs;
 pub mod environment;

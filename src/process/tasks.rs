@@ -1,9 +1,9 @@
-//! Tasks: whatever runs beside the main task, each under a name, and one rule for them all: dead means dead.
+//! Named tasks, and one rule for all of them: if a task dies, the process dies.
 //!
-//! A consumer that lost one of its tasks would look alive and do half of its work. So a panic anywhere ends the
-//! process, after it has said in which task and where ([`end_on_panic`]), and so does a task that ends though it should
-//! not ([`spawn_until`], [`end`]). Whoever started the process starts it again, and the protocol makes that safe. Only
-//! computations are contained ([`contain`]): what they work on is input, and whoever asked for it is told.
+//! A consumer that lost one of its tasks would appear healthy and do only part of its work. So a panic anywhere ends
+//! the process after logging the task and the place ([`end_on_panic`]), and so does a task that ends early
+//! ([`spawn_until`], [`end`]). The supervisor starts the process again, and the protocol makes that safe. Only
+//! computations on input are contained ([`contain`]): their caller receives the failure.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,16 +15,16 @@ use tracing::Level;
 
 use crate::process::log;
 
-/// Longest wait for standard error to take what was said before the process ends.
+/// Longest wait for the log to be written before the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 tokio::task_local! {
-    /// The name of the task that runs.
+    /// The name of the running task.
     static NAME: &'static str;
 }
 
 thread_local! {
-    /// Whether a computation runs whose panic is contained.
+    /// True while a computation runs whose panic is contained.
     static IS_CONTAINED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -36,7 +36,7 @@ where
     tokio::spawn(NAME.scope(name, task))
 }
 
-/// Starts a task that has to run until `stop`: should it end before, the process does.
+/// Starts a task that must run until `shutdown`. If it ends earlier, the process ends.
 pub fn spawn_until<F>(shutdown: &CancellationToken, name: &'static str, task: F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,
@@ -50,7 +50,7 @@ where
     })
 }
 
-/// Carries out a computation; `None` when it panics, which is said and ends nothing else.
+/// Runs a computation. Returns `None` if it panics, which is logged and ends nothing else.
 pub fn contain<T>(compute: impl FnOnce() -> T) -> Option<T> {
     let outer = IS_CONTAINED.replace(true);
     let result = catch_unwind(AssertUnwindSafe(compute));
@@ -58,7 +58,7 @@ pub fn contain<T>(compute: impl FnOnce() -> T) -> Option<T> {
     result.ok()
 }
 
-/// Has every panic from now on end the process with SIGABRT, unless it is contained.
+/// Installs a panic hook: every panic from now on ends the process with SIGABRT, unless it is contained.
 pub fn end_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         let is_contained = IS_CONTAINED.try_with(Cell::get).unwrap_or(false);
@@ -70,23 +70,23 @@ pub fn end_on_panic() {
         let message = panic.payload_as_str().unwrap_or("no message");
         let text = format!("the task \"{task}\" crashed at {place}: {message}");
         if is_contained {
-            say(&text);
+            log_error(&text);
         } else {
             end(&text);
         }
     }));
 }
 
-/// Ends the process, after saying why. Waits a little for standard error, and not for ever: nobody may be reading it.
+/// Logs `reason` and ends the process. Waits briefly for standard error, which may have no reader.
 pub fn end(reason: &str) -> ! {
-    // First what waits before it, so that there is a place for this.
+    // Empties the queue first, so that the reason fits.
     log::flush(LAST_WORDS);
-    say(&format!("{reason}; this is a fault of this program, which ends here"));
+    log_error(&format!("{reason}; this is a fault of this program, which ends here"));
     log::flush(LAST_WORDS);
     std::process::abort()
 }
 
-fn say(text: &str) {
+fn log_error(text: &str) {
     // No subscriber: before logging starts, in commands, and in a panic within the subscriber itself.
     if tracing::enabled!(Level::ERROR) {
         tracing::error!("{text}");
@@ -101,14 +101,20 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, Output};
 
-    /// The test of that name, in a process of its own.
+    /// Runs the test of that name in a process of its own.
     fn ends(test: &str) -> Output {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", &format!("tasks::tests::{test}"), "--ignored", "--nocapture", "--test-threads=1"]);
+        command.args([
+            "--exact",
+            &format!("process::tasks::tests::{test}"),
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ]);
         command.output().unwrap()
     }
 
-    async fn for_ever() {
+    async fn sleep_long() {
         tokio::time::sleep(Duration::from_secs(60)).await;
     }
 
@@ -117,7 +123,7 @@ mod tests {
     async fn panics_in_a_task() {
         end_on_panic();
         drop(spawn("sweep", async { panic!("no way out") }));
-        for_ever().await;
+        sleep_long().await;
     }
 
     #[tokio::test]
@@ -135,7 +141,7 @@ mod tests {
             let ended = ends(test);
             assert_eq!(ended.status.signal(), Some(6), "{test}: {}", ended.status);
             let said = String::from_utf8(ended.stderr).unwrap();
-            assert!(said.contains(&format!("{task} crashed at src/tasks.rs:")), "{said}");
+            assert!(said.contains(&format!("{task} crashed at src/process/tasks.rs:")), "{said}");
             assert!(said.contains(": no way out; this is a fault"), "{said}");
         }
     }
@@ -145,7 +151,7 @@ mod tests {
     async fn ends_before_its_time() {
         let shutdown = CancellationToken::new();
         drop(spawn_until(&shutdown, "receiver", async {}));
-        for_ever().await;
+        sleep_long().await;
     }
 
     #[tokio::test]

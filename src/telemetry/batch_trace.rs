@@ -1,7 +1,10 @@
-//! The stages of a batch as they are told: in its summary line, as a metric, and as a trace.
+//! The stages of a batch and their durations: for its summary line, a metric, and a trace.
 //!
 //! A batch's trace has a span for all of it and one for each stage. Its context goes into the manifest ([W3C Trace
-//! Context](https://www.w3.org/TR/trace-context/)), so that a consumer that finishes another's batch continues the same trace.
+//! Context](https://www.w3.org/TR/trace-context/)), so that a consumer that finishes another's batch continues the same
+//! trace.
+//!
+//! Covered by `tests/pipeline/telemetry.rs`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,10 +17,10 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 
 use crate::telemetry::metrics::{label, metrics};
 
-/// The key of the context in what carries it.
+/// The key under which the propagator stores the context.
 const TRACEPARENT: &str = "traceparent";
 
-/// How long each stage of a batch took.
+/// The durations of a batch's stages, and its trace.
 pub struct BatchTrace {
     last: (Instant, SystemTime),
     ended: Vec<(&'static str, Duration)>,
@@ -25,7 +28,8 @@ pub struct BatchTrace {
 }
 
 impl BatchTrace {
-    /// Begins with the first one. `origin` is the [`BatchTrace::traceparent`] of the consumer that began the batch.
+    /// Begins the trace and the first stage. `origin` is the [`BatchTrace::traceparent`] of the consumer that began the
+    /// batch.
     pub fn begin(name: &'static str, origin: Option<&str>) -> Self {
         let carrier: HashMap<_, _> =
             origin.map(|origin| (TRACEPARENT.to_owned(), origin.to_owned())).into_iter().collect();
@@ -35,7 +39,7 @@ impl BatchTrace {
         BatchTrace { last: (Instant::now(), SystemTime::now()), ended: Vec::new(), trace: parent.with_span(span) }
     }
 
-    /// Ends a stage; the next one begins.
+    /// Ends a stage and begins the next one.
     pub fn end(&mut self, stage: &'static str) {
         let (now, time) = (Instant::now(), SystemTime::now());
         let duration = now - self.last.0;
@@ -47,24 +51,24 @@ impl BatchTrace {
         self.last = (now, time);
     }
 
-    /// Says something about the batch.
+    /// Sets an attribute of the batch's span.
     pub fn note(&self, name: &'static str, value: u64) {
         self.trace.span().set_attribute(KeyValue::new(name, i64::try_from(value).unwrap_or(i64::MAX)));
     }
 
-    /// Says that it did not come to its end.
+    /// Marks the batch's span as failed.
     pub fn failed(&self, error: &impl fmt::Display) {
         self.trace.span().set_status(Status::error(error.to_string()));
     }
 
-    /// What a consumer needs that continues this.
+    /// Returns the context for a consumer that continues this trace, as a W3C `traceparent`.
     pub fn traceparent(&self) -> Option<String> {
         let mut carrier = HashMap::new();
         TraceContextPropagator::new().inject_context(&self.trace, &mut carrier);
         carrier.remove(TRACEPARENT)
     }
 
-    /// What log lines are written in that belong to this trace; nothing where there is none.
+    /// Returns the span for log lines that belong to this trace; a disabled span if the trace is not sampled.
     pub fn log_span(&self) -> tracing::Span {
         let span = self.trace.span();
         let context = span.span_context();

@@ -1,7 +1,9 @@
-//! Telemetry: metrics and traces, exported over OTLP (gRPC or HTTP) as OpenTelemetry's standard `OTEL_*` variables say.
+//! The export of metrics and traces over OTLP (gRPC or HTTP), configured by OpenTelemetry's standard `OTEL_*`
+//! variables.
 //!
-//! <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>. One thing differs from the specification: nothing is exported, and no
-//! connection made, unless an endpoint is given.
+//! <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>. In one point it differs from the
+//! specification: nothing is exported, and no connection made, unless an endpoint is given. Covered by
+//! `tests/pipeline/telemetry.rs`.
 
 use std::time::Duration;
 
@@ -14,15 +16,15 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use crate::process::ecs;
 use crate::telemetry::metrics::metrics;
 
-/// How often metrics are exported unless the environment says otherwise:
+/// Default interval between exports of metrics:
 /// <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#periodic-exporting-metricreader>.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
-/// The queue is not looked at more often.
+/// Shortest interval between observations of the queue.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
-/// How long the last export may take when the process ends.
+/// Upper bound of the last export's duration when the process ends.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What is exported, while it is.
+/// The running exporters.
 #[derive(Debug, Default)]
 pub struct Telemetry {
     metrics: Option<SdkMeterProvider>,
@@ -30,7 +32,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Starts to export what the environment asks for. Has to be called before the first metric is recorded.
+    /// Starts the exporters that the environment configures. Must be called before the first metric is recorded.
     pub async fn start() -> Result<Self, ExporterBuildError> {
         let (has_metrics, has_traces) = (is_wanted("METRICS"), is_wanted("TRACES"));
         if !has_metrics && !has_traces {
@@ -62,13 +64,14 @@ impl Telemetry {
         Ok(telemetry)
     }
 
-    /// How often metrics are exported, if they are: as often as it pays to look at what is only ever looked at for them.
+    /// The interval between exports of metrics; `None` if they are not exported. Observations that only feed metrics
+    /// are made at the same interval.
     pub fn interval(&self) -> Option<Duration> {
         let milliseconds = variable("OTEL_METRIC_EXPORT_INTERVAL").and_then(|text| text.parse().ok());
         self.metrics.as_ref().map(|_| milliseconds.map_or(DEFAULT_INTERVAL, Duration::from_millis).max(MIN_INTERVAL))
     }
 
-    /// Exports what is left, for a few seconds at the most.
+    /// Exports what is left, within a few seconds.
     pub async fn shutdown(self) {
         let export = tokio::task::spawn_blocking(move || {
             let metrics = self.metrics.map(|provider| provider.shutdown_with_timeout(STOP_TIMEOUT));
@@ -83,7 +86,7 @@ impl Telemetry {
     }
 }
 
-/// Whether a signal is to be exported: an endpoint is given, and it is not turned off.
+/// Returns true if a signal is to be exported: an endpoint is given, and the signal is not turned off.
 fn is_wanted(signal: &str) -> bool {
     let is_off = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
         || variable(&format!("OTEL_{signal}_EXPORTER")).is_some_and(|value| value == "none");
@@ -91,7 +94,7 @@ fn is_wanted(signal: &str) -> bool {
     !is_off && endpoints.iter().any(|name| variable(name).is_some())
 }
 
-/// A variable that is empty counts as not set.
+/// Returns a variable of the environment. An empty one counts as unset.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

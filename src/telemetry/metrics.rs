@@ -1,10 +1,12 @@
-//! Every metric there is, in one table.
+//! All metrics, in one table.
 //!
-//! The lines of the table make the instruments as well as [`TABLE`], which `docs/metrics.md` is checked against. They are OpenTelemetry's;
-//! names of its [semantic conventions](https://opentelemetry.io/docs/specs/semconv/) are used where there is one. No label has an unbounded
-//! set of values: never a key, an id or a batch's number.
+//! The rows of the table generate the OpenTelemetry instruments as well as [`TABLE`], against which
+//! `tests/documents.rs` checks `docs/metrics.md`. Names follow the [semantic
+//! conventions](https://opentelemetry.io/docs/specs/semconv/) where they define one. No label has an unbounded set of
+//! values: never a key, an id or a batch's number.
 //!
-//! While nothing is exported ([`crate::telemetry::export`]), recording does nothing.
+//! While nothing is exported ([`crate::telemetry::export`]), recording has no effect. `tests/pipeline/telemetry.rs`
+//! covers what is recorded.
 
 use std::sync::LazyLock;
 
@@ -14,18 +16,18 @@ use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 /// A label's name and its values.
 pub type Label = (&'static str, &'static [&'static str]);
 
-/// What a metric is called, and what it means.
+/// The description of a metric.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
     /// Its name.
     pub name: &'static str,
-    /// What one of it is, in [UCUM](https://ucum.org).
+    /// Its unit, in [UCUM](https://ucum.org).
     pub unit: &'static str,
     /// Counter, gauge or histogram.
     pub kind: &'static str,
-    /// Its labels, each with its values; none where they are too many to name.
+    /// Its labels, each with its values; an empty list if they are too many to name.
     pub labels: &'static [Label],
-    /// What it tells.
+    /// Its meaning, for people.
     pub meaning: &'static str,
 }
 
@@ -40,7 +42,7 @@ impl Metric {
     }
 }
 
-/// Upper bounds of what is measured in seconds: from a round trip to a day.
+/// Upper bounds of the histograms' buckets in seconds: from a round trip to a day.
 const SECONDS: [f64; 20] = [
     0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 420.0, 600.0, 1200.0, 1800.0, 3600.0,
     21_600.0, 86_400.0,
@@ -49,7 +51,7 @@ const SECONDS: [f64; 20] = [
 trait Instrument {
     const KIND: &'static str;
     fn build(meter: &Meter, metric: &Metric) -> Self;
-    /// Has it exported before anything is recorded.
+    /// Has the instrument exported before anything is recorded.
     fn begin(&self, _labels: &[KeyValue]) {}
 }
 
@@ -86,11 +88,15 @@ impl Instrument for Histogram<f64> {
 }
 
 macro_rules! metrics {
-    ($($field:ident: $instrument:ty = $name:literal, $unit:literal, [$(($label:literal, [$($value:literal),*])),*], $meaning:literal;)*) => {
-        /// Every metric there is.
-        pub const TABLE: &[Metric] = &[$(Metric::of::<$instrument>($name, $unit, &[$(($label, &[$($value),*])),*], $meaning)),*];
+    ($(
+        $field:ident: $instrument:ty = $name:literal, $unit:literal,
+        [$(($label:literal, [$($value:literal),*])),*], $meaning:literal;
+    )*) => {
+        /// The descriptions of all metrics.
+        pub const TABLE: &[Metric] =
+            &[$(Metric::of::<$instrument>($name, $unit, &[$(($label, &[$($value),*])),*], $meaning)),*];
 
-        /// What metrics are recorded with.
+        /// The instruments of all metrics.
         #[derive(Debug)]
         pub struct Metrics {
             $(#[doc = $meaning] pub $field: $instrument,)*
@@ -106,7 +112,7 @@ macro_rules! metrics {
                 }
             }
 
-            /// Exports every counter from zero on, so that its first increase is seen as one.
+            /// Exports every counter from zero on, so that its first increase is visible as one.
             pub fn begin(&self) {
                 $(for labels in combinations(&[$(($label, &[$($value),*])),*]) {
                     self.$field.begin(&labels);
@@ -117,65 +123,83 @@ macro_rules! metrics {
 }
 
 metrics! {
-    queue_messages: Gauge<u64> = "music_streams.queue.messages", "{message}", [("state", ["waiting", "in_flight", "delayed"])],
-        "Messages of the queue, as SQS counts them: approximately. Those waiting are the backlog.";
+    queue_messages: Gauge<u64> = "music_streams.queue.messages", "{message}",
+        [("state", ["waiting", "in_flight", "delayed"])],
+        "Approximate number of messages in the queue, as SQS counts them. Those waiting are the backlog.";
     in_flight_share: Gauge<f64> = "music_streams.queue.in_flight_share", "1", [],
-        "Messages in flight, as a share of the 120,000 at which SQS falls silent.";
+        "Messages in flight, as a share of the 120,000 at which SQS stops delivering.";
     oldest_message_age: Gauge<f64> = "music_streams.queue.oldest_message_age", "s", [],
-        "Since when the oldest message that this consumer holds has been in the queue; 0 when it holds none.";
-    messages_received: Counter<u64> = "messaging.client.consumed.messages", "{message}", [("messaging.system", ["aws_sqs"]), ("messaging.operation.name", ["receive"])],
-        "Messages received, each time anew.";
-    events: Counter<u64> = "music_streams.events", "{event}", [("outcome", ["accepted", "ignored", "refused", "unreadable"])],
-        "Events in the messages received, each time anew, by what becomes of them: worked on; ignored, because they announce no new object; refused, because theirs is no file under the incoming prefix; kept for the dead letters, because nobody can read them.";
+        "Time for which the oldest message that this consumer holds has been in the queue; 0 when it holds none.";
+    messages_received: Counter<u64> = "messaging.client.consumed.messages", "{message}",
+        [("messaging.system", ["aws_sqs"]), ("messaging.operation.name", ["receive"])],
+        "Messages received; each receive of a message counts.";
+    events: Counter<u64> = "music_streams.events", "{event}",
+        [("outcome", ["accepted", "ignored", "refused", "unreadable"])],
+        "Events in the messages received, each receive counted, by outcome: accepted; ignored, because they announce \
+         no new object; refused, because their object is no file under the incoming prefix; unreadable, and left for \
+         the dead-letter queue.";
     window_objects: Gauge<u64> = "music_streams.window.objects", "{object}", [],
-        "Objects in the window that fills.";
+        "Objects in the window that is being filled.";
     window_fill: Gauge<f64> = "music_streams.window.fill", "1", [],
-        "How full the window is: the largest of its shares of the most objects, bytes and messages. At 1 it closes early.";
-    stage_duration: Histogram<f64> = "music_streams.batch.stage.duration", "s", [("stage", ["claim", "transform", "commit", "upsert", "publish", "archive"])],
-        "How long a stage of a batch took.";
+        "Fill level of the window: the largest of its shares of the maximum objects, bytes and messages. At 1 it \
+         closes early.";
+    stage_duration: Histogram<f64> = "music_streams.batch.stage.duration", "s",
+        [("stage", ["claim", "transform", "commit", "upsert", "publish", "archive"])],
+        "Duration of a stage of a batch.";
     batches: Counter<u64> = "music_streams.batches", "{batch}", [("outcome", ["done", "failed"])],
-        "Batches that came to their end, and attempts at a batch that failed and are repeated.";
+        "Batches that finished, and attempts at a batch that failed and are repeated.";
     recoveries: Counter<u64> = "music_streams.ledger.recoveries", "{batch}", [("what", ["abandoned", "adopted"])],
-        "Batches of silent consumers that were given up because they were open, or finished because they were committed.";
+        "Batches of silent consumers that were abandoned because they were open, or finished because they were \
+         committed.";
     unfinished_batches: Gauge<u64> = "music_streams.ledger.unfinished_batches", "{batch}", [],
-        "Batches that are not finished, of all consumers.";
+        "Unfinished batches of all consumers.";
     oldest_unfinished: Gauge<u64> = "music_streams.ledger.oldest_unfinished_batch", "s", [],
-        "Since when the oldest batch that is not finished has been open; 0 when there is none.";
+        "Time since the oldest unfinished batch was opened; 0 when there is none.";
     aside: Gauge<u64> = "music_streams.aside", "{thing}", [],
-        "Things that are set aside, of all consumers, up to a thousand: what music-streams aside lists.";
-    set_aside: Counter<u64> = "music_streams.set_aside", "{thing}", [("what", ["object", "report_item", "original", "upload", "batch"])],
-        "Things that were set aside, each time anew: files that cannot be read, report items that cannot be written, counted files that cannot be moved, files that cannot be published, batches that cannot be carried out.";
+        "Entries that music-streams aside lists as set aside, of all consumers, up to a thousand.";
+    set_aside: Counter<u64> = "music_streams.set_aside", "{thing}",
+        [("what", ["object", "report_item", "original", "upload", "batch"])],
+        "Things that were set aside, each occasion counted: files that cannot be read, report items that cannot be \
+         written, counted files that cannot be moved, files that cannot be published, batches that cannot be carried \
+         out.";
     catalogue_refused: Gauge<u64> = "music_streams.catalogue.refused", "1", [],
         "1 while the catalogue in the bucket is refused, and the last good one stays in use.";
     suspect_files: Counter<u64> = "music_streams.files.suspect", "{file}", [],
         "Files that were counted though they gave no row, or more than a tenth of their rows was rejected.";
     freshness: Histogram<f64> = "music_streams.freshness", "s", [],
-        "From the creation of an object until its listens are in the reports, for each object that is counted.";
+        "Time from the creation of an object until its listens are in the reports, for each counted object.";
     rows_read: Counter<u64> = "music_streams.rows.read", "{row}", [],
-        "Rows of the files that were counted, good or not.";
+        "Rows of the counted files, good or not.";
     rows_curated: Counter<u64> = "music_streams.rows.curated", "{row}", [],
         "Good rows: those in the curated files and in the reports.";
-    rows_rejected: Counter<u64> = "music_streams.rows.rejected", "{row}", [("reason", ["width", "quotes", "missing", "user_id", "track_id", "listen_time", "listen_time_range"])],
-        "Rows that cannot be counted, by what is wrong with them.";
-    objects: Counter<u64> = "music_streams.objects", "{object}", [("outcome", ["archived", "quarantined", "superseded", "duplicate"])],
-        "Objects by what became of them: counted and archived; set aside, because they cannot be counted; deleted or replaced before they were read; counted before.";
+    rows_rejected: Counter<u64> = "music_streams.rows.rejected", "{row}",
+        [("reason", ["width", "quotes", "missing", "user_id", "track_id", "listen_time", "listen_time_range"])],
+        "Rows that cannot be counted, by reason.";
+    objects: Counter<u64> = "music_streams.objects", "{object}",
+        [("outcome", ["archived", "quarantined", "superseded", "duplicate"])],
+        "Objects by outcome: counted and archived; quarantined, because they cannot be counted; deleted or replaced \
+         before they were read; counted before.";
     object_bytes: Counter<u64> = "music_streams.objects.size", "By", [],
-        "Bytes of the objects that batches had, as announced.";
-    report_items: Counter<u64> = "music_streams.report_items.written", "{item}", [("report", ["track", "genre", "listener", "listing"])],
+        "Bytes of the objects in batches, as announced.";
+    report_items: Counter<u64> = "music_streams.report_items.written", "{item}",
+        [("report", ["track", "genre", "listener", "listing"])],
         "Report items written: each is a write request that DynamoDB charges for.";
     conflicts: Counter<u64> = "music_streams.report_items.conflicts", "{conflict}", [],
-        "Writes of report items that were done again, because another batch had written the item meanwhile.";
-    requests: Counter<u64> = "music_streams.aws.requests", "{request}", [("rpc.service", ["SQS", "S3", "DynamoDB"]), ("rpc.method", []), ("outcome", ["ok", "refused", "throttled", "failed"])],
-        "Requests sent to AWS by operation, each try of it: what is paid for. Refused: a condition that did not hold, or a fault of ours; failed: no answer, or a fault of the service.";
+        "Writes of report items that were repeated, because another batch had written the item meanwhile.";
+    requests: Counter<u64> = "music_streams.aws.requests", "{request}",
+        [("rpc.service", ["SQS", "S3", "DynamoDB"]), ("rpc.method", []), ("outcome", ["ok", "refused", "throttled",
+            "failed"])],
+        "Requests sent to AWS by operation, each attempt counted, as AWS bills them. Refused: a condition that did not \
+         hold, or a client error; failed: no answer, or a fault of the service.";
     retries: Counter<u64> = "music_streams.aws.retries", "{request}", [("rpc.service", ["SQS", "S3", "DynamoDB"])],
-        "Those of the requests that repeat one that was throttled or failed.";
+        "Requests among them that repeat a throttled or failed one.";
     sweep_objects: Counter<u64> = "music_streams.sweep.objects", "{object}", [("finding", ["found", "left_over"])],
-        "Objects that a sweep came upon: waiting with no message, and taken up; or counted before and put there again.";
+        "Objects that a sweep found: not announced by a message, and taken up; or counted before and put again.";
     memory: Gauge<u64> = "process.memory.usage", "By", [],
         "Resident memory of the process.";
 }
 
-/// Every combination of the labels' values; none where there is a label whose values are not named.
+/// Returns every combination of the labels' values; none if the values of a label are not named.
 fn combinations(labels: &[Label]) -> Vec<Vec<KeyValue>> {
     labels.iter().fold(vec![Vec::new()], |combinations, (name, values)| {
         let with = |value: &'static str| {
@@ -187,12 +211,12 @@ fn combinations(labels: &[Label]) -> Vec<Vec<KeyValue>> {
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics::new(&opentelemetry::global::meter("music-streams")));
 
-/// The instruments. They belong to the exporter that there is when they are asked for first.
+/// Returns the instruments. The first call binds them to the exporter that is installed at that time.
 pub fn metrics() -> &'static Metrics {
     &METRICS
 }
 
-/// A label.
+/// Makes the list of one label.
 pub fn label(name: &'static str, value: &'static str) -> [KeyValue; 1] {
     [KeyValue::new(name, value)]
 }

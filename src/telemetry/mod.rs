@@ -1,4 +1,7 @@
-//! What a consumer tells about itself: metrics, traces, and the progress of its batch.
+//! The telemetry of a consumer: metrics, traces, and the progress of its batch.
+//!
+//! [`metrics`] declares every metric, [`batch_trace`] times the stages of a batch, [`progress`] feeds the health check,
+//! and [`export`] sends metrics and traces over OTLP. Without an endpoint, recording has no effect.
 
 pub mod batch_trace;
 pub mod export;

@@ -1,14 +1,16 @@
-//! The progress of a batch, as whoever works on it reports it and the health check sees it.
+//! The progress of a batch: reported by the code that processes it, read by the health check.
+//!
+//! Covered by the unit tests of `service/health.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Shared by whoever makes progress on a batch.
+/// The time of the last progress on a batch. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Progress {
     since: Instant,
-    /// Milliseconds after `since`; [`NO_BATCH`] while none is at work.
+    /// Milliseconds after `since`; [`NO_BATCH`] while no batch is being processed.
     last: Arc<AtomicU64>,
 }
 
@@ -21,17 +23,17 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// A step of a batch is done: an object, a block of rows, a report item.
+    /// Records that a step of a batch is done: an object, a block of rows, a report item.
     pub fn made(&self) {
         self.last.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// No batch is at work.
+    /// Records that no batch is being processed.
     pub fn clear(&self) {
         self.last.store(NO_BATCH, Ordering::Relaxed);
     }
 
-    /// For how long a batch has stood still; zero when none is at work.
+    /// Returns the time since the last progress; zero while no batch is being processed.
     pub fn stalled_for(&self) -> Duration {
         match self.last.load(Ordering::Relaxed) {
             NO_BATCH => Duration::ZERO,

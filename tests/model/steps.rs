@@ -467,7 +467,7 @@ impl World {
             Step::Abandon => {
                 let change = self.registry.abandon_own(batch, me);
                 let state = if self.change(change) { Some(State::Abandoned) } else { self.state_of(batch) };
-                Some(state.filter(|state| state.is_given_up()).map_or(Step::Acknowledge, Step::Clear))
+                Some(state.filter(|state| state.is_abandoned()).map_or(Step::Acknowledge, Step::Clear))
             }
             Step::Clear(state) => {
                 self.uploads[batch as usize] = 0;

@@ -1,4 +1,4 @@
-//! The check of a bucket at startup, and the probe that tells a failing object from a failing S3.
+//! The check of permissions at startup, and the probe that tells a faulty object from a faulty S3.
 
 use futures::TryStreamExt;
 
@@ -8,8 +8,9 @@ use crate::aws::s3::write::Description;
 use crate::layout::{ARCHIVE, BATCHES, CURATED, INCOMING, QUARANTINED_OBJECTS, QUARANTINED_ROWS};
 
 impl Bucket {
-    /// Whether S3 works for us: the bucket can be listed, and an object be written, read and deleted under a prefix of our own.
-    /// An object that fails while this does not is itself at fault. `who` keeps several apart that ask at the same time.
+    /// Checks that S3 works for this process: lists the bucket, and writes, reads and deletes an object under a prefix
+    /// of our own. If a call for some object fails and this succeeds, the object itself is at fault. `who` separates
+    /// probes that run at the same time.
     pub async fn probe(&self, who: &str) -> Result<(), AwsError> {
         self.pages(INCOMING, |list| list.max_keys(1)).try_next().await?;
         let key = format!("{BATCHES}check-{who}");
@@ -18,16 +19,17 @@ impl Bucket {
         self.delete(&key).await
     }
 
-    /// Whether everything is allowed that a consumer does, as far as that can be tried without leaving a trace; all that is not.
+    /// Checks that a consumer may do everything it does, as far as this leaves no trace. Returns one error for each
+    /// problem.
     pub async fn check(&self, who: &str) -> Vec<AwsError> {
         let mut problems = Vec::new();
         match self.probe(who).await {
             Ok(()) => {}
-            // Where nothing answers, everything else would be tried for nothing, several times over.
+            // If nothing answers, the other checks would fail too, each after several attempts.
             Err(error) if error.kind.is_transient() => return vec![error],
             Err(error) => problems.push(error),
         }
-        // An upload that is begun and aborted shows nothing to anybody.
+        // An upload that is begun and aborted is never visible.
         for prefix in [CURATED, ARCHIVE, QUARANTINED_ROWS, QUARANTINED_OBJECTS] {
             let key = format!("{prefix}check-{who}");
             match self.begin_upload(&key, &Description::default()).await {
@@ -35,7 +37,7 @@ impl Bucket {
                 Err(error) => problems.push(error),
             }
         }
-        // There is no such object. A refusal to look or to delete comes first all the same.
+        // There is no such object. S3 checks permissions first nevertheless.
         let key = format!("{INCOMING}check-{who}");
         let get = self.client.get_object().bucket(&self.name).key(&key).send().await;
         problems.extend(get.err().map(aws_error("s3:GetObject", self.url(&key))).filter(is_denied));
@@ -45,8 +47,8 @@ impl Bucket {
         problems
     }
 
-    /// A default retention of the bucket, which would keep every file that is to be moved or cleared away. A bucket that does not say
-    /// has none that we may know of.
+    /// Returns an error if the bucket has a default retention, which would keep every file from being moved or deleted.
+    /// A bucket whose configuration may not be read is taken to have none.
     async fn default_retention(&self) -> Option<AwsError> {
         let lock = self.client.get_object_lock_configuration().bucket(&self.name).send().await.ok()?;
         let retention = lock.object_lock_configuration?.rule?.default_retention?;

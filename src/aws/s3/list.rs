@@ -1,4 +1,4 @@
-//! Lists of objects, and what S3 says of one without its content.
+//! Lists of objects, and the properties of one object. Covered by `tests/pipeline`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,25 +15,25 @@ use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::aws::s3::Bucket;
 use crate::object::{ObjectEvent, ObjectId, Version};
 
-/// Where a page of versions begins: a key, and a version of it.
+/// The position at which a page of versions begins: a key, and a version of it.
 pub type NextVersion = (String, Option<String>);
 
-/// What lies under a key.
+/// The current object under a key.
 #[derive(Debug)]
 pub struct Current {
-    /// Which object.
+    /// Its identity.
     pub object: ObjectId,
     /// Its size in bytes.
     pub size: Option<u64>,
-    /// Its eTag, also where a version names it.
+    /// Its eTag, also when a version id identifies it.
     pub etag: Option<String>,
     /// Its metadata.
     pub metadata: HashMap<String, String>,
 }
 
 impl Bucket {
-    /// A page of the objects that lie under a prefix, and where the next page begins. Of a key with several versions the current one:
-    /// what was overwritten or deleted is history.
+    /// Lists a page of the objects under a prefix. Returns the position of the next page, if there is one. Of a key
+    /// with several versions only the current one is listed.
     pub async fn list_current(
         &self,
         prefix: &str,
@@ -62,7 +62,7 @@ impl Bucket {
         Ok((versions.filter(|version| version.is_latest != Some(false)).filter_map(event).collect(), next))
     }
 
-    /// Every object under a prefix of our own, with its size in bytes.
+    /// Lists every object under a prefix of our own, with its size in bytes.
     pub async fn list(&self, prefix: &str) -> Result<Vec<(String, u64)>, AwsError> {
         let mut pages = self.pages(prefix, |list| list);
         let mut found = Vec::new();
@@ -73,22 +73,22 @@ impl Bucket {
         Ok(found)
     }
 
-    /// The last key under a prefix and behind another one from which something can be told.
+    /// Returns `parse(key)` for the last key under `prefix` and after `start_after` for which it is `Some`.
     pub async fn last_key_after<T>(
         &self,
         prefix: &str,
-        key: String,
-        tell: impl Fn(&str) -> Option<T>,
+        start_after: String,
+        parse: impl Fn(&str) -> Option<T>,
     ) -> Result<Option<T>, AwsError> {
-        let mut pages = self.pages(prefix, |list| list.start_after(key));
+        let mut pages = self.pages(prefix, |list| list.start_after(start_after));
         let mut last = None;
         while let Some(page) = pages.try_next().await? {
-            last = page.contents().iter().rev().find_map(|object| tell(object.key()?)).or(last);
+            last = page.contents().iter().rev().find_map(|object| parse(object.key()?)).or(last);
         }
         Ok(last)
     }
 
-    /// The folders directly under a prefix of our own, each with the slash at its end.
+    /// Lists the folders directly under a prefix of our own, each with a trailing slash.
     pub async fn folders(&self, prefix: &str) -> Result<Vec<String>, AwsError> {
         let mut pages = self.pages(prefix, |list| list.delimiter("/"));
         let mut folders = Vec::new();
@@ -98,8 +98,8 @@ impl Bucket {
         Ok(folders)
     }
 
-    /// The pages of a list. Keys come encoded and are decoded here: XML has no way to write a control character that is in a key, and
-    /// one such key would make every list with it unreadable.
+    /// Streams the pages of a list. Keys are transferred in URL encoding and decoded here: XML cannot represent control
+    /// characters, so that one key with such a character would make every list with it unreadable.
     pub(super) fn pages(
         &self,
         prefix: &str,
@@ -122,12 +122,12 @@ impl Bucket {
         }))
     }
 
-    /// The current object under a key.
+    /// Finds the current object under a key.
     pub async fn find(&self, key: &str) -> Result<Option<ObjectId>, AwsError> {
         Ok(self.describe_current(key).await?.map(|current| current.object))
     }
 
-    /// The same with what S3 says of it.
+    /// Finds the current object under a key, with its properties.
     pub async fn describe_current(&self, key: &str) -> Result<Option<Current>, AwsError> {
         let Some(head) = self.head(key).await? else { return Ok(None) };
         let version = Version::new(head.version_id(), || head.e_tag().ok_or(())).ok();
@@ -139,7 +139,7 @@ impl Bucket {
         }))
     }
 
-    /// Since when exactly this content lies there; `None` when it does not.
+    /// Returns the time at which exactly this content was written; `None` when it is gone.
     pub async fn last_modified(&self, object: &ObjectId) -> Result<Option<jiff::Timestamp>, AwsError> {
         let mut head = self.client.head_object().bucket(&object.bucket).key(&object.key);
         head = match &object.version {
@@ -153,7 +153,7 @@ impl Bucket {
         }
     }
 
-    /// How long ago an object of our own was written; `None` when it is not there.
+    /// Returns the time since an object of our own was written; `None` when there is none.
     pub async fn age(&self, key: &str) -> Result<Option<Duration>, AwsError> {
         let Some(head) = self.head(key).await? else { return Ok(None) };
         let written = head.last_modified.map_or(i64::MAX, |at| at.secs());
@@ -161,7 +161,7 @@ impl Bucket {
         Ok(Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0))))
     }
 
-    /// What S3 says of the current object under a key; `None` when there is none.
+    /// Reads the properties of the current object under a key; `None` when there is none.
     pub(super) async fn head(&self, key: &str) -> Result<Option<HeadObjectOutput>, AwsError> {
         let head = self.client.head_object().bucket(&self.name).key(key).send().await;
         match head.map_err(aws_error("s3:GetObject", self.url(key))) {
@@ -177,7 +177,7 @@ impl Bucket {
     }
 }
 
-/// A key of a list, in which a space may come as `+`, as in forms.
+/// Decodes a key of a list. S3 may encode a space as `+`, as in forms.
 pub(super) fn decoded(key: String, is_encoded: bool) -> String {
     match is_encoded {
         true => percent_decode_str(&key.replace('+', " ")).decode_utf8_lossy().into_owned(),
@@ -185,7 +185,7 @@ pub(super) fn decoded(key: String, is_encoded: bool) -> String {
     }
 }
 
-/// The key and the id of an upload in a list.
+/// Returns the key and the id of an upload in a list.
 pub(super) fn named(upload: &MultipartUpload, is_encoded: bool) -> Option<(String, String)> {
     Some((decoded(upload.key.clone()?, is_encoded), upload.upload_id.clone()?))
 }

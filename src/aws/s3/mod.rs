@@ -1,16 +1,22 @@
-//! S3: reading, writing, moving and listing objects of the bucket.
+//! S3: reading, listing, writing and moving the objects of a bucket.
 //!
-//! The only module that knows S3. Reading is pinned to one content by version id or eTag, and resumes where the network
-//! broke off. Writing that must stay invisible until the commit is a multipart upload that is not completed. Moving copies
-//! on condition of the source's content and then deletes on the same condition, so that a file which was overwritten in
-//! between is never deleted unread. Calls for objects go through a [`Pace`], so that fewer are under way when S3 asks to slow
-//! down.
+//! The only module that knows S3. Calls for objects go through a [`Pace`], so that fewer are under way when S3 asks to
+//! slow down.
+//!
+//! * [`read`]: reading, pinned to one content by version id or eTag; it resumes where the network broke off.
+//! * [`list`]: lists, and the properties of an object.
+//! * [`write`]: writing; a multipart upload stays invisible until it is completed.
+//! * [`relocate`]: copying and deleting, both on condition of the source's content, so that a file that was overwritten
+//!   in between is never deleted unread.
+//! * [`check`]: the check of permissions at startup, and the probe that tells a faulty object from a faulty S3.
+//!
+//! Covered by `tests/pipeline`, and by `tests/chaos` under failing calls and missing permissions.
 
-mod check;
-mod list;
-mod read;
-mod relocate;
-mod write;
+pub mod check;
+pub mod list;
+pub mod read;
+pub mod relocate;
+pub mod write;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -22,31 +28,32 @@ pub use crate::aws::s3::write::{PART_BYTES, PendingUpload, Upload};
 
 use crate::aws::pace::Pace;
 
-/// Parts of an upload, at most. Same source.
+/// Upper bound of the parts of an upload: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
 const MAX_PARTS: u64 = 10_000;
-/// Calls for objects under way at once. Small objects cost round trips and little else.
+/// Upper bound of the calls for objects under way at once. Small objects cost round trips and little else.
 pub const CONCURRENT_OBJECTS: usize = 64;
-/// Tries to go on reading a body without any progress, the SDK's own not counted. When a third of all calls fail, one object of
-/// ten thousand is left out; one for which all fail is known after half a minute.
+/// Attempts to read or copy one object or part without progress, each with the SDK's own retries. If a third of all
+/// calls fail, one object in ten thousand is left out; an object for which all calls fail is recognized after half a
+/// minute.
 const OBJECT_TRIES: u32 = 8;
 
-/// One bucket.
+/// A client for one bucket. Clones share its pace.
 #[derive(Debug, Clone)]
 pub struct Bucket {
     client: aws_sdk_s3::Client,
     name: String,
-    /// Set when the service turned out not to delete conditionally.
+    /// Set once the service has turned out not to delete conditionally.
     unconditional_delete: Arc<AtomicBool>,
     pace: Pace,
 }
 
 impl Bucket {
-    /// The bucket called `name`.
+    /// Creates a client for the bucket called `name`.
     pub fn new(client: aws_sdk_s3::Client, name: String) -> Self {
         Bucket { client, name, unconditional_delete: Arc::default(), pace: Pace::new(CONCURRENT_OBJECTS) }
     }
 
-    /// Its name.
+    /// The bucket's name.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -1,4 +1,7 @@
-//! Reading objects, pinned to one content.
+//! Reading objects, pinned to one content by version id or eTag.
+//!
+//! Errors of a stream carry an [`AwsError`]. Covered by `tests/pipeline`, and by `tests/chaos` under broken
+//! connections.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -21,31 +24,33 @@ use crate::layout::INCOMING;
 use crate::object::{ObjectId, Version};
 use crate::process::tasks;
 
-/// Chunks of a body read ahead.
+/// Chunks of a body that are read ahead.
 const CHUNKS_AHEAD: usize = 8;
-/// What these chunks take in memory, about.
+/// Approximate size of these chunks in memory.
 pub const READ_AHEAD_BYTES: u64 = 512 << 10;
 /// Longest wait for the next chunk of a body.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same when no data comes, each of which takes [`CHUNK_TIMEOUT`].
+/// Upper bound of attempts that end because no data arrives, each of which takes [`CHUNK_TIMEOUT`].
 const STALLS: u32 = 3;
+/// HTTP status of a range that begins behind the end of an object.
 const RANGE_NOT_SATISFIABLE: u16 = 416;
 
-/// An object's bytes, as they come.
+/// A stream of an object's bytes.
 pub type Body = StreamReader<futures::stream::Chain<FirstChunk, Chunks>, bytes::Bytes>;
 
 type FirstChunk = futures::stream::Iter<std::option::IntoIter<std::io::Result<bytes::Bytes>>>;
 
 impl Bucket {
-    /// Streams an object, in exactly the given version. Starts at once, reads a little ahead, and resumes where the network
-    /// breaks off. Its errors carry an [`AwsError`]: `NotFound` or `Condition` when that content is gone; one that is passing was
-    /// tried again until nothing more was to be hoped for.
+    /// Streams an object, in exactly the given version. Starts at once, reads a little ahead, and resumes where the
+    /// network breaks off. Errors carry an [`AwsError`]: of kind `NotFound` or `Condition` when that content is gone; a
+    /// transient one only after several attempts.
     pub fn read(&self, object: &ObjectId) -> impl AsyncRead + Send + Unpin + use<> {
         StreamReader::new(self.chunks(object))
     }
 
-    /// The same, once its first bytes are there or it has failed. Several that are opened at a time come in the order in which S3
-    /// gives them out, so that one which it is slow with keeps no other.
+    /// Streams an object like [`Bucket::read`], and completes once its first bytes have arrived or it has failed.
+    /// Bodies that are opened concurrently become ready in the order in which S3 answers, so that a slow one delays no
+    /// other.
     pub fn open(&self, object: &ObjectId) -> impl Future<Output = Body> + Send + use<> {
         let mut chunks = self.chunks(object);
         async move {
@@ -73,7 +78,7 @@ impl Bucket {
         let (mut offset, mut failures, mut stalls, mut backoff) = (0_u64, 0, 0, Backoff::for_one_object());
         loop {
             let error = match self.pace.call(self.get_from(object, offset)).await {
-                // It broke off exactly at its end.
+                // The connection broke off exactly at the end of the object.
                 Ok(None) => return Ok(()),
                 Ok(Some(output)) => {
                     let end = offset.saturating_add(u64::try_from(output.content_length.unwrap_or(0)).unwrap_or(0));
@@ -109,15 +114,15 @@ impl Bucket {
         }
     }
 
-    /// Asks for an object from a position on; `None` when it ends there.
+    /// Requests an object from `offset` on. Returns `None` when it ends there.
     async fn get_from(&self, object: &ObjectId, offset: u64) -> Result<Option<GetObjectOutput>, AwsError> {
         let mut get = self.client.get_object().bucket(&object.bucket).key(&object.key);
         if let (Version::Id(id), 0, true) = (&object.version, offset, object.key.starts_with(INCOMING)) {
-            // A version whose key was deleted can be read all the same, and is not what its owner wants to have read.
+            // A version whose key was deleted can still be read, but its owner does not want it to be counted.
             match get.clone().send().await.map_err(aws_error("s3:GetObject", self.url(&object.key))) {
                 Ok(current) if current.version_id() == Some(id) => return Ok(Some(current)),
                 Err(error) if error.kind == Kind::NotFound => return Err(error),
-                // What is wrong with the current one says nothing about another.
+                // An error of the current version says nothing about this one.
                 Ok(_) | Err(_) => {}
             }
         }
@@ -135,13 +140,13 @@ impl Bucket {
         }
     }
 
-    /// Reads an object of our own whole.
+    /// Reads a whole object of our own.
     pub async fn read_all(&self, key: &str) -> Result<Vec<u8>, AwsError> {
         let get = self.client.get_object().bucket(&self.name).key(key).send().await;
         self.collect(key, get.map_err(aws_error("s3:GetObject", self.url(key)))?.body).await
     }
 
-    /// Reads the last bytes of an object of our own: so many, or all when it has fewer.
+    /// Reads the last `bytes` bytes of an object of our own, or all when it has fewer.
     pub async fn read_end(&self, key: &str, bytes: usize) -> Result<Vec<u8>, AwsError> {
         let get = self.client.get_object().bucket(&self.name).key(key).range(format!("bytes=-{bytes}"));
         match get.send().await {
@@ -169,7 +174,7 @@ impl Bucket {
     }
 }
 
-/// The chunks of a body that a task reads ahead, for as long as this is there.
+/// The chunks of a body. A task reads ahead until this is dropped.
 pub struct Chunks {
     receiver: mpsc::Receiver<std::io::Result<bytes::Bytes>>,
     _reading: AbortOnDropHandle<()>,

@@ -1,4 +1,7 @@
-//! Copying and deleting objects: what moves them into the archive and the quarantine.
+//! Copying and deleting objects, which together move them into the archive and the quarantine.
+//!
+//! Both are conditional on the source's content, so that a file that was overwritten in between is never deleted
+//! unread. Covered by `tests/pipeline` (`refusals.rs`, `edges.rs`) and `tests/chaos`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -16,28 +19,30 @@ use crate::aws::s3::{Bucket, MAX_PARTS, OBJECT_TRIES};
 use crate::layout::INCOMING;
 use crate::object::{ObjectId, Version};
 
-/// Largest object that is copied by one call: what certainly ends within the timeout of a call. S3 would take 5 GiB.
+/// Size of the largest object that is copied by one call, so that the call ends within its timeout. S3 permits 5 GiB.
 const MAX_COPY_BYTES: u64 = 256 << 20;
-/// Parts of a large object that are copied at the same time. One of 256 MiB takes some six seconds, so 40 GiB take two minutes.
+/// Parts of a large object that are copied concurrently. A part of 256 MiB takes some six seconds, so 40 GiB take two
+/// minutes.
 const CONCURRENT_PARTS: usize = 8;
-/// What a copy source keeps unencoded: <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html>.
+/// Characters that stay unencoded in a copy source:
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html>.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// What became of an object that was to be copied.
+/// The outcome of copying an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Copied {
-    /// It lies at the destination, and its source can be deleted.
+    /// The object is at the destination, and its source can be deleted.
     There,
-    /// It lies at the destination, and not any more where it was: somebody moved it before.
+    /// The object is at the destination, and its source is gone: it was moved before.
     Moved,
-    /// Its content was replaced or deleted by somebody before it could be copied.
+    /// The source was replaced or deleted before it could be copied.
     Lost,
 }
 
 impl Bucket {
     /// Copies an object's content to another key, in exactly the given version. May be repeated, and carried out by
-    /// several at a time: every repetition copies the same content to the same place, and one that `may_be_there` is looked for
-    /// first. `made_progress` is told of every part.
+    /// several consumers concurrently: all of them copy the same content to the same key. If it `may_be_there`, the
+    /// destination is checked first. Calls `made_progress` after every part.
     pub async fn copy_exactly(
         &self,
         object: &ObjectId,
@@ -46,7 +51,7 @@ impl Bucket {
         may_be_there: bool,
         made_progress: &(impl Fn() + Sync),
     ) -> Result<Copied, AwsError> {
-        // No two batches write to the same place, so what lies there with the right size is what is wanted.
+        // No two batches write to the same key, so an object of the right size is the copy.
         if may_be_there && self.size_of(destination).await? == Some(size) {
             return Ok(Copied::There);
         }
@@ -57,7 +62,7 @@ impl Bucket {
         };
         match copied {
             Ok(()) => Ok(Copied::There),
-            // Gone or replaced: moved by somebody earlier, or taken away by whoever put it there.
+            // Gone or replaced: moved by an earlier attempt, or removed by its producer.
             Err(error) if matches!(error.kind, Kind::NotFound | Kind::Condition) => {
                 Ok(if self.find(destination).await?.is_some() { Copied::Moved } else { Copied::Lost })
             }
@@ -82,8 +87,8 @@ impl Bucket {
         copy.send().await.map(drop).map_err(aws_error("s3:PutObject", self.url(destination)))
     }
 
-    /// Copies an object in parts, several at a time. An upload to the same place that somebody began is gone on with: nobody else
-    /// writes there, and its parts are of the same content.
+    /// Copies an object in parts, several concurrently. Continues an upload to the same key if there is one: no other
+    /// batch writes there, so its parts have the same content.
     async fn copy_large(
         &self,
         object: &ObjectId,
@@ -93,7 +98,7 @@ impl Bucket {
     ) -> Result<(), AwsError> {
         let part_bytes = MAX_COPY_BYTES.max(size.div_ceil(MAX_PARTS));
         let parts = size.div_ceil(part_bytes);
-        // Under the incoming prefix, an upload that is under way is a producer's.
+        // Under the incoming prefix, an unfinished upload is a producer's.
         let begun = if destination.starts_with(INCOMING) { None } else { self.begun_copy(destination).await? };
         let (upload_id, mut etags) = match begun {
             Some(upload_id) => {
@@ -152,7 +157,7 @@ impl Bucket {
         Ok(part.copy_part_result.and_then(|result| result.e_tag).unwrap_or_default())
     }
 
-    /// The upload to a place of ours that somebody began and did not complete.
+    /// Finds an uncompleted upload to a key of our own.
     async fn begun_copy(&self, key: &str) -> Result<Option<String>, AwsError> {
         let list = self.client.list_multipart_uploads().bucket(&self.name).prefix(key).encoding_type(EncodingType::Url);
         let page = list.send().await.map_err(aws_error("s3:ListBucketMultipartUploads", self.url(key)))?;
@@ -161,7 +166,7 @@ impl Bucket {
         Ok(uploads.filter(|(found, _)| found == key).map(|(_, upload_id)| upload_id).next_back())
     }
 
-    /// The parts of an upload that are there, by number.
+    /// Lists the parts of an upload that are written, by number.
     async fn parts_of(&self, key: &str, upload_id: &str) -> Result<BTreeMap<u64, String>, AwsError> {
         let list = self.client.list_parts().bucket(&self.name).key(key).upload_id(upload_id);
         let parts = list.into_paginator().items().send().try_collect().await;
@@ -170,13 +175,14 @@ impl Bucket {
                 let part = |part: aws_sdk_s3::types::Part| Some((u64::try_from(part.part_number?).ok()?, part.e_tag?));
                 Ok(parts.into_iter().filter_map(part).collect())
             }
-            // Completed this moment, by another.
+            // Completed by another consumer this moment.
             Err(error) if error.kind == Kind::UploadGone => Ok(BTreeMap::new()),
             Err(error) => Err(error),
         }
     }
 
-    /// What a copy in parts would lose, unlike a copy in one: type, encoding, metadata and tags.
+    /// Reads the properties that a copy in parts would lose, unlike a copy by one call: type, encoding, metadata and
+    /// tags.
     async fn describe(&self, object: &ObjectId) -> Result<Description, AwsError> {
         let mut head = self.client.head_object().bucket(&object.bucket).key(&object.key);
         let mut tagging = self.client.get_object_tagging().bucket(&object.bucket).key(&object.key);
@@ -197,7 +203,7 @@ impl Bucket {
         })
     }
 
-    /// Deletes an object of our own, if it is there.
+    /// Deletes an object of our own if it exists.
     pub async fn delete(&self, key: &str) -> Result<(), AwsError> {
         let delete = self.client.delete_object().bucket(&self.name).key(key).send().await;
         delete.map(drop).map_err(aws_error("s3:DeleteObject", self.url(key)))
@@ -229,18 +235,18 @@ impl Bucket {
         }
     }
 
-    /// Deletes exactly this content: by version id, or on condition of the eTag. Where the service does not delete
-    /// conditionally, the eTag is checked right before, which leaves a gap of milliseconds and is said once in the log.
+    /// Deletes exactly this content: by version id, or on condition of the eTag. If the service does not delete
+    /// conditionally, the eTag is checked right before, which leaves a gap of milliseconds and is logged once.
     pub async fn delete_exactly(&self, object: &ObjectId) -> Result<(), AwsError> {
-        self.pace.call(self.delete_as_known(object)).await
+        self.pace.call(self.delete_content(object)).await
     }
 
-    async fn delete_as_known(&self, object: &ObjectId) -> Result<(), AwsError> {
+    async fn delete_content(&self, object: &ObjectId) -> Result<(), AwsError> {
         let delete = || self.client.delete_object().bucket(&object.bucket).key(&object.key);
         let send = async |delete: DeleteObjectFluentBuilder| {
             match delete.send().await.map_err(aws_error("s3:DeleteObject", self.url(&object.key))) {
                 Ok(_) => Ok(()),
-                // Gone already, or replaced: nothing of ours is there.
+                // Gone already, or replaced: this content is no longer there.
                 Err(error) if matches!(error.kind, Kind::NotFound | Kind::Condition) => Ok(()),
                 Err(error) => Err(error),
             }

@@ -1,4 +1,6 @@
-//! Writing objects: at once, or as uploads that stay invisible until they are completed.
+//! Writing objects: by one call, or by a multipart upload that stays invisible until it is completed.
+//!
+//! Covered by its unit test, `tests/pipeline` and `tests/chaos`.
 
 use std::collections::HashMap;
 
@@ -12,20 +14,21 @@ use crate::aws::retry::retry_until;
 use crate::aws::s3::Bucket;
 use crate::aws::s3::list::{decoded, named};
 
-/// Parts of a multipart upload are at least this large; S3 wants 5 MiB of all but the last:
+/// Smallest size of the parts of a multipart upload. S3 requires 5 MiB for all but the last:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
 pub const PART_BYTES: usize = 8 << 20;
-/// Parts of an upload after which they become twice as large, and how often they do: an upload holds 490 GiB within
-/// [`MAX_PARTS`], and has no more than 64 MiB in memory.
+/// Number of parts after which the size of further parts doubles. With [`DOUBLINGS`], an upload can hold 490 GiB within
+/// the 10,000 parts that S3 permits, and has no more than 64 MiB in memory.
 const PARTS_OF_A_SIZE: usize = 1000;
+/// Upper bound of the number of times the part size doubles.
 const DOUBLINGS: usize = 3;
-/// Uploads that are aborted at the same time.
+/// Uploads that are aborted concurrently.
 const CONCURRENT_ABORTS: usize = 16;
 
-/// A multipart upload whose parts are all there: completing it makes the object visible at once.
+/// A multipart upload whose parts are all written: completing it makes the object visible atomically.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Upload {
-    /// Key of the object to be.
+    /// Key of the object that it becomes.
     pub key: String,
     /// S3's id of the upload.
     pub upload_id: String,
@@ -33,7 +36,7 @@ pub struct Upload {
     pub part_etags: Vec<String>,
 }
 
-/// What is said of an object besides its content.
+/// The properties of an object besides its content.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Description {
     pub(super) content_type: Option<String>,
@@ -50,7 +53,7 @@ impl Bucket {
         put.body(ByteStream::from(bytes)).send().await.map(drop).map_err(aws_error("s3:PutObject", self.url(key)))
     }
 
-    /// An upload that stays invisible until it is completed. What may pass is tried again until `stop` comes.
+    /// Creates an upload that stays invisible until it is completed. Transient errors are retried until `shutdown`.
     pub fn upload(&self, key: String, shutdown: CancellationToken) -> PendingUpload {
         let upload = Upload { key, upload_id: String::new(), part_etags: Vec::new() };
         PendingUpload { bucket: self.clone(), upload, buffer: Vec::new(), shutdown }
@@ -73,8 +76,8 @@ impl Bucket {
         }
     }
 
-    /// Makes the object of an upload visible. May be repeated: `false` when the upload is gone and so is its object, which is
-    /// what is left when it was completed before and somebody has taken the object away since.
+    /// Makes the object of an upload visible. May be repeated. Returns false if neither the upload nor its object
+    /// exists: it was completed before, and the object has been removed since.
     pub async fn complete_upload(&self, upload: &Upload) -> Result<bool, AwsError> {
         let parts = upload
             .part_etags
@@ -101,7 +104,7 @@ impl Bucket {
         }
     }
 
-    /// Aborts every upload under `prefix` whose key satisfies `ours`. May be repeated.
+    /// Aborts every upload under `prefix` whose key satisfies `ours`, and returns their number. May be repeated.
     pub async fn abort_uploads(&self, prefix: &str, ours: impl Fn(&str) -> bool) -> Result<usize, AwsError> {
         let (mut key_marker, mut upload_marker) = (None, None);
         let mut aborted = 0;
@@ -133,7 +136,7 @@ impl Bucket {
     }
 }
 
-/// An upload in the making: takes bytes, sends them in parts. Nothing is sent before there is enough for one.
+/// An upload in progress. It buffers bytes, and sends them in parts; the upload begins with its first part.
 #[derive(Debug)]
 pub struct PendingUpload {
     bucket: Bucket,
@@ -143,18 +146,18 @@ pub struct PendingUpload {
 }
 
 impl PendingUpload {
-    /// Adds bytes; sends a part when there are enough for one.
+    /// Adds bytes, and sends a part once there are enough for one.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), AwsError> {
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= part_bytes(self.upload.part_etags.len()) { self.send_part().await } else { Ok(()) }
     }
 
-    /// Bytes that are in memory.
+    /// The number of bytes in memory.
     pub fn buffered_bytes(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Sends the rest.
+    /// Sends the remaining bytes.
     pub async fn finish(mut self) -> Result<Upload, AwsError> {
         if !self.buffer.is_empty() || self.upload.part_etags.is_empty() {
             self.send_part().await?;
@@ -181,7 +184,7 @@ impl PendingUpload {
     }
 }
 
-/// Bytes of the next part of an upload that has so many.
+/// The size in bytes of the next part of an upload that has `parts` parts.
 fn part_bytes(parts: usize) -> usize {
     PART_BYTES << (parts / PARTS_OF_A_SIZE).min(DOUBLINGS)
 }

@@ -9,9 +9,9 @@ use crate::ledger::claims::{ClaimStatus, Holder};
 use crate::ledger::{Ledger, epoch_seconds};
 use crate::protocol::{BatchNumber, ClaimConflict, Registry, State, resolve};
 
-/// Judges claims by the states of the batches that hold them. Each state is read once: the registry is a single item, and a
-/// thousand contested claims must not read it a thousand times. A cached state may be outdated. Final states do not change;
-/// for any other, the worst outcome is that the object is left for now.
+/// Judges claims by the states of the batches that hold them. Each state is read once: the registry is a single item,
+/// and a thousand contested claims must not read it a thousand times. A cached state may be outdated. Final states do
+/// not change; for any other, the worst outcome is that the object is left for now.
 pub struct ClaimJudge<'a> {
     ledger: &'a Ledger,
     registry: Mutex<Option<Registry>>,

@@ -1,6 +1,7 @@
 //! Claims: each ties one content of an object to the batch that counts it.
 //!
-//! A claim is made by a put on condition that there is none, and taken over by an update on condition of its present holder.
+//! A claim is made by a put on condition that there is none, and taken over by an update on condition of its present
+//! holder.
 //!
 //! | file | content |
 //! |---|---|
@@ -9,7 +10,8 @@
 //! | [`release`] | handing back, setting aside and releasing claims |
 //! | [`versions`] | the claims on all contents of one key |
 //!
-//! Covered by `tests/pipeline` and `tests/chaos`; [`crate::protocol`] makes the decisions, which `tests/model` explores.
+//! Covered by `tests/pipeline` and `tests/chaos`; [`crate::protocol`] makes the decisions, which `tests/model`
+//! explores.
 
 pub mod judge;
 pub mod release;
@@ -66,8 +68,8 @@ struct Holder {
     /// Consumers that fell silent while they had the object in a batch.
     deaths: u32,
     times_aside: u32,
-    /// The time until which the object is set aside, in seconds since the Unix epoch. The consumers' clocks decide; they
-    /// influence only how often the object is tried.
+    /// The time until which the object is set aside, in seconds since the Unix epoch. The consumers' clocks decide;
+    /// they influence only how often the object is tried.
     aside_until: Option<u64>,
     expires_at: u64,
 }
@@ -125,9 +127,9 @@ impl Ledger {
         Err(self.contended(UPDATE, &pk))
     }
 
-    /// Makes a claim that no batch holds any more this batch's, if it still is as judged. Its counts of earlier attempts
-    /// stay; its pause and its place in the list of what is set aside do not. Returns the number of consumers that have died
-    /// with the object, or `None` if the claim has changed.
+    /// Makes a claim that no batch holds any more this batch's, if it still is as judged. Its counts of earlier
+    /// attempts stay; its pause and its place in the list of what is set aside do not. Returns the number of consumers
+    /// that have died with the object, or `None` if the claim has changed.
     async fn take_over(
         &self,
         object: &ObjectId,
@@ -155,8 +157,8 @@ impl Ledger {
         Ok(self.update_claim(&pk, update, change).await?.then_some(deaths))
     }
 
-    /// Begins an update, within a transaction, of the claim on an object: `#batch` is the attribute, `:batch` the batch, and
-    /// `:expires_at` a new time of expiry, all of which its expressions have to use.
+    /// Begins an update, within a transaction, of the claim on an object: `#batch` is the attribute, `:batch` the
+    /// batch, and `:expires_at` a new time of expiry, all of which its expressions have to use.
     fn claim_update(&self, object: &ObjectId, batch: BatchNumber) -> UpdateBuilder {
         let (pk, sk) = claim_key(object);
         Update::builder()
@@ -168,8 +170,8 @@ impl Ledger {
             .expression_attribute_values(":expires_at", expiry(CLAIM_DAYS))
     }
 
-    /// Reads the claim on an object; `None` when there is none. A claim that this program did not write is an error: taken
-    /// for none, its object could count again.
+    /// Reads the claim on an object; `None` when there is none. A claim that this program did not write is an error:
+    /// taken for none, its object could count again.
     async fn holder(&self, object: &ObjectId) -> Result<Option<Holder>, AwsError> {
         let (pk, sk) = claim_key(object);
         let Some(item) = self.get(&pk, &sk).await? else { return Ok(None) };
@@ -193,8 +195,9 @@ impl Ledger {
         Ok(self.holder(object).await?.is_some_and(|holder| holder.batch == Some(batch)))
     }
 
-    /// Returns the present status of an object for a batch that wanted it. A claim that may not be taken over is kept from
-    /// expiring, because the object remains: it must not be counted again, nor by a new batch while its own is unfinished.
+    /// Returns the present status of an object for a batch that wanted it. A claim that may not be taken over is kept
+    /// from expiring, because the object remains: it must not be counted again, nor by a new batch while its own is
+    /// unfinished.
     pub async fn claim_status(&self, object: &ObjectId, judge: &ClaimJudge<'_>) -> Result<ClaimStatus, AwsError> {
         let holder = self.holder(object).await?;
         let status = judge.status(holder).await?;
@@ -213,8 +216,8 @@ impl Ledger {
         self.renew(object, batch, false).await
     }
 
-    /// Extends a claim by its full lifetime if the batch still holds it. The claim on a finished object is marked, so that it
-    /// no longer depends on its batch's record.
+    /// Extends a claim by its full lifetime if the batch still holds it. The claim on a finished object is marked, so
+    /// that it no longer depends on its batch's record.
     async fn renew(&self, object: &ObjectId, batch: BatchNumber, is_finished: bool) -> Result<(), AwsError> {
         let (pk, sk) = claim_key(object);
         let update = self

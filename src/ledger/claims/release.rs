@@ -15,7 +15,8 @@ use crate::protocol::{BatchNumber, DEATHS_BEFORE_ASIDE, pause_before_retry};
 const IS_OWN: &str = "#batch = :batch";
 
 impl Ledger {
-    /// Hands a claim of this batch back: it becomes unassigned, and keeps its counts of earlier attempts. May be repeated.
+    /// Hands a claim of this batch back: it becomes unassigned, and keeps its counts of earlier attempts. May be
+    /// repeated.
     pub async fn hand_back(&self, object: &ObjectId, batch: BatchNumber) -> Result<(), AwsError> {
         let (pk, _) = claim_key(object);
         let update = self.claim_update(object, batch).condition_expression(IS_OWN);
@@ -23,9 +24,9 @@ impl Ledger {
         self.update_claim(&pk, update, None).await.map(drop)
     }
 
-    /// Sets an object of this batch aside: its claim becomes unassigned, and no batch takes it over for a while, which is
-    /// longer each time. The object is listed as set aside until a batch does. May be repeated. Returns the end of the pause;
-    /// `None` when another batch holds the claim by now.
+    /// Sets an object of this batch aside: its claim becomes unassigned, and no batch takes it over for a while, which
+    /// is longer each time. The object is listed as set aside until a batch does. May be repeated. Returns the end of
+    /// the pause; `None` when another batch holds the claim by now.
     pub async fn set_aside(
         &self,
         event: &ObjectEvent,
@@ -55,13 +56,14 @@ impl Ledger {
         if self.update_claim(&pk, update, Some(ListChange::Add(entry))).await? {
             return Ok(Some(until));
         }
-        // An earlier attempt was carried out and its answer lost; or this batch was abandoned, and another took the claim over.
+        // An earlier attempt was carried out and its answer lost; or this batch was abandoned, and another took the
+        // claim over.
         let holder = self.holder(&event.object).await?;
         Ok(holder.and_then(|holder| holder.aside_until).and_then(timestamp))
     }
 
-    /// Ends the pause of an object that is set aside: the next batch that meets it may claim it. Returns false if the object
-    /// is not set aside any more.
+    /// Ends the pause of an object that is set aside: the next batch that meets it may claim it. Returns false if the
+    /// object is not set aside any more.
     pub async fn allow_retry(&self, object: &ObjectId) -> Result<bool, AwsError> {
         let (pk, sk) = claim_key(object);
         let update = self
@@ -73,8 +75,8 @@ impl Ledger {
         self.conditional(UPDATE, &pk, update.send()).await
     }
 
-    /// Releases the claim on an object that was gone before it was read: if the same content comes back, it is new. Must
-    /// happen before the batch is done. May be repeated.
+    /// Releases the claim on an object that was gone before it was read: if the same content comes back, it is new.
+    /// Must happen before the batch is done. May be repeated.
     pub async fn release(&self, object: &ObjectId, batch: BatchNumber) -> Result<(), AwsError> {
         let (pk, sk) = claim_key(object);
         let delete = self
@@ -85,9 +87,9 @@ impl Ledger {
         self.conditional(DELETE, &pk, delete.send()).await.map(drop)
     }
 
-    /// Releases the claim on an object that was quarantined: none of its rows were counted, and if it comes back, it is judged
-    /// again. The claim continues to name the batch that had it. Must happen before the batch is done, and after the object
-    /// was moved. May be repeated.
+    /// Releases the claim on an object that was quarantined: none of its rows were counted, and if it comes back, it is
+    /// judged again. The claim continues to name the batch that had it. Must happen before the batch is done, and after
+    /// the object was moved. May be repeated.
     pub async fn release_quarantined(&self, object: &ObjectId, batch: BatchNumber) -> Result<(), AwsError> {
         let (pk, sk) = claim_key(object);
         let update = self

@@ -48,7 +48,8 @@ impl Ledger {
         Ok(output.items().iter().filter_map(claim_record).collect())
     }
 
-    /// Finds a batch that claimed another content of the same key and size: such an object is often repeated by mistake.
+    /// Finds a batch that claimed another content of the same key and size: such an object is often repeated by
+    /// mistake.
     pub async fn find_similar_claim(&self, event: &ObjectEvent) -> Result<Option<BatchNumber>, AwsError> {
         let ObjectId { bucket, key, version } = &event.object;
         let claims = self.some_claims(bucket, key).await?;
@@ -56,9 +57,9 @@ impl Ledger {
         Ok(claims.iter().filter(is_similar).filter_map(|claim| claim.batch).next_back())
     }
 
-    /// Returns true if an unclaimed object was overwritten by one that a batch claimed. On a bucket with versioning, the
-    /// older one becomes current again when the newer one is moved away. The claim that proves this is kept from expiring
-    /// while the object remains.
+    /// Returns true if an unclaimed object was overwritten by one that a batch claimed. On a bucket with versioning,
+    /// the older one becomes current again when the newer one is moved away. The claim that proves this is kept from
+    /// expiring while the object remains.
     pub async fn is_overwritten(&self, event: &ObjectEvent) -> Result<bool, AwsError> {
         let ObjectId { bucket, key, version } = &event.object;
         let Some(created_at) = event.created_at else { return Ok(false) };
