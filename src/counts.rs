@@ -1,4 +1,4 @@
-//! The counts of a batch: its objects and rows, and their outcomes.
+//! The counts of a batch: its objects and rows, and their outcomes. Data only; `tests/pipeline` checks the figures.
 
 use serde::{Deserialize, Serialize};
 

@@ -93,6 +93,10 @@ impl Custody {
 
     /// Returns an id for events that came without a message. Deleting or releasing it has no effect.
     pub fn untracked_id(&self) -> MessageId {
+        self.next_id()
+    }
+
+    fn next_id(&self) -> MessageId {
         MessageId(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
@@ -101,7 +105,7 @@ impl Custody {
         let mut received = Vec::new();
         let mut held = Vec::new();
         for delivery in self.queue.receive(wait).await? {
-            let id = self.untracked_id();
+            let id = self.next_id();
             let (message_id, body, receive_count) =
                 (delivery.message_id, delivery.body, delivery.receipt.receive_count);
             held.push((id, delivery.receipt));

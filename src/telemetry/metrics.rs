@@ -165,7 +165,7 @@ metrics! {
     catalogue_refused: Gauge<u64> = "music_streams.catalogue.refused", "1", [],
         "1 while the catalogue in the bucket is refused, and the last good one stays in use.";
     suspect_files: Counter<u64> = "music_streams.files.suspect", "{file}", [],
-        "Files that were counted though they gave no row, or more than a tenth of their rows was rejected.";
+        "Files that were counted although they have no good row, or more than a tenth of their rows was rejected.";
     freshness: Histogram<f64> = "music_streams.freshness", "s", [],
         "Time from the creation of an object until its listens are in the reports, for each counted object.";
     rows_read: Counter<u64> = "music_streams.rows.read", "{row}", [],
@@ -187,12 +187,12 @@ metrics! {
     conflicts: Counter<u64> = "music_streams.report_items.conflicts", "{conflict}", [],
         "Writes of report items that were repeated, because another batch had written the item meanwhile.";
     requests: Counter<u64> = "music_streams.aws.requests", "{request}",
-        [("rpc.service", ["SQS", "S3", "DynamoDB"]), ("rpc.method", []), ("outcome", ["ok", "refused", "throttled",
-            "failed"])],
+        [("rpc.service", ["SQS", "S3", "DynamoDB"]), ("rpc.method", []),
+            ("outcome", ["ok", "refused", "throttled", "failed"])],
         "Requests sent to AWS by operation, each attempt counted, as AWS bills them. Refused: a condition that did not \
          hold, or a client error; failed: no answer, or a fault of the service.";
     retries: Counter<u64> = "music_streams.aws.retries", "{request}", [("rpc.service", ["SQS", "S3", "DynamoDB"])],
-        "Requests among them that repeat a throttled or failed one.";
+        "Requests sent to AWS that repeat a throttled or failed one.";
     sweep_objects: Counter<u64> = "music_streams.sweep.objects", "{object}", [("finding", ["found", "left_over"])],
         "Objects that a sweep found: not announced by a message, and taken up; or counted before and put again.";
     memory: Gauge<u64> = "process.memory.usage", "By", [],

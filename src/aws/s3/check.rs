@@ -1,4 +1,5 @@
-//! The check of permissions at startup, and the probe that tells a faulty object from a faulty S3.
+//! The check of permissions at startup, and the probe that tells a faulty object from a faulty S3. Covered by
+//! `tests/chaos/permissions.rs`.
 
 use futures::TryStreamExt;
 
