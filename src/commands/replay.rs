@@ -36,7 +36,7 @@ use crate::batch::prepare::{self, Limits, Plan, Preparation, PrepareError};
 use crate::calendar::{date_text, parse_day};
 use crate::commands::format::say;
 use crate::compute::Scope;
-use crate::compute::columnar;
+use crate::formats::parquet;
 use crate::input::file::BadObject;
 use crate::layout;
 use crate::ledger::aside::Aside;
@@ -733,8 +733,8 @@ impl Replay {
     async fn rows_in(&self, key: &str) -> Result<u64, ReplayError> {
         for bytes in END_BYTES {
             let end = self.bucket.read_end(key, bytes).await?;
-            match columnar::footer_bytes(&end) {
-                Some(footer) if footer <= end.len() => return Ok(columnar::count_rows(&end).unwrap_or(0)),
+            match parquet::footer_bytes(&end) {
+                Some(footer) if footer <= end.len() => return Ok(parquet::count_rows(&end).unwrap_or(0)),
                 Some(_) => {}
                 None => break,
             }

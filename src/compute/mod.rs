@@ -4,8 +4,12 @@
 //! order; row groups are encoded, several at a time; and the fold, which one task after the other owns, takes the same rows. What
 //! is read, written and awaited meanwhile is the caller's ([`crate::batch::prepare`]).
 
-pub mod aggregate;
-pub mod columnar;
+pub mod codes;
+pub mod curated;
+pub mod deltas;
+pub mod fold;
+mod pairs;
+pub mod rows;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -15,8 +19,12 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::RecvError;
 
-use crate::compute::aggregate::{DayItem, DeltaRow, Fold, Names, Rows};
-use crate::compute::columnar::{ColumnarError, RowGroup};
+pub use crate::compute::codes::{Dictionary, Names};
+pub use crate::compute::fold::Fold;
+pub use crate::compute::rows::Rows;
+
+use crate::compute::deltas::{DeltaRow, FoldedItem};
+use crate::formats::parquet::{ParquetError, RowGroup};
 use crate::input::block::{Block, Parsed};
 use crate::memory::Memory;
 use crate::process::tasks;
@@ -26,7 +34,7 @@ use crate::process::tasks;
 pub enum ComputeError {
     /// Encoding failed.
     #[error(transparent)]
-    Columnar(#[from] ColumnarError),
+    Parquet(#[from] ParquetError),
     /// It crashed.
     #[error("a computation crashed, which is a fault of this program; the lines before say where")]
     Crashed(#[from] RecvError),
@@ -101,7 +109,7 @@ pub struct Folded {
 }
 
 /// Row groups of each day, in the making or made.
-type Encoding = oneshot::Receiver<Result<Vec<(i32, RowGroup)>, ColumnarError>>;
+type Encoding = oneshot::Receiver<Result<Vec<(i32, RowGroup)>, ParquetError>>;
 
 /// Folds and encodes.
 #[derive(Debug)]
@@ -138,7 +146,7 @@ impl Compute {
                 let mut row_groups = Vec::with_capacity(days.len());
                 for (day, rows) in days.iter() {
                     for rows in rows.in_parts(MAX_DICTIONARY_BYTES, &names) {
-                        row_groups.push((*day, columnar::encode_rows(&rows, &names)?));
+                        row_groups.push((*day, curated::encode_rows(&rows, &names)?));
                     }
                 }
                 Ok(row_groups)
@@ -183,11 +191,11 @@ pub fn encode_deltas(
         }
         (!group.is_empty()).then_some(group)
     });
-    let start = move |group: Vec<DayItem>| {
+    let start = move |group: Vec<FoldedItem>| {
         let names = names.clone();
         let encoding = spawn(move || {
             let rows: Vec<DeltaRow<'_>> = group.into_iter().map(|item| item.into_row(&names)).collect();
-            columnar::encode_deltas(&rows)
+            deltas::encode(&rows)
         });
         async { Ok(encoding.await??) }
     };
@@ -197,7 +205,6 @@ pub fn encode_deltas(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compute::aggregate::Dictionary;
     use crate::reference::catalogue::Catalogue;
     use bytesize::ByteSize;
 
@@ -216,7 +223,7 @@ mod tests {
         let names = dictionary.names().clone();
         let files = encode_deltas(fold, names, 4096, Memory::of(Some(ByteSize::mib(512))));
         let files: Vec<Vec<u8>> = files.try_collect().await.unwrap();
-        let decoded: Vec<_> = files.iter().map(|file| columnar::decode_deltas(file).unwrap()).collect();
+        let decoded: Vec<_> = files.iter().map(|file| deltas::decode(file).unwrap()).collect();
         assert_eq!(decoded.iter().map(Vec::len).sum::<usize>(), items);
         for file in &decoded {
             let sketches: usize = file.iter().map(|delta| delta.figures.distinct.to_bytes().len()).sum();

@@ -11,8 +11,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use music_streams::aws::item::Item;
 use music_streams::batch::manifest::DeltaFile;
 use music_streams::calendar::{date_text, day_of};
-use music_streams::compute::aggregate::DeltaRow;
-use music_streams::compute::columnar::encode_deltas;
+use music_streams::compute::deltas::{self, DeltaRow};
 use music_streams::input::cleanse::{Columns, MAX_TRACK_ID_CHARS, REQUIRED_COLUMNS};
 use music_streams::input::file::{BadObject, InputFile, ReadError};
 use music_streams::intake::notification::{admit, decode};
@@ -222,7 +221,7 @@ pub fn deltas(bytes: &[u8]) {
         genres: Some(genres.as_str()).filter(|genres| !genres.is_empty()),
         user_country: attributes.user_country.as_deref(),
     });
-    let mut encoded = encode_deltas(&rows.collect::<Vec<_>>()).unwrap();
+    let mut encoded = deltas::encode(&rows.collect::<Vec<_>>()).unwrap();
     let file = DeltaFile::new("deltas".to_owned(), &encoded);
     let decoded = file.decode(&encoded).unwrap();
     // A sketch in the making and one that was read back count alike, and are not alike inside.
