@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use crate::calendar::day_of;
 use crate::compute::codes::{Dictionary, Names};
 use crate::input::block::Parsed;
-use crate::input::cleanse::MAX_TRACK_ID_CHARS;
+use crate::reference::ids::MAX_TRACK_ID_CHARS;
 
 /// Good rows, by column, in codes.
 #[derive(Debug, Default, Clone)]

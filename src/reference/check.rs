@@ -1,0 +1,57 @@
+//! The check that keeps a damaged catalogue out of use.
+
+use crate::ledger::CatalogueState;
+use crate::reference::catalogue::Catalogue;
+use crate::reference::error::{CatalogueError, Refused};
+use crate::reference::parse::{SONGS_KEY, USERS_KEY};
+
+impl Catalogue {
+    /// What the ledger says of it.
+    pub(super) fn state(&self) -> CatalogueState {
+        let (songs, users) = (self.songs.len() as u64, self.users.len() as u64);
+        CatalogueState { songs, users, loaded_at: Some(jiff::Timestamp::now()), refused: None, refused_files: None }
+    }
+
+    /// Lines of a file that were passed over.
+    pub(super) fn skipped(&self, key: &str) -> u64 {
+        let of_file = self.remarks.iter().filter(|((file, _), remark)| *file == key && remark.is_skipped);
+        of_file.map(|(_, remark)| remark.lines).sum()
+    }
+
+    /// Refuses what damages the figures and is a mishap sooner than meant: a file in which nothing or little can be used, or which lacks
+    /// most of what was there before. `known` is how much that was.
+    pub(super) fn check(
+        &self,
+        accepted: [bool; 2],
+        before: Option<&Catalogue>,
+        known: &CatalogueState,
+    ) -> Result<(), CatalogueError> {
+        let (songs, users) = (self.songs.len() as u64, self.users.len() as u64);
+        let (lost_songs, lost_users) = match before {
+            Some(before) => (
+                before.songs.iter().filter(|song| self.find_song(song.track_id.as_bytes()).is_none()).count() as u64,
+                before.users.iter().filter(|user| self.find_user(user.id).is_none()).count() as u64,
+            ),
+            None => (known.songs.saturating_sub(songs), known.users.saturating_sub(users)),
+        };
+        for (key, is_accepted, keys, known, lost) in [
+            (SONGS_KEY, accepted[0], songs, known.songs, lost_songs),
+            (USERS_KEY, accepted[1], users, known.users, lost_users),
+        ] {
+            let (lines, skipped) = (self.lines.get(key).copied().unwrap_or(0), self.skipped(key));
+            let reason = if is_accepted {
+                continue;
+            } else if keys == 0 {
+                Refused::Empty(lines)
+            } else if 2 * skipped > lines {
+                Refused::Skipped { skipped, lines }
+            } else if 2 * lost > known {
+                Refused::Lost { lost, known }
+            } else {
+                continue;
+            };
+            return Err(CatalogueError::Refused { key, reason });
+        }
+        Ok(())
+    }
+}
