@@ -1,4 +1,6 @@
-//! Curated files: rows as Parquet, and back.
+//! Curated files: rows as Parquet, and back. `docs/curated.md` describes them.
+//!
+//! Covered by `tests/parquet.rs`, which reads the files with DuckDB, pyarrow and Polars, and by `tests/pipeline`.
 
 use std::io::{Read, Seek};
 
@@ -9,7 +11,7 @@ use crate::formats::parquet::read::Reader;
 use crate::formats::parquet::{self, Column, ParquetError, ParquetFile, RowGroup, Schema, Type};
 use crate::reference::catalogue::Song;
 
-/// The columns of a curated file; `docs/curated.md` describes them.
+/// The columns of a curated file.
 const COLUMNS: [Column; 9] = [
     Column::required("user_id", Type::Int64),
     Column::required("track_id", Type::Text),
@@ -27,9 +29,9 @@ pub fn new_file() -> Result<ParquetFile, ParquetError> {
     ParquetFile::new(Schema::of(&COLUMNS)?, true)
 }
 
-/// Encodes rows of one day as a row group. What the columns hold follows from four codes: rows are only looked at to number
-/// these anew, so that every dictionary has the values that occur and no others, and to write the numbers out. Columns of
-/// different codes are encoded side by side.
+/// Encodes rows of one day as a row group. All columns but the time follow from three codes (track, listener, source),
+/// so rows are read only to renumber these and to write the numbers. Columns of different codes are encoded in
+/// parallel.
 pub fn encode_rows(rows: &Rows, names: &Names) -> Result<RowGroup, ParquetError> {
     let schema = Schema::of(&COLUMNS)?;
     let type_of = |name| schema.type_of(name);
@@ -76,7 +78,7 @@ pub fn encode_rows(rows: &Rows, names: &Names) -> Result<RowGroup, ParquetError>
     let [track_id, track_name, artists, track_genre, duration_ms] = of_tracks?;
     let [user_id, user_country] = of_users?;
     let [listen_time, source_key] = of_rows?;
-    // In the order of the schema.
+    // The order is that of the schema.
     Ok(RowGroup::new(vec![
         user_id,
         track_id,
@@ -101,9 +103,9 @@ pub struct CuratedRow<'a> {
     pub listen_time: i64,
     /// The track's genres, joined by [`crate::reports::figures::LIST_SEPARATOR`].
     pub track_genre: Option<&'a str>,
-    /// How long the track plays.
+    /// The track's duration, in milliseconds.
     pub duration_ms: Option<i32>,
-    /// The file that the row came from.
+    /// The key of the row's source file.
     pub source_key: &'a str,
 }
 

@@ -1,9 +1,15 @@
-//! Deltas: what a batch adds to report items, in codes, in names and as a file.
+//! Deltas: a batch's additions to report items, in codes, in names, and as delta files.
+//!
+//! Pure. Delta files carry a batch's figures past its commit: preparation writes them, roll forward and the auditor
+//! read them.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::Cursor;
 
+use foldhash::fast::RandomState;
+
+use crate::calendar::date_text;
 use crate::compute::codes::Names;
 use crate::compute::fold::Accumulator;
 use crate::formats::parquet::arrays::{ColumnArray, Numbers, Texts};
@@ -12,10 +18,10 @@ use crate::formats::parquet::{self, Column, ParquetError, ParquetFile, Schema, T
 use crate::reports::distinct::Distinct;
 use crate::reports::figures::{Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report, UNKNOWN};
 
-/// A report item of a day, in names: a row of a delta file.
+/// A report item of a day in names: a row of a delta file.
 #[derive(Debug)]
 pub struct DeltaRow<'a> {
-    /// Which report.
+    /// The report.
     pub report: Report,
     /// The track id, genre or user id.
     pub id: Cow<'a, str>,
@@ -37,7 +43,7 @@ pub struct DeltaRow<'a> {
     pub user_country: Option<&'a str>,
 }
 
-/// What an item is about, by code.
+/// The subject of a report item, by code.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Subject {
     Track(u32),
@@ -54,7 +60,7 @@ pub struct FoldedItem {
 }
 
 impl FoldedItem {
-    /// Bytes of the item in names, at the most.
+    /// Returns an upper bound of the item's bytes in names.
     pub fn row_bytes(&self, names: &Names) -> usize {
         let text = match self.of {
             Subject::Track(track) => names.text_bytes(track),
@@ -64,7 +70,7 @@ impl FoldedItem {
         std::mem::size_of::<DeltaRow<'_>>() + self.item.members.sketch_bytes() + text
     }
 
-    /// The item in names.
+    /// Returns the item in names.
     pub fn into_row(self, names: &Names) -> DeltaRow<'_> {
         let FoldedItem { day, of, item: Accumulator { listens, listening_ms, members } } = self;
         let distinct = members.into_bytes();
@@ -146,7 +152,7 @@ fn columns_of(rows: &[DeltaRow<'_>]) -> Vec<ColumnArray> {
     ]
 }
 
-/// Reads a delta file back.
+/// Reads a delta file back. The order of rows is kept.
 pub fn decode(bytes: &[u8]) -> Result<Vec<Delta>, ParquetError> {
     parquet::contained(|| {
         let reader = Reader::open(Cursor::new(bytes))?;
@@ -156,8 +162,22 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Delta>, ParquetError> {
         }
         let mut deltas = Vec::new();
         reader.read(&names, |columns| read_row_group(&columns, &mut deltas))?;
+        require_distinct_keys(&deltas)?;
         Ok(deltas)
     })
+}
+
+/// Refuses a file with two rows of one report item, the second of which would be taken for a repetition of the first.
+/// No batch writes such a file ([`crate::compute::fold`]).
+fn require_distinct_keys(deltas: &[Delta]) -> Result<(), ParquetError> {
+    let mut keys = HashSet::with_capacity_and_hasher(deltas.len(), RandomState::default());
+    match deltas.iter().find(|delta| !keys.insert(&delta.key)) {
+        None => Ok(()),
+        Some(Delta { key: Key { report, id, day }, .. }) => {
+            let (report, date) = (report.name(), date_text(*day));
+            Err(ParquetError::Decode(format!("two of its rows are of the {report} {id:?} on {date}")))
+        }
+    }
 }
 
 fn read_row_group(columns: &Columns<'_>, deltas: &mut Vec<Delta>) -> Result<(), ParquetError> {
@@ -204,6 +224,7 @@ mod tests {
     use crate::compute::codes::Dictionary;
     use crate::compute::fold::Fold;
     use crate::compute::fold::tests::{DAY, add, catalogue, deltas};
+    use crate::reports::distinct::Members;
     use std::sync::Arc;
 
     #[tokio::test]
@@ -221,5 +242,33 @@ mod tests {
         assert_eq!(of(Report::Track, "t5").track_name, None);
         assert_eq!(of(Report::Listener, "1").user_country.as_deref(), Some("Peru"));
         assert_eq!(of(Report::Listener, "9").user_country.as_deref(), Some(UNKNOWN));
+    }
+
+    /// The same id in another report or on another day is another item.
+    #[test]
+    fn two_rows_of_one_report_item_are_refused() {
+        let row = |report, id: &'static str, day| DeltaRow {
+            report,
+            id: id.into(),
+            day,
+            listens: 1,
+            listening_ms: 1,
+            distinct: Members::default().into_bytes(),
+            track_name: None,
+            artists: None,
+            genres: None,
+            user_country: None,
+        };
+        let good = [
+            row(Report::Track, "1", 20_000),
+            row(Report::Track, "2", 20_000),
+            row(Report::Track, "1", 20_001),
+            row(Report::Listener, "1", 20_000),
+        ];
+        assert_eq!(decode(&encode(&good).unwrap()).unwrap().len(), good.len());
+        let [first, second, third, fourth] = good;
+        let doubled = [first, second, third, fourth, row(Report::Track, "2", 20_000)];
+        let error = decode(&encode(&doubled).unwrap()).unwrap_err().to_string();
+        assert_eq!(error, "the Parquet file cannot be decoded: two of its rows are of the track \"2\" on 2024-10-04");
     }
 }

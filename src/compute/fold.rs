@@ -1,8 +1,13 @@
-//! The fold: what rows add up to.
+//! The fold: the sums of a batch's rows, one accumulator per report item and day.
 //!
-//! Pure. The fold takes the rows of a row group at a time, sorts each day's pairs of track and listener, and so meets
-//! every report item once with all its rows: what is left to do for each row are a few sequential passes. It gives one
-//! [`FoldedItem`] for each report item that a row touched.
+//! Pure. The fold takes the rows of a row group at a time and sorts each day's pairs of track and listener. It so meets
+//! every report item once with all its rows, and each row costs a few sequential passes only.
+//!
+//! It returns one [`FoldedItem`] for each report item that a row touched, and never two for one key: days are unique,
+//! each day's accumulators are keyed by code, and an id has one code ([`crate::compute::codes`]). Rows without a genre
+//! are counted under the catalogue's own genre `unknown` if it has one. A second delta of a key in a batch would be
+//! mistaken for a repetition and dropped; a delta file with two rows of one key is therefore refused
+//! ([`crate::compute::deltas::decode`]).
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -17,7 +22,7 @@ use crate::memory::table_bytes;
 use crate::reference::catalogue::MAX_GENRES;
 use crate::reports::distinct::Members;
 
-/// A report item in the making.
+/// The accumulator of a report item: its counts and its distinct members.
 #[derive(Debug, Default)]
 pub(super) struct Accumulator {
     pub(super) listens: u64,
@@ -25,7 +30,7 @@ pub(super) struct Accumulator {
     pub(super) members: Members,
 }
 
-/// Report items of one day, by code.
+/// The report items of one day, by code.
 #[derive(Debug, Default)]
 struct Day {
     tracks: Accumulators<u32>,
@@ -33,29 +38,29 @@ struct Day {
     users: Accumulators<u32>,
 }
 
-/// Report items by code.
+/// Accumulators by code.
 type Accumulators<K> = HashMap<K, Accumulator, RandomState>;
 
-/// Bytes that a table of items will take in addition while it makes room for so many more; none as long as it has that.
+/// Returns the bytes that a table takes in addition while it makes room for `more` items; none if it has room.
 fn growth_bytes<K>(items: &Accumulators<K>, more: usize) -> usize {
     let is_room = items.capacity() - items.len() >= more;
     if is_room { 0 } else { table_bytes::<K, Accumulator>((2 * items.capacity()).max(more)) }
 }
 
 impl Day {
-    /// Bytes of its tables.
+    /// Returns the bytes of the day's tables.
     fn table_bytes(&self) -> usize {
         let of_codes = |items: &Accumulators<u32>| table_bytes::<u32, Accumulator>(items.capacity());
         of_codes(&self.tracks) + of_codes(&self.users) + table_bytes::<Option<u16>, Accumulator>(self.genres.capacity())
     }
 
-    /// Whether it is within the limit until the next look, with so many bytes beside its tables.
+    /// Returns true if the day stays within the limit until the next check, given `bytes` apart from its tables.
     #[cold]
     fn has_room(&self, bytes: usize, limit_bytes: usize) -> bool {
         bytes + self.table_bytes() + self.growth_bytes() <= limit_bytes
     }
 
-    /// Bytes that its tables may take in addition before the next look.
+    /// Returns the bytes that its tables may take in addition until the next check.
     fn growth_bytes(&self) -> usize {
         growth_bytes(&self.tracks, RUNS_PER_LOOK)
             + growth_bytes(&self.users, RUNS_PER_LOOK)
@@ -63,33 +68,36 @@ impl Day {
     }
 }
 
-/// Bytes of a day's place among the days, without its tables.
+/// Bytes of a day's entry among the days, without its tables.
 const DAY_BYTES: usize = 2 * std::mem::size_of::<(i32, Day)>();
-/// Runs of a track's or a listener's rows between two looks at the memory of the report items, and bytes that these grow by.
+/// Number of runs of a track's or a listener's rows between two memory checks, and the growth in bytes that forces a
+/// check.
 const RUNS_PER_LOOK: usize = 64;
 const BYTES_PER_LOOK: usize = 1 << 20;
 
-/// What the rows so far add up to.
+/// The sums of the rows so far.
 #[derive(Debug, Default)]
 pub struct Fold {
     days: BTreeMap<i32, Day>,
     items: usize,
     /// Bytes of memory that the items take.
     bytes: usize,
-    /// It would have taken more than it may, and lacks rows.
+    /// The memory limit was exceeded, and rows are missing.
     is_too_large: bool,
     pairs: Pairs,
-    /// Listens and milliseconds by listener, for the rows at hand; zero between them.
+    /// Listens and milliseconds by listener for the current rows; zero between calls.
     of_user: Vec<(u64, u64)>,
 }
 
 impl Fold {
-    /// Adds rows of one day, within so many bytes of memory. Where they do not suffice, it stops amid the rows before it takes more:
-    /// then it [`Fold::is_too_large`], and of no use any more.
+    /// Adds rows of one day within `limit_bytes` of memory. It stops amid the rows before it takes more;
+    /// [`Fold::is_too_large`] is true then and the fold of no further use.
     pub fn add(&mut self, day: i32, rows: &Rows, names: &Names, limit_bytes: usize) {
         if self.is_too_large {
             return;
         }
+        self.pairs.set(&rows.tracks, &rows.users);
+        self.reserve_users(&rows.users);
         let day = match self.days.entry(day) {
             Entry::Occupied(day) => day.into_mut(),
             Entry::Vacant(place) => {
@@ -99,17 +107,9 @@ impl Fold {
         };
         let mut items = 0;
         let touched = |items: &mut usize, item: &Accumulator| *items += usize::from(item.listens == 0);
-
-        self.pairs.set(&rows.tracks, &rows.users);
-        let greatest = rows.users.iter().max().map_or(0, |&user| user as usize + 1);
-        if self.of_user.len() < greatest {
-            self.bytes += (greatest - self.of_user.len()) * std::mem::size_of::<(u64, u64)>();
-            self.of_user.reserve_exact(greatest - self.of_user.len());
-            self.of_user.resize(greatest, (0, 0));
-        }
         self.bytes -= day.table_bytes();
         let (mut bytes, mut last_look) = (self.bytes, self.bytes);
-        // Tables take their memory at once when they double, so they are asked beforehand; sets take it little by little.
+        // Tables take their memory at once when they double and are checked beforehand; sets grow little by little.
         let mut is_room = |number: usize, bytes: usize, day: &Day| {
             if !number.is_multiple_of(RUNS_PER_LOOK) && bytes - last_look <= BYTES_PER_LOOK {
                 return true;
@@ -164,27 +164,37 @@ impl Fold {
         self.is_too_large = self.bytes > limit_bytes;
     }
 
-    /// Whether it was to take more memory than it may. It lacks rows then.
+    /// Makes room for the sums of these listeners.
+    fn reserve_users(&mut self, users: &[u32]) {
+        let greatest = users.iter().max().map_or(0, |&user| user as usize + 1);
+        if self.of_user.len() < greatest {
+            self.bytes += (greatest - self.of_user.len()) * std::mem::size_of::<(u64, u64)>();
+            self.of_user.reserve_exact(greatest - self.of_user.len());
+            self.of_user.resize(greatest, (0, 0));
+        }
+    }
+
+    /// Returns true if the memory limit was exceeded. The fold lacks rows then.
     pub fn is_too_large(&self) -> bool {
         self.is_too_large
     }
 
-    /// Bytes of memory that it takes.
+    /// Returns the bytes of memory that the fold takes.
     pub fn memory_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Report items touched so far: what memory and the delta file grow with.
+    /// Returns the number of report items touched so far, with which memory and delta files grow.
     pub fn items(&self) -> usize {
         self.items
     }
 
-    /// Rows so far.
+    /// Returns the number of rows so far.
     pub fn listens(&self) -> u64 {
         self.days.values().flat_map(|day| day.tracks.values()).map(|track| track.listens).sum()
     }
 
-    /// The report items, day by day. What an item is made of is freed with it.
+    /// Returns the report items, day by day. The memory of an item is freed with it.
     pub fn into_items(self) -> impl Iterator<Item = FoldedItem> {
         self.days.into_iter().flat_map(|(day, folded)| {
             let item = move |of, item| FoldedItem { day, of, item };
@@ -239,7 +249,7 @@ pub(super) mod tests {
     /// The visible part of deltas: listens, milliseconds, distinct.
     type PublishedFigures = BTreeMap<Id, (u64, u64, u64)>;
 
-    /// What comes out of the delta file.
+    /// Returns the deltas as they come out of a delta file.
     pub(in crate::compute) fn deltas(fold: Fold, names: &Names) -> Vec<Delta> {
         let rows: Vec<DeltaRow<'_>> = fold.into_items().map(|item| item.into_row(names)).collect();
         deltas::decode(&deltas::encode(&rows).unwrap()).unwrap()
@@ -260,7 +270,7 @@ pub(super) mod tests {
         visible
     }
 
-    /// The same by plain sets, knowing nothing of codes and sketches.
+    /// Computes the same with plain sets, without codes and sketches.
     fn reference(listens: &[Listen]) -> PublishedFigures {
         let mut sets: BTreeMap<Id, (u64, u64, HashSet<String>)> = BTreeMap::new();
         for &(user, track, day) in listens {
@@ -287,7 +297,7 @@ pub(super) mod tests {
         prop::collection::vec((1..40_i64, 0..6_u8, DAY - 2..DAY + 3), 0..200)
     }
 
-    /// Sets that outgrow their lists, and runs that outgrow what is sorted by comparing.
+    /// Sets outgrow their lists, and runs those that are sorted by comparison.
     #[tokio::test]
     async fn many_rows_are_folded_as_few_are() {
         let catalogue = Arc::new(catalogue().await);
@@ -317,7 +327,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Rows of so many tracks and listeners that the catalogue lacks, each track heard so often.
+    /// Returns rows of `tracks` tracks and `users` listeners that the catalogue lacks, with `listens` rows per track.
     fn new_rows(tracks: usize, users: usize, listens: usize, dictionary: &mut Dictionary) -> Rows {
         let line = |row: usize| format!("{},new-{},2024-06-25 00:00:05\n", 1000 + row * 7919 % users, row % tracks);
         let lines: String = (0..tracks * listens).map(line).collect();
@@ -326,7 +336,7 @@ pub(super) mod tests {
         rows
     }
 
-    /// The account is checked against what it is made of, found another way: by looking at every item.
+    /// The accounted memory equals the sum over every item.
     #[tokio::test]
     async fn a_fold_knows_the_bytes_it_takes() {
         let mut dictionary = Dictionary::of(Arc::new(catalogue().await));
@@ -365,12 +375,12 @@ pub(super) mod tests {
                 let members: usize = of_codes.map(|item| item.members.memory_bytes()).sum();
                 let taken = members + day.table_bytes();
                 assert!(taken <= limit + (2 << 20), "{taken}, and {limit} were allowed");
-                // It stays so, whatever comes.
+                // It stays too large whatever follows.
                 fold.add(2, &rows, dictionary.names(), usize::MAX);
                 assert!(fold.is_too_large());
             }
             let mut fold = Fold::default();
-            // A table that doubles is there twice for a while.
+            // A table that doubles exists twice for a while.
             fold.add(1, &rows, dictionary.names(), 2 * needed + (1 << 20));
             assert!(!fold.is_too_large());
         }

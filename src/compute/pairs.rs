@@ -1,8 +1,9 @@
-//! Pairs: two codes in one number, sorted, as the fold takes them.
+//! Pairs of codes, each in one number, sorted by radix.
 //!
-//! Pure.
+//! Pure. Covered by the tests of [`crate::compute::fold`], whose rows outnumber the pairs that are sorted by
+//! comparison.
 
-/// Pairs of two codes in one number, sorted.
+/// Sorted pairs of two codes, each pair in one number.
 #[derive(Debug, Default)]
 pub(super) struct Pairs {
     sorted: Vec<u64>,
@@ -28,21 +29,21 @@ impl Pairs {
         self.sort_by(32);
     }
 
-    /// Each pair once, the other way round.
+    /// Drops repeated pairs and swaps the codes of each pair.
     pub(super) fn swap_distinct(&mut self) {
         self.sorted.dedup();
         self.sorted.iter_mut().for_each(|pair| *pair = pair.rotate_left(32));
-        // The seconds are in order already, and sorting is stable.
+        // The second codes are in order already, and the sort is stable.
         self.sort_by(32);
     }
 
-    /// All pairs with the same first code, for each of them.
+    /// Returns the runs of pairs with the same first code.
     #[inline]
     pub(super) fn runs(&self) -> impl Iterator<Item = &[u64]> {
         self.sorted.chunk_by(|&a, &b| Self::first(a) == Self::first(b))
     }
 
-    /// Sorts, stably, by the code that begins at bit `shift`: a radix sort, digit by digit.
+    /// Sorts stably by the code that begins at bit `shift`: a radix sort, digit by digit.
     fn sort_by(&mut self, shift: u32) {
         const DIGIT_BITS: u32 = 11;
         const SMALL: usize = 1024;

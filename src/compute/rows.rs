@@ -1,6 +1,6 @@
 //! Rows: the good rows of a batch by column, in codes.
 //!
-//! Pure.
+//! Pure. Rows can be split by day, and into parts whose dictionaries are small.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use crate::compute::codes::{Dictionary, Names};
 use crate::input::block::Parsed;
 use crate::reference::ids::MAX_TRACK_ID_CHARS;
 
-/// Good rows, by column, in codes.
+/// Good rows by column, in codes.
 #[derive(Debug, Default, Clone)]
 pub struct Rows {
     /// Codes of the tracks.
@@ -22,12 +22,12 @@ pub struct Rows {
     pub users: Vec<u32>,
     /// Microseconds since the Unix epoch.
     pub times: Vec<i64>,
-    /// Codes of the files they came from.
+    /// Codes of the rows' source files.
     pub sources: Vec<u32>,
 }
 
 impl Rows {
-    /// None yet, and room for so many: memory that is not touched costs nothing, and memory that grows is copied.
+    /// Returns no rows, with room for `rows`: untouched memory costs nothing, whereas growing memory is copied.
     pub fn with_capacity(rows: usize) -> Self {
         Rows {
             tracks: Vec::with_capacity(rows),
@@ -37,7 +37,7 @@ impl Rows {
         }
     }
 
-    /// Adds the rows of a block, giving codes to what is new in it.
+    /// Adds the rows of a block, and assigns codes to its new tracks and listeners.
     pub fn append(&mut self, block: &Parsed, source: u32, dictionary: &mut Dictionary) {
         let new_tracks: Vec<u32> = block.new_tracks.iter().map(|id| dictionary.track_code(id)).collect();
         let new_users: Vec<u32> = block.new_users.iter().map(|&id| dictionary.user_code(id)).collect();
@@ -47,17 +47,17 @@ impl Rows {
         self.sources.resize(self.times.len(), source);
     }
 
-    /// How many there are.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.times.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no rows.
     pub fn is_empty(&self) -> bool {
         self.times.is_empty()
     }
 
-    /// Forgets all rows from position `length` on.
+    /// Drops all rows from position `length` on.
     pub fn truncate(&mut self, length: usize) {
         self.tracks.truncate(length);
         self.users.truncate(length);
@@ -65,7 +65,7 @@ impl Rows {
         self.sources.truncate(length);
     }
 
-    /// Takes the rows from position `start` on.
+    /// Removes and returns the rows from position `start` on.
     pub fn split_off(&mut self, start: usize) -> Rows {
         Rows {
             tracks: self.tracks.split_off(start),
@@ -75,9 +75,10 @@ impl Rows {
         }
     }
 
-    /// The rows in parts, each of which has at most so many bytes of text in its dictionaries, about: nearly always one.
+    /// Returns the rows in parts, each with about `text_bytes` of text in its dictionaries at most: nearly always one
+    /// part.
     pub fn in_parts(&self, text_bytes: usize, names: &Names) -> Vec<Cow<'_, Rows>> {
-        // All that the catalogue has, and an id for each row that it lacks, is more than the rows can have.
+        // No rows can have more text than the whole catalogue and one id per row.
         if names.catalogue().text_bytes() + self.len() * MAX_TRACK_ID_CHARS <= text_bytes {
             return vec![Cow::Borrowed(self)];
         }
@@ -114,7 +115,7 @@ impl Rows {
 
     /// Splits the rows by report date, in the order in which the days first occur among them.
     pub fn by_day(self) -> Vec<(i32, Rows)> {
-        // Neighbours mostly share their day: they are moved together.
+        // Neighbouring rows mostly share their day and are moved together.
         let mut runs = Vec::new();
         let mut days: Vec<(i32, usize)> = Vec::new();
         let mut place_of: HashMap<i32, usize, RandomState> = HashMap::default();

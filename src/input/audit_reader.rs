@@ -1,4 +1,8 @@
-//! The auditor's reader.
+//! The auditor's reader: a listening file row by row, parsed byte by byte.
+//!
+//! It is slower than [`crate::input::file::Blocks`] and shares only decompression, the search for columns and the rules
+//! for rows with it, so that one can be checked against the other: `music-streams verify` does so, and so do the tests
+//! of [`crate::input`].
 
 use csv_async::ByteRecord;
 use tokio::io::AsyncRead;
@@ -9,18 +13,18 @@ use crate::input::file::{ReadError, columns};
 
 /// A row of the file, judged.
 #[derive(Debug)]
-pub struct Line<'a> {
+pub struct JudgedRow<'a> {
     /// The line of the file on which its record begins, from 1.
     pub number: u64,
-    /// How many lines its record spans.
+    /// The number of lines that its record spans.
     pub lines: u64,
-    /// Its values, or why it is rejected.
+    /// Its values, or the reason for its rejection.
     pub row: Result<Row<'a>, Rejection>,
-    /// All its fields, as they came.
+    /// All its fields, unchanged.
     pub record: &'a ByteRecord,
 }
 
-/// A file that is being read row by row.
+/// A file that is read row by row.
 pub struct InputFile {
     records: Records,
     columns: Columns,
@@ -28,7 +32,7 @@ pub struct InputFile {
 }
 
 impl InputFile {
-    /// Reads the header, as [`Blocks::open`] does.
+    /// Reads the header, as [`crate::input::file::Blocks::open`] does.
     pub async fn open(
         body: impl AsyncRead + Send + Unpin + 'static,
         limit_bytes: u64,
@@ -42,9 +46,9 @@ impl InputFile {
         Ok(InputFile { records, columns, judged_at: judged_at.as_microsecond() })
     }
 
-    /// The next row; `None` at the end of the file. Rows that came before an error are not to be used: a file counts whole or
-    /// not at all.
-    pub async fn next(&mut self) -> Result<Option<Line<'_>>, ReadError> {
+    /// Returns the next row, or `None` at the end of the file. Rows that came before an error must not be used: a file
+    /// counts as a whole or not at all.
+    pub async fn next(&mut self) -> Result<Option<JudgedRow<'_>>, ReadError> {
         if !self.records.next().await? {
             return Ok(None);
         }
@@ -54,31 +58,31 @@ impl InputFile {
             true => Err(Rejection::Quotes),
             false => self.columns.cleanse(record.len(), field, self.judged_at),
         };
-        Ok(Some(Line { number: *number, lines: line - number + 1, row, record }))
+        Ok(Some(JudgedRow { number: *number, lines: line - number + 1, row, record }))
     }
 }
 
-/// The records of a file, made byte by byte.
+/// The records of a file, parsed byte by byte.
 struct Records {
     body: Body<'static>,
     text: Vec<u8>,
     at: usize,
-    /// The line of the next byte, and of the beginning of the record.
+    /// The line of the next byte, and the line on which the record begins.
     line: u64,
     number: u64,
     record: ByteRecord,
     is_malformed: bool,
 }
 
-/// Where in a record a byte stands.
+/// The position of a byte within a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     FieldBegins,
     InField,
-    /// Within the quotes that were opened on this line.
+    /// Within quotes that were opened on this line.
     InQuotes(u64),
-    /// Behind a quote within quotes, which closes them or is the first of two.
-    BehindQuote(u64),
+    /// After a quote within quotes, which either closes them or is the first of two.
+    AfterQuote(u64),
 }
 
 impl Records {
@@ -90,7 +94,7 @@ impl Records {
         Ok(Records { body, text, at, line: 1, number: 1, record: ByteRecord::new(), is_malformed: false })
     }
 
-    /// The next byte, which stays the next one.
+    /// Returns the next byte without consuming it.
     async fn peek(&mut self) -> Result<Option<u8>, ReadError> {
         if self.at == self.text.len() {
             self.text.clear();
@@ -100,7 +104,7 @@ impl Records {
         Ok(self.text.get(self.at).copied())
     }
 
-    /// Goes past the end of a line, if that is next.
+    /// Consumes a line end if one is next. Returns true if so.
     async fn pass_line_end(&mut self) -> Result<bool, ReadError> {
         let Some(end @ (b'\n' | b'\r')) = self.peek().await? else { return Ok(false) };
         self.at += 1;
@@ -110,7 +114,7 @@ impl Records {
         Ok(true)
     }
 
-    /// Goes to the next record; `false` at the end of the file.
+    /// Moves to the next record. Returns false at the end of the file.
     async fn next(&mut self) -> Result<bool, ReadError> {
         while self.pass_line_end().await? {
             self.line += 1;
@@ -124,7 +128,7 @@ impl Records {
         let (mut place, mut field) = (Place::FieldBegins, Vec::new());
         let (mut bytes, mut previous) = (0, 0);
         loop {
-            // Nearly every byte is there already.
+            // Nearly every byte is in memory already.
             let next = match self.text.get(self.at) {
                 Some(&byte) => Some(byte),
                 None => self.peek().await?,
@@ -136,9 +140,9 @@ impl Records {
             };
             let is_quoted = matches!(place, Place::InQuotes(_));
             match (place, byte) {
-                (Place::InQuotes(line), b'"') => place = Place::BehindQuote(line),
+                (Place::InQuotes(line), b'"') => place = Place::AfterQuote(line),
                 (Place::InQuotes(_), _) => field.push(byte),
-                (Place::BehindQuote(line), b'"') => {
+                (Place::AfterQuote(line), b'"') => {
                     field.push(byte);
                     place = Place::InQuotes(line);
                 }
@@ -150,7 +154,7 @@ impl Records {
                     place = Place::FieldBegins;
                 }
                 _ => {
-                    self.is_malformed |= matches!(place, Place::BehindQuote(_));
+                    self.is_malformed |= matches!(place, Place::AfterQuote(_));
                     field.push(byte);
                     place = Place::InField;
                 }

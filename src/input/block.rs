@@ -1,16 +1,17 @@
-//! Blocks of a listening file: from text to rows in codes, the one place where every byte of input is looked at.
+//! Blocks of a listening file: text to rows in codes. Every byte of input is read here.
 //!
-//! A block is some hundred kilobytes of whole records. Blocks are independent of each other, so that several cores parse them at
-//! once; what is new in one, a track or a listener that the catalogue lacks, is numbered within the block and gets its
-//! code when the block is taken up, in order ([`crate::compute::aggregate::Rows::append`]).
+//! A block is a few hundred kilobytes of whole records. Blocks are independent of each other, so that several cores can
+//! parse them at once. A track or listener that the catalogue lacks is numbered within the block and gets its code when
+//! the block's rows are appended, in order ([`crate::compute::Rows::append`]).
 //!
-//! There are three ways through, from fast to general, and they give the same rows for every input (the tests compare them):
+//! There are three ways through a block, from fast to general. They give the same rows for every input, which the tests
+//! of [`crate::input`] check:
 //!
-//! 1. **Canonical lines** of plain text, `17,5SuOikwiRyPMVoIQDJUgSV,2024-06-25 17:43:13`, are not even split: where the
-//!    catalogue has the 22 bytes after the first comma as a track, and a well-formed time stands between the next comma and a
-//!    line feed, no delimiter can have been overlooked.
-//! 2. **Plain lines**, in a block without quote and carriage return, are split at every comma.
-//! 3. **Records** are what csv-async makes of everything else ([`crate::formats::csv`]).
+//! 1. **Canonical lines** of plain text, `17,5SuOikwiRyPMVoIQDJUgSV,2024-06-25 17:43:13`, are not even split: if the
+//!    catalogue has the 22 bytes after the first comma as a track, and a well-formed time stands between the next comma
+//!    and a line feed, no delimiter can have been overlooked (`lines.rs`).
+//! 2. **Plain lines**, in a block without quotes and carriage returns, are split at every comma (`lines.rs`).
+//! 3. **Records** are everything else, split by csv-async ([`crate::formats::csv`]).
 //!
 //! docs/adr/0011-compute-path.md has the measurements.
 
@@ -35,31 +36,31 @@ pub struct Block {
     pub(super) judged_at: i64,
 }
 
-/// The rows of a block, in codes of the catalogue or numbers of its own.
+/// The rows of a block, in codes of the catalogue or in numbers of the block's own.
 #[derive(Debug, Default)]
 pub struct Parsed {
-    /// Rows, good and rejected.
+    /// Number of rows, good and rejected.
     pub rows: u64,
-    /// Rejected rows, by [`Rejection::kind`].
+    /// Number of rejected rows, by [`Rejection::kind`].
     pub rejected: BTreeMap<&'static str, u64>,
     pub(crate) tracks: Vec<u32>,
     pub(crate) users: Vec<u32>,
     pub(crate) times: Vec<i64>,
     pub(crate) new_tracks: Vec<Arc<str>>,
     pub(crate) new_users: Vec<i64>,
-    /// The first of the rejected rows, as many as may be listed of an object.
+    /// The first rejected rows, as many as may be listed of an object.
     pub rejects: Rejects,
 }
 
 impl Parsed {
-    /// The position among the block's new tracks or listeners that a code stands for.
+    /// Returns the position among the block's new tracks or listeners, if the code is that of a new one.
     pub(crate) fn new_position(code: u32) -> Option<usize> {
         (code & NEW != 0).then_some((code & !NEW) as usize)
     }
 }
 
 impl Block {
-    /// A block of a file with these columns.
+    /// Wraps a block of a file with these columns. `judged_at` is in microseconds since the Unix epoch.
     pub(crate) fn new(csv: csv::Block, columns: Columns, judged_at: i64) -> Self {
         Block { csv, columns, judged_at }
     }
@@ -94,7 +95,7 @@ pub(super) struct Parser<'a> {
     pub(super) parsed: Parsed,
     new_tracks: HashMap<Arc<str>, u32, RandomState>,
     new_users: HashMap<i64, u32, RandomState>,
-    /// Date of the last canonical line, with the byte after it, and its midnight: neighbours mostly share it.
+    /// Date of the last canonical line, with the byte after it, and its midnight: neighbouring lines mostly share it.
     pub(super) date: [u8; 11],
     pub(super) midnight: i64,
 }

@@ -1,8 +1,8 @@
-//! Cleansing: which rows of a listening file are good, and why the others are not.
+//! Cleansing: the rules for good rows, and the reasons for rejected ones.
 //!
-//! Pure. A row is good when it has as many fields as the header, `user_id` is a positive integer, `track_id` is 1 to 64
-//! visible ASCII characters, and `listen_time` is a time of ISO 8601 from 2000-01-01 to a day in the future. Nothing is trimmed,
-//! guessed or repaired: a row that is not good is rejected with its reason, and the original file is kept.
+//! Pure. A row is good if it has as many fields as the header, `user_id` is a positive integer, `track_id` is 1 to 64
+//! visible ASCII characters, and `listen_time` is a time of ISO 8601 from 2000-01-01 to one day in the future. Nothing
+//! is trimmed, guessed or repaired: any other row is rejected with its reason, and the original file is kept.
 
 use std::fmt;
 
@@ -11,16 +11,17 @@ use crate::formats::csv::find_columns;
 use crate::input::time::parse_time;
 use crate::reference::ids::{parse_track_id, parse_user_id};
 
-/// How far `listen_time` may lie in the future: clocks of players are wrong, by time zones more often than by years.
+/// Furthest `listen_time` in the future, in microseconds: clocks of players are wrong by time zones more often than by
+/// years.
 pub const MAX_FUTURE_MICROS: i64 = MICROS_PER_DAY;
 
 /// 2000-01-01T00:00:00Z in microseconds since the Unix epoch: no listening event is older.
 pub const EARLIEST_MICROS: i64 = 946_684_800 * 1_000_000;
 
-/// Most columns of a listening file: every one of them takes memory for each row.
+/// Most columns of a listening file: each of them takes memory for each row.
 pub const MAX_COLUMNS: usize = 4096;
 
-/// The columns that a listening file must have, in the order of [`Columns`]' indices.
+/// The required columns of a listening file, in the order of the indices of [`Columns`].
 pub const REQUIRED_COLUMNS: [&str; 3] = ["user_id", "track_id", "listen_time"];
 
 /// A good row.
@@ -30,11 +31,11 @@ pub struct Row<'a> {
     pub user_id: i64,
     /// The track, visible ASCII.
     pub track_id: &'a str,
-    /// When it was listened to, in microseconds since the Unix epoch, UTC.
+    /// The time of listening, in microseconds since the Unix epoch, UTC.
     pub listen_time: i64,
 }
 
-/// Why a row is not good.
+/// A reason why a row is not good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
     /// The number of fields differs from the header's.
@@ -44,7 +45,7 @@ pub enum Rejection {
         /// Fields of the header.
         expected: usize,
     },
-    /// Text stands behind the quote that closes a field.
+    /// Text follows the quote that closes a field.
     Quotes,
     /// A required field is empty.
     Missing(&'static str),
@@ -59,7 +60,7 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// What is wrong, in a word: the label of a metric.
+    /// Returns the reason in a word: the label of a metric.
     pub fn kind(&self) -> &'static str {
         match self {
             Rejection::WrongWidth { .. } => "width",
@@ -77,7 +78,7 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Rejection::WrongWidth { fields, expected } => write!(f, "{fields} fields, the header has {expected}"),
-            Rejection::Quotes => f.write_str("text stands behind the quote that closes a field"),
+            Rejection::Quotes => f.write_str("text follows the quote that closes a field"),
             Rejection::Missing(field) => write!(f, "{field} is empty"),
             Rejection::UserId => f.write_str("user_id is not a positive integer"),
             Rejection::TrackId => f.write_str("track_id is not 1 to 64 visible ASCII characters"),
@@ -91,7 +92,7 @@ impl fmt::Display for Rejection {
     }
 }
 
-/// Where the required columns stand in a file.
+/// The positions of the required columns in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Columns {
     indices: [usize; 3],
@@ -99,30 +100,31 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Finds the columns by name, in any order and letter case, among others. The error names what is missing or doubled.
+    /// Finds the columns by name, in any order and letter case, among others. The error names missing and repeated
+    /// ones.
     pub fn from_header<'a>(header: impl Iterator<Item = &'a [u8]> + Clone) -> Result<Self, String> {
         Columns::new(find_columns(header.clone(), REQUIRED_COLUMNS)?, header.count())
     }
 
-    /// The required columns stand at these places of so many.
+    /// Returns the columns at these positions of a header of `width` columns. The error says that there are too many.
     pub fn new(indices: [usize; 3], width: usize) -> Result<Self, String> {
         if width > MAX_COLUMNS {
-            return Err(format!("the header has {width} columns, and {MAX_COLUMNS} at the most are read"));
+            return Err(format!("the header has {width} columns, and at most {MAX_COLUMNS} are read"));
         }
         Ok(Columns { indices, width })
     }
 
-    /// How many columns there are.
+    /// Returns the number of columns.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Whether the file has exactly the required columns, in their usual order.
+    /// Returns true if the file has exactly the required columns in their usual order.
     pub fn are_the_required_ones(&self) -> bool {
         (self.indices, self.width) == ([0, 1, 2], 3)
     }
 
-    /// Judges one record; `now` in microseconds since the Unix epoch.
+    /// Judges one record of `fields` fields. `now` is in microseconds since the Unix epoch.
     pub fn cleanse<'a>(
         &self,
         fields: usize,
@@ -148,7 +150,7 @@ impl Columns {
     }
 }
 
-/// Whether a listening event can have happened at this time, as seen from `now`.
+/// Returns true if a listening event can have happened at this time, as seen from `now`.
 pub fn is_in_range(listen_time: i64, now: i64) -> bool {
     (EARLIEST_MICROS..=now.saturating_add(MAX_FUTURE_MICROS)).contains(&listen_time)
 }

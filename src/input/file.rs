@@ -1,10 +1,7 @@
-//! A listening file: from the bytes of an object to its rows.
+//! Listening files as blocks, for a batch, and the errors of reading one.
 //!
-//! CSV with a header, plain or gzip ([`crate::formats::csv`]). [`Blocks`] gives it in blocks, for a batch; [`crate::input::audit_reader::InputFile`] row by row, for
-//! whoever is not in a hurry, byte by byte and by code of its own, so that one can be held against the other.
-//! Whatever the bytes are, the answer is rows or a [`BadObject`]: nothing panics, and neither a record without an end nor
-//! a stream that inflates without end takes memory or time beyond the limits. What the rows are depends on the bytes, the
-//! limit and `judged_at` alone, so that whoever reads the file again later finds the same rows.
+//! The rules of CSV are those of [`crate::formats::csv`]; [`crate::input::audit_reader`] reads the same file row by
+//! row. Covered by the tests of [`crate::input`] and by `tests/hostile`.
 
 use tokio::io::AsyncRead;
 
@@ -13,42 +10,42 @@ use crate::formats::csv::{self, CsvError, Header, NotCsv, NotHeader};
 use crate::input::block::Block;
 use crate::input::cleanse::{Columns, REQUIRED_COLUMNS};
 
-/// Why an object cannot be counted. It goes to quarantine with this reason.
+/// A reason why an object cannot be counted. The object goes to quarantine with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadObject {
-    /// It is not CSV, or not to its end.
+    /// The file is not CSV, or not to its end.
     #[error(transparent)]
     Csv(#[from] NotCsv),
-    /// Not text.
+    /// The file is not text.
     #[error(transparent)]
     Binary(NotHeader),
-    /// Its header is not that of a listening file.
+    /// The header is not that of a listening file.
     #[error("the file is not a listening file: {0}")]
     Header(String),
-    /// It touches more report items than a batch may.
+    /// The file touches more report items than a batch may.
     #[error("the file alone touches more than {limit} report items (--max-report-items)")]
     TooManyItems {
         /// The limit.
         limit: usize,
     },
-    /// What it touches does not fit into the memory.
+    /// The report items that the file touches do not fit into memory.
     #[error(
-        "the report items that the file alone touches do not fit into the memory of {limit_bytes} bytes (--max-memory); give more, or put \
-         the file there in parts"
+        "the report items that the file alone touches do not fit into the memory of {limit_bytes} bytes (--max-memory); \
+         raise it, or split the file"
     )]
     TooMuchMemory {
-        /// All the memory of the process.
+        /// All memory of the process.
         limit_bytes: u64,
     },
 }
 
-/// Why a file could not be read on.
+/// A failure to read on.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// It is not a listening file.
+    /// The file cannot be counted.
     #[error(transparent)]
     Bad(BadObject),
-    /// Its bytes could not be had, which says nothing about the file.
+    /// The bytes could not be fetched, which says nothing about the file.
     #[error(transparent)]
     Body(AwsError),
 }
@@ -74,7 +71,7 @@ impl From<std::io::Error> for ReadError {
     }
 }
 
-/// A file that is being read block by block.
+/// A file that is read block by block.
 pub struct Blocks {
     blocks: csv::Blocks<'static>,
     columns: Columns,
@@ -82,7 +79,8 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Reads the header. `judged_at` is what "the future" is measured from; `limit_bytes` bounds the decompressed file.
+    /// Reads the header. `judged_at` is the present from which the future is measured; `limit_bytes` bounds the
+    /// decompressed file.
     pub async fn open(
         body: impl AsyncRead + Send + Unpin + 'static,
         limit_bytes: u64,
@@ -92,8 +90,8 @@ impl Blocks {
         Ok(Blocks { blocks, columns: columns(&header)?, judged_at: judged_at.as_microsecond() })
     }
 
-    /// The next block; `None` at the end of the file. Blocks that came before an error are not to be used: a file counts whole
-    /// or not at all.
+    /// Returns the next block, or `None` at the end of the file. Blocks that came before an error must not be used: a
+    /// file counts as a whole or not at all.
     pub async fn next(&mut self) -> Result<Option<Block>, ReadError> {
         let block = self.blocks.next().await?;
         Ok(block.map(|block| Block::new(block, self.columns, self.judged_at)))

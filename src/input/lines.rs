@@ -1,4 +1,6 @@
-//! Plain lines.
+//! Plain lines: canonical lines without splitting, and others split at commas ([`crate::input::block`]).
+//!
+//! Pure. Covered by the tests of [`crate::input`].
 
 use std::ops::Range;
 
@@ -14,7 +16,7 @@ use crate::reference::catalogue::CANONICAL_TRACK_ID_BYTES;
 
 impl Parser<'_> {
     pub(super) fn plain(&mut self, text: &[u8]) {
-        // A row takes some 48 bytes.
+        // A row takes about 48 bytes.
         let rows = text.len() / 40;
         self.parsed.tracks.reserve(rows);
         self.parsed.users.reserve(rows);
@@ -34,7 +36,8 @@ impl Parser<'_> {
         }
     }
 
-    /// Takes the canonical line that the text begins with, if it does; gives its length with the line feed.
+    /// Takes a canonical line at the start of the text. Returns its length with the line feed, or `None` if the line is
+    /// not canonical.
     fn canonical(&mut self, text: &[u8]) -> Option<usize> {
         let (user_id, digits) = leading_number(text)?;
         let track_at = digits + 1;
@@ -44,7 +47,7 @@ impl Parser<'_> {
         if text[time_at - 1] != b',' || time[CANONICAL_TIME_BYTES] != b'\n' {
             return None;
         }
-        // Before the date is taken: of a time that is none of the day, such as 24:00:00, the date is another.
+        // This comes before the date is kept: a time outside its day, such as 24:00:00, has the date of another day.
         let of_day = time_of_day(time[11..].first_chunk()?)?;
         if time[..self.date.len()] != self.date {
             self.midnight = parse_time(&time[..CANONICAL_TIME_BYTES])?.div_euclid(MICROS_PER_DAY) * MICROS_PER_DAY;
@@ -62,7 +65,7 @@ impl Parser<'_> {
 
     /// Splits a plain line.
     fn line(&mut self, line: &[u8], number: u64, fields: &mut Vec<Range<usize>>) {
-        // As in every CSV, an empty line is no record.
+        // An empty line is no record, as in every CSV.
         if line.is_empty() {
             return;
         }
@@ -70,7 +73,7 @@ impl Parser<'_> {
         let (mut count, mut start) = (1, 0);
         let needed = self.block.columns.width().max(SHOWN.1);
         for end in memchr_iter(b',', line) {
-            // Of a line of commas, only how many there are is of interest.
+            // Of a line with too many fields, only their number is needed.
             if count <= needed {
                 fields.push(start..end);
             }
@@ -85,10 +88,10 @@ impl Parser<'_> {
 
 /// Length of `YYYY-MM-DD HH:MM:SS`.
 const CANONICAL_TIME_BYTES: usize = 19;
-/// As many digits never overflow.
+/// Number of digits that never overflow an `i64`.
 const MAX_CANONICAL_DIGITS: usize = 18;
 
-/// The positive number before the first comma, and how many digits it has.
+/// Returns the positive number before the first comma, and the number of its digits.
 fn leading_number(text: &[u8]) -> Option<(i64, usize)> {
     let mut value = 0_i64;
     for (digits, &byte) in text.iter().take(MAX_CANONICAL_DIGITS + 1).enumerate() {
@@ -96,7 +99,7 @@ fn leading_number(text: &[u8]) -> Option<(i64, usize)> {
         if digit > 9 {
             return (byte == b',' && value > 0).then_some((value, digits));
         }
-        // At most 18 digits have been taken in before a nineteenth ends the loop.
+        // The loop ends at the nineteenth digit, so that 18 digits are taken at most.
         value = value.wrapping_mul(10).wrapping_add(i64::from(digit));
     }
     None

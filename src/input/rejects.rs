@@ -1,19 +1,19 @@
-//! Rejected rows.
+//! Rejected rows: the list of them that a batch publishes.
 
 use crate::formats::csv::Line;
 use crate::input::cleanse::Rejection;
 use crate::object::ObjectId;
 
-/// Longest field that is shown of a rejected row, in bytes, and how many fields are.
+/// Bytes of a field that the list shows of a rejected row, and number of fields.
 pub(super) const SHOWN: (usize, usize) = (256, 32);
-/// Rejected rows of an object that are listed, and bytes of that list.
+/// Number of an object's rejected rows that are listed, and bytes of the list.
 pub const MAX_LISTED: (usize, usize) = (10_000, 4 << 20);
 
-/// Rejected rows with their reasons, as they came.
+/// Rejected rows with their reasons and their unchanged fields.
 #[derive(Debug, Default)]
 pub struct Rejects {
     rows: Vec<Reject>,
-    /// Where each field ends in the text.
+    /// The end of each field in the text.
     ends: Vec<usize>,
     text: Vec<u8>,
 }
@@ -22,7 +22,7 @@ pub struct Rejects {
 struct Reject {
     line: Line,
     rejection: Rejection,
-    /// Where its fields end among those of all rows.
+    /// The end of its fields among those of all rows.
     last_field: usize,
 }
 
@@ -38,7 +38,7 @@ impl Rejects {
         self.rows.push(Reject { line, rejection, last_field: self.ends.len() });
     }
 
-    /// Each row as a line of JSON, with its reason.
+    /// Returns each row as a line of JSON with its reason.
     pub fn lines(&self, object: &ObjectId) -> impl Iterator<Item = (Rejection, Vec<u8>)> {
         let (mut field, mut start) = (0, 0);
         self.rows.iter().map(move |&Reject { line, rejection, last_field }| {
@@ -67,7 +67,7 @@ mod tests {
     use crate::input::tests::{NOW, catalogue, listed};
     use std::io::Cursor;
 
-    /// The memory of a block's rejected rows is that of what it may list, however many there are.
+    /// A block's rejected rows take no more memory than those that may be listed, whatever their number.
     #[tokio::test]
     async fn a_block_keeps_no_more_rejected_rows_than_are_listed() {
         let catalogue = catalogue().await;
@@ -84,7 +84,7 @@ mod tests {
         assert!(text.len() < MAX_LISTED.1 + SHOWN.0 * SHOWN.1, "{}", text.len());
     }
 
-    /// Of a line of commas, no more fields are shown than anybody looks at.
+    /// Of a line of commas only the first fields are shown.
     #[tokio::test]
     async fn a_rejected_row_shows_its_first_fields() {
         for quote in ["", "\""] {

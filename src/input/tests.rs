@@ -1,4 +1,4 @@
-//! The ways from bytes to rows.
+//! Tests that compare the ways from bytes to rows: canonical lines, plain lines, records, and the auditor's reader.
 
 use crate::formats::csv::BLOCK_BYTES;
 use crate::input::audit_reader::InputFile;
@@ -17,13 +17,13 @@ fn object() -> ObjectId {
     ObjectId { bucket: "b".to_owned(), key: "incoming/a.csv".to_owned(), version }
 }
 
-/// The listed rows of a block, as whoever reads the list sees them.
+/// Returns the listed rows of a block.
 pub(super) fn listed(parsed: &Parsed) -> Vec<serde_json::Value> {
     parsed.rejects.lines(&object()).map(|(_, line)| serde_json::from_slice(&line).unwrap()).collect()
 }
 
-/// What one way through makes of a file: its rows as user, track and time, and the reasons of its rejected rows; or its
-/// reason for the file.
+/// The result of one way through a file: its rows as user, track and time, and the reasons of its rejected rows; or the
+/// reason why the file is bad.
 type Read = Result<(Vec<(i64, String, i64)>, Vec<String>), String>;
 
 async fn by_blocks(text: &[u8], catalogue: &Catalogue) -> Read {
@@ -95,7 +95,7 @@ fn field() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Lines that are mostly nearly canonical, with all that may stand between and around them.
+/// Generates lines that are mostly nearly canonical, with anything between and around them.
 fn text() -> impl Strategy<Value = String> {
     let canonical = (0..10_i64, prop::sample::select(vec!["5SuOikwiRyPMVoIQDJUgSV", "0123456789012345678901"]), 0..60)
         .prop_map(|(user, track, second)| format!("{user},{track},2024-06-25 17:43:{second:02}"));
@@ -153,7 +153,7 @@ proptest! {
     }
 }
 
-/// Files of several blocks, of which a late one has a quote, a carriage return, or a long line.
+/// Files of several blocks, a late one of which has a quote, a carriage return or a long line.
 #[tokio::test]
 async fn a_file_that_ceases_to_be_plain_is_read_on_as_csv() {
     let catalogue = catalogue().await;
@@ -185,8 +185,8 @@ async fn a_file_that_ceases_to_be_plain_is_read_on_as_csv() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Lines are those that an editor shows: bad rows among good ones, with any line ends, blank lines and line ends in quotes,
-    /// in files of one block and of several.
+    /// Line numbers are those of an editor: bad rows among good ones, with any line ends, blank lines and line ends in
+    /// quotes, in files of one block and of several.
     #[test]
     fn rejected_rows_have_the_line_that_an_editor_shows(
         rows in prop::collection::vec((0..6_usize, 0..4_usize), 1..60),
@@ -210,7 +210,7 @@ proptest! {
             text += &match kind {
                 0 => format!("bad,t,2024-06-25 17:43:13{end}"),
                 1 => format!("\"b{end}a{end}d\",t,2024-06-25 17:43:13{end}"),
-                // A line feed behind a carriage return would belong to it.
+                // A line feed after a carriage return would belong to it.
                 2 if text.ends_with('\r') => "\r".to_owned(),
                 2 => end.to_owned(),
                 _ => format!("7,t,2024-06-25 17:43:13{end}"),

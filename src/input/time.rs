@@ -1,8 +1,10 @@
-//! Times of ISO 8601.
+//! Times of ISO 8601: dates by month, week or day, times of day, fractions and zones.
+//!
+//! Pure. Rejected times have tests in [`crate::input::cleanse`].
 
 use crate::calendar::{MICROS_PER_DAY, civil_from_days, days_from_civil, days_of, exact_days, two_digits};
 
-/// Microseconds since midnight of `HH:MM:SS`.
+/// Returns the microseconds since midnight of `HH:MM:SS`.
 pub(crate) fn time_of_day(text: &[u8; 8]) -> Option<i64> {
     let digits = [0, 1, 3, 4, 6, 7].map(|index| text[index].wrapping_sub(b'0'));
     let [hour, minute, second] = [0, 2, 4].map(|index| i64::from(digits[index]) * 10 + i64::from(digits[index + 1]));
@@ -11,18 +13,18 @@ pub(crate) fn time_of_day(text: &[u8; 8]) -> Option<i64> {
         .then_some((hour * 3600 + minute * 60 + second) * 1_000_000)
 }
 
-/// Microseconds since the Unix epoch of a date and a time of ISO 8601:2004, with a space or a `T` between them. UTC if no zone is given;
-/// digits past the microsecond are cut off.
+/// Parses a date and a time of ISO 8601:2004, with a space or a `T` between them, to microseconds since the Unix epoch.
+/// The zone is UTC if none is given; digits past the microsecond are cut off.
 ///
 /// * The date: `2024-06-25`, `2024-W26-2` (week) or `2024-177` (day of the year), each also without its hyphens.
-/// * The time: `17:43:13` with 1 to 9 digits of a second after a dot or comma, or `17:43`, each also without its colons; `24:00` is
-///   the midnight after, and the leap second `23:59:60` (UTC) the second after it.
+/// * The time: `17:43:13` with 1 to 9 digits of a second after a dot or comma, or `17:43`, each also without its
+///   colons; `24:00` is the midnight after, and the leap second `23:59:60` (UTC) the second after it.
 /// * The zone: `Z`, `+02:00`, `+0200`, `+02`.
 pub(crate) fn parse_time(field: &[u8]) -> Option<i64> {
     parse_usual_time(field).or_else(|| parse_other_time(field))
 }
 
-/// The same of `2024-06-25 17:43:13`, and what may follow it: as nearly all are written.
+/// Parses `2024-06-25 17:43:13` with an optional fraction and zone, as nearly all times are written.
 fn parse_usual_time(field: &[u8]) -> Option<i64> {
     let (date, rest) = (field.get(..10)?, field.get(10..19)?);
     if !matches!(rest[0], b' ' | b'T' | b't') {
@@ -56,7 +58,7 @@ fn parse_other_time(field: &[u8]) -> Option<i64> {
     let seconds = midnight + hour * 3600 + minute * 60 + second - parse_zone(zone)?;
     let exists = match (hour, minute, second) {
         (24, 0, 0) => fraction_micros == 0,
-        // The second after it is the first of a day, or it is no leap second.
+        // A leap second is followed by the first second of a day.
         (0..=23, 0..=59, 60) => seconds.rem_euclid(86_400) == 0,
         (0..=23, 0..=59, 0..=59) => true,
         _ => false,
@@ -64,7 +66,7 @@ fn parse_other_time(field: &[u8]) -> Option<i64> {
     exists.then_some(seconds * 1_000_000 + fraction_micros)
 }
 
-/// Days since the Unix epoch of a calendar date, week date or ordinal date, with or without hyphens.
+/// Parses a calendar date, week date or ordinal date, with or without hyphens, to days since the Unix epoch.
 fn parse_any_date(date: &[u8]) -> Option<i32> {
     let year = (two_digits(date.get(..2)?)? * 100 + two_digits(date.get(2..4)?)?) as i32;
     let number = |digits: &[u8]| digits.iter().fold(0, |number, digit| number * 10 + i32::from(digit - b'0'));
@@ -83,7 +85,8 @@ fn parse_any_date(date: &[u8]) -> Option<i32> {
     }
 }
 
-/// Days since the Unix epoch of a day, from 1 for Monday, of a week of ISO 8601: the first one of a year is the one with January 4.
+/// Returns the days since the Unix epoch of a day, from 1 for Monday, in a week of ISO 8601. The first week of a year
+/// is the one with January 4.
 fn days_of_week(year: i32, week: i32, day: i32) -> Option<i32> {
     // The epoch was a Thursday.
     let first_monday = |year| {
@@ -94,7 +97,7 @@ fn days_of_week(year: i32, week: i32, day: i32) -> Option<i32> {
     ((1..=7).contains(&day) && week >= 1 && days < first_monday(year + 1)).then_some(days)
 }
 
-/// Microseconds of `.123456789` or `,123456789`, and what follows it.
+/// Parses `.123456789` or `,123456789` to microseconds. Returns them and the rest of the text.
 fn parse_fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     let [b'.' | b',', digits @ ..] = text else { return Some((0, text)) };
     let length = digits.iter().take_while(|digit| digit.is_ascii_digit()).count();
@@ -106,7 +109,7 @@ fn parse_fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     Some((micros, &digits[length..]))
 }
 
-/// Seconds east of UTC.
+/// Parses a zone to seconds east of UTC.
 fn parse_zone(zone: &[u8]) -> Option<i64> {
     let (sign, digits) = match zone {
         [] | [b'Z' | b'z'] => return Some(0),

@@ -1,4 +1,6 @@
 //! The catalogue: its tables and lookups.
+//!
+//! Pure. Covered by the tests of `parse`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,10 +9,10 @@ use foldhash::fast::RandomState;
 use crate::memory::{allocated, table_bytes};
 use crate::reports::distinct::Member;
 
-/// Length of the ids that nearly every track has: Spotify's, 128 bits in base 62.
+/// Length of the ids of nearly all tracks, which are Spotify's: 128 bits in base 62.
 pub const CANONICAL_TRACK_ID_BYTES: usize = 22;
 
-/// An id of that length as numbers, of which the last two overlap: hashed and compared without a loop.
+/// An id of the usual length as three numbers, the last two of which overlap: hashed and compared without a loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct PackedTrackId(u64, u64, u64);
 
@@ -25,27 +27,28 @@ impl PackedTrackId {
     }
 }
 
-/// Genres of a track. Each is counted on its own for every row; further ones are passed over.
+/// Most genres of a track. Each one is counted on its own for every row; further ones are skipped.
 pub const MAX_GENRES: usize = 50;
-/// Greatest user id that is looked up in a list: 4 MiB of it.
+/// Greatest user id in the direct lookup table, which takes 4 MiB at most.
 const SMALL_ID: usize = 1 << 20;
-/// Stands in that list for an id that nobody has.
+/// Entry of the lookup table for an id without a user.
 const NO_USER: u32 = u32::MAX;
 
-/// A track of the catalogue. One that is listed under several genres has one line for each of them.
+/// A track of the catalogue. A track of several genres has one line for each of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Song {
     /// Its track id.
     pub track_id: Box<str>,
-    /// Its name, where the catalogue gives one.
+    /// Its name, if the catalogue has one.
     pub name: Option<Box<str>>,
     /// Its artists, joined by `;` as in the catalogue.
     pub artists: Option<Box<str>>,
-    /// Its genres, each once, in the catalogue's order; empty when no line names one.
+    /// Its genres, each once and in the catalogue's order; empty if no line names one.
     pub genres: Vec<u16>,
-    /// The same as text, joined by [`crate::reports::figures::LIST_SEPARATOR`], as an index for [`Catalogue::genre_list`].
+    /// Its genres as text, joined by [`crate::reports::figures::LIST_SEPARATOR`]: an index for
+    /// [`Catalogue::genre_list`].
     pub genre_list: Option<u32>,
-    /// How long it plays, in milliseconds. The first line of the track counts.
+    /// Its duration in milliseconds, from the first line of the track.
     pub duration_ms: u32,
 }
 
@@ -58,13 +61,13 @@ pub struct User {
     pub country: Option<u16>,
 }
 
-/// The catalogue. Its tracks and listeners are numbered, and the numbers are the codes in which a batch works.
+/// The catalogue. Its tracks and listeners are numbered; the numbers are the codes that a batch works with.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     pub(super) songs: Vec<Song>,
-    /// Beside the songs, as the fold asks for nothing else of them.
+    /// Separate from the songs, since the fold needs nothing else of them.
     pub(super) track_members: Vec<Member>,
-    /// Ids of the usual length lie in the table itself, which saves every row two cache misses.
+    /// Ids of the usual length are stored in the table itself, which saves two cache misses per row.
     song_of_track: HashMap<PackedTrackId, u32, RandomState>,
     song_of_odd_track: HashMap<Box<[u8]>, u32, RandomState>,
     commas_in_track_ids: bool,
@@ -74,32 +77,32 @@ pub struct Catalogue {
     pub(super) countries: Vec<String>,
     pub(super) users: Vec<User>,
     pub(super) user_members: Vec<Member>,
-    /// Users by id as far as ids are small, as they are where they were counted up.
+    /// Direct lookup table for small ids, the common case of sequentially assigned ids.
     pub(super) user_of_small_id: Vec<u32>,
     pub(super) user_of_id: HashMap<i64, u32, RandomState>,
-    /// Lines with something in them, of each file.
+    /// Number of non-empty lines of each file.
     pub(super) lines: BTreeMap<&'static str, u64>,
-    /// Of each file, what is wrong with lines of it, and with which.
+    /// Problems of each file's lines.
     pub remarks: BTreeMap<(&'static str, &'static str), Remark>,
-    /// Bytes of text in it: of ids, names, artists and lists of genres.
+    /// Bytes of text: ids, names, artists and lists of genres.
     pub(super) text_bytes: usize,
-    /// Bytes of its small allocations.
+    /// Bytes of small allocations.
     pub(super) small_bytes: usize,
 }
 
-/// Lines of a file with which the same thing is wrong.
+/// The lines of a file that share a problem.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remark {
-    /// How many there are.
+    /// Their number.
     pub lines: u64,
-    /// The first of them.
+    /// The numbers of the first ones.
     pub first: Vec<u64>,
-    /// They were passed over. Otherwise part of what they say was.
+    /// The lines were skipped. Otherwise only part of their content was.
     pub is_skipped: bool,
 }
 
 impl Catalogue {
-    /// Bytes of memory that it takes.
+    /// Returns the bytes of memory that the catalogue takes.
     pub fn memory_bytes(&self) -> usize {
         fn list<T>(list: &Vec<T>) -> usize {
             list.capacity() * std::mem::size_of::<T>()
@@ -113,7 +116,7 @@ impl Catalogue {
         lists + members + texts + tables + self.small_bytes
     }
 
-    /// Bytes of text in it, all of which may be written into one row group.
+    /// Returns the bytes of its text, all of which may be written into one row group.
     pub fn text_bytes(&self) -> usize {
         self.text_bytes
     }
@@ -122,7 +125,7 @@ impl Catalogue {
         self.small_bytes += allocated(text.len());
     }
 
-    /// The song with this track id, as an index for [`Catalogue::song`].
+    /// Returns the song with this track id, as an index for [`Catalogue::song`].
     pub fn find_song(&self, track_id: &[u8]) -> Option<u32> {
         match track_id.try_into() {
             Ok(canonical) => self.find_canonical_song(canonical),
@@ -130,52 +133,52 @@ impl Catalogue {
         }
     }
 
-    /// The same for an id of the usual length.
+    /// Returns the same for an id of the usual length.
     pub fn find_canonical_song(&self, track_id: &[u8; CANONICAL_TRACK_ID_BYTES]) -> Option<u32> {
         self.song_of_track.get(&PackedTrackId::of(track_id)).copied()
     }
 
-    /// A song as a member of the sets that are counted.
+    /// Returns a song as a member of a distinct count.
     pub fn track_member(&self, index: u32) -> Member {
         self.track_members[index as usize]
     }
 
-    /// Whether some track's id has a comma in it.
+    /// Returns true if some track's id has a comma in it.
     pub fn has_commas_in_track_ids(&self) -> bool {
         self.commas_in_track_ids
     }
 
-    /// A song by index.
+    /// Returns a song by index.
     pub fn song(&self, index: u32) -> &Song {
         &self.songs[index as usize]
     }
 
-    /// How many songs there are.
+    /// Returns the number of songs.
     pub fn songs(&self) -> usize {
         self.songs.len()
     }
 
-    /// How many listeners there are.
+    /// Returns the number of listeners.
     pub fn users(&self) -> usize {
         self.users.len()
     }
 
-    /// A genre by code.
+    /// Returns a genre by code.
     pub fn genre(&self, code: u16) -> &str {
         &self.genres[usize::from(code)]
     }
 
-    /// The code of the genre that is named as the tracks without any are counted, if there is one.
+    /// Returns the code of the genre whose name is also that of tracks without a genre, if the catalogue has it.
     pub fn unknown_genre(&self) -> Option<u16> {
         self.unknown_genre
     }
 
-    /// The genres of a song as text, by [`Song::genre_list`].
+    /// Returns a song's genres as text, by [`Song::genre_list`].
     pub fn genre_list(&self, index: u32) -> &str {
         &self.genre_lists[index as usize]
     }
 
-    /// The listener with this id, as an index for [`Catalogue::user`].
+    /// Returns the listener with this id, as an index for [`Catalogue::user`].
     pub fn find_user(&self, user_id: i64) -> Option<u32> {
         match usize::try_from(user_id).ok().and_then(|id| self.user_of_small_id.get(id)) {
             Some(&index) => (index != NO_USER).then_some(index),
@@ -183,17 +186,17 @@ impl Catalogue {
         }
     }
 
-    /// A listener as a member of the sets that are counted.
+    /// Returns a listener as a member of a distinct count.
     pub fn user_member(&self, index: u32) -> Member {
         self.user_members[index as usize]
     }
 
-    /// A listener by index.
+    /// Returns a listener by index.
     pub fn user(&self, index: u32) -> &User {
         &self.users[index as usize]
     }
 
-    /// A country by code.
+    /// Returns a country by code.
     pub fn country(&self, code: u16) -> &str {
         &self.countries[usize::from(code)]
     }
@@ -227,7 +230,7 @@ impl Catalogue {
         self.user_members.push(Member::of_user(id));
     }
 
-    /// Fills the table of small ids, once all listeners are there.
+    /// Fills the lookup table of small ids, once all listeners are known.
     pub(super) fn index_small_ids(&mut self) {
         let small = |user: &User| usize::try_from(user.id).ok().filter(|&id| id <= SMALL_ID);
         let greatest = self.users.iter().filter_map(small).max();

@@ -1,4 +1,6 @@
 //! The check that keeps a damaged catalogue out of use.
+//!
+//! Covered by `tests/pipeline` (`refusals`, `edges`).
 
 use crate::ledger::CatalogueState;
 use crate::reference::catalogue::Catalogue;
@@ -6,20 +8,20 @@ use crate::reference::error::{CatalogueError, Refused};
 use crate::reference::parse::{SONGS_KEY, USERS_KEY};
 
 impl Catalogue {
-    /// What the ledger says of it.
+    /// Returns the state that the ledger records of the catalogue in use.
     pub(super) fn state(&self) -> CatalogueState {
         let (songs, users) = (self.songs.len() as u64, self.users.len() as u64);
         CatalogueState { songs, users, loaded_at: Some(jiff::Timestamp::now()), refused: None, refused_files: None }
     }
 
-    /// Lines of a file that were passed over.
+    /// Returns the number of skipped lines of a file.
     pub(super) fn skipped(&self, key: &str) -> u64 {
         let of_file = self.remarks.iter().filter(|((file, _), remark)| *file == key && remark.is_skipped);
         of_file.map(|(_, remark)| remark.lines).sum()
     }
 
-    /// Refuses what damages the figures and is a mishap sooner than meant: a file in which nothing or little can be used, or which lacks
-    /// most of what was there before. `known` is how much that was.
+    /// Refuses a catalogue that would falsify figures and is more likely a mishap than intended: a file in which
+    /// nothing or little is usable, or that lacks most of the keys before it. `known` has the number of those.
     pub(super) fn check(
         &self,
         accepted: [bool; 2],

@@ -1,62 +1,62 @@
-//! Errors: reasons for which the catalogue is not used.
+//! Errors: the reasons why a catalogue is not used.
 
 use crate::aws::error::AwsError;
 use crate::formats::csv::{CsvError, NotCsv};
 use crate::reference::source::LOAD_TIMEOUT;
 
-/// Metadata of a file that is to be used whatever it lacks.
+/// Metadata of a file that is to be used even if [`Refused`] applies.
 pub const ACCEPT: (&str, &str) = ("accept", "as-is");
 
-/// Why a file is not used though it can be read.
+/// A reason to refuse a readable file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// Nothing in it can be used.
+    /// No line is usable.
     #[error("none of its {0} lines can be used")]
     Empty(u64),
-    /// Most of it cannot be used.
+    /// Most lines are unusable.
     #[error("{skipped} of its {lines} lines cannot be used")]
     Skipped {
-        /// Lines passed over.
+        /// Lines skipped.
         skipped: u64,
         /// All its lines.
         lines: u64,
     },
-    /// Most of what was there before is gone.
+    /// Most of the keys before it are gone.
     #[error("it lacks {lost} of the {known} keys that were there before")]
     Lost {
-        /// Keys that it lacks.
+        /// Keys that the file lacks.
         lost: u64,
-        /// Keys that there were.
+        /// Keys before it.
         known: u64,
     },
 }
 
-/// Why a file of the catalogue cannot be used.
+/// A reason why the catalogue cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
     /// Fetching failed.
     #[error("the catalogue cannot be loaded: {0}")]
     Aws(#[from] AwsError),
-    /// There is no such file.
+    /// The file does not exist.
     #[error("{key} is not there; upload it under reference/ of the bucket")]
     Missing {
-        /// Which file.
+        /// The file's key.
         key: &'static str,
     },
-    /// It would damage the figures.
+    /// The file would falsify figures.
     #[error(
         "{key} is refused: {reason}. Upload a whole file, or the same one with the metadata {}={} if it is meant \
          (aws s3 cp songs.csv s3://BUCKET/{key} --metadata {}={})",
         ACCEPT.0, ACCEPT.1, ACCEPT.0, ACCEPT.1
     )]
     Refused {
-        /// Which file.
+        /// The file's key.
         key: &'static str,
-        /// What it lacks.
+        /// The reason.
         reason: Refused,
     },
-    /// Another consumer refused it.
-    #[error("the catalogue was refused by consumers that run: {0}")]
+    /// Another consumer refused the same files.
+    #[error("the catalogue was refused by running consumers: {0}")]
     RefusedBefore(String),
     /// The files did not arrive in time.
     #[error("the catalogue was not read within {} s", LOAD_TIMEOUT.as_secs())]
@@ -64,38 +64,39 @@ pub enum CatalogueError {
     /// Reading or parsing failed.
     #[error("{key} cannot be used: {bad}")]
     Unreadable {
-        /// Which file.
+        /// The file's key.
         key: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         bad: NotCsv,
     },
-    /// The header is not that of the file.
+    /// The header lacks columns.
     #[error("{key} cannot be used: {problem}")]
     Header {
-        /// Which file.
+        /// The file's key.
         key: &'static str,
-        /// What is wrong, and what was found.
+        /// The problem, and the header as found.
         problem: String,
     },
-    /// It takes more memory than there is for it.
+    /// The catalogue takes more memory than allowed.
     #[error(
-        "the catalogue takes more than {limit_bytes} bytes of memory, at line {line} of {key}: a quarter of what --max-memory leaves a \
-         batch, as a changed one is loaded beside it; give a higher --max-memory, and the memory for it, or leave out what nobody listens to"
+        "the catalogue takes more than {limit_bytes} bytes of memory, at line {line} of {key}: a quarter of \
+         the memory that --max-memory leaves a batch, since a changed catalogue is loaded while the old one is in use; \
+         raise --max-memory (and the memory of the container), or leave out tracks and users that never occur"
     )]
     TooLarge {
-        /// Which file.
+        /// The file's key.
         key: &'static str,
-        /// Its line.
+        /// The line at which the limit was exceeded.
         line: u64,
         /// The limit.
         limit_bytes: usize,
     },
-    /// More distinct genres or countries than a 16-bit code holds.
+    /// There are more distinct genres or countries than a 16-bit code holds.
     #[error("{key} has more than 65,535 different values in {column}; this is not the catalogue")]
     TooManyValues {
-        /// Which file.
+        /// The file's key.
         key: &'static str,
-        /// Which column.
+        /// The column.
         column: &'static str,
     },
 }

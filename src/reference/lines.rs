@@ -1,4 +1,4 @@
-//! A CSV file read by column name.
+//! Lines: a CSV file read by column name. Covered by the tests of `parse`.
 
 use tokio::io::AsyncRead;
 
@@ -40,7 +40,7 @@ impl<'a, const N: usize> Table<'a, N> {
     }
 }
 
-/// The lines of a block, judged as rows are.
+/// The lines of a block.
 pub(super) struct Lines<'b, const N: usize> {
     records: csv::Records<'b>,
     indices: [usize; N],
@@ -48,13 +48,13 @@ pub(super) struct Lines<'b, const N: usize> {
 }
 
 impl<const N: usize> Lines<'_, N> {
-    /// The number of the next line, and the fields of the columns or why they cannot be used.
+    /// Returns the next line's number, and the fields of the columns or the reason why the line is unusable.
     pub(super) fn next(&mut self) -> Option<(u64, Result<[&str; N], &'static str>)> {
         let line = self.records.advance()?;
         let record = self.records.record();
         let fields = || {
             if line.is_malformed {
-                return Err("text stands behind the quote that closes a field");
+                return Err("text follows the quote that closes a field");
             }
             if record.len() != self.width {
                 return Err("it has more or fewer fields than the header");

@@ -1,4 +1,4 @@
-//! The parser of both files.
+//! Parsing: both files of the catalogue, line by line.
 
 use std::collections::HashMap;
 
@@ -11,21 +11,21 @@ use crate::reference::ids::{parse_track_id, parse_user_id};
 use crate::reference::lines::Table;
 use crate::reports::figures::{LIST_SEPARATOR, UNKNOWN};
 
-/// Key of the songs' file.
+/// Key of the tracks' file.
 pub const SONGS_KEY: &str = "reference/songs.csv";
 /// Key of the listeners' file.
 pub const USERS_KEY: &str = "reference/users.csv";
 
-/// Longest name of a track, and of its artists, in bytes: far above any there is. What is longer is cut.
+/// Longest name of a track and of its artists, in bytes: far above any real one. Longer ones are cut.
 pub const MAX_NAME_BYTES: usize = 512;
-/// Longest name of a genre, and of a country, in bytes. What is longer is passed over, as what is left of it could be another's. A genre
-/// is part of DynamoDB's keys, and a track's item names many ([`crate::reports::figures::MAX_GENRES`]).
+/// Longest name of a genre and of a country, in bytes. Longer ones are skipped, since a cut name could be another's. A
+/// genre is part of DynamoDB's keys, and a track's item names many ([`crate::reports::figures::MAX_GENRES`]).
 pub const MAX_VALUE_BYTES: usize = 128;
-/// Lines that the log names of those with the same thing wrong with them.
+/// Number of lines with the same problem that the log names.
 const NAMED_LINES: usize = 5;
-/// Metadata of a file that is to be used whatever it lacks.
+
 impl Catalogue {
-    /// Parses both files, with no bound on the memory they take.
+    /// Parses both files without a bound on memory.
     pub async fn parse(
         songs: impl AsyncRead + Unpin + Send,
         users: impl AsyncRead + Unpin + Send,
@@ -33,7 +33,7 @@ impl Catalogue {
         Self::parse_within(usize::MAX, songs, users).await
     }
 
-    /// Parses both files into so many bytes of memory. Lines that lack a needed field are counted and passed over.
+    /// Parses both files within `limit_bytes` of memory. Unusable lines are counted and skipped.
     pub async fn parse_within(
         limit_bytes: usize,
         songs: impl AsyncRead + Unpin + Send,
@@ -53,7 +53,6 @@ impl Catalogue {
         }
     }
 
-    /// What the ledger says of it.
     fn remark(&mut self, key: &'static str, line: u64, problem: &'static str, is_skipped: bool) {
         let remark = self.remarks.entry((key, problem)).or_default();
         remark.lines += 1;
@@ -63,7 +62,6 @@ impl Catalogue {
         }
     }
 
-    /// Lines of a file that were passed over.
     async fn parse_songs(
         &mut self,
         file: impl AsyncRead + Unpin + Send,
@@ -103,7 +101,7 @@ impl Catalogue {
         self.check_memory(SONGS_KEY, table.last_line, limit_bytes)
     }
 
-    /// Takes every line of a file that can be used, and remarks upon the others.
+    /// Takes every usable line of a file, and records the problems of the others.
     async fn take_lines<const N: usize>(
         &mut self,
         table: &mut Table<'_, N>,
@@ -130,7 +128,7 @@ impl Catalogue {
         [track_id, name, artists, genre, duration]: [&str; 5],
         genre_codes: &mut HashMap<String, u16>,
     ) -> Result<(), CatalogueError> {
-        // Parquet's INT32, in which durations are published, is signed.
+        // Durations are published as Parquet's INT32, which is signed.
         let Some(duration_ms) = whole_number(duration)
             .and_then(|digits| digits.parse::<u32>().ok())
             .filter(|&duration| i32::try_from(duration).is_ok())
@@ -138,7 +136,7 @@ impl Catalogue {
             self.remark(SONGS_KEY, line, "duration_ms is not a number of milliseconds below 2^31", true);
             return Ok(());
         };
-        // No good row names such a track, so that nothing is lost without it.
+        // No good row names such a track, so that nothing is lost.
         let Some(track_id) = parse_track_id(track_id.as_bytes()).filter(|id| !id.is_empty()) else {
             self.remark(SONGS_KEY, line, "track_id is not 1 to 64 visible ASCII characters", true);
             return Ok(());
@@ -150,7 +148,7 @@ impl Catalogue {
             Some(index) => index,
             None => self.add_song(track_id, shortened(name), shortened(artists), duration_ms),
         };
-        // The separator is reserved: it joins the genres of a track wherever they are written out.
+        // The separator is reserved: it joins the genres of a track wherever they are written as text.
         for genre in genre.split(LIST_SEPARATOR).map(str::trim).filter(|genre| !genre.is_empty()) {
             if genre.len() > MAX_VALUE_BYTES {
                 self.remark(SONGS_KEY, line, "a genre is longer than 128 bytes and was passed over", false);
@@ -217,7 +215,7 @@ impl Catalogue {
     }
 }
 
-/// The code of a value, a new one if it is new; `None` when the codes are used up.
+/// Returns the code of a value, a new one for a new value, or `None` if all codes are used.
 fn intern(value: &str, codes: &mut HashMap<String, u16>, values: &mut Vec<String>) -> Option<u16> {
     if let Some(&code) = codes.get(value) {
         return Some(code);
@@ -228,12 +226,13 @@ fn intern(value: &str, codes: &mut HashMap<String, u16>, values: &mut Vec<String
     Some(code)
 }
 
-/// What there is room for of a name.
+/// Cuts a name to [`MAX_NAME_BYTES`].
 fn shortened(name: &str) -> &str {
     &name[..name.floor_char_boundary(MAX_NAME_BYTES)]
 }
 
-/// The digits of a whole number, which may be written with a fraction of zeros: as `230666.0`, where a table had gaps.
+/// Returns the digits of a whole number, which may have a fraction of zeros, as in `230666.0`: some tools write
+/// integers of columns with gaps like this.
 fn whole_number(text: &str) -> Option<&str> {
     let digits = match text.split_once('.') {
         Some((digits, zeros)) if !zeros.is_empty() && zeros.bytes().all(|zero| zero == b'0') => digits,

@@ -1,4 +1,7 @@
-//! The source.
+//! The source: the catalogue in the bucket, loaded again when one of its files changes. The ledger records which
+//! catalogue is in use or refused.
+//!
+//! Covered by `tests/pipeline` (`refusals`, `edges`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,35 +15,35 @@ use crate::reference::error::{ACCEPT, CatalogueError};
 use crate::reference::parse::{SONGS_KEY, USERS_KEY};
 use crate::telemetry::metrics::metrics;
 
-/// Longest time for reading both files: far above what a catalogue of a million tracks takes.
+/// Longest time for reading both files: far above the time that a catalogue of a million tracks takes.
 pub(super) const LOAD_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The catalogue in the bucket, and the last good state of it.
+/// The catalogue in the bucket, and its last good version.
 #[derive(Debug)]
 pub struct CatalogueSource {
     bucket: Bucket,
-    /// Where it is written down what is in use, for whoever starts later and for people.
+    /// Records the catalogue in use, for consumers that start later and for people.
     ledger: Ledger,
-    /// Memory that it may take.
+    /// Bytes of memory that the catalogue may take.
     limit_bytes: usize,
     current: Option<(Files, Arc<Catalogue>)>,
-    /// What is there is refused, which was told.
+    /// The current files are refused, which has been reported.
     is_refused: bool,
-    /// What was refused last, which need not be read again.
+    /// The files that were refused last, which need not be read again.
     refused: Option<Files>,
 }
 
-/// The files that there are: songs, then users.
+/// The catalogue's files in the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Files {
     songs: ObjectId,
     users: ObjectId,
-    /// Which of them is to be used whatever it lacks.
+    /// For songs and users: the file must be used even if it would be refused.
     accepted: [bool; 2],
 }
 
 impl CatalogueSource {
-    /// Loads the catalogue for the first time, into so many bytes of memory.
+    /// Loads the catalogue for the first time, within `limit_bytes` of memory.
     pub async fn load(bucket: Bucket, ledger: Ledger, limit_bytes: usize) -> Result<Self, CatalogueError> {
         let mut source =
             CatalogueSource { bucket, ledger, limit_bytes, current: None, is_refused: false, refused: None };
@@ -48,8 +51,8 @@ impl CatalogueSource {
         Ok(source)
     }
 
-    /// The catalogue as it is now: loaded again if one of its files changed. If that fails, the last good one, which the log and the
-    /// ledger say.
+    /// Returns the current catalogue, loaded again if one of its files changed. If that fails, returns the last good
+    /// one and reports the failure in the log and the ledger.
     pub async fn latest(&mut self) -> Arc<Catalogue> {
         match self.refresh().await {
             Ok(()) => {}
@@ -61,7 +64,7 @@ impl CatalogueSource {
                 self.is_refused = true;
                 metrics().catalogue_refused.record(1, &[]);
                 let files = self.refused.as_ref().map_or(String::new(), Files::name);
-                self.write_down(self.ledger.refuse_catalogue(&error.to_string(), &files)).await;
+                self.record(self.ledger.refuse_catalogue(&error.to_string(), &files)).await;
             }
         }
         self.current.as_ref().map(|(_, catalogue)| Arc::clone(catalogue)).unwrap_or_default()
@@ -75,9 +78,9 @@ impl CatalogueSource {
         if let Some((current, catalogue)) = &self.current
             && *current == files
         {
-            // Whoever damaged it put the good one back.
+            // The good files have been put back.
             if self.is_refused {
-                self.tell_in_use(catalogue).await;
+                self.record_in_use(catalogue).await;
                 (self.is_refused, self.refused) = (false, None);
             }
             return Ok(());
@@ -85,26 +88,26 @@ impl CatalogueSource {
         let catalogue = match self.read(&files).await {
             Ok(catalogue) => catalogue,
             Err(error) => {
-                // What is wrong with a file stays wrong with it; what fetching it met may pass.
+                // A problem of a file stays; one of fetching may pass.
                 if !matches!(error, CatalogueError::Aws(_) | CatalogueError::Stalled) {
                     self.refused = Some(files);
                 }
                 return Err(error);
             }
         };
-        self.tell_in_use(&catalogue).await;
+        self.record_in_use(&catalogue).await;
         self.current = Some((files, Arc::new(catalogue)));
         (self.is_refused, self.refused) = (false, None);
         Ok(())
     }
 
-    /// Reads the files, and holds them against what is in use.
+    /// Reads the files and compares them with the catalogue in use.
     async fn read(&self, files: &Files) -> Result<Catalogue, CatalogueError> {
         let catalogue = files.read(&self.bucket, self.limit_bytes).await?;
         let before = self.current.as_ref().map(|(_, before)| before.as_ref());
         let known = match before {
             Some(before) => before.state(),
-            // What it was before this consumer started. Those that run hold its keys against theirs, and know better.
+            // The state before this consumer started. Running consumers compare the keys themselves and know better.
             None => {
                 let known = self.ledger.catalogue().await?.unwrap_or_default();
                 if let (Some((reason, _)), Some(refused)) = (&known.refused, &known.refused_files)
@@ -119,21 +122,21 @@ impl CatalogueSource {
         Ok(catalogue)
     }
 
-    async fn tell_in_use(&self, catalogue: &Catalogue) {
+    async fn record_in_use(&self, catalogue: &Catalogue) {
         metrics().catalogue_refused.record(0, &[]);
-        self.write_down(self.ledger.accept_catalogue(&catalogue.state())).await;
+        self.record(self.ledger.accept_catalogue(&catalogue.state())).await;
     }
 
-    /// Has the ledger tell of it. What fails here is only what people are told.
-    async fn write_down(&self, write: impl Future<Output = Result<(), AwsError>>) {
+    /// Records a state in the ledger. A failure affects only what people are shown.
+    async fn record(&self, write: impl Future<Output = Result<(), AwsError>>) {
         if let Err(error) = write.await {
-            tracing::warn!("{error}; music-streams status does not tell of the catalogue that is in use");
+            tracing::warn!("{error}; music-streams status does not show the catalogue that is in use");
         }
     }
 }
 
 impl Files {
-    /// Names these files, and whether they are accepted.
+    /// Returns a name for these files and their acceptance.
     fn name(&self) -> String {
         format!("{} {} {:?}", self.songs.version, self.users.version, self.accepted)
     }
@@ -161,7 +164,7 @@ impl Files {
     }
 }
 
-/// The catalogue as it is now, for whoever needs it once, into so many bytes of memory.
+/// Reads the current catalogue once, within `limit_bytes` of memory.
 pub async fn read_once(bucket: &Bucket, limit_bytes: usize) -> Result<Catalogue, CatalogueError> {
     let files = Files::find(bucket).await?;
     let catalogue = files.read(bucket, limit_bytes).await?;

@@ -191,7 +191,7 @@ fn bytes_of_hexadecimal(text: &str) -> Option<Vec<u8>> {
 /// What a batch could add to the reports, made of these bytes: it survives its delta file, and no other bytes pass for it.
 pub fn deltas(bytes: &[u8]) {
     let mut source = Source(bytes);
-    let mut deltas = Vec::new();
+    let mut deltas: Vec<Delta> = Vec::new();
     while !source.0.is_empty() && deltas.len() < 64 {
         let report = Report::ALL[source.number() as usize % 3];
         let mut figures = Figures { listens: source.number(), listening_ms: source.number(), ..Figures::default() };
@@ -205,7 +205,10 @@ pub fn deltas(bytes: &[u8]) {
             user_country: source.optional_text(),
         };
         let key = Key { report, id: source.text(), day: source.number() as i32 };
-        deltas.push(Delta { key, figures, attributes });
+        // A batch has one delta for each report item; a file with two is refused.
+        if deltas.iter().all(|known| known.key != key) {
+            deltas.push(Delta { key, figures, attributes });
+        }
     }
     let genres: Vec<String> = deltas
         .iter()

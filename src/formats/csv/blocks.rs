@@ -1,4 +1,4 @@
-//! Blocks.
+//! Blocks: the text of a file cut into pieces of whole records, which can be parsed independently of each other.
 
 use memchr::{memchr_iter, memrchr};
 use tokio::io::AsyncRead;
@@ -11,15 +11,15 @@ use crate::formats::csv::{BLOCK_BYTES, BYTE_ORDER_MARK, CsvError, MAX_RECORD_BYT
 /// A file that is being read block by block.
 pub struct Blocks<'a> {
     body: Body<'a>,
-    /// What was read and not given out, from the beginning of a record on, and the line on which that is.
+    /// Text read but not yet returned, from the beginning of a record on, and the line on which that record begins.
     text: Vec<u8>,
     line: u64,
     has_ended: bool,
 }
 
 impl<'a> Blocks<'a> {
-    /// Reads the header: the first record. Nothing behind it is judged yet, as what is not CSV at all is seen in the header.
-    /// `limit_bytes` bounds the text.
+    /// Reads the header, which is the first record. `limit_bytes` bounds the text. Nothing after the header is checked
+    /// yet: a file that is no CSV at all is recognized by its header.
     pub async fn open(file: impl AsyncRead + Send + Unpin + 'a, limit_bytes: u64) -> Result<(Self, Header), CsvError> {
         let mut body = Body::open(file, limit_bytes).await?;
         let (mut text, mut line, mut is_beginning) = (Vec::new(), 1, true);
@@ -49,8 +49,8 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// The next block; `None` at the end of the file. Blocks that came before an error are not to be used: a file counts whole or
-    /// not at all.
+    /// Returns the next block, or `None` at the end of the file. Blocks that came before an error must not be used: a
+    /// file counts as a whole or not at all.
     pub async fn next(&mut self) -> Result<Option<Block>, CsvError> {
         if self.has_ended {
             return Ok(None);
@@ -62,7 +62,7 @@ impl<'a> Blocks<'a> {
             if length > 0 || self.has_ended {
                 break (length, is_plain);
             }
-            // A record longer than a block.
+            // The record is longer than a block.
             wanted = self.text.len() + BLOCK_BYTES;
         };
         if length == 0 {
@@ -72,7 +72,7 @@ impl<'a> Blocks<'a> {
         rest.extend_from_slice(&self.text[length..]);
         self.text.truncate(length);
         let block = Block { text: std::mem::replace(&mut self.text, rest), first_line: self.line, is_plain };
-        // Without a carriage return there is one thing to count, which takes a third of the time.
+        // Without carriage returns only line feeds need counting, which takes a third of the time.
         self.line += if is_plain { memchr_iter(b'\n', &block.text).count() as u64 } else { line_ends(&block.text) };
         Ok(Some(block))
     }
@@ -87,22 +87,22 @@ pub struct Block {
 }
 
 impl Block {
-    /// Its text.
+    /// Returns the text.
     pub fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// The line of the file with which its text begins, from 1.
+    /// Returns the line of the file on which the text begins, from 1.
     pub fn first_line(&self) -> u64 {
         self.first_line
     }
 
-    /// Whether its text can be split at commas and line feeds alone.
+    /// Returns true if the text can be split at commas and line feeds alone.
     pub fn is_plain(&self) -> bool {
         self.is_plain
     }
 
-    /// Its records.
+    /// Returns the records.
     pub fn records(&self) -> Records<'_> {
         Records::of(&self.text, self.first_line)
     }
@@ -114,8 +114,8 @@ impl Block {
     }
 }
 
-/// Length of the whole records that a text begins with, and whether they are plain. The text begins on `line`, and may go on unless
-/// it `has_ended`.
+/// Returns the length of the whole records at the start of a text, and true if they are plain. The text begins on
+/// `line`; more of it may follow unless it `has_ended`.
 fn whole_records(text: &[u8], line: u64, has_ended: bool) -> Result<(usize, bool), NotCsv> {
     let last = if has_ended { text.len() } else { memrchr(b'\n', text).map_or(0, |last| last + 1) };
     if text.len() <= MAX_RECORD_BYTES && is_plain(&text[..last]) && (last > 0 || has_ended) {
@@ -137,7 +137,8 @@ mod tests {
     use super::*;
     use crate::formats::csv::Line;
 
-    /// The header's fields, and the records behind it with where they stand; or why it is not CSV.
+    /// Returns the header's fields, and of each record after it the line, the number of lines and whether it is
+    /// malformed.
     async fn read(text: &[u8]) -> Result<(Vec<String>, Vec<(u64, u64, bool)>), NotCsv> {
         let bad = |error| match error {
             CsvError::Bad(bad) => bad,
@@ -197,7 +198,7 @@ mod tests {
         }
         let (blocks, header) = Blocks::open(&b"\"a\"b,c\n"[..], u64::MAX).await.unwrap();
         drop(blocks);
-        assert!(header.find(["ab"]).unwrap_err().to_string().contains("behind the quote"));
+        assert!(header.find(["ab"]).unwrap_err().to_string().contains("follows the quote"));
     }
 
     #[tokio::test]

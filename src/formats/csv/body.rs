@@ -1,4 +1,4 @@
-//! The text of a file.
+//! Body: the text of a file, decompressed and bounded. Covered by the tests of `blocks` and by `tests/hostile`.
 
 use std::io::Cursor;
 use std::pin::Pin;
@@ -9,9 +9,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, BufReader, ReadBuf};
 
 use crate::formats::csv::{CsvError, NotCsv};
 
-/// The first two bytes of gzip: <https://www.rfc-editor.org/rfc/rfc1952#section-2.3.1>.
+/// The first two bytes of a gzip stream: <https://www.rfc-editor.org/rfc/rfc1952#section-2.3.1>.
 pub(super) const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// What the decompressor takes at a time.
+/// Bytes that the decompressor takes at a time.
 const GZIP_BUFFER_BYTES: usize = 64 << 10;
 
 /// The text of a file: decompressed and bounded.
@@ -22,7 +22,7 @@ pub(crate) struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    /// Looks at what the file begins with. `limit_bytes` bounds the text.
+    /// Recognizes gzip by the first bytes. `limit_bytes` bounds the decompressed text.
     pub(crate) async fn open(mut file: impl AsyncRead + Send + Unpin + 'a, limit_bytes: u64) -> Result<Self, CsvError> {
         let mut magic = Vec::with_capacity(GZIP_MAGIC.len());
         (&mut file).take(GZIP_MAGIC.len() as u64).read_to_end(&mut magic).await?;
@@ -41,7 +41,7 @@ impl<'a> Body<'a> {
         Ok(Body { inner, delivered: 0, limit_bytes })
     }
 
-    /// Reads until there are `wanted` bytes; tells whether the text has ended.
+    /// Reads until there are `wanted` bytes. Returns true if the text has ended.
     pub(crate) async fn fill(&mut self, text: &mut Vec<u8>, wanted: usize) -> Result<bool, CsvError> {
         while text.len() < wanted {
             text.reserve(wanted - text.len());

@@ -1,19 +1,19 @@
-//! Headers.
+//! Headers: columns found by name, and files recognized that are no text.
 
 use csv_async::ByteRecord;
 
 use crate::formats::csv::body::GZIP_MAGIC;
 
-/// Characters of a header that an error shows.
+/// Number of a header's characters that an error shows.
 const SHOWN_CHARS: usize = 200;
 
-/// Why a file's first record is not the header that is wanted.
+/// A reason why a file's first record is not the expected header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotHeader {
-    /// It is no text: what it is.
+    /// The file is not text: its actual kind.
     #[error("the file is not CSV: its first line is {0}")]
     Binary(&'static str),
-    /// What is wrong with it, and what it is.
+    /// The problem, and the header as found.
     #[error("{0}")]
     Text(String),
 }
@@ -26,22 +26,21 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header that is this record.
+    /// Wraps the first record of a file.
     pub(crate) fn new(record: ByteRecord, is_malformed: bool) -> Self {
         Header { record, is_malformed }
     }
 
-    /// How many columns there are.
+    /// Returns the number of columns.
     pub fn width(&self) -> usize {
         self.record.len()
     }
 
-    /// Finds columns by name, in any order and letter case, among others. The error says what is wrong with the header and what it is.
+    /// Returns the positions of columns by name, in any order and letter case, among others. The error names the
+    /// problem and shows the header.
     pub fn find<const N: usize>(&self, columns: [&str; N]) -> Result<[usize; N], NotHeader> {
         let found = match find_columns(self.record.iter(), columns) {
-            Ok(_) if self.is_malformed => {
-                Err("text stands behind the quote that closes a field of the header".to_owned())
-            }
+            Ok(_) if self.is_malformed => Err("text follows the quote that closes a field of the header".to_owned()),
             found => found,
         };
         found.map_err(|problem| {
@@ -59,7 +58,7 @@ impl Header {
     }
 }
 
-/// Finds columns in a header by name. The error names those that are missing or doubled.
+/// Returns the positions of columns in a header. The error names missing and repeated columns.
 pub(crate) fn find_columns<'a, const N: usize>(
     header: impl Iterator<Item = &'a [u8]>,
     columns: [&str; N],
@@ -82,10 +81,10 @@ pub(crate) fn find_columns<'a, const N: usize>(
     }
 }
 
-/// Names what a file is that begins with these bytes; `None` when they may well be text.
+/// Returns the kind of a file that begins with these bytes, or `None` if they may be text.
 fn kind_of(head: &[u8]) -> Option<&'static str> {
     const UTF_16: &str = "binary (text in UTF-16; write it in UTF-8)";
-    // The first bytes of what is mistaken for CSV.
+    // First bytes of formats that are mistaken for CSV.
     const KINDS: [(&[u8], &str); 9] = [
         (b"\xFF\xFE", UTF_16),
         (b"\xFE\xFF", UTF_16),
@@ -98,7 +97,7 @@ fn kind_of(head: &[u8]) -> Option<&'static str> {
         (b"ORC", "binary (ORC)"),
     ];
     let known = KINDS.iter().find(|(magic, _)| head.starts_with(magic)).map(|&(_, kind)| kind);
-    // Without a mark, UTF-16 has a zero in every other byte of what is ASCII.
+    // Without a byte-order mark, ASCII in UTF-16 has a zero in every other byte.
     let is_wide = head.len() > 3 && head.chunks_exact(2).take(8).all(|pair| (pair[0] == 0) != (pair[1] == 0));
     let unknown = || (head.contains(&0) || std::str::from_utf8(head).is_err()).then_some("binary");
     known.or(is_wide.then_some(UTF_16)).or_else(unknown)

@@ -1,4 +1,5 @@
-//! Records.
+//! Records: their extent in a text, and their fields. Covered by the tests of `blocks` and of [`crate::input`], which
+//! compare it with a second parser.
 
 use csv_async::{AsyncReader, AsyncReaderBuilder, ByteRecord};
 use futures::FutureExt;
@@ -7,18 +8,18 @@ use tokio::io::{AsyncReadExt, Chain};
 
 use crate::formats::csv::{MAX_RECORD_BYTES, MAX_RECORD_LINES, NotCsv};
 
-/// Where a record stands in its file.
+/// The position of a record in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line {
-    /// The line on which it begins, from 1, as an editor counts.
+    /// The line on which the record begins, from 1, as an editor counts.
     pub number: u64,
-    /// How many lines it spans.
+    /// The number of lines that it spans.
     pub lines: u64,
-    /// Text stands behind a closing quote, so that nobody can say what the field is.
+    /// Text follows a closing quote, so that the field's value is undefined.
     pub is_malformed: bool,
 }
 
-/// The records of a text, one after the other.
+/// The records of a text, in order.
 pub struct Records<'a> {
     text: &'a [u8],
     at: usize,
@@ -28,16 +29,16 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// The records of a text that begins on this line.
+    /// Returns the records of a text that begins on this line.
     pub(super) fn of(text: &'a [u8], line: u64) -> Self {
         let mut builder = AsyncReaderBuilder::new();
         let builder = builder.has_headers(false).flexible(true);
-        // Of what it believes to be the beginning of a file, the reader would take away what looks like a byte-order mark.
+        // At the supposed beginning of a file the reader would strip bytes that look like a byte-order mark.
         let reader = builder.create_reader((&b"\n"[..]).chain(text));
         Records { text, at: 0, line, reader, record: ByteRecord::new() }
     }
 
-    /// Goes to the next record, and tells where it stands.
+    /// Moves to the next record and returns its position, or `None` at the end of the text.
     pub fn advance(&mut self) -> Option<Line> {
         let rest = &self.text[self.at..];
         let empty = empty_lines(rest);
@@ -51,7 +52,7 @@ impl<'a> Records<'a> {
         let mut line = Line { number: self.line, lines: extent.lines, is_malformed: extent.is_malformed };
         self.at += empty + extent.length;
         self.line += extent.lines;
-        // A text in memory is always ready, and of any bytes the reader makes some record.
+        // A text in memory is always ready, and the reader makes a record of any bytes.
         if !matches!(self.reader.read_byte_record(&mut self.record).now_or_never(), Some(Ok(true))) {
             self.record.clear();
             line.is_malformed = true;
@@ -59,34 +60,34 @@ impl<'a> Records<'a> {
         Some(line)
     }
 
-    /// The fields of the record.
+    /// Returns the fields of the current record.
     pub fn record(&self) -> &ByteRecord {
         &self.record
     }
 }
 
-/// Whether text can be split at its commas and line feeds alone.
+/// Returns true if the text can be split at its commas and line feeds alone.
 pub fn is_plain(text: &[u8]) -> bool {
     memchr2(b'"', b'\r', text).is_none()
 }
 
-/// How many lines end in a text, with LF, CRLF or CR.
+/// Returns the number of line ends in a text: LF, CRLF or CR.
 pub(super) fn line_ends(text: &[u8]) -> u64 {
     let ends = memchr2_iter(b'\n', b'\r', text);
     ends.filter(|&at| text[at] == b'\n' || text.get(at + 1) != Some(&b'\n')).count() as u64
 }
 
-/// A text without a carriage return at its end, whose line feed may be yet to come.
+/// Returns the text without a final carriage return, whose line feed may still follow.
 pub(super) fn known(text: &[u8], has_ended: bool) -> &[u8] {
     if has_ended { text } else { text.strip_suffix(b"\r").unwrap_or(text) }
 }
 
-/// Bytes of the empty lines that a text begins with.
+/// Returns the length of the empty lines at the start of a text.
 pub(super) fn empty_lines(text: &[u8]) -> usize {
     text.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count()
 }
 
-/// The record that a text begins with, if that is there to its end.
+/// Returns the record at the start of a text, or `None` if its end is not there yet.
 pub(super) fn first_record(text: &[u8], line: u64, has_ended: bool) -> Result<Option<Extent>, NotCsv> {
     let extent = Extent::of(text);
     if extent.lines > MAX_RECORD_LINES {
@@ -101,17 +102,17 @@ pub(super) fn first_record(text: &[u8], line: u64, has_ended: bool) -> Result<Op
     }
 }
 
-/// The record that a text begins with, as far as the text goes. An empty one is an empty line.
+/// The record at the start of a text, as far as the text goes. An empty one is an empty line.
 pub(super) struct Extent {
-    /// Its bytes, without and with the end of its last line.
+    /// Its bytes, without and with its final line end.
     content: usize,
     pub(super) length: usize,
     /// The lines that it spans.
     pub(super) lines: u64,
     is_malformed: bool,
-    /// Its last line has an end.
+    /// Its final line end is in the text.
     is_ended: bool,
-    /// Quotes that are not closed, by how many lines after the record's first they are opened.
+    /// The line of quotes that are never closed, counted from the record's first line.
     open_quote: Option<u64>,
 }
 
@@ -128,7 +129,7 @@ impl Extent {
                 extent.is_ended = true;
                 break;
             }
-            // Only at the beginning of a field does a quote mean more than itself.
+            // A quote has a special meaning at the beginning of a field only.
             let opens = at == 0 || text[at - 1] == b',';
             at += 1;
             if opens && !extent.pass_quoted(text, &mut at) {
@@ -138,7 +139,7 @@ impl Extent {
         extent
     }
 
-    /// Goes from behind an opening quote to behind the closing one, if there is one.
+    /// Moves from an opening quote past the closing one. Returns false if there is none.
     fn pass_quoted(&mut self, text: &[u8], at: &mut usize) -> bool {
         let opened = self.lines - 1;
         while let Some(length) = memchr(b'"', &text[*at..]) {

@@ -1,8 +1,8 @@
 //! Columns by dictionary.
 //!
-//! Several columns may follow from the same codes of a row group's rows: the name and the artist of a track from the
-//! track's code. Rows are only read to renumber the codes, so that every dictionary has exactly the values that occur, and to write the
-//! new numbers. Columns with the same positions share their compressed page.
+//! Several columns may follow from the same codes of a row group's rows: a track's name and its artists both follow
+//! from the track's code. Rows are read only to renumber these codes, so that every dictionary has exactly the values
+//! that occur, and to write the new numbers. Columns with the same positions share their compressed page.
 
 use parquet2::compression::Compression;
 use parquet2::encoding::{Encoding, hybrid_rle};
@@ -17,8 +17,8 @@ use crate::formats::parquet::schema::ColumnType;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
-/// Renumbers codes to those that occur, in the order of their first occurrence: gives the new codes, and for each of them the old
-/// one.
+/// Renumbers codes to those that occur, in the order of their first occurrence. Returns the new codes, and the old code
+/// of each new one.
 pub fn renumber(codes: impl Iterator<Item = u32>) -> (Vec<u32>, Vec<u32>) {
     const UNUSED: u32 = u32::MAX;
     let (mut used, mut new_of) = (Vec::new(), Vec::new());
@@ -37,10 +37,10 @@ pub fn renumber(codes: impl Iterator<Item = u32>) -> (Vec<u32>, Vec<u32>) {
     (renumbered, used)
 }
 
-/// Stands for null among positions in a dictionary.
+/// The position of null in a dictionary.
 const NULL: u32 = u32::MAX;
 
-/// A column's dictionary, and where in it each code finds its value.
+/// The dictionary of a column, and the position in it of each code's value.
 pub struct Values<V> {
     positions: Vec<u32>,
     dictionary: Vec<V>,
@@ -53,8 +53,8 @@ impl<V> Values<V> {
     }
 }
 
-/// A value of its own for each code. Values that nearly every code has for itself are not worth finding doubles among: in return,
-/// columns of the same codes have the same pages of positions.
+/// Gives each code a value of its own. Values that are nearly unique are not worth deduplicating; in return, columns of
+/// the same codes have the same pages of positions.
 pub fn each<V>(of_code: impl Iterator<Item = Option<V>>) -> Values<V> {
     let mut dictionary = Vec::with_capacity(of_code.size_hint().0);
     let positions = of_code.map(|value| {
@@ -66,7 +66,7 @@ pub fn each<V>(of_code: impl Iterator<Item = Option<V>>) -> Values<V> {
     Values { positions: positions.collect(), dictionary }
 }
 
-/// Values that many codes share, each once.
+/// Gives codes that share a value the same position: each value is in the dictionary once.
 pub fn distinct(of_code: impl Iterator<Item = Option<u32>>) -> Values<u32> {
     let of_code: Vec<Option<u32>> = of_code.collect();
     let (renumbered, dictionary) = renumber(of_code.iter().flatten().copied());
@@ -84,7 +84,8 @@ struct IndexPage {
 }
 
 impl IndexPage {
-    /// Source: <https://parquet.apache.org/docs/file-format/data-pages/encodings/#RLEDICT>.
+    /// Encodes positions in a dictionary. Source:
+    /// <https://parquet.apache.org/docs/file-format/data-pages/encodings/#RLEDICT>.
     fn encode(
         codes: &[u32],
         positions: &[u32],
@@ -97,7 +98,7 @@ impl IndexPage {
         let has_nulls = positions.contains(&NULL);
         let mut null_count = 0;
         if nullable {
-            // Definition levels: 1 where there is a value. Version 1 pages put their length before them.
+            // Definition levels: 1 where there is a value. Version 1 pages put the length of the levels before them.
             page.extend_from_slice(&[0; 4]);
             if has_nulls {
                 let valid = codes.iter().map(|&code| positions[code as usize] != NULL);
@@ -122,7 +123,7 @@ impl IndexPage {
     }
 }
 
-/// Unsigned LEB128, <https://en.wikipedia.org/wiki/LEB128>.
+/// Appends an unsigned LEB128 number: <https://en.wikipedia.org/wiki/LEB128>.
 fn push_varint(page: &mut Vec<u8>, mut value: usize) {
     while value >= 0x80 {
         page.push(value as u8 | 0x80);
@@ -131,7 +132,7 @@ fn push_varint(page: &mut Vec<u8>, mut value: usize) {
     page.push(value as u8);
 }
 
-/// Packs values of so many bits, from the lowest bit on, and fills the last group of eight values up with zeros.
+/// Packs values of `bits` bits each, lowest bit first, and pads the last group of eight values with zeros.
 fn bit_pack(page: &mut Vec<u8>, values: impl Iterator<Item = u32>, bits: u32) {
     let (mut packed, mut filled, mut count) = (0_u64, 0, 0_usize);
     for value in values {
@@ -150,21 +151,21 @@ fn bit_pack(page: &mut Vec<u8>, values: impl Iterator<Item = u32>, bits: u32) {
     page.extend((0..bytes).map(|index| rest.get(index).copied().unwrap_or(0)));
 }
 
-/// Encodes columns that follow from the same codes of a row group's rows.
+/// An encoder of columns that follow from the same codes of a row group's rows.
 pub struct ColumnEncoder<'a> {
     codes: &'a [u32],
     compressor: PageCompressor,
-    /// The pages made so far, with the positions in them and whether they may be null.
+    /// The pages made so far, with their positions and their nullability.
     pages: Vec<(Vec<u32>, bool, IndexPage)>,
 }
 
 impl<'a> ColumnEncoder<'a> {
-    /// An encoder for rows with these codes.
+    /// Returns an encoder for rows with these codes.
     pub fn new(codes: &'a [u32]) -> Result<Self, ParquetError> {
         Ok(ColumnEncoder { codes, compressor: PageCompressor::new()?, pages: Vec::new() })
     }
 
-    /// A column by dictionary.
+    /// Encodes a column by dictionary.
     pub fn column<V: Plain>(&mut self, type_: ColumnType, values: Values<V>) -> Result<ColumnPages, ParquetError> {
         let nullable = type_.field_info.repetition == Repetition::Optional;
         let Values { positions, dictionary } = values;
@@ -193,8 +194,8 @@ impl<'a> ColumnEncoder<'a> {
     }
 }
 
-/// A column of times of one day: by dictionary where whole seconds repeat, which takes a quarter of the plain times' space and
-/// time.
+/// Encodes the times of one day: by dictionary if they are whole seconds that repeat, which takes a quarter of the
+/// space and time of plain times.
 pub fn encode_times(type_: ColumnType, times: &[i64]) -> Result<ColumnPages, ParquetError> {
     let midnight = times.first().map_or(0, |&time| time.div_euclid(MICROS_PER_DAY) * MICROS_PER_DAY);
     if times.iter().all(|time| (time - midnight) % MICROS_PER_SECOND == 0) {

@@ -13,10 +13,10 @@ use crate::formats::parquet::arrays::ColumnArray;
 use crate::formats::parquet::pages::{ColumnPages, PageCompressor};
 use crate::formats::parquet::{ParquetError, Schema};
 
-/// Parquet's footer ends with its own length (4 bytes) and the magic number (4 bytes).
+/// Length of the end of Parquet's footer: its own length (4 bytes) and the magic number (4 bytes).
 const FOOTER_TAIL_BYTES: usize = 8;
 
-/// The writer's output, of which finished row groups can be taken while it goes on.
+/// The writer's output, from which finished row groups can be taken while writing goes on.
 #[derive(Debug, Clone, Default)]
 struct Output(Arc<Mutex<Vec<u8>>>);
 
@@ -37,7 +37,7 @@ impl Write for Output {
     }
 }
 
-/// A Parquet file in the making.
+/// A Parquet file that is being written.
 pub struct ParquetFile {
     output: Output,
     schema: SchemaDescriptor,
@@ -66,7 +66,7 @@ impl ParquetFile {
         self.append(RowGroup(chunks))
     }
 
-    /// Adds a row group of the file's columns.
+    /// Adds a row group with the file's columns.
     pub fn append(&mut self, row_group: RowGroup) -> Result<(), ParquetError> {
         let chunks = row_group.0.iter().map(|pages| {
             let pages = fallible_streaming_iterator::convert(pages.iter().map(Ok::<_, parquet2::error::Error>));
@@ -76,7 +76,7 @@ impl ParquetFile {
         Ok(())
     }
 
-    /// Bytes of finished row groups that nobody has taken yet.
+    /// Returns the size in bytes of finished row groups that have not been taken yet.
     pub fn pending_bytes(&self) -> usize {
         self.output.lock().len()
     }
@@ -91,7 +91,7 @@ impl ParquetFile {
         self.writer.end(None)?;
         let (_, mut metadata) = self.writer.into_inner_and_metadata();
         let mut bytes = std::mem::take(&mut *self.output.lock());
-        // parquet2's footer goes, a complete one comes in its place.
+        // Replaces parquet2's footer by a complete one.
         let tail = bytes.len() - FOOTER_TAIL_BYTES;
         let length = bytes[tail..tail + 4].iter().rev().fold(0_usize, |length, &byte| length << 8 | usize::from(byte));
         bytes.truncate(tail - length);

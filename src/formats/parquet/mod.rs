@@ -11,17 +11,18 @@
 //!
 //! Both crates are archived upstream and have faults that this folder works round, each with a test:
 //!
-//! * arrow2 writes `null_count = 0` for a dictionary column with null keys, so that `IS NULL` finds nothing in DuckDB and
-//!   Spark. Pages of dictionary columns are therefore built here, straight on parquet2.
+//! * arrow2 writes `null_count = 0` for a dictionary column with null keys, so that `IS NULL` finds nothing in DuckDB
+//!   and Spark. Pages of dictionary columns are therefore built here, straight on parquet2.
 //! * parquet2 leaves `column_orders` out of the footer, so that readers ignore every minimum and maximum. The footer is
 //!   completed before it is written ([`ParquetFile::finish`]).
 //! * A timestamp in seconds loses its logical type. Microseconds, adjusted to UTC, are used.
-//! * Both crates panic on bytes that they do not expect. Everything is decoded inside [`contained`], and delta files only
-//!   if their bytes are those that were written ([`crate::batch::manifest::DeltaFile`]).
-//! * A dictionary that serves several row groups is written whole into each of them. Codes are renumbered per row group.
+//! * Both crates panic on bytes that they do not expect. Everything is decoded inside [`contained`], and delta files
+//!   only if their bytes are those that were written ([`crate::batch::manifest::DeltaFile`]).
+//! * A dictionary that serves several row groups is written whole into each of them. Codes are renumbered per row
+//!   group.
 //!
-//! Format: <https://github.com/apache/parquet-format>. Covered by `tests/parquet.rs`, which reads the files with DuckDB,
-//! pyarrow and Polars, and by the fuzz target for delta files (`tests/hostile`).
+//! Format: <https://github.com/apache/parquet-format>. Covered by `tests/parquet.rs`, which reads the files with
+//! DuckDB, pyarrow and Polars, and by the fuzz target for delta files (`tests/hostile`).
 
 pub mod arrays;
 pub mod dictionary;

@@ -17,7 +17,7 @@ const ZSTD_LEVEL: i32 = 1;
 /// A column of a row group: its compressed pages.
 pub type ColumnPages = Vec<CompressedPage>;
 
-/// Compresses page after page with one state.
+/// A compressor that reuses its state from page to page.
 pub(super) struct PageCompressor(zstd::bulk::Compressor<'static>);
 
 impl PageCompressor {
@@ -56,7 +56,7 @@ impl PageCompressor {
     }
 }
 
-/// Values as a dictionary page has them.
+/// Values of a type that pages can have.
 pub trait Plain: Copy {
     /// Encodes values one after the other.
     fn encode(values: &[Self]) -> Vec<u8>;

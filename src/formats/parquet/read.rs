@@ -12,9 +12,8 @@ use crate::formats::parquet::ParquetError;
 use crate::formats::parquet::arrays::{Bytes, Numbers, Texts};
 use crate::process::tasks;
 
-/// Returns the length of a file's footer, with the 8 bytes of length and magic number after it. `end` is the file's last
-/// bytes; `None` if they are not those of a Parquet file.
-/// <https://parquet.apache.org/docs/file-format/>
+/// Returns the length of a file's footer, with the 8 bytes of length and magic number after it. `end` is the file's
+/// last bytes; `None` if they are not those of a Parquet file. <https://parquet.apache.org/docs/file-format/>
 pub fn footer_bytes(end: &[u8]) -> Option<usize> {
     let [.., a, b, c, d, b'P', b'A', b'R', b'1'] = end else { return None };
     Some(u32::from_le_bytes([*a, *b, *c, *d]) as usize + 8)
