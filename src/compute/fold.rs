@@ -105,10 +105,9 @@ impl Fold {
                 place.insert(Day::default())
             }
         };
-        let mut items = 0;
         let touched = |items: &mut usize, item: &Accumulator| *items += usize::from(item.listens == 0);
         self.bytes -= day.table_bytes();
-        let (mut bytes, mut last_look) = (self.bytes, self.bytes);
+        let (mut items, mut bytes, mut last_look) = (0, self.bytes, self.bytes);
         // Tables take their memory at once when they double and are checked beforehand; sets grow little by little.
         let mut is_room = |number: usize, bytes: usize, day: &Day| {
             if !number.is_multiple_of(RUNS_PER_LOOK) && bytes - last_look <= BYTES_PER_LOOK {

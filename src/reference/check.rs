@@ -4,7 +4,7 @@
 
 use crate::ledger::CatalogueState;
 use crate::reference::catalogue::Catalogue;
-use crate::reference::error::{CatalogueError, Refused};
+use crate::reference::error::{CatalogueError, Refusal};
 use crate::reference::parse::{SONGS_KEY, USERS_KEY};
 
 impl Catalogue {
@@ -44,11 +44,11 @@ impl Catalogue {
             let reason = if is_accepted {
                 continue;
             } else if keys == 0 {
-                Refused::Empty(lines)
+                Refusal::Empty(lines)
             } else if 2 * skipped > lines {
-                Refused::Skipped { skipped, lines }
+                Refusal::Skipped { skipped, lines }
             } else if 2 * lost > known {
-                Refused::Lost { lost, known }
+                Refusal::Lost { lost, known }
             } else {
                 continue;
             };

@@ -4,12 +4,12 @@ use crate::aws::error::AwsError;
 use crate::formats::csv::{CsvError, NotCsv};
 use crate::reference::source::LOAD_TIMEOUT;
 
-/// Metadata of a file that is to be used even if [`Refused`] applies.
+/// Metadata of a file that is to be used even if [`Refusal`] applies.
 pub const ACCEPT: (&str, &str) = ("accept", "as-is");
 
 /// A reason to refuse a readable file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum Refusal {
     /// No line is usable.
     #[error("none of its {0} lines can be used")]
     Empty(u64),
@@ -53,7 +53,7 @@ pub enum CatalogueError {
         /// The file's key.
         key: &'static str,
         /// The reason.
-        reason: Refused,
+        reason: Refusal,
     },
     /// Another consumer refused the same files.
     #[error("the catalogue was refused by running consumers: {0}")]

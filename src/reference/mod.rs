@@ -9,7 +9,7 @@
 //!
 //! A damaged catalogue would falsify every later figure. A file is therefore refused if it names no track or listener,
 //! if more than half of its lines are unusable, or if it lacks more than half of the keys of the catalogue before it
-//! ([`error::Refused`]); the last good catalogue stays in use. An operator who means it uploads the file with the
+//! ([`error::Refusal`]); the last good catalogue stays in use. An operator who means it uploads the file with the
 //! metadata `accept=as-is`.
 //!
 //! Everything is bounded: the memory of the catalogue, the lengths of its texts, and the genres of a track.
