@@ -29,6 +29,7 @@ impl Names {
     }
 
     /// Returns the catalogue.
+    #[inline]
     pub fn catalogue(&self) -> &Catalogue {
         &self.catalogue
     }
@@ -39,6 +40,7 @@ impl Names {
     }
 
     /// Returns a track's song if the catalogue has it.
+    #[inline]
     pub fn song(&self, track: u32) -> Option<&Song> {
         self.new_track(track).is_none().then(|| self.catalogue.song(track))
     }
@@ -72,18 +74,22 @@ impl Names {
         if self.new_user(user).is_some() { None } else { self.catalogue.user(user).country }
     }
 
+    #[inline]
     pub(super) fn track_member(&self, track: u32) -> Member {
         self.new_track(track).map_or_else(|| self.catalogue.track_member(track), |&(_, member)| member)
     }
 
+    #[inline]
     pub(super) fn user_member(&self, user: u32) -> Member {
         self.new_user(user).map_or_else(|| self.catalogue.user_member(user), |&(_, member)| member)
     }
 
+    #[inline]
     fn new_track(&self, track: u32) -> Option<&(Arc<str>, Member)> {
         self.new_tracks.get((track as usize).checked_sub(self.catalogue.songs())?)
     }
 
+    #[inline]
     fn new_user(&self, user: u32) -> Option<&(i64, Member)> {
         self.new_users.get((user as usize).checked_sub(self.catalogue.users())?)
     }

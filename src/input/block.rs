@@ -116,6 +116,7 @@ impl Parser<'_> {
         }
     }
 
+    #[inline]
     pub(super) fn push(&mut self, track: u32, user: u32, listen_time: i64) {
         self.parsed.rows += 1;
         self.parsed.tracks.push(track);
@@ -133,6 +134,7 @@ impl Parser<'_> {
         code
     }
 
+    #[inline]
     pub(super) fn user_code(&mut self, id: i64) -> u32 {
         self.catalogue.find_user(id).unwrap_or_else(|| {
             *self.new_users.entry(id).or_insert_with(|| {

@@ -151,6 +151,7 @@ impl Columns {
 }
 
 /// Returns true if a listening event can have happened at this time, as seen from `now`.
+#[inline]
 pub fn is_in_range(listen_time: i64, now: i64) -> bool {
     (EARLIEST_MICROS..=now.saturating_add(MAX_FUTURE_MICROS)).contains(&listen_time)
 }

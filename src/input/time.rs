@@ -5,6 +5,7 @@
 use crate::calendar::{MICROS_PER_DAY, civil_from_days, days_from_civil, days_of, exact_days, two_digits};
 
 /// Returns the microseconds since midnight of `HH:MM:SS`.
+#[inline]
 pub(crate) fn time_of_day(text: &[u8; 8]) -> Option<i64> {
     let digits = [0, 1, 3, 4, 6, 7].map(|index| text[index].wrapping_sub(b'0'));
     let [hour, minute, second] = [0, 2, 4].map(|index| i64::from(digits[index]) * 10 + i64::from(digits[index + 1]));

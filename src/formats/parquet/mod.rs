@@ -3,7 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | [`schema`] | the columns of a file and their types |
-//! | [`file`] | a file that is being written, row group by row group |
+//! | [`file`](mod@file) | a file that is written, row group by row group |
 //! | [`dictionary`] | columns by dictionary, whose positions follow from codes shared by several columns |
 //! | [`pages`] | plain values, their statistics, compressed pages |
 //! | [`arrays`] | columns as arrow2 arrays, for files that are small or read back |
