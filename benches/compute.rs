@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use music_streams::calendar::day_of;
-use music_streams::compute::aggregate::{DeltaRow, Dictionary, Fold, Names, Rows};
-use music_streams::compute::columnar::{self, ParquetFile};
+use music_streams::compute::deltas::{self, DeltaRow};
+use music_streams::compute::{Dictionary, Fold, Names, Rows, curated};
+use music_streams::input::audit_reader::InputFile;
 use music_streams::input::block::Block;
 use music_streams::input::cleanse::Columns;
-use music_streams::input::file::{Blocks, InputFile};
+use music_streams::input::file::Blocks;
 use music_streams::intake::custody::MessageId;
 use music_streams::intake::notification;
 use music_streams::intake::window::{Limits, Message, Window};
@@ -234,8 +235,8 @@ fn encoding(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(ROWS as u64));
     group.bench_function("encode curated rows", |bencher| {
         bencher.iter(|| {
-            let mut file = ParquetFile::curated().unwrap();
-            file.append(columnar::encode_rows(&rows, &names).unwrap()).unwrap();
+            let mut file = curated::new_file().unwrap();
+            file.append(curated::encode_rows(&rows, &names).unwrap()).unwrap();
             file.finish().unwrap()
         });
     });
@@ -243,12 +244,12 @@ fn encoding(criterion: &mut Criterion) {
     fold.add(day_of(MIDNIGHT), &rows, &names, usize::MAX);
     let items: Vec<DeltaRow<'_>> = fold.into_items().map(|item| item.into_row(&names)).collect();
     group.throughput(Throughput::Elements(items.len() as u64));
-    group.bench_function("encode deltas", |bencher| bencher.iter(|| columnar::encode_deltas(&items).unwrap()));
-    let bytes = columnar::encode_deltas(&items).unwrap();
-    group.bench_function("decode deltas", |bencher| bencher.iter(|| columnar::decode_deltas(&bytes).unwrap().len()));
+    group.bench_function("encode deltas", |bencher| bencher.iter(|| deltas::encode(&items).unwrap()));
+    let bytes = deltas::encode(&items).unwrap();
+    group.bench_function("decode deltas", |bencher| bencher.iter(|| deltas::decode(&bytes).unwrap().len()));
 
     // What the upsert does to each item between its read and its write.
-    let deltas = columnar::decode_deltas(&bytes).unwrap();
+    let deltas = deltas::decode(&bytes).unwrap();
     let batch_before: Vec<_> = deltas
         .iter()
         .map(|delta| item::item_of(&delta.key, &ReportItem::default().with(delta, 1, 0).unwrap()))

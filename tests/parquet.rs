@@ -5,8 +5,8 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use music_streams::compute::aggregate::{Dictionary, Rows};
-use music_streams::compute::columnar::{self, ParquetFile};
+use music_streams::compute::{Dictionary, Rows, curated};
+use music_streams::formats::parquet;
 use music_streams::input::file::Blocks;
 use music_streams::reference::catalogue::Catalogue;
 use music_streams::reports::distinct::{Distinct, Member, Members};
@@ -43,7 +43,7 @@ async fn dictionary() -> Dictionary {
 async fn written() -> Vec<u8> {
     let mut dictionary = dictionary().await;
     let source = dictionary.add_source("incoming/ä.csv");
-    let mut file = ParquetFile::curated().unwrap();
+    let mut file = curated::new_file().unwrap();
     for (first, count) in [(0, 21), (21, 9)] {
         let line = |index| {
             let track_id = ["known", "bare", "absent"][index % 3];
@@ -51,7 +51,7 @@ async fn written() -> Vec<u8> {
         };
         let rows = rows((first..first + count).map(line).collect(), &mut dictionary, source).await;
         assert_eq!(rows.len(), count);
-        file.append(columnar::encode_rows(&rows, dictionary.names()).unwrap()).unwrap();
+        file.append(curated::encode_rows(&rows, dictionary.names()).unwrap()).unwrap();
     }
     file.finish().unwrap()
 }
@@ -59,16 +59,16 @@ async fn written() -> Vec<u8> {
 #[tokio::test]
 async fn the_end_of_a_file_tells_its_rows() {
     let file = written().await;
-    let footer = columnar::footer_bytes(&file[file.len() - 8..]).unwrap();
+    let footer = parquet::footer_bytes(&file[file.len() - 8..]).unwrap();
     assert!(footer < file.len());
     for bytes in [footer, footer + 1, file.len()] {
-        assert_eq!(columnar::count_rows(&file[file.len() - bytes..]).unwrap(), 30);
+        assert_eq!(parquet::count_rows(&file[file.len() - bytes..]).unwrap(), 30);
     }
     for not_enough in [footer - 1, 12, 8, 0] {
-        columnar::count_rows(&file[file.len() - not_enough..]).unwrap_err();
+        parquet::count_rows(&file[file.len() - not_enough..]).unwrap_err();
     }
     for no_parquet in [&b"PAR1"[..], b"", b"some text, no Parquet"] {
-        assert_eq!(columnar::footer_bytes(no_parquet), None);
+        assert_eq!(parquet::footer_bytes(no_parquet), None);
     }
 }
 
@@ -141,8 +141,8 @@ async fn a_row_group_holds_only_values_that_occur_in_it() {
     };
     let mut rows = rows((0..20_000).map(line).collect(), &mut dictionary, 0).await;
     let size_of = |rows: &Rows| {
-        let mut file = ParquetFile::curated().unwrap();
-        file.append(columnar::encode_rows(rows, dictionary.names()).unwrap()).unwrap();
+        let mut file = curated::new_file().unwrap();
+        file.append(curated::encode_rows(rows, dictionary.names()).unwrap()).unwrap();
         file.finish().unwrap().len()
     };
     let all = size_of(&rows);
@@ -172,8 +172,8 @@ async fn every_shape_of_rows_is_read_back() {
             format!("{user},{track},{time}\n")
         };
         let rows = rows((0..count).map(line).collect(), &mut dictionary, source).await;
-        let mut file = ParquetFile::curated().unwrap();
-        file.append(columnar::encode_rows(&rows, dictionary.names()).unwrap()).unwrap();
+        let mut file = curated::new_file().unwrap();
+        file.append(curated::encode_rows(&rows, dictionary.names()).unwrap()).unwrap();
         std::fs::write(&path, file.finish().unwrap()).unwrap();
         let read: Vec<serde_json::Value> =
             serde_json::from_str(&python(&["curated".as_ref(), path.as_os_str()])).unwrap();

@@ -14,9 +14,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use futures::{StreamExt, TryStreamExt};
 use music_streams::batch::prepare::{DELTAS_PER_FILE, room};
 use music_streams::calendar::date_text;
-use music_streams::compute::aggregate::{Dictionary, Rows};
-use music_streams::compute::columnar::{ParquetFile, RowGroup};
-use music_streams::compute::{self, Compute, Scope};
+
+use music_streams::compute::{self, Compute, Dictionary, Rows, Scope, curated};
+use music_streams::formats::parquet::{ParquetFile, RowGroup};
 use music_streams::input::file::Blocks;
 use music_streams::memory::Memory;
 use music_streams::reference::catalogue::Catalogue;
@@ -125,7 +125,7 @@ impl CuratedFiles<'_> {
             let folder = self.out.join(format!("curated/date={}", date_text(day)));
             std::fs::create_dir_all(&folder)?;
             let file = BufWriter::new(File::create(folder.join("part-1.parquet"))?);
-            self.files.insert(day, (ParquetFile::curated()?, file));
+            self.files.insert(day, (curated::new_file()?, file));
         }
         if let Some((parquet, file)) = self.files.get_mut(&day) {
             parquet.append(row_group)?;

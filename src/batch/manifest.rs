@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::aws::error::{AwsError, Kind};
 use crate::aws::s3::{Bucket, Upload};
-use crate::compute::columnar::{self, ColumnarError};
+use crate::compute::deltas;
 use crate::counts::Counts;
+use crate::formats::parquet::ParquetError;
 use crate::layout::{self, hexadecimal_sha256};
 use crate::object::ObjectId;
 use crate::protocol::BatchNumber;
@@ -96,11 +97,8 @@ impl DeltaFile {
 
     /// The deltas in these bytes, if they are what was written.
     pub fn decode(&self, bytes: &[u8]) -> Result<Vec<Delta>, DeltaFileError> {
-        let decoded = if self.is_whole(bytes) {
-            columnar::decode_deltas(bytes).map_err(Problem::Unreadable)
-        } else {
-            Err(Problem::Bytes)
-        };
+        let decoded =
+            if self.is_whole(bytes) { deltas::decode(bytes).map_err(Problem::Unreadable) } else { Err(Problem::Bytes) };
         decoded.map_err(|problem| DeltaFileError { key: self.key.clone(), problem })
     }
 }
@@ -120,7 +118,7 @@ enum Problem {
     #[error("is not as its batch wrote it; restore that version of it, and what was begun goes on")]
     Bytes,
     #[error("cannot be read by this version of the program: {0}")]
-    Unreadable(ColumnarError),
+    Unreadable(ParquetError),
 }
 
 /// One object of a batch.

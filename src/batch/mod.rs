@@ -47,7 +47,7 @@ use crate::object::{ObjectEvent, ObjectId};
 use crate::process::ecs::ScaleInProtection;
 use crate::process::tasks;
 use crate::protocol::{BatchNumber, DEATHS_BEFORE_ALONE, DEATHS_BEFORE_ASIDE, Entry, MAX_UNFINISHED, State};
-use crate::reference::catalogue::CatalogueSource;
+use crate::reference::CatalogueSource;
 use crate::telemetry::batch_trace::BatchTrace;
 use crate::telemetry::metrics::{label, metrics};
 

@@ -23,12 +23,13 @@ use crate::aws::retry::retry_until;
 use crate::aws::s3::{Bucket, PendingUpload, Upload};
 use crate::batch::manifest::DeltaFile;
 use crate::calendar::{date_of, date_text};
-use crate::compute::aggregate::{Dictionary, Fold, Rows};
-use crate::compute::columnar::{self, ColumnarError, ParquetFile, RowGroup};
-use crate::compute::{self, Compute, ComputeError, Scope};
+use crate::compute::deltas;
+use crate::compute::{self, Compute, ComputeError, Dictionary, Fold, Rows, Scope, curated};
 use crate::formats::csv::NotCsv;
-use crate::input::block::{MAX_LISTED, Parsed};
+use crate::formats::parquet::{ParquetError, ParquetFile, RowGroup};
+use crate::input::block::Parsed;
 use crate::input::file::{BadObject, Blocks, ReadError};
+use crate::input::rejects::MAX_LISTED;
 use crate::layout;
 use crate::memory::Memory;
 use crate::object::{ObjectEvent, ObjectId};
@@ -80,7 +81,7 @@ pub enum PrepareError {
     Aws(#[from] AwsError),
     /// Encoding failed.
     #[error(transparent)]
-    Columnar(#[from] ColumnarError),
+    Columnar(#[from] ParquetError),
     /// A computation did not come to its end.
     #[error(transparent)]
     Compute(#[from] ComputeError),
@@ -435,7 +436,7 @@ impl Preparation {
                 let part = self.parts.entry(day).and_modify(|part| *part += 1).or_insert(1);
                 let key = layout::curated_key(&date_text(day), self.plan.batch, *part);
                 place.insert(CuratedFile {
-                    parquet: ParquetFile::curated()?,
+                    parquet: curated::new_file()?,
                     upload: self.bucket.upload(key, self.shutdown.clone()),
                     row_groups: 0,
                 })
@@ -471,7 +472,7 @@ impl Preparation {
         let rows = fold.listens();
         let encoded =
             compute::encode_deltas(fold, self.dictionary.names().clone(), DELTAS_PER_FILE, self.limits.memory);
-        Ok((uploads, rows, encoded.map(|bytes| Ok(columnar::decode_deltas(&bytes?)?))))
+        Ok((uploads, rows, encoded.map(|bytes| Ok(deltas::decode(&bytes?)?))))
     }
 
     async fn finish_files(&mut self) -> Result<(Vec<Upload>, Fold), PrepareError> {

@@ -36,7 +36,7 @@ use crate::batch::prepare::{self, Limits, Plan, Preparation, PrepareError};
 use crate::calendar::{date_text, parse_day};
 use crate::commands::format::say;
 use crate::compute::Scope;
-use crate::compute::columnar;
+use crate::formats::parquet;
 use crate::input::file::BadObject;
 use crate::layout;
 use crate::ledger::aside::Aside;
@@ -44,7 +44,7 @@ use crate::ledger::{LEDGER_TABLE, Ledger};
 use crate::memory::Memory;
 use crate::object::{ObjectEvent, ObjectId, Version};
 use crate::protocol::{BatchNumber, State};
-use crate::reference::catalogue::{self, Catalogue, CatalogueError};
+use crate::reference::{self, Catalogue, CatalogueError};
 use crate::reports::figures::{Attributes, Delta, Figures, Key, Report};
 use crate::reports::item::{Replacement, parse_key};
 use crate::reports::store::{Outcome, Reports};
@@ -343,7 +343,7 @@ impl Replay {
         let reports = Reports::new(clients.dynamodb, prefix, concurrency, writes, Progress::default());
         reports.check().await?;
         let memory = Memory::of(limits.max_memory);
-        let catalogue = Arc::new(catalogue::read_once(&bucket, memory.catalogue()).await?);
+        let catalogue = Arc::new(reference::read_once(&bucket, memory.catalogue()).await?);
         let (max_report_items, progress) = (limits.max_report_items, progress_bar());
         Ok(Replay { bucket, ledger, reports, catalogue, lost, memory, max_report_items, progress })
     }
@@ -733,8 +733,8 @@ impl Replay {
     async fn rows_in(&self, key: &str) -> Result<u64, ReplayError> {
         for bytes in END_BYTES {
             let end = self.bucket.read_end(key, bytes).await?;
-            match columnar::footer_bytes(&end) {
-                Some(footer) if footer <= end.len() => return Ok(columnar::count_rows(&end).unwrap_or(0)),
+            match parquet::footer_bytes(&end) {
+                Some(footer) if footer <= end.len() => return Ok(parquet::count_rows(&end).unwrap_or(0)),
                 Some(_) => {}
                 None => break,
             }

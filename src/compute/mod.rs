@@ -1,11 +1,24 @@
 //! Compute: a batch's rows on every core, while more of them are being read.
 //!
-//! Three kinds of work share one thread for each core, each bounded: blocks are parsed, several at a time, and come back in
-//! order; row groups are encoded, several at a time; and the fold, which one task after the other owns, takes the same rows. What
-//! is read, written and awaited meanwhile is the caller's ([`crate::batch::prepare`]).
+//! Three kinds of work share one thread per core, each of them bounded: blocks are parsed, several at a time, and come
+//! back in order; row groups are encoded, several at a time; and the fold, which one task after the other owns, takes
+//! the same rows. Reading, writing and waiting are the caller's part ([`crate::batch::prepare`]).
+//!
+//! | file | content |
+//! |---|---|
+//! | [`codes`] | tracks, listeners and files as numbers |
+//! | [`rows`] | good rows by column, in codes |
+//! | `pairs` | pairs of codes, sorted by radix |
+//! | [`fold`] | the sums of rows: one accumulator per report item and day |
+//! | [`deltas`] | a batch's additions to report items, in names and as delta files |
+//! | [`curated`] | rows as curated files, and back |
 
-pub mod aggregate;
-pub mod columnar;
+pub mod codes;
+pub mod curated;
+pub mod deltas;
+pub mod fold;
+mod pairs;
+pub mod rows;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -15,47 +28,53 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::RecvError;
 
-use crate::compute::aggregate::{DayItem, DeltaRow, Fold, Names, Rows};
-use crate::compute::columnar::{ColumnarError, RowGroup};
+pub use crate::compute::codes::{Dictionary, Names};
+pub use crate::compute::fold::Fold;
+pub use crate::compute::rows::Rows;
+
+use crate::compute::deltas::{DeltaRow, FoldedItem};
+use crate::formats::parquet::{ParquetError, RowGroup};
 use crate::input::block::{Block, Parsed};
 use crate::memory::Memory;
 use crate::process::tasks;
 
-/// A computation did not come to its end.
+/// A failed computation.
 #[derive(Debug, thiserror::Error)]
 pub enum ComputeError {
     /// Encoding failed.
     #[error(transparent)]
-    Columnar(#[from] ColumnarError),
-    /// It crashed.
-    #[error("a computation crashed, which is a fault of this program; the lines before say where")]
+    Parquet(#[from] ParquetError),
+    /// The computation panicked.
+    #[error("a computation panicked, which is a fault of this program; earlier log lines say where")]
     Crashed(#[from] RecvError),
 }
 
-/// Bytes of the texts in a row group's dictionaries: one with more is split. While it is encoded it has them some three times.
+/// Bytes of text in a row group's dictionaries. A row group with more is split, since encoding it takes about three
+/// times as much memory.
 const MAX_DICTIONARY_BYTES: usize = 16 << 20;
-/// Bytes of what a delta file has in it. Whoever reads one, or makes one, has that several times in memory.
+/// Bytes of a delta file before compression. Whoever writes or reads one has them in memory several times.
 const MAX_DELTA_BYTES: usize = 8 << 20;
 
-/// How many cores there are.
+/// Returns the number of cores.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Computes on rayon's threads, of which there is one for each core, while tokio's have time for everything else.
+/// Computes on one of rayon's threads, of which there is one per core, so that tokio's threads stay free for everything
+/// else.
 fn spawn<T: Send + 'static>(compute: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
     let (sender, receiver) = oneshot::channel();
     rayon::spawn(move || {
-        // A panic drops the sender, which the receiver sees; rayon would end the process.
+        // A panic drops the sender, which the receiver sees. Left to rayon, it would end the process.
         if let Some(result) = tasks::contain(compute) {
-            // Nobody waits any more when the batch was given up.
+            // The receiver is gone if the batch was abandoned.
             let _ = sender.send(result);
         }
     });
     receiver
 }
 
-/// Parses blocks on every core, and gives their rows in order.
+/// Parses blocks on every core and returns their rows in order.
 pub fn parse<E: From<ComputeError>>(
     blocks: impl Stream<Item = Result<Block, E>>,
     names: Names,
@@ -69,7 +88,7 @@ pub fn parse<E: From<ComputeError>>(
     blocks.map_ok(start).try_buffered(memory.blocks_ahead(cores()))
 }
 
-/// What of the rows is wanted.
+/// The part of the rows that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Everything: a batch.
@@ -89,21 +108,21 @@ impl Scope {
     }
 }
 
-/// What the rows before those at hand add up to.
+/// The size of the fold of all rows before the current ones.
 #[derive(Debug, Clone, Copy)]
 pub struct Folded {
-    /// Report items.
+    /// The number of report items.
     pub items: usize,
-    /// Bytes of memory that they take.
+    /// The bytes of memory that they take.
     pub bytes: usize,
-    /// Whether they would have taken more than they may; some rows are not in them then.
+    /// The limit was exceeded; the fold lacks some rows then.
     pub is_too_large: bool,
 }
 
-/// Row groups of each day, in the making or made.
-type Encoding = oneshot::Receiver<Result<Vec<(i32, RowGroup)>, ColumnarError>>;
+/// Row groups of each day, while they are encoded and afterwards.
+type Encoding = oneshot::Receiver<Result<Vec<(i32, RowGroup)>, ParquetError>>;
 
-/// Folds and encodes.
+/// The fold and the encoding of a batch's rows.
 #[derive(Debug)]
 pub struct Compute {
     names: Names,
@@ -113,13 +132,13 @@ pub struct Compute {
 }
 
 impl Compute {
-    /// Nothing yet.
+    /// Begins without rows.
     pub fn new(names: Names, scope: Scope) -> Self {
         let fold = spawn(Fold::default);
         Compute { names, scope, fold, encoding: VecDeque::new() }
     }
 
-    /// Begins work on rows, once the fold is through with those before. It may take so many bytes.
+    /// Begins work on rows as soon as the fold has taken those before. The fold may take `limit_bytes` of memory.
     pub async fn start(&mut self, rows: Rows, limit_bytes: usize) -> Result<Folded, ComputeError> {
         let mut fold = (&mut self.fold).await?;
         let folded = Folded { items: fold.items(), bytes: fold.memory_bytes(), is_too_large: fold.is_too_large() };
@@ -138,7 +157,7 @@ impl Compute {
                 let mut row_groups = Vec::with_capacity(days.len());
                 for (day, rows) in days.iter() {
                     for rows in rows.in_parts(MAX_DICTIONARY_BYTES, &names) {
-                        row_groups.push((*day, columnar::encode_rows(&rows, &names)?));
+                        row_groups.push((*day, curated::encode_rows(&rows, &names)?));
                     }
                 }
                 Ok(row_groups)
@@ -147,7 +166,7 @@ impl Compute {
         Ok(folded)
     }
 
-    /// The row groups of the oldest rows, when more than `at_most` are being encoded.
+    /// Returns the row groups of the oldest rows if more than `at_most` are being encoded.
     pub async fn encoded(&mut self, at_most: usize) -> Result<Option<Vec<(i32, RowGroup)>>, ComputeError> {
         if self.encoding.len() <= at_most {
             return Ok(None);
@@ -158,13 +177,13 @@ impl Compute {
         }
     }
 
-    /// What all rows add up to, once.
+    /// Returns the fold of all rows. Call it once, after the last rows.
     pub async fn take_fold(&mut self) -> Result<Fold, ComputeError> {
         Ok((&mut self.fold).await?)
     }
 }
 
-/// Encodes what rows add up to as delta files of at most so many report items, and some 8 MiB, several at a time.
+/// Encodes a fold as delta files, several at a time. A file has at most `items_per_file` report items and about 8 MiB.
 pub fn encode_deltas(
     fold: Fold,
     names: Names,
@@ -183,11 +202,11 @@ pub fn encode_deltas(
         }
         (!group.is_empty()).then_some(group)
     });
-    let start = move |group: Vec<DayItem>| {
+    let start = move |group: Vec<FoldedItem>| {
         let names = names.clone();
         let encoding = spawn(move || {
             let rows: Vec<DeltaRow<'_>> = group.into_iter().map(|item| item.into_row(&names)).collect();
-            columnar::encode_deltas(&rows)
+            deltas::encode(&rows)
         });
         async { Ok(encoding.await??) }
     };
@@ -197,11 +216,11 @@ pub fn encode_deltas(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compute::aggregate::Dictionary;
     use crate::reference::catalogue::Catalogue;
     use bytesize::ByteSize;
 
-    /// 3,000 tracks of 2,000 listeners each, of whom every sketch takes 16 KiB: 48 MiB in one file, if only items were counted.
+    /// 3,000 tracks of 2,000 listeners each, whose sketches take 16 KiB each: 48 MiB in one file if only items were
+    /// counted.
     #[tokio::test]
     async fn delta_files_are_cut_by_bytes_too() {
         let mut dictionary = Dictionary::of(Arc::new(Catalogue::default()));
@@ -216,7 +235,7 @@ mod tests {
         let names = dictionary.names().clone();
         let files = encode_deltas(fold, names, 4096, Memory::of(Some(ByteSize::mib(512))));
         let files: Vec<Vec<u8>> = files.try_collect().await.unwrap();
-        let decoded: Vec<_> = files.iter().map(|file| columnar::decode_deltas(file).unwrap()).collect();
+        let decoded: Vec<_> = files.iter().map(|file| deltas::decode(file).unwrap()).collect();
         assert_eq!(decoded.iter().map(Vec::len).sum::<usize>(), items);
         for file in &decoded {
             let sketches: usize = file.iter().map(|delta| delta.figures.distinct.to_bytes().len()).sum();

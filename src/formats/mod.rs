@@ -1,3 +1,7 @@
-//! Formats: from bytes to fields and back, without a word of what the fields mean.
+//! Formats: bytes to fields and back. Nothing here knows what the fields mean, and no column's name occurs.
+//!
+//! * [`csv`]: blocks of whole records out of a plain or compressed stream; used for listening files and the catalogue.
+//! * [`parquet`]: curated files and delta files, written and read; the only place that knows the Parquet crates.
 
 pub mod csv;
+pub mod parquet;

@@ -46,7 +46,7 @@ use crate::memory::Memory;
 use crate::process::ecs::ScaleInProtection;
 use crate::process::tasks;
 use crate::protocol::{BatchNumber, Entry, LeaseWatch, Registry};
-use crate::reference::catalogue::CatalogueSource;
+use crate::reference::CatalogueSource;
 use crate::reports::store::Reports;
 use crate::service::config::Settings;
 use crate::service::health::Health;

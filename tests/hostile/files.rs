@@ -99,7 +99,7 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "five thousand columns, and those that are needed",
             format!("{}{HEADER}", "c,".repeat(5000)).into_bytes(),
-            "the file is not a listening file: the header has 5003 columns, and 4096 at the most are read",
+            "the file is not a listening file: the header has 5003 columns, and at most 4096 are read",
         ),
         ("UTF-16", utf16(HEADER), binary),
         ("Latin-1", b"user_id,track_id,k\xfcnstler\n".to_vec(), binary),
@@ -206,7 +206,7 @@ fn bad_rows() -> Vec<(&'static str, &'static str)> {
         "track_id is not 1 to 64 visible ASCII characters",
         "listen_time is not a time like 2024-06-25 17:43:13 or 2024-06-25T17:43:13Z",
     );
-    let quotes = "text stands behind the quote that closes a field";
+    let quotes = "text follows the quote that closes a field";
     let range = "listen_time is before 2000-01-01 or more than a day in the future";
     vec![
         ("7,abc", "2 fields, the header has 3"),

@@ -11,12 +11,13 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use music_streams::aws::item::Item;
 use music_streams::batch::manifest::DeltaFile;
 use music_streams::calendar::{date_text, day_of};
-use music_streams::compute::aggregate::DeltaRow;
-use music_streams::compute::columnar::encode_deltas;
-use music_streams::input::cleanse::{Columns, MAX_TRACK_ID_CHARS, REQUIRED_COLUMNS};
-use music_streams::input::file::{BadObject, InputFile, ReadError};
+use music_streams::compute::deltas::{self, DeltaRow};
+use music_streams::input::audit_reader::InputFile;
+use music_streams::input::cleanse::{Columns, REQUIRED_COLUMNS};
+use music_streams::input::file::{BadObject, ReadError};
 use music_streams::intake::notification::{admit, decode};
 use music_streams::ledger::{parse_registry, registry_item};
+use music_streams::reference::ids::MAX_TRACK_ID_CHARS;
 use music_streams::reports::distinct::Member;
 use music_streams::reports::figures::{Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
 use music_streams::reports::item;
@@ -190,7 +191,7 @@ fn bytes_of_hexadecimal(text: &str) -> Option<Vec<u8>> {
 /// What a batch could add to the reports, made of these bytes: it survives its delta file, and no other bytes pass for it.
 pub fn deltas(bytes: &[u8]) {
     let mut source = Source(bytes);
-    let mut deltas = Vec::new();
+    let mut deltas: Vec<Delta> = Vec::new();
     while !source.0.is_empty() && deltas.len() < 64 {
         let report = Report::ALL[source.number() as usize % 3];
         let mut figures = Figures { listens: source.number(), listening_ms: source.number(), ..Figures::default() };
@@ -204,7 +205,10 @@ pub fn deltas(bytes: &[u8]) {
             user_country: source.optional_text(),
         };
         let key = Key { report, id: source.text(), day: source.number() as i32 };
-        deltas.push(Delta { key, figures, attributes });
+        // A batch has one delta for each report item; a file with two is refused.
+        if deltas.iter().all(|known| known.key != key) {
+            deltas.push(Delta { key, figures, attributes });
+        }
     }
     let genres: Vec<String> = deltas
         .iter()
@@ -222,7 +226,7 @@ pub fn deltas(bytes: &[u8]) {
         genres: Some(genres.as_str()).filter(|genres| !genres.is_empty()),
         user_country: attributes.user_country.as_deref(),
     });
-    let mut encoded = encode_deltas(&rows.collect::<Vec<_>>()).unwrap();
+    let mut encoded = deltas::encode(&rows.collect::<Vec<_>>()).unwrap();
     let file = DeltaFile::new("deltas".to_owned(), &encoded);
     let decoded = file.decode(&encoded).unwrap();
     // A sketch in the making and one that was read back count alike, and are not alike inside.

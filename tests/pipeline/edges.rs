@@ -51,7 +51,7 @@ async fn files_are_judged_as_they_are() {
         (
             "text-behind-a-quote",
             with_header(&format!("\"7\"8,t,2024-06-25 17:43:13\n{GOOD}7,\"t\" ,2024-06-25 17:43:13\n")),
-            Counted(1, &[(2, 1, "behind the quote"), (4, 1, "behind the quote")]),
+            Counted(1, &[(2, 1, "follows the quote"), (4, 1, "follows the quote")]),
         ),
         (
             "crlf",
@@ -84,7 +84,7 @@ async fn files_are_judged_as_they_are() {
         (
             "header-with-a-quote-amid",
             b"\"user_i\"d,track_id,listen_time\n7,t,2024-06-25 17:43:13\n".to_vec(),
-            Quarantined("behind the quote"),
+            Quarantined("follows the quote"),
         ),
         ("utf-16", [b"\xFF\xFE".to_vec(), utf_16].concat(), Quarantined("UTF-16")),
         ("gzip-in-gzip", gzip(&gzip(&with_header(GOOD))), Quarantined("gzip within gzip")),
@@ -234,7 +234,7 @@ async fn a_catalogue_is_read_as_it_is_written() {
     for told in [
         "1 lines of reference/songs.csv are not used: duration_ms",
         "more or fewer fields",
-        "behind the quote",
+        "follows the quote",
         "1 lines of reference/users.csv",
     ] {
         consumer.logged(told).await;

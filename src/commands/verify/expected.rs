@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::compute::columnar::CuratedRow;
+use crate::compute::curated::CuratedRow;
 use crate::reports::distinct::Member;
 use crate::reports::figures::{Figures, Key, LIST_SEPARATOR, Report, UNKNOWN};
 use crate::reports::item::PublishedFigures;

@@ -31,7 +31,7 @@ use crate::aws::error::AwsError;
 use crate::aws::s3::Bucket;
 use crate::calendar::{date_text, day_of, parse_date, parse_day};
 use crate::commands::format::{Format, printable, say};
-use crate::compute::columnar;
+use crate::compute::curated;
 use crate::layout;
 use crate::ledger::aside::{Aside, What};
 use crate::ledger::{LEDGER_TABLE, Ledger};
@@ -309,7 +309,7 @@ impl Auditor {
             };
             let mut digest = Digest::default();
             let mut strays = 0_u64;
-            let read = columnar::read_curated(content, |row| {
+            let read = curated::read_rows(content, |row| {
                 digest.add(row.user_id, row.track_id, row.listen_time, row.source_key);
                 strays += u64::from(day_of(row.listen_time) != day);
                 expected.add(&row, share, day);

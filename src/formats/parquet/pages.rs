@@ -1,0 +1,134 @@
+//! Pages: plain values, their statistics, and compression.
+
+use parquet2::compression::Compression;
+use parquet2::encoding::Encoding;
+use parquet2::metadata::Descriptor;
+use parquet2::page::{
+    CompressedDataPage, CompressedDictPage, CompressedPage, DataPage, DataPageHeader, DataPageHeaderV1, Page,
+};
+use parquet2::statistics::{BinaryStatistics, PrimitiveStatistics, Statistics, serialize_statistics};
+
+use crate::formats::parquet::ParquetError;
+use crate::formats::parquet::schema::ColumnType;
+
+/// Level 1: on this data as small as level 3, at less cost.
+const ZSTD_LEVEL: i32 = 1;
+
+/// A column of a row group: its compressed pages.
+pub type ColumnPages = Vec<CompressedPage>;
+
+/// A compressor that reuses its state from page to page.
+pub(super) struct PageCompressor(zstd::bulk::Compressor<'static>);
+
+impl PageCompressor {
+    pub(super) fn new() -> Result<Self, ParquetError> {
+        let compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL);
+        compressor.map(PageCompressor).map_err(|error| ParquetError::Encode(error.to_string()))
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> Result<Vec<u8>, ParquetError> {
+        let mut compressed = self.0.compress(bytes).map_err(|error| ParquetError::Encode(error.to_string()))?;
+        compressed.shrink_to_fit();
+        Ok(compressed)
+    }
+
+    pub(super) fn compress(&mut self, page: Page) -> Result<CompressedPage, ParquetError> {
+        Ok(match page {
+            Page::Dict(page) => {
+                let (bytes, values) = (self.bytes(&page.buffer)?, page.num_values);
+                CompressedPage::Dict(CompressedDictPage::new(
+                    bytes,
+                    Compression::Zstd,
+                    page.buffer.len(),
+                    values,
+                    page.is_sorted,
+                ))
+            }
+            Page::Data(page) => CompressedPage::Data(CompressedDataPage::new(
+                page.header().clone(),
+                self.bytes(page.buffer())?,
+                Compression::Zstd,
+                page.buffer().len(),
+                page.descriptor.clone(),
+                Some(page.num_values()),
+            )),
+        })
+    }
+}
+
+/// Values of a type that pages can have.
+pub trait Plain: Copy {
+    /// Encodes values one after the other.
+    fn encode(values: &[Self]) -> Vec<u8>;
+    /// Returns the least and the greatest value, and the number of nulls.
+    fn statistics(values: &[Self], null_count: i64, type_: &ColumnType) -> parquet_format_safe::Statistics;
+}
+
+impl Plain for &str {
+    fn encode(values: &[Self]) -> Vec<u8> {
+        let mut plain = Vec::with_capacity(values.iter().map(|value| 4 + value.len()).sum());
+        for value in values {
+            plain.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            plain.extend_from_slice(value.as_bytes());
+        }
+        plain
+    }
+
+    fn statistics(values: &[Self], null_count: i64, type_: &ColumnType) -> parquet_format_safe::Statistics {
+        let extreme = |value: Option<&&str>| value.map(|value| value.as_bytes().to_vec());
+        let statistics = BinaryStatistics {
+            primitive_type: type_.clone(),
+            null_count: Some(null_count),
+            distinct_count: None,
+            max_value: extreme(values.iter().max()),
+            min_value: extreme(values.iter().min()),
+        };
+        serialize_statistics(&statistics as &dyn Statistics)
+    }
+}
+
+macro_rules! plain_number {
+    ($type:ty) => {
+        impl Plain for $type {
+            fn encode(values: &[Self]) -> Vec<u8> {
+                values.iter().flat_map(|value| value.to_le_bytes()).collect()
+            }
+
+            fn statistics(values: &[Self], null_count: i64, type_: &ColumnType) -> parquet_format_safe::Statistics {
+                let statistics = PrimitiveStatistics::<$type> {
+                    primitive_type: type_.clone(),
+                    null_count: Some(null_count),
+                    distinct_count: None,
+                    max_value: values.iter().max().copied(),
+                    min_value: values.iter().min().copied(),
+                };
+                serialize_statistics(&statistics as &dyn Statistics)
+            }
+        }
+    };
+}
+
+plain_number!(i64);
+plain_number!(i32);
+
+/// Encodes a column of numbers without a dictionary.
+pub fn encode_plain(type_: ColumnType, numbers: &[i64]) -> Result<ColumnPages, ParquetError> {
+    let header = data_page_header(numbers.len(), Encoding::Plain, i64::statistics(numbers, 0, &type_));
+    let descriptor = Descriptor { primitive_type: type_, max_def_level: 0, max_rep_level: 0 };
+    let page = DataPage::new(header, i64::encode(numbers), descriptor, Some(numbers.len()));
+    Ok(vec![PageCompressor::new()?.compress(Page::Data(page))?])
+}
+
+pub(super) fn data_page_header(
+    rows: usize,
+    encoding: Encoding,
+    statistics: parquet_format_safe::Statistics,
+) -> DataPageHeader {
+    DataPageHeader::V1(DataPageHeaderV1 {
+        num_values: rows as i32,
+        encoding: encoding.into(),
+        definition_level_encoding: Encoding::Rle.into(),
+        repetition_level_encoding: Encoding::Rle.into(),
+        statistics: Some(statistics),
+    })
+}

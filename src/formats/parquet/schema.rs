@@ -1,0 +1,78 @@
+//! Schemas: the columns of a file and their types.
+
+use arrow2::datatypes::{DataType, Field, TimeUnit};
+use arrow2::io::parquet::write::to_parquet_schema;
+use parquet2::metadata::SchemaDescriptor;
+
+use crate::formats::parquet::ParquetError;
+
+/// The Parquet type of a column, with its name and nullability.
+pub type ColumnType = parquet2::schema::types::PrimitiveType;
+
+/// The type of a column's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// UTF-8.
+    Text,
+    /// Bytes.
+    Bytes,
+    /// A signed number of 32 bits.
+    Int32,
+    /// A signed number of 64 bits.
+    Int64,
+    /// Days since the Unix epoch.
+    Date,
+    /// Microseconds since the Unix epoch, UTC.
+    Timestamp,
+}
+
+/// A column of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: &'static str,
+    type_: Type,
+    is_nullable: bool,
+}
+
+impl Column {
+    /// A column with a value in every row.
+    pub const fn required(name: &'static str, type_: Type) -> Self {
+        Column { name, type_, is_nullable: false }
+    }
+
+    /// A column with nulls.
+    pub const fn nullable(name: &'static str, type_: Type) -> Self {
+        Column { name, type_, is_nullable: true }
+    }
+
+    fn field(&self) -> Field {
+        let type_ = match self.type_ {
+            Type::Text => DataType::Utf8,
+            Type::Bytes => DataType::Binary,
+            Type::Int32 => DataType::Int32,
+            Type::Int64 => DataType::Int64,
+            Type::Date => DataType::Date32,
+            Type::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".to_owned())),
+        };
+        Field::new(self.name, type_, self.is_nullable)
+    }
+}
+
+/// The schema of a file.
+pub struct Schema(pub(super) SchemaDescriptor);
+
+impl Schema {
+    /// Returns the schema of these columns.
+    pub fn of(columns: &[Column]) -> Result<Self, ParquetError> {
+        let fields: Vec<Field> = columns.iter().map(Column::field).collect();
+        Ok(Schema(to_parquet_schema(&arrow2::datatypes::Schema::from(fields))?))
+    }
+
+    /// Returns the type of a column.
+    pub fn type_of(&self, name: &str) -> Result<ColumnType, ParquetError> {
+        let column = self.0.columns().iter().find(|column| column.descriptor.primitive_type.field_info.name == name);
+        let type_ = column.map(|column| column.descriptor.primitive_type.clone());
+        type_.ok_or_else(|| ParquetError::Encode(format!("the schema lacks the column {name}")))
+    }
+}
