@@ -1,0 +1,91 @@
+//! What items add up to, within the memory that there is for it, and those that were refused.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Replay, ReplayError};
+use crate::reports::figures::{Attributes, Delta, Figures, Key};
+use crate::reports::store::Outcome;
+
+/// Bytes of memory that the figures of an item take, with their key and names, in a table with room for more, besides their sketch.
+const FIGURES_BYTES: usize = 1024;
+
+/// Items that were refused.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    pub(super) keys: HashSet<Key>,
+    pub(super) items: Vec<(Key, String)>,
+}
+
+impl Refused {
+    pub(super) fn note(&mut self, key: Key, outcome: Outcome) {
+        if let Outcome::Refused(reason) = outcome
+            && self.keys.insert(key.clone())
+        {
+            self.items.push((key, reason));
+        }
+    }
+
+    /// Notes those that were refused, and gives those that got a later batch meanwhile.
+    pub(super) fn take_changing(&mut self, outcomes: Vec<(Key, Outcome)>) -> HashSet<Key> {
+        let mut changing = HashSet::new();
+        for (key, outcome) in outcomes {
+            match outcome {
+                Outcome::HasLater => drop(changing.insert(key)),
+                outcome => self.note(key, outcome),
+            }
+        }
+        changing
+    }
+
+    pub(super) fn conclude(self) -> Result<(), ReplayError> {
+        let count = self.items.len();
+        match self.items.into_iter().next() {
+            Some((_, first)) => Err(ReplayError::Refused { count, first }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What items add up to, and the bytes of memory that this takes.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    pub(super) figures: HashMap<Key, (Figures, Attributes)>,
+    pub(super) bytes: usize,
+}
+
+impl Sums {
+    /// Adds deltas, of these items or of all.
+    pub(super) fn add_up(&mut self, deltas: Vec<Delta>, only: Option<&HashSet<Key>>) {
+        for Delta { key, figures: added, attributes } in deltas {
+            if only.is_none_or(|only| only.contains(&key)) {
+                let (sum, names) = self.entry(key);
+                let before = sum.distinct.memory_bytes();
+                sum.merge(&added);
+                names.update(attributes);
+                let grown = sum.distinct.memory_bytes().saturating_sub(before);
+                self.bytes = self.bytes.saturating_add(grown);
+            }
+        }
+    }
+
+    pub(super) fn entry(&mut self, key: Key) -> &mut (Figures, Attributes) {
+        let bytes = FIGURES_BYTES + key.id.len();
+        let total = &mut self.bytes;
+        self.figures.entry(key).or_insert_with(|| {
+            *total = total.saturating_add(bytes);
+            Default::default()
+        })
+    }
+}
+
+impl Replay {
+    pub(super) fn bound(&self, sums: &Sums) -> Result<(), ReplayError> {
+        if sums.figures.len() > self.max_report_items as usize {
+            return Err(ReplayError::TooManyItems(self.max_report_items));
+        }
+        if sums.bytes > self.memory.lasting().saturating_sub(self.catalogue.memory_bytes()) {
+            return Err(ReplayError::TooMuchMemory(self.memory.bytes()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! What became of an object.
+
+use serde::Serialize;
+
+use crate::aws::error::AwsError;
+use crate::aws::s3::Bucket;
+use crate::batch::manifest::{Fate, Manifest};
+use crate::calendar::time_text;
+use crate::commands::format::printable;
+use crate::layout;
+use crate::ledger::{ClaimRecord, Ledger};
+use crate::object::Version;
+use crate::protocol::{BatchNumber, State};
+
+/// What became of an object.
+#[derive(Debug, Serialize)]
+pub(super) struct ObjectHistory {
+    object: String,
+    /// Each content that there is or was of it, as far as anything is known.
+    contents: Vec<VersionHistory>,
+}
+
+/// What became of one content.
+#[derive(Debug, Serialize)]
+struct VersionHistory {
+    version: Version,
+    /// Since when it lies there, if it does.
+    incoming_since: Option<jiff::Timestamp>,
+    /// Until when it is set aside, if it is.
+    aside_until: Option<jiff::Timestamp>,
+    claim: Option<Claimed>,
+}
+
+#[derive(Debug, Serialize)]
+struct Claimed {
+    batch: BatchNumber,
+    claimed_at: jiff::Timestamp,
+    /// Where the batch stands; `None` when it never came far enough to leave a trace.
+    state: Option<State>,
+    /// Who works on it.
+    consumer: Option<String>,
+    finished_at: Option<jiff::Timestamp>,
+    /// What the batch decided about it, while its manifest is kept.
+    decision: Option<Fate>,
+    /// Where its rejected rows are listed, if it has any.
+    rejected_rows: Option<String>,
+}
+
+impl ObjectHistory {
+    pub(super) async fn of(key: &str, bucket: &Bucket, ledger: &Ledger) -> Result<Self, AwsError> {
+        let mut contents = Vec::new();
+        for claim in ledger.claims(bucket.name(), key).await? {
+            let Some(batch) = claim.batch.or(claim.quarantined_by.filter(|_| claim.aside_until.is_none())) else {
+                let ClaimRecord { version, aside_until, .. } = claim;
+                contents.push(VersionHistory { version, incoming_since: None, aside_until, claim: None });
+                continue;
+            };
+            let entry = ledger.registry().await?.batches.remove(&batch);
+            let record = match entry {
+                Some(_) => None,
+                None => ledger.record(batch).await?,
+            };
+            let manifest = Manifest::find(bucket, batch).await?;
+            let decision = manifest.as_ref().and_then(|manifest| {
+                let is_it = |id: &crate::object::ObjectId| id.key == key && id.version == claim.version;
+                manifest.objects.iter().find(|object| is_it(&object.object)).map(|object| object.fate.clone())
+            });
+            let has_rejects = matches!(decision, Some(Fate::Archived { rejected: 1.., .. }));
+            let rejected_rows = manifest.filter(|_| has_rejects).and_then(|manifest| {
+                let rejects =
+                    manifest.uploads.into_iter().find(|upload| upload.key.starts_with(layout::QUARANTINED_ROWS));
+                rejects.map(|upload| upload.key)
+            });
+            contents.push(VersionHistory {
+                version: claim.version,
+                incoming_since: None,
+                aside_until: None,
+                claim: Some(Claimed {
+                    batch,
+                    claimed_at: claim.claimed_at,
+                    state: entry.as_ref().map(|entry| entry.state).or(record.as_ref().map(|record| record.state)),
+                    consumer: entry.map(|entry| entry.owner),
+                    finished_at: record.map(|record| record.finished_at),
+                    decision,
+                    rejected_rows,
+                }),
+            });
+        }
+        // After the claims: what is archived meanwhile shows as archived, and not as lost.
+        let (mut page, mut next) = bucket.list_current(key, None).await?;
+        loop {
+            let of_this_key = page.iter().filter(|event| event.object.key == key).count();
+            for event in page.drain(..of_this_key) {
+                let version = event.object.version;
+                match contents.iter_mut().find(|chapter| chapter.version == version) {
+                    Some(chapter) => chapter.incoming_since = event.created_at,
+                    None => {
+                        contents.push(VersionHistory {
+                            version,
+                            incoming_since: event.created_at,
+                            aside_until: None,
+                            claim: None,
+                        });
+                    }
+                }
+            }
+            // Other keys that begin alike come after it.
+            if !page.is_empty() || next.is_none() {
+                break;
+            }
+            (page, next) = bucket.list_current(key, next).await?;
+        }
+        Ok(ObjectHistory { object: format!("s3://{}/{key}", bucket.name()), contents })
+    }
+
+    pub(super) fn told(&self) -> String {
+        let object = printable(&self.object);
+        if self.contents.is_empty() {
+            return format!(
+                "{object}\n  nothing is known of it: it was never put there, or was deleted before it was read, or was finished \
+                 more than 15 days ago"
+            );
+        }
+        let mut lines = vec![object];
+        for chapter in &self.contents {
+            lines.push(format!("  {}", printable(&chapter.version.to_string())));
+            lines.extend(chapter.told().into_iter().map(|line| format!("    {}", printable(&line))));
+        }
+        lines.join("\n")
+    }
+}
+
+impl VersionHistory {
+    fn told(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let since = self.incoming_since.map(|since| format!("lies there since {}", time_text(since)));
+        let Some(claim) = &self.claim else {
+            lines.extend(since);
+            lines.push(match self.aside_until {
+                Some(until) => format!(
+                    "set aside: it could not be read, and is tried again from {} on; music-streams aside says why",
+                    time_text(until)
+                ),
+                None => {
+                    "no batch has it yet: its announcement waits in the queue, or the next sweep finds it".to_owned()
+                }
+            });
+            return lines;
+        };
+        let Claimed { batch, claimed_at, state, consumer, finished_at, decision, rejected_rows } = claim;
+        lines.push(format!("claimed {} by batch {batch}", time_text(*claimed_at)));
+        let by = consumer.as_ref().map_or(String::new(), |consumer| format!(" by {consumer}"));
+        let at = finished_at.map_or(String::new(), |at| format!(" at {}", time_text(at)));
+        lines.push(match state {
+            Some(State::Open) => format!("batch {batch} is open: it is being prepared{by}"),
+            Some(State::Committed) => format!("batch {batch} is committed: it is being carried out{by}"),
+            Some(State::Done) => format!("batch {batch} was done{at}"),
+            Some(State::Aside) => {
+                format!("batch {batch} is committed, and was set aside{at}: music-streams aside says why")
+            }
+            Some(State::Abandoned | State::Lost) | None => {
+                format!("batch {batch} was abandoned{at}: the next batch that meets it takes it over")
+            }
+        });
+        if matches!(state, Some(State::Committed | State::Aside | State::Done)) {
+            let mood = if *state == Some(State::Done) { "" } else { "to be " };
+            match decision {
+                Some(Fate::Archived { to, rows, rejected }) => {
+                    lines.push(format!("{mood}counted, and archived at {to}"));
+                    lines.push(format!("{rows} rows, {rejected} of them rejected"));
+                    lines.extend(rejected_rows.iter().map(|key| format!("rejected rows are listed in {key}")));
+                }
+                Some(Fate::Quarantined { to, reason }) => {
+                    lines.push(format!("{mood}quarantined at {to}: {reason}"));
+                }
+                Some(Fate::Gone) => lines.push("was deleted or replaced before it could be read".to_owned()),
+                None => lines.push("the manifest of that batch is no longer kept: look under archive/".to_owned()),
+            }
+        }
+        let counted = matches!((state, decision), (Some(State::Done), Some(Fate::Archived { .. }) | None));
+        if let (true, Some(since)) = (counted, &since) {
+            lines.push(format!("{since}: the same content was put there again, which does not count twice"));
+        } else if let (Some(State::Done), Some(since)) = (state, &since) {
+            lines.push(format!("{since}: it was put there again, and the next batch that meets it judges it anew"));
+        } else {
+            lines.extend(since);
+        }
+        lines
+    }
+}
