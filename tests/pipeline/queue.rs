@@ -66,11 +66,8 @@ async fn an_object_that_s3_does_not_give_out_holds_up_no_other() {
     deployment.send(bogus.to_string()).await;
     deployment.put("incoming/a.csv", csv_of(&rows)).await;
     let consumer = deployment.consumer(&["--window", "1s"]);
-    let started = std::time::Instant::now();
-    while !deployment.keys("incoming/").await.is_empty() {
-        assert!(started.elapsed() < Duration::from_secs(60), "{}", consumer.log());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    eventually("the file is archived", Duration::from_secs(60), async || deployment.keys("incoming/").await.is_empty())
+        .await;
     consumer.stop();
     Expected::of(&rows).assert_reported(&deployment).await;
     assert_eq!(deployment.keys("archive/").await.len(), 1);

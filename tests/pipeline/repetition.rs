@@ -72,11 +72,10 @@ async fn the_same_content_under_the_same_key_counts_once() {
     deployment.settled().await;
     // Somebody uploads the file again; it is the same object, and it is counted already.
     deployment.put("incoming/a.csv", csv_of(&rows)).await;
-    let started = std::time::Instant::now();
-    while deployment.batches().await < 2 || deployment.messages_in(&deployment.queue_url).await > 0 {
-        assert!(started.elapsed() < Duration::from_secs(60), "{}", consumer.log());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    eventually("a second batch has met the file", Duration::from_secs(60), async || {
+        deployment.batches().await >= 2 && deployment.messages_in(&deployment.queue_url).await == 0
+    })
+    .await;
     consumer.stop();
     deployment.assert_clean().await;
     Expected::of(&rows).assert_reported(&deployment).await;
@@ -103,15 +102,10 @@ async fn what_lies_there_again_does_not_count_when_everything_about_its_batch_ha
         }
     }
     let consumer = deployment.consumer(&["--sweep-interval", "2s", "--sweep-age", "1s"]);
-    let started = std::time::Instant::now();
-    loop {
-        let ledger = deployment.scan("music_streams_ledger").await;
-        if ledger.iter().any(|item| item.contains_key("renewed")) {
-            break;
-        }
-        assert!(started.elapsed() < Duration::from_secs(60), "{}", consumer.log());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    eventually("the sweep has renewed the claim", Duration::from_secs(60), async || {
+        deployment.scan("music_streams_ledger").await.iter().any(|item| item.contains_key("renewed"))
+    })
+    .await;
     // As time to live would: the record of the batch goes.
     for item in deployment.scan("music_streams_ledger").await {
         if text(&item, "pk").starts_with("batch#") {

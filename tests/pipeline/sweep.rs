@@ -20,11 +20,10 @@ async fn found_by_the_sweep(parameters: &[&str]) {
     assert!(deployment.messages_in(&deployment.queue_url).await <= 1, "there may be the test event, and no other");
     let flags = ["--sweep-interval", "2s", "--sweep-age", "1s"];
     let consumers = [deployment.consumer(&flags), deployment.consumer(&flags)];
-    let started = std::time::Instant::now();
-    while deployment.keys("incoming/").await != ["incoming/folder/"] {
-        assert!(started.elapsed() < Duration::from_secs(120), "{}", consumers[0].log());
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+    eventually("all files are archived", Duration::from_secs(120), async || {
+        deployment.keys("incoming/").await == ["incoming/folder/"]
+    })
+    .await;
     consumers.into_iter().for_each(Consumer::stop);
     deployment.assert_clean().await;
     Expected::of(&rows).assert_reported(&deployment).await;
