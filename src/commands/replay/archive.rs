@@ -1,4 +1,4 @@
-//! A batch's archived files: where they are, and what they add up to.
+//! A batch's archived files: their places, and what they add up to.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ use crate::protocol::BatchNumber;
 use crate::reports::figures::Delta;
 use crate::telemetry::progress::Progress;
 
-/// Last bytes of a curated file that nearly always have its whole footer, and those that always have it.
+/// The sizes of a curated file's end that are read for its footer: one that nearly always suffices, and one that always does.
 const END_BYTES: [usize; 2] = [64 * 1024, 64 * 1024 * 1024];
-/// Archived files that are opened ahead.
+/// The number of archived files that are opened ahead.
 const OPEN_AHEAD: usize = 16;
 
-/// What there is of a batch in the archive.
+/// A batch's files in the archive, and the time at which it was opened.
 struct Archived {
     opened_at: jiff::Timestamp,
     files: Vec<ArchivedFile>,
@@ -31,15 +31,15 @@ struct Archived {
 
 struct ArchivedFile {
     place: String,
-    /// The key that it came with.
+    /// Its original key.
     source: String,
-    /// Its rows, and those of them that were rejected, while the manifest tells.
+    /// Its rows, and the rejected ones among them; `None` once the manifest has expired.
     counts: Option<(u64, u64)>,
 }
 
 impl Replay {
-    /// Reads a batch's archived files as the batch did, and does not go on with fewer rows than it counted. So many bytes of figures
-    /// are in memory already.
+    /// Reads a batch's archived files as the batch did. Returns an error if they have fewer rows than the batch counted.
+    /// `lasting_bytes` of memory are taken by figures already.
     pub(super) async fn prepare(
         &self,
         batch: BatchNumber,
@@ -65,7 +65,7 @@ impl Replay {
             .buffered(OPEN_AHEAD);
         while let Some((ArchivedFile { place, source, counts }, body)) = bodies.try_next().await? {
             let problem = |problem: String| ReplayError::Archive { place: place.clone(), problem };
-            let Some(body) = body else { return Err(problem("is not there".to_owned())) };
+            let Some(body) = body else { return Err(problem("is missing".to_owned())) };
             let object = ObjectId {
                 bucket: self.bucket.name().to_owned(),
                 key: source.clone(),
@@ -74,7 +74,7 @@ impl Replay {
             let event = ObjectEvent { object, size: 0, created_at: None };
             let outcome = match preparation.add(0, &event, body).await {
                 Ok(outcome) | Err(PrepareError::Spoiled { outcome, .. }) => outcome,
-                Err(error) => return Err(self.explained(error)),
+                Err(error) => return Err(self.limit_error(error)),
             };
             match outcome {
                 prepare::Outcome::Counted { rows, rejected } => match counts {
@@ -91,8 +91,8 @@ impl Replay {
                 prepare::Outcome::Gone => return Err(problem("was replaced while it was read".to_owned())),
             }
         }
-        let (uploads, rows, deltas) = preparation.finish_unwritten().await.map_err(|error| self.explained(error))?;
-        // No manifest tells what each file had. The curated files tell of the day, unless they are what is to be mended.
+        let (uploads, rows, deltas) = preparation.finish_unwritten().await.map_err(|error| self.limit_error(error))?;
+        // Without a manifest, compare with the curated files. They are absent if they are what is to be restored.
         if files.iter().any(|file| file.counts.is_none()) {
             let mut before = 0;
             for key in curated {
@@ -105,7 +105,7 @@ impl Replay {
         Ok((uploads, deltas))
     }
 
-    /// The rows of a curated file; none when it is damaged.
+    /// Returns the number of rows of a curated file, 0 if it is damaged.
     async fn rows_in(&self, key: &str) -> Result<u64, ReplayError> {
         for bytes in END_BYTES {
             let end = self.bucket.read_end(key, bytes).await?;
@@ -118,7 +118,8 @@ impl Replay {
         Ok(0)
     }
 
-    pub(super) fn explained(&self, error: PrepareError) -> ReplayError {
+    /// Names the limit of the replay that was exceeded.
+    pub(super) fn limit_error(&self, error: PrepareError) -> ReplayError {
         match error {
             PrepareError::TooLarge(BadObject::TooMuchMemory { .. }) => ReplayError::TooMuchMemory(self.memory.bytes()),
             PrepareError::TooLarge(_) => ReplayError::TooManyItems(self.max_report_items),
@@ -126,7 +127,7 @@ impl Replay {
         }
     }
 
-    /// The files that a batch counted, and when it did.
+    /// Returns the files that a batch counted, and the time at which it was opened.
     async fn archived(&self, batch: BatchNumber) -> Result<Archived, ReplayError> {
         if let Some(manifest) = Manifest::find(&self.bucket, batch).await? {
             let place = |object: ManifestObject| match object.fate {
@@ -148,7 +149,7 @@ impl Replay {
                     let source = format!("{}{}", layout::INCOMING, place.strip_prefix(&folder).unwrap_or(&place));
                     ArchivedFile { place, source, counts: None }
                 };
-                // The end of its date: a row that was less than a day in the future then is no further from it.
+                // The end of its date: a row that was accepted then, up to a day in the future, is accepted again.
                 let date = date.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
                 let opened_at = format!("{date}T23:59:59Z").parse();
                 let opened_at = opened_at.map_err(|_| ReplayError::NoArchive(batch))?;

@@ -1,4 +1,4 @@
-//! Which batches have rows of a day.
+//! The batches that have rows of a day.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,15 +11,15 @@ use crate::calendar::date_text;
 use crate::layout;
 use crate::protocol::{BatchNumber, State};
 
-/// Records and manifests that are read at the same time.
+/// The number of records and manifests that are read at the same time.
 const CONCURRENT_READS: usize = 32;
-/// How long batches at work are waited for.
+/// The longest wait for batches at work.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// Between two looks at whether they are finished.
+/// The time between two looks at the registry.
 const PAUSE: Duration = Duration::from_millis(500);
 
 impl Replay {
-    /// The finished batches that have rows of a day, each with its curated files of that day.
+    /// Returns the finished batches up to `through` that have rows of a day, each with its curated files of that day.
     pub(super) async fn batches(
         &self,
         day: i32,
@@ -29,7 +29,7 @@ impl Replay {
         let mut batches: BTreeMap<BatchNumber, Vec<String>> = lost.map(|&batch| (batch, Vec::new())).collect();
         let published = self.published(day, through).await?;
         let curated = self.bucket.list(&layout::curated_prefix(&date_text(day))).await?;
-        // Read after the listing: whatever is listed, the ledger has known before.
+        // Read after the listing: the ledger knew every listed batch before.
         let known = self.ledger.registry().await?.last;
         for (key, _) in curated {
             match layout::batch_of_curated(&key) {
@@ -38,7 +38,7 @@ impl Replay {
                 _ => {}
             }
         }
-        // A file that is gone would be taken for a batch without rows of the day.
+        // Without its file, a batch would be taken for one without rows of the day.
         for (batch, key) in published {
             let is_there = batches.get(&batch).is_some_and(|keys| self.lost.contains(&batch) || keys.contains(&key));
             if !is_there {
@@ -48,14 +48,14 @@ impl Replay {
         Ok(batches)
     }
 
-    /// The curated files of the day that finished batches have published, by their manifests, as far as these are kept.
+    /// Returns the curated files of the day that finished batches published, according to those manifests that are kept.
     async fn published(&self, day: i32, through: BatchNumber) -> Result<Vec<(BatchNumber, String)>, ReplayError> {
         let folders = self.bucket.folders(layout::BATCHES).await?;
         let batches = folders.iter().filter_map(|folder| layout::batch_of_folder(folder, 1));
         let prefix = layout::curated_prefix(&date_text(day));
         let manifests = futures::stream::iter(batches.filter(|&batch| batch <= through))
             .map(async |batch| {
-                // Of a batch that was given up, remains may be left.
+                // An abandoned batch may have left a manifest.
                 let is_done = self.ledger.record(batch).await?.is_some_and(|record| record.state == State::Done);
                 if is_done { Manifest::find(&self.bucket, batch).await } else { Ok(None) }
             })
@@ -70,9 +70,8 @@ impl Replay {
         Ok(published)
     }
 
-    /// Waits until every batch is finished that there is now, and gives the number up to which all are: nothing can be added to what
-    /// they published, and nothing of them is under way.
-    pub(super) async fn finished(&self, day: i32) -> Result<BatchNumber, ReplayError> {
+    /// Waits until all present batches are finished, and returns the number up to which all are: they publish nothing more.
+    pub(super) async fn finished_through(&self, day: i32) -> Result<BatchNumber, ReplayError> {
         let last = self.ledger.registry().await?.last;
         let begun = Instant::now();
         loop {

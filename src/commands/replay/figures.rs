@@ -1,4 +1,4 @@
-//! What items add up to, within the memory that there is for it, and those that were refused.
+//! The sums of deltas by item, within their limits, and the items that were refused.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,10 +6,10 @@ use super::{Replay, ReplayError};
 use crate::reports::figures::{Attributes, Delta, Figures, Key};
 use crate::reports::store::Outcome;
 
-/// Bytes of memory that the figures of an item take, with their key and names, in a table with room for more, besides their sketch.
+/// Bytes of memory for an item's figures, key and names in a hash table that is partly empty. Its sketch is counted apart.
 const FIGURES_BYTES: usize = 1024;
 
-/// Items that were refused.
+/// The items that the tables refused, each once.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
     pub(super) keys: HashSet<Key>,
@@ -17,6 +17,7 @@ pub(super) struct Refused {
 }
 
 impl Refused {
+    /// Notes an item if it was refused.
     pub(super) fn note(&mut self, key: Key, outcome: Outcome) {
         if let Outcome::Refused(reason) = outcome
             && self.keys.insert(key.clone())
@@ -25,7 +26,7 @@ impl Refused {
         }
     }
 
-    /// Notes those that were refused, and gives those that got a later batch meanwhile.
+    /// Notes the refused items, and returns those that have a later batch.
     pub(super) fn take_changing(&mut self, outcomes: Vec<(Key, Outcome)>) -> HashSet<Key> {
         let mut changing = HashSet::new();
         for (key, outcome) in outcomes {
@@ -37,7 +38,8 @@ impl Refused {
         changing
     }
 
-    pub(super) fn conclude(self) -> Result<(), ReplayError> {
+    /// Returns an error if any item was refused.
+    pub(super) fn into_result(self) -> Result<(), ReplayError> {
         let count = self.items.len();
         match self.items.into_iter().next() {
             Some((_, first)) => Err(ReplayError::Refused { count, first }),
@@ -46,7 +48,7 @@ impl Refused {
     }
 }
 
-/// What items add up to, and the bytes of memory that this takes.
+/// The sums of deltas by item, and the memory that they take.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
     pub(super) figures: HashMap<Key, (Figures, Attributes)>,
@@ -54,8 +56,8 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Adds deltas, of these items or of all.
-    pub(super) fn add_up(&mut self, deltas: Vec<Delta>, only: Option<&HashSet<Key>>) {
+    /// Adds the deltas of the items in `only`, or of all items.
+    pub(super) fn add(&mut self, deltas: Vec<Delta>, only: Option<&HashSet<Key>>) {
         for Delta { key, figures: added, attributes } in deltas {
             if only.is_none_or(|only| only.contains(&key)) {
                 let (sum, names) = self.entry(key);
@@ -68,6 +70,7 @@ impl Sums {
         }
     }
 
+    /// Returns an item's sum, zero at first.
     pub(super) fn entry(&mut self, key: Key) -> &mut (Figures, Attributes) {
         let bytes = FIGURES_BYTES + key.id.len();
         let total = &mut self.bytes;
@@ -79,7 +82,8 @@ impl Sums {
 }
 
 impl Replay {
-    pub(super) fn bound(&self, sums: &Sums) -> Result<(), ReplayError> {
+    /// Returns an error if the sums exceed a limit of the replay.
+    pub(super) fn check_limits(&self, sums: &Sums) -> Result<(), ReplayError> {
         if sums.figures.len() > self.max_report_items as usize {
             return Err(ReplayError::TooManyItems(self.max_report_items));
         }

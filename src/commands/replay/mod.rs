@@ -1,28 +1,41 @@
-//! `music-streams replay`: a day's reports from its archived files, once more.
+//! `music-streams replay`: restores a day's reports from its archived files.
 //!
-//! Which batches have rows of the day, its curated files tell (and who lost one of those); which files those batches counted, their manifests, or their folders in
-//! the archive once the manifests have expired. The files are read, cleansed and folded by what batches do it with.
+//! The day's curated files identify the batches to replay; add a batch whose curated file is lost with `--batch`. Each batch's
+//! source files come from its manifest, or from its archive folder once the manifest has expired. They are read, cleansed and
+//! folded by the same code as in a batch.
 //!
-//! * **Replay** applies the figures of each batch again, by the same conditional writes as the batch itself: an item that has the batch
-//!   stays as it is, and one that has lost it, because it was deleted or restored to an earlier time, gets it back. While a batch's
-//!   manifest is kept, its own delta files are applied.
-//! * **Rebuild** takes nothing from the items. Each gets the figures of all finished batches, with the catalogue as it is now, and the
-//!   curated files are written anew with it. It begins once the batches at work are finished, which may have begun with another
-//!   catalogue. An item that gets a later batch meanwhile is left, and looked at again afterwards, so that consumers are not in the way.
+//! * **Replay** applies the figures of each batch again, by the same conditional writes as the batch itself: an item that has
+//!   the batch stays as it is; one that has lost it, because it was deleted or restored to an earlier time, gets it back.
+//!   While a batch's manifest is kept, its own delta files are applied.
+//! * **Rebuild** ignores the figures of the items. Each item gets the figures of all finished batches, computed with the
+//!   current catalogue, and the curated files are written again. It waits for batches at work, which may have begun with
+//!   another catalogue. An item that gets a later batch in the meantime is left alone and tried again, so consumers are not
+//!   disturbed.
+//! * **Restore** ([`Replay::restore`]) gives selected items the figures that batches recorded for them: the way back for
+//!   items that were set aside.
 //!
-//! * **Restore** ([`Replay::restore`]) is a rebuild of some items, with what batches wrote down of them: the way back of items that were
-//!   set aside.
+//! All three may be interrupted at any time and repeated. An item that cannot be written is reported and does not stop the
+//! others. Covered by tests/pipeline/replay.rs, and `restore` by tests/pipeline/refusals.rs.
 //!
-//! All may be repeated, and broken off at any time. An item that cannot be written is told, and costs the others nothing.
+//! | file | contents |
+//! |---|---|
+//! | `apply` | replay: a day's batches, applied again |
+//! | `rebuild` | rebuild: a day's items and curated files, replaced |
+//! | `restore` | restore: selected items, replaced |
+//! | `batches` | the batches that have rows of a day |
+//! | `recorded` | the deltas that a batch recorded |
+//! | `archive` | a batch's archived files and what they add up to |
+//! | `figures` | sums and refusals |
+//! | `error` | the errors |
 
-mod again;
+mod apply;
 mod archive;
 mod batches;
 mod error;
 mod figures;
 mod rebuild;
+mod recorded;
 mod restore;
-mod written;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -30,68 +43,63 @@ use std::sync::Arc;
 
 use bytesize::ByteSize;
 use clap::Args;
-use governor::{Quota, RateLimiter};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::aws::Clients;
 use crate::aws::s3::Bucket;
 use crate::calendar::{date_text, parse_day};
-use crate::commands::format::say;
-use crate::ledger::{LEDGER_TABLE, Ledger};
+use crate::commands::format::print;
+use crate::commands::resources::Resources;
+use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::protocol::BatchNumber;
 use crate::reference::catalogue::{self, Catalogue};
 use crate::reports::store::Reports;
-use crate::telemetry::progress::Progress;
 
 pub use error::ReplayError;
 
-/// Looks at items that consumers changed meanwhile, before they are left as they are.
-const LOOKS: usize = 3;
+/// The number of attempts at items that consumers keep changing.
+const ATTEMPTS: usize = 3;
 
-/// What to replay.
+/// The arguments of `music-streams replay`.
 #[derive(Debug, Args)]
 pub struct ReplayQuery {
     /// Day (UTC) of the reports; may be given several times
     #[arg(long = "date", required = true, value_parser = parse_day, value_name = "YYYY-MM-DD")]
     days: Vec<i32>,
 
-    /// Do not trust the reports: give every item of the day the figures that the archive and today's catalogue give
+    /// Ignore the figures in the reports, and replace them by those of the archive and the current catalogue
     ///
-    /// The curated files of the day are written anew as well. Consumers may go on.
+    /// The curated files of the day are written again as well. Consumers may keep running.
     #[arg(long)]
     rebuild: bool,
 
-    /// Also this batch, whose curated file of the day is lost; may be given several times
+    /// Include this batch, whose curated file of the day is lost; may be given several times
     ///
-    /// Its number is in the name of the file, and of its folder in the archive. Only a rebuild brings the file itself back.
+    /// Its number is in the name of the file, and of its folder in the archive. Only a rebuild restores the file itself.
     #[arg(long = "batch", value_name = "NUMBER")]
     lost: Vec<BatchNumber>,
 
-    /// Bucket with the archived and curated files and the catalogue
-    #[arg(long, env = "MUSIC_STREAMS_BUCKET", value_name = "NAME")]
-    bucket: String,
-
-    /// Put before the name of every table
-    #[arg(long, env = "MUSIC_STREAMS_TABLE_PREFIX", value_name = "TEXT", default_value = "")]
-    table_prefix: String,
+    #[command(flatten)]
+    resources: Resources,
 
     #[command(flatten)]
     limits: ReplayLimits,
 }
 
-/// Bounds of a replay.
+/// Limits of a replay.
 #[derive(Debug, Clone, Args)]
 pub struct ReplayLimits {
-    /// Memory that the process may take; a day whose figures need more ends it [default: what its container may have, or 2GiB]
+    /// Memory that the process may use; a day whose figures need more is an error [default: the limit of its container, or
+    /// 2GiB]
     #[arg(long, env = "MUSIC_STREAMS_MAX_MEMORY", value_name = "SIZE")]
     max_memory: Option<ByteSize>,
 
-    /// Report items in memory at a time: those of a batch, or of a day that is rebuilt; with more, it ends
+    /// Report items in memory at a time, those of a batch or of a rebuilt day; more are an error
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..), value_name = "COUNT")]
     max_report_items: u32,
 
-    /// Report items written a second [default: as fast as the tables take them]
+    /// Report items written per second [default: no limit but that of the tables]
     #[arg(long, env = "MUSIC_STREAMS_MAX_WRITES_PER_SECOND", value_name = "COUNT")]
     max_writes_per_second: Option<NonZeroU32>,
 
@@ -101,23 +109,23 @@ pub struct ReplayLimits {
 }
 
 impl ReplayQuery {
-    /// Replays, and tells what came of it.
+    /// Replays the days, and prints the result of each.
     pub async fn run(mut self, clients: Clients) -> Result<(), ReplayError> {
         self.days.sort_unstable();
         self.days.dedup();
         let lost = self.lost.iter().copied().collect();
-        let replay = Replay::open(clients, &self.bucket, &self.table_prefix, &self.limits, lost).await?;
+        let replay = Replay::open(&clients, &self.resources, &self.limits, lost).await?;
         for &day in &self.days {
             let done = if self.rebuild { replay.rebuild(day).await } else { replay.apply_again(day).await };
             replay.progress.reset();
-            say(&format!("{}: {}", date_text(day), done?));
+            print(&format!("{}: {}", date_text(day), done?));
         }
         replay.progress.finish_and_clear();
         Ok(())
     }
 }
 
-/// A version of items that no counting gets to.
+/// Returns the milliseconds since 1970, used as an item version above all that counting up has reached.
 fn now_ms() -> u64 {
     u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
 }
@@ -128,13 +136,13 @@ fn progress_bar() -> ProgressBar {
     ProgressBar::new(0).with_style(style)
 }
 
-/// Brings reports back.
+/// A replay of one pipeline's days.
 pub struct Replay {
     bucket: Bucket,
     ledger: Ledger,
     reports: Reports,
     catalogue: Arc<Catalogue>,
-    /// Batches that are known to have rows of the day, though their curated file is lost.
+    /// Batches that have rows of the day though their curated file is lost.
     lost: BTreeSet<BatchNumber>,
     memory: Memory,
     max_report_items: u32,
@@ -142,19 +150,16 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Of a pipeline's bucket and tables.
+    /// Opens a pipeline's bucket and tables, and reads its catalogue.
     pub async fn open(
-        clients: Clients,
-        bucket: &str,
-        table_prefix: &str,
+        clients: &Clients,
+        resources: &Resources,
         limits: &ReplayLimits,
         lost: BTreeSet<BatchNumber>,
     ) -> Result<Self, ReplayError> {
-        let bucket = Bucket::new(clients.s3, bucket.to_owned());
-        let ledger = Ledger::new(clients.dynamodb.clone(), format!("{table_prefix}{LEDGER_TABLE}"), String::new());
-        let writes = limits.max_writes_per_second.map(|rate| Arc::new(RateLimiter::direct(Quota::per_second(rate))));
-        let (prefix, concurrency) = (table_prefix.to_owned(), limits.write_concurrency);
-        let reports = Reports::new(clients.dynamodb, prefix, concurrency, writes, Progress::default());
+        let bucket = resources.bucket(clients);
+        let ledger = resources.tables.ledger(clients, "");
+        let reports = resources.tables.reports(clients, limits.write_concurrency, limits.max_writes_per_second);
         reports.check().await?;
         let memory = Memory::of(limits.max_memory);
         let catalogue = Arc::new(catalogue::read_once(&bucket, memory.catalogue()).await?);
@@ -162,6 +167,7 @@ impl Replay {
         Ok(Replay { bucket, ledger, reports, catalogue, lost, memory, max_report_items, progress })
     }
 
+    /// Starts the progress bar for an operation on some batches.
     fn begin(&self, what: String, batches: usize) {
         self.progress.reset();
         self.progress.set_length(batches as u64);

@@ -1,4 +1,4 @@
-//! Rebuild: every item of a day gets the figures that its archived files add up to.
+//! Rebuild: the items of a day get the figures that its archived files add up to, and its curated files are replaced.
 
 use std::collections::{BTreeSet, HashSet};
 use std::pin::pin;
@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::figures::{Refused, Sums};
-use super::{LOOKS, Replay, ReplayError, now_ms};
+use super::{ATTEMPTS, Replay, ReplayError, now_ms};
 use crate::aws::s3::Upload;
 use crate::calendar::date_text;
 use crate::compute::Scope;
@@ -18,19 +18,19 @@ use crate::reports::figures::{Delta, Key, Report};
 use crate::reports::item::{Replacement, parse_key};
 
 impl Replay {
-    /// Gives every item of a day the figures that its archived files add up to. What is listed as set aside of the day comes off the
-    /// list, as it is right again.
+    /// Gives every item of a day the figures of its archived files, and returns a summary. The day's items that were set aside
+    /// are removed from that list, as they are right again.
     pub async fn rebuild(&self, day: i32) -> Result<String, ReplayError> {
         let (mut batches, mut items) = (0, 0);
         let mut genres = BTreeSet::new();
         let mut refused = Refused::default();
-        // As it is before: what is set aside from now on may not be in the figures.
+        // Read first: an item that is set aside from now on may lack figures.
         let (listed, _) = self.ledger.aside(usize::MAX).await?;
-        // What is to be replaced; `None` for everything.
+        // The items to replace; `None` for all.
         let mut only: Option<HashSet<Key>> = None;
-        for look in 0..LOOKS {
-            let is_first = look == 0;
-            let through = self.finished(day).await?;
+        for attempt in 0..ATTEMPTS {
+            let is_first = attempt == 0;
+            let through = self.finished_through(day).await?;
             let (mut sums, last) = self.fold(day, through, only.as_ref(), is_first, &mut batches).await?;
             let of = Replacement { through, last, now_ms: now_ms() };
             self.progress.set_message(format!("{} writing", date_text(day)));
@@ -44,7 +44,7 @@ impl Replay {
             }
             let deltas =
                 sums.figures.into_iter().map(|(key, (figures, attributes))| Delta { key, figures, attributes });
-            // The item of a genre that nothing has any more tells where to look for stale listings, so it goes last.
+            // The item of a genre without rows leads to stale listings, so it is emptied last.
             let (genres_without_rows, first): (Vec<_>, Vec<_>) =
                 deltas.partition(|delta| delta.key.report == Report::Genre && delta.figures.listens == 0);
             let never = CancellationToken::new();
@@ -56,7 +56,7 @@ impl Replay {
             let changing = refused.take_changing(outcomes);
             if changing.is_empty() {
                 self.unlist(day, listed, &refused.keys).await?;
-                refused.conclude()?;
+                refused.into_result()?;
                 return Ok(format!("rebuilt {items} report items and the curated files of {batches} batches"));
             }
             only = Some(changing);
@@ -64,7 +64,7 @@ impl Replay {
         Err(ReplayError::Changing(only.map_or(0, |only| only.len())))
     }
 
-    /// Takes a day's report items off the list of what is set aside, but for those that are refused still.
+    /// Removes a day's report items from the list of what is set aside, except those that are still refused.
     async fn unlist(
         &self,
         day: i32,
@@ -79,8 +79,8 @@ impl Replay {
         Ok(())
     }
 
-    /// What the archived files of finished batches add up to, and the last of these. At the first look, curated files are published
-    /// from them.
+    /// Returns the sums of the archived files of finished batches, and the last of these batches. The first attempt also
+    /// publishes curated files.
     async fn fold(
         &self,
         day: i32,
@@ -98,15 +98,15 @@ impl Replay {
             let scope = if is_first { Scope::Day(day) } else { Scope::FiguresOf(day) };
             let prepared = self.prepare(batch, &curated, scope, sums.bytes).await;
             if prepared.is_err() && is_first {
-                // What it had begun to upload, nobody will complete. That it failed is what counts.
+                // Its uploads will never be completed. An error here would hide the one that matters.
                 let prefix = layout::curated_prefix(&date_text(day));
                 let _ = self.bucket.abort_uploads(&prefix, |key| layout::is_of_batch(key, batch)).await;
             }
             let (uploads, deltas) = prepared?;
             let mut deltas = pin!(deltas);
-            while let Some(deltas) = deltas.try_next().await.map_err(|error| self.explained(error))? {
-                sums.add_up(deltas, only);
-                self.bound(&sums)?;
+            while let Some(deltas) = deltas.try_next().await.map_err(|error| self.limit_error(error))? {
+                sums.add(deltas, only);
+                self.check_limits(&sums)?;
             }
             if is_first {
                 self.publish(&uploads, &curated).await?;
@@ -116,19 +116,19 @@ impl Replay {
         Ok((sums, last))
     }
 
-    /// Puts the curated files of a batch and day in the place of those that there are.
+    /// Replaces the curated files of a batch and day.
     async fn publish(&self, uploads: &[Upload], before: &[String]) -> Result<(), ReplayError> {
         for upload in uploads {
             self.bucket.complete_upload(upload).await?;
         }
-        // Of a batch of very many days there are several files a day, whose rows are all in the first now.
+        // A batch of very many days published several files per day. All their rows are now in the first.
         for key in before.iter().filter(|key| uploads.iter().all(|upload| upload.key != **key)) {
             self.bucket.delete_prefix(key).await?;
         }
         Ok(())
     }
 
-    /// Items that the tables have and no row explains are to have no listens.
+    /// Adds the items of the tables that have no row, so that they get no listens.
     async fn add_items_without_rows(&self, day: i32, sums: &mut Sums) -> Result<(), ReplayError> {
         for report in Report::ALL {
             let mut items = pin!(self.reports.day(report, day));
@@ -136,7 +136,7 @@ impl Replay {
                 if let Some(key) = parse_key(report, &item) {
                     sums.entry(key);
                 }
-                self.bound(sums)?;
+                self.check_limits(sums)?;
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! What became of an object.
+//! The history of an object: each of its versions, the batch that claimed it, and the outcome.
 
 use serde::Serialize;
 
@@ -9,102 +9,65 @@ use crate::calendar::time_text;
 use crate::commands::format::printable;
 use crate::layout;
 use crate::ledger::{ClaimRecord, Ledger};
-use crate::object::Version;
+use crate::object::{ObjectId, Version};
 use crate::protocol::{BatchNumber, State};
 
-/// What became of an object.
+/// The history of an object.
 #[derive(Debug, Serialize)]
 pub(super) struct ObjectHistory {
     object: String,
-    /// Each content that there is or was of it, as far as anything is known.
+    /// Its known versions, present and past.
     contents: Vec<VersionHistory>,
 }
 
-/// What became of one content.
+/// The history of one version.
 #[derive(Debug, Serialize)]
 struct VersionHistory {
     version: Version,
-    /// Since when it lies there, if it does.
+    /// The time at which it was put under its key, if it is still there.
     incoming_since: Option<jiff::Timestamp>,
-    /// Until when it is set aside, if it is.
+    /// The time from which it is tried again, if it is set aside.
     aside_until: Option<jiff::Timestamp>,
     claim: Option<Claimed>,
 }
 
+/// The claim of a version, and the state of the batch that has it.
 #[derive(Debug, Serialize)]
 struct Claimed {
     batch: BatchNumber,
     claimed_at: jiff::Timestamp,
-    /// Where the batch stands; `None` when it never came far enough to leave a trace.
+    /// The batch's state; `None` if it ended before it left a record.
     state: Option<State>,
-    /// Who works on it.
+    /// The consumer that has the batch, while it is unfinished.
     consumer: Option<String>,
     finished_at: Option<jiff::Timestamp>,
-    /// What the batch decided about it, while its manifest is kept.
+    /// The batch's decision, while its manifest is kept.
     decision: Option<Fate>,
-    /// Where its rejected rows are listed, if it has any.
+    /// The key of the list with its rejected rows, if it has any.
     rejected_rows: Option<String>,
 }
 
 impl ObjectHistory {
-    pub(super) async fn of(key: &str, bucket: &Bucket, ledger: &Ledger) -> Result<Self, AwsError> {
+    /// Reads the history of an object from its claims, and from what lies under its key now.
+    pub(super) async fn read(key: &str, bucket: &Bucket, ledger: &Ledger) -> Result<Self, AwsError> {
         let mut contents = Vec::new();
         for claim in ledger.claims(bucket.name(), key).await? {
-            let Some(batch) = claim.batch.or(claim.quarantined_by.filter(|_| claim.aside_until.is_none())) else {
-                let ClaimRecord { version, aside_until, .. } = claim;
-                contents.push(VersionHistory { version, incoming_since: None, aside_until, claim: None });
-                continue;
-            };
-            let entry = ledger.registry().await?.batches.remove(&batch);
-            let record = match entry {
-                Some(_) => None,
-                None => ledger.record(batch).await?,
-            };
-            let manifest = Manifest::find(bucket, batch).await?;
-            let decision = manifest.as_ref().and_then(|manifest| {
-                let is_it = |id: &crate::object::ObjectId| id.key == key && id.version == claim.version;
-                manifest.objects.iter().find(|object| is_it(&object.object)).map(|object| object.fate.clone())
-            });
-            let has_rejects = matches!(decision, Some(Fate::Archived { rejected: 1.., .. }));
-            let rejected_rows = manifest.filter(|_| has_rejects).and_then(|manifest| {
-                let rejects =
-                    manifest.uploads.into_iter().find(|upload| upload.key.starts_with(layout::QUARANTINED_ROWS));
-                rejects.map(|upload| upload.key)
-            });
-            contents.push(VersionHistory {
-                version: claim.version,
-                incoming_since: None,
-                aside_until: None,
-                claim: Some(Claimed {
-                    batch,
-                    claimed_at: claim.claimed_at,
-                    state: entry.as_ref().map(|entry| entry.state).or(record.as_ref().map(|record| record.state)),
-                    consumer: entry.map(|entry| entry.owner),
-                    finished_at: record.map(|record| record.finished_at),
-                    decision,
-                    rejected_rows,
-                }),
-            });
+            contents.push(VersionHistory::read(key, claim, bucket, ledger).await?);
         }
-        // After the claims: what is archived meanwhile shows as archived, and not as lost.
+        // Listed after the claims were read: an object that is archived in between shows as archived, not as lost.
         let (mut page, mut next) = bucket.list_current(key, None).await?;
         loop {
             let of_this_key = page.iter().filter(|event| event.object.key == key).count();
             for event in page.drain(..of_this_key) {
-                let version = event.object.version;
-                match contents.iter_mut().find(|chapter| chapter.version == version) {
-                    Some(chapter) => chapter.incoming_since = event.created_at,
+                let (version, incoming_since) = (event.object.version, event.created_at);
+                match contents.iter_mut().find(|history| history.version == version) {
+                    Some(history) => history.incoming_since = incoming_since,
                     None => {
-                        contents.push(VersionHistory {
-                            version,
-                            incoming_since: event.created_at,
-                            aside_until: None,
-                            claim: None,
-                        });
+                        contents.push(VersionHistory { version, incoming_since, aside_until: None, claim: None });
                     }
                 }
             }
-            // Other keys that begin alike come after it.
+            // The listing goes on with longer keys that begin with this one.
             if !page.is_empty() || next.is_none() {
                 break;
             }
@@ -113,25 +76,60 @@ impl ObjectHistory {
         Ok(ObjectHistory { object: format!("s3://{}/{key}", bucket.name()), contents })
     }
 
-    pub(super) fn told(&self) -> String {
+    /// Formats the history for people.
+    pub(super) fn as_text(&self) -> String {
         let object = printable(&self.object);
         if self.contents.is_empty() {
             return format!(
-                "{object}\n  nothing is known of it: it was never put there, or was deleted before it was read, or was finished \
-                 more than 15 days ago"
+                "{object}\n  nothing is known of it: it was never put there, or was deleted before it was read, or was \
+                 finished more than 15 days ago"
             );
         }
         let mut lines = vec![object];
-        for chapter in &self.contents {
-            lines.push(format!("  {}", printable(&chapter.version.to_string())));
-            lines.extend(chapter.told().into_iter().map(|line| format!("    {}", printable(&line))));
+        for history in &self.contents {
+            lines.push(format!("  {}", printable(&history.version.to_string())));
+            lines.extend(history.lines().into_iter().map(|line| format!("    {}", printable(&line))));
         }
         lines.join("\n")
     }
 }
 
 impl VersionHistory {
-    fn told(&self) -> Vec<String> {
+    /// Reads the history of one version from its claim and the claiming batch.
+    async fn read(key: &str, claim: ClaimRecord, bucket: &Bucket, ledger: &Ledger) -> Result<Self, AwsError> {
+        let Some(batch) = claim.batch.or(claim.quarantined_by.filter(|_| claim.aside_until.is_none())) else {
+            let ClaimRecord { version, aside_until, .. } = claim;
+            return Ok(VersionHistory { version, incoming_since: None, aside_until, claim: None });
+        };
+        let entry = ledger.registry().await?.batches.remove(&batch);
+        let record = match entry {
+            Some(_) => None,
+            None => ledger.record(batch).await?,
+        };
+        let manifest = Manifest::find(bucket, batch).await?;
+        let decision = manifest.as_ref().and_then(|manifest| {
+            let is_it = |id: &ObjectId| id.key == key && id.version == claim.version;
+            manifest.objects.iter().find(|object| is_it(&object.object)).map(|object| object.fate.clone())
+        });
+        let has_rejects = matches!(decision, Some(Fate::Archived { rejected: 1.., .. }));
+        let rejected_rows = manifest.filter(|_| has_rejects).and_then(|manifest| {
+            let mut keys = manifest.uploads.into_iter().map(|upload| upload.key);
+            keys.find(|key| key.starts_with(layout::QUARANTINED_ROWS))
+        });
+        let claimed = Claimed {
+            batch,
+            claimed_at: claim.claimed_at,
+            state: entry.as_ref().map(|entry| entry.state).or(record.as_ref().map(|record| record.state)),
+            consumer: entry.map(|entry| entry.owner),
+            finished_at: record.map(|record| record.finished_at),
+            decision,
+            rejected_rows,
+        };
+        Ok(VersionHistory { version: claim.version, incoming_since: None, aside_until: None, claim: Some(claimed) })
+    }
+
+    /// Formats the history for people, as lines.
+    fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let since = self.incoming_since.map(|since| format!("lies there since {}", time_text(since)));
         let Some(claim) = &self.claim else {
@@ -181,7 +179,7 @@ impl VersionHistory {
         if let (true, Some(since)) = (counted, &since) {
             lines.push(format!("{since}: the same content was put there again, which does not count twice"));
         } else if let (Some(State::Done), Some(since)) = (state, &since) {
-            lines.push(format!("{since}: it was put there again, and the next batch that meets it judges it anew"));
+            lines.push(format!("{since}: it was put there again, and the next batch that meets it reads it again"));
         } else {
             lines.extend(since);
         }

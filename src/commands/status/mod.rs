@@ -1,9 +1,12 @@
-//! `music-streams status`: what the pipeline is doing, and what became of a file.
+//! `music-streams status`: the state of the pipeline, or the history of one object.
 //!
-//! Reads the queue's counts, the ledger and manifests, and changes nothing.
+//! Reads the queue's counts, the ledger and manifests, and changes nothing. `overview` has the state of the pipeline and
+//! `history` that of an object. Covered by tests/pipeline/operators.rs.
 
 mod history;
 mod overview;
+
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -13,16 +16,16 @@ use crate::aws::error::AwsError;
 use crate::aws::s3::Bucket;
 use crate::aws::sqs::Queue;
 use crate::commands::format::Format;
+use crate::commands::resources::Tables;
 use crate::layout;
-use crate::ledger::{LEDGER_TABLE, Ledger};
 
 use history::ObjectHistory;
 use overview::Overview;
 
-/// What to show, and how.
+/// The arguments of `music-streams status`.
 #[derive(Debug, Args)]
 pub struct StatusQuery {
-    /// Tell the story of this object instead: by which batch it was claimed and when, and what became of it
+    /// Show the history of this object instead: the batch that claimed it, the time, and the outcome
     #[arg(long, value_name = "s3://BUCKET/KEY", value_parser = parse_url)]
     object: Option<Url>,
 
@@ -30,20 +33,19 @@ pub struct StatusQuery {
     #[arg(long, env = "MUSIC_STREAMS_QUEUE_URL", value_name = "URL", required_unless_present = "object")]
     queue_url: Option<String>,
 
-    /// Put before the name of every table
-    #[arg(long, env = "MUSIC_STREAMS_TABLE_PREFIX", value_name = "TEXT", default_value = "")]
-    table_prefix: String,
+    #[command(flatten)]
+    tables: Tables,
 
-    /// How many of the finished batches to show
+    /// Number of finished batches to show
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=1000), value_name = "COUNT")]
     recent: u16,
 
-    /// A table for people or JSON for programs
+    /// Table for people or JSON for programs
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
 
-/// Where an object lies or lay.
+/// The place of an object, present or past.
 #[derive(Debug, Clone)]
 struct Url {
     bucket: String,
@@ -60,24 +62,22 @@ fn parse_url(text: &str) -> Result<Url, String> {
 }
 
 impl StatusQuery {
-    /// Looks, and gives what to print.
+    /// Reads the state, and returns the text to print.
     pub async fn answer(&self, clients: Clients) -> Result<String, AwsError> {
-        let table = format!("{}{LEDGER_TABLE}", self.table_prefix);
-        let ledger = Ledger::new(clients.dynamodb, table, String::new());
+        let ledger = self.tables.ledger(&clients, "");
         if let Some(Url { bucket, key }) = &self.object {
             let bucket = Bucket::new(clients.s3, bucket.clone());
-            let story = ObjectHistory::of(key, &bucket, &ledger).await?;
+            let history = ObjectHistory::read(key, &bucket, &ledger).await?;
             return Ok(match self.format {
-                Format::Table => story.told(),
-                Format::Json => as_json(&story),
+                Format::Table => history.as_text(),
+                Format::Json => as_json(&history),
             });
         }
-        // Nothing is changed, so no message is ever hidden.
-        let hidden = std::time::Duration::ZERO;
-        let queue = Queue::new(clients.sqs, self.queue_url.clone().unwrap_or_default(), hidden);
-        let overview = Overview::of(&queue, &ledger, self.recent).await?;
+        // No message is received, so no visibility timeout is needed.
+        let queue = Queue::new(clients.sqs, self.queue_url.clone().unwrap_or_default(), Duration::ZERO);
+        let overview = Overview::read(&queue, &ledger, self.recent).await?;
         Ok(match self.format {
-            Format::Table => overview.shown(),
+            Format::Table => overview.as_text(),
             Format::Json => as_json(&overview),
         })
     }

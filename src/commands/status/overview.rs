@@ -1,4 +1,4 @@
-//! What the pipeline is doing.
+//! The state of the pipeline: its queue, sweep, lag and batches.
 
 use std::collections::BTreeMap;
 
@@ -13,28 +13,28 @@ use crate::counts::Counts;
 use crate::ledger::{CatalogueState, LastSweep, Ledger, Record};
 use crate::protocol::{BatchNumber, Registry, State};
 
-/// Things set aside that are counted one by one.
+/// The number of entries set aside that are counted.
 const SHOWN_ASIDE: usize = 1000;
-/// Reads of the ledger under way at once.
+/// The number of records that are read at the same time.
 const CONCURRENT_READS: usize = 16;
 
-/// What the pipeline is doing.
+/// The state of the pipeline.
 #[derive(Debug, Serialize)]
 pub(super) struct Overview {
     queue: Backlog,
-    /// Messages in flight, of those that a queue can have.
+    /// The share of messages in flight in the most that a queue can have.
     in_flight_share: f64,
-    /// Messages in the dead-letter queue, where there is one.
+    /// The number of messages in the dead-letter queue; `None` without such a queue.
     dead_letters: Option<u64>,
-    /// From the creation of the oldest object of the last finished batch to the end of that batch, in seconds.
+    /// The time from the creation of the oldest object of the last finished batch to the end of that batch, in seconds.
     lag_s: Option<i64>,
     last_sweep: Option<LastSweep>,
-    /// What consumers look tracks and listeners up in.
+    /// The catalogue of the consumers.
     catalogue: Option<CatalogueState>,
     unfinished_batches: Vec<Unfinished>,
-    /// Things that are set aside, by kind.
+    /// The number of entries set aside, by kind.
     aside: BTreeMap<&'static str, u64>,
-    /// There are more than those.
+    /// True if there are more entries than those.
     more_aside: bool,
     /// The latest first.
     recent_batches: Vec<Record>,
@@ -49,7 +49,7 @@ struct Unfinished {
 }
 
 impl Overview {
-    pub(super) async fn of(queue: &Queue, ledger: &Ledger, recent: u16) -> Result<Self, AwsError> {
+    pub(super) async fn read(queue: &Queue, ledger: &Ledger, recent: u16) -> Result<Self, AwsError> {
         let backlog = queue.backlog().await?;
         let dead_letters = match queue.dead_letter_queue().await? {
             Some(queue) => Some(queue.backlog().await?.waiting),
@@ -82,77 +82,87 @@ impl Overview {
         })
     }
 
-    pub(super) fn shown(&self) -> String {
+    /// Formats the state for people.
+    pub(super) fn as_text(&self) -> String {
+        let mut lines = vec![
+            self.queue_text(),
+            self.sweep_text(),
+            match self.lag_s {
+                Some(seconds) => format!("lag        {seconds} s from the oldest file of the last batch to its end"),
+                None => "lag        unknown: no batch was done recently".to_owned(),
+            },
+            self.catalogue_text(),
+            self.rejected_text(),
+            self.aside_text(),
+            String::new(),
+            self.unfinished_text(),
+        ];
+        if !self.recent_batches.is_empty() {
+            lines.push(self.finished_text());
+        }
+        lines.join("\n")
+    }
+
+    fn queue_text(&self) -> String {
         let Backlog { waiting, in_flight, delayed } = self.queue;
         let dead_letters = self.dead_letters.map_or("no queue for dead letters".to_owned(), |count| {
             format!("{count} dead {}", if count == 1 { "letter" } else { "letters" })
         });
         let share = self.in_flight_share * 100.0;
-        let mut lines = vec![
-            format!(
-                "queue      {waiting} waiting, {delayed} delayed, {in_flight} in flight ({share:.1} % of a queue's limit), {dead_letters}"
-            ),
-            match &self.last_sweep {
-                Some(LastSweep { started_at, by, finished_at, swept }) => format!(
-                    "sweep      began {} by {}{}; found {}, left over {}",
-                    time_text(*started_at),
-                    printable(by),
-                    finished_at.map_or(String::new(), |at| format!(", last ended {}", time_text(at))),
-                    swept.found,
-                    swept.left_over
-                ),
-                None => "sweep      never".to_owned(),
-            },
-            match self.lag_s {
-                Some(seconds) => format!("lag        {seconds} s from the oldest file of the last batch to its end"),
-                None => "lag        unknown: no batch was done of late".to_owned(),
-            },
-            self.catalogue_shown(),
-            self.rejected_shown(),
-            if self.aside.is_empty() {
-                "aside      nothing".to_owned()
-            } else {
-                let kind = |(kind, count): (&&str, &u64)| format!("{count} {}", kind.replace('_', " "));
-                let more = if self.more_aside { " and more" } else { "" };
-                let kinds: Vec<_> = self.aside.iter().map(kind).collect();
-                format!("aside      {}{more}: music-streams aside lists them", kinds.join(", "))
-            },
-            String::new(),
-        ];
-        lines.push(if self.unfinished_batches.is_empty() {
-            "No batch is at work.".to_owned()
-        } else {
-            let row = |Unfinished { batch, state, owner, opened_at }: &Unfinished| {
-                let opened_at = opened_at.map_or(String::new(), time_text);
-                vec![batch.to_string(), state.name().to_owned(), opened_at, printable(owner)]
-            };
-            let rows = self.unfinished_batches.iter().map(row);
-            format!("At work\n{}", table(&["BATCH", "STATE", "OPENED", "CONSUMER"], &[true], rows))
-        });
-        if !self.recent_batches.is_empty() {
-            let headings =
-                ["BATCH", "STATE", "ENDED", "LAG S", "FILES", "QUARANTINED", "GONE", "ROWS", "REJECTED", "BYTES"];
-            let numbers = [true, false, false, true, true, true, true, true, true, true];
-            let row = |record: &Record| {
-                let counts = &record.counts;
-                let lag = lag_of(record).map_or(String::new(), |lag| lag.to_string());
-                let mut row =
-                    vec![record.batch.to_string(), record.state.name().to_owned(), time_text(record.finished_at)];
-                row.push(lag);
-                let counts =
-                    [counts.objects, counts.quarantined, counts.gone, counts.rows, counts.rejected, counts.bytes];
-                row.extend(counts.iter().map(ToString::to_string));
-                row
-            };
-            let rows = self.recent_batches.iter().map(row);
-            lines.push(format!("\nFinished\n{}", table(&headings, &numbers, rows)));
-        }
-        lines.join("\n")
+        format!(
+            "queue      {waiting} waiting, {delayed} delayed, {in_flight} in flight ({share:.1} % of a queue's limit), \
+             {dead_letters}"
+        )
     }
-}
 
-impl Overview {
-    fn catalogue_shown(&self) -> String {
+    fn sweep_text(&self) -> String {
+        let Some(LastSweep { started_at, by, finished_at, swept }) = &self.last_sweep else {
+            return "sweep      never".to_owned();
+        };
+        let ended = finished_at.map_or(String::new(), |at| format!(", last ended {}", time_text(at)));
+        let (started_at, by) = (time_text(*started_at), printable(by));
+        format!("sweep      began {started_at} by {by}{ended}; found {}, left over {}", swept.found, swept.left_over)
+    }
+
+    fn aside_text(&self) -> String {
+        if self.aside.is_empty() {
+            return "aside      nothing".to_owned();
+        }
+        let kind = |(kind, count): (&&str, &u64)| format!("{count} {}", kind.replace('_', " "));
+        let kinds: Vec<_> = self.aside.iter().map(kind).collect();
+        let more = if self.more_aside { " and more" } else { "" };
+        format!("aside      {}{more}: music-streams aside lists them", kinds.join(", "))
+    }
+
+    fn unfinished_text(&self) -> String {
+        if self.unfinished_batches.is_empty() {
+            return "No batch is at work.".to_owned();
+        }
+        let row = |Unfinished { batch, state, owner, opened_at }: &Unfinished| {
+            let opened_at = opened_at.map_or(String::new(), time_text);
+            vec![batch.to_string(), state.name().to_owned(), opened_at, printable(owner)]
+        };
+        let rows = self.unfinished_batches.iter().map(row);
+        format!("At work\n{}", table(&["BATCH", "STATE", "OPENED", "CONSUMER"], &[true], rows))
+    }
+
+    fn finished_text(&self) -> String {
+        let headings =
+            ["BATCH", "STATE", "ENDED", "LAG S", "FILES", "QUARANTINED", "GONE", "ROWS", "REJECTED", "BYTES"];
+        let numbers = [true, false, false, true, true, true, true, true, true, true];
+        let row = |record: &Record| {
+            let counts = &record.counts;
+            let lag = lag_of(record).map_or(String::new(), |lag| lag.to_string());
+            let mut row =
+                vec![record.batch.to_string(), record.state.name().to_owned(), time_text(record.finished_at), lag];
+            let counts = [counts.objects, counts.quarantined, counts.gone, counts.rows, counts.rejected, counts.bytes];
+            row.extend(counts.iter().map(ToString::to_string));
+            row
+        };
+        format!("\nFinished\n{}", table(&headings, &numbers, self.recent_batches.iter().map(row)))
+    }
+
+    fn catalogue_text(&self) -> String {
         let Some(CatalogueState { songs, users, loaded_at, refused, .. }) = &self.catalogue else {
             return "catalogue  none was loaded yet".to_owned();
         };
@@ -163,8 +173,8 @@ impl Overview {
         format!("catalogue  {songs} tracks, {users} listeners{since}{refused}")
     }
 
-    /// What of the batches shown could not be counted.
-    fn rejected_shown(&self) -> String {
+    /// The rows and files of the recent batches that could not be counted.
+    fn rejected_text(&self) -> String {
         let sum =
             |count: fn(&Counts) -> u64| self.recent_batches.iter().map(|record| count(&record.counts)).sum::<u64>();
         let (rows, rejected) = (sum(|counts| counts.rows), sum(|counts| counts.rejected));
@@ -186,7 +196,7 @@ fn unfinished((&batch, entry): (&BatchNumber, &crate::protocol::Entry)) -> Unfin
     Unfinished { batch, state: entry.state, owner: entry.owner.clone(), opened_at }
 }
 
-/// The numbers of batches that have left the registry, the latest first.
+/// Returns the numbers of batches that have left the registry, the latest first.
 fn finished(registry: &Registry) -> impl Iterator<Item = BatchNumber> {
     (1..=registry.last).rev().filter(|batch| !registry.batches.contains_key(batch))
 }

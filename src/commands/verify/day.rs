@@ -1,4 +1,4 @@
-//! The report tables of a day, held against its curated files.
+//! The comparison of a day's report tables with its curated files.
 
 use std::collections::HashSet;
 
@@ -17,39 +17,39 @@ use crate::layout;
 use crate::ledger::aside::{Aside, What};
 use crate::protocol::BatchNumber;
 
-/// Looks at items that changed during the audit, before they are left unjudged.
-const LOOKS: usize = 3;
+/// The number of attempts at items that change during the audit.
+const ATTEMPTS: usize = 3;
 
-/// A curated file of a day.
+/// A curated file of a day, as listed.
 #[derive(Debug, Clone)]
-struct CuratedFile {
+struct ListedFile {
     key: String,
     bytes: u64,
     batch: BatchNumber,
 }
 impl Auditor {
-    /// Holds the report tables against the curated files of a day.
+    /// Compares the report tables with the curated files of a day.
     pub(super) async fn verify_day(&mut self, day: i32) -> Result<(), VerifyError> {
         let mut changing = HashSet::new();
-        for look in 0..LOOKS {
-            let share = match look {
+        for attempt in 0..ATTEMPTS {
+            let partition = match attempt {
                 0 => Partition::Part { modulus: 1, remainder: 0 },
                 _ if changing.is_empty() => return Ok(()),
                 _ => Partition::Only(std::mem::take(&mut changing)),
             };
-            // Batches up to here were finished before the files are listed: all their rows are in them.
+            // Batches up to here were finished before the files are listed, so the files have all their rows.
             let through = self.ledger.registry().await?.applied_through();
-            let files = self.curated_files(day, look == 0).await?;
-            let mut shares = vec![share];
-            let mut is_first_pass = look == 0;
-            while let Some(mut share) = shares.pop() {
-                let expected = self.fold(day, &files, &mut share, &mut shares, is_first_pass).await?;
+            let files = self.curated_files(day, attempt == 0).await?;
+            let mut partitions = vec![partition];
+            let mut is_first_pass = attempt == 0;
+            while let Some(mut partition) = partitions.pop() {
+                let expected = self.fold(day, &files, &mut partition, &mut partitions, is_first_pass).await?;
                 is_first_pass = false;
                 Comparison {
                     auditor: self,
                     day,
                     through,
-                    share,
+                    partition,
                     expected,
                     suspects: Vec::new(),
                     changing: &mut changing,
@@ -65,13 +65,13 @@ impl Auditor {
         Ok(())
     }
 
-    /// What is set aside of a day's figures and files is a difference, whatever the tables show.
-    pub(super) fn tell_aside(&mut self, day: i32, aside: &[Aside]) {
+    /// Reports everything of a day that is set aside as a difference, whatever the tables show.
+    pub(super) fn report_aside(&mut self, day: i32, aside: &[Aside]) {
         for entry in aside {
             let is_of_day = match &entry.what {
                 What::ReportItem { .. } => entry.report_item().is_some_and(|key| key.day == day),
                 What::Upload { upload } => layout::date_of_curated(&upload.key).and_then(parse_date) == Some(day),
-                // Of which days it has rows, nobody knows.
+                // The days of its rows are unknown.
                 What::Batch { .. } => true,
                 What::Object { .. } | What::Original { .. } => false,
             };
@@ -83,24 +83,25 @@ impl Auditor {
         }
     }
 
-    async fn curated_files(&mut self, day: i32, say: bool) -> Result<Vec<CuratedFile>, VerifyError> {
+    /// Lists the curated files of a day. Reports files of other names if `report` is true.
+    async fn curated_files(&mut self, day: i32, report: bool) -> Result<Vec<ListedFile>, VerifyError> {
         let mut files = Vec::new();
         for (key, bytes) in self.bucket.list(&layout::curated_prefix(&date_text(day))).await? {
             match layout::batch_of_curated(&key) {
-                Some(batch) => files.push(CuratedFile { key, bytes, batch }),
-                None if say => self.findings.difference(key, "files of batches only", "a file of another name"),
+                Some(batch) => files.push(ListedFile { key, bytes, batch }),
+                None if report => self.findings.difference(key, "files of batches only", "a file of another name"),
                 None => {}
             }
         }
         Ok(files)
     }
 
-    /// Folds the rows of a day. Gives away halves of the share, to be folded later, while it holds too many items.
+    /// Folds the rows of a day. While the partition has too many items, half of it is moved to `later`.
     async fn fold(
         &mut self,
         day: i32,
-        files: &[CuratedFile],
-        share: &mut Partition,
+        files: &[ListedFile],
+        partition: &mut Partition,
         later: &mut Vec<Partition>,
         is_first_pass: bool,
     ) -> Result<Expected, VerifyError> {
@@ -124,12 +125,12 @@ impl Auditor {
             let read = columnar::read_curated(content, |row| {
                 digest.add(row.user_id, row.track_id, row.listen_time, row.source_key);
                 strays += u64::from(day_of(row.listen_time) != day);
-                expected.add(&row, share, day);
+                expected.add(&row, partition, day);
                 while expected.len() > self.max_items
-                    && let Some(other) = share.split()
+                    && let Some(other) = partition.split()
                 {
                     later.push(other);
-                    expected.keep(share, day);
+                    expected.keep(partition, day);
                 }
             });
             if !is_first_pass {
@@ -148,7 +149,7 @@ impl Auditor {
     }
 }
 
-/// Keeps an object of our own on disk, where it can be read in any order. `None` when it is not there.
+/// Copies an object to a temporary file, which can be read in any order. Returns `None` if the object is missing.
 async fn download(bucket: &Bucket, key: &str) -> Result<Option<std::fs::File>, VerifyError> {
     let Some(object) = bucket.find(key).await? else { return Ok(None) };
     let copy = async {

@@ -1,11 +1,11 @@
-//! What an audit looked at, and what it found.
+//! The findings of an audit: differences, notes and the summary.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::VerifyError;
-use crate::commands::format::{Format, printable, say};
+use crate::commands::format::{Format, print, printable};
 
-/// What was looked at, and what was found.
+/// The number of differences, and of everything that was compared.
 pub(super) struct Findings {
     pub(super) format: Format,
     pub(super) progress: ProgressBar,
@@ -18,11 +18,11 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(format: Format) -> Self {
         let style = ProgressStyle::with_template("{msg:<24} [{bar:40}] {bytes} of {total_bytes}, {eta} left")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         Findings {
-            format: Format::Table,
+            format,
             progress: ProgressBar::new(0).with_style(style),
             differences: 0,
             curated_rows: 0,
@@ -33,17 +33,18 @@ impl Findings {
         }
     }
 
+    /// Starts the progress bar for a number of bytes to read.
     pub(super) fn begin(&self, what: String, bytes: u64) {
         self.progress.reset();
         self.progress.set_length(bytes);
         self.progress.set_message(what);
     }
 
-    pub(super) fn print(&self, line: &str) {
-        self.progress.suspend(|| say(line));
+    fn print(&self, line: &str) {
+        self.progress.suspend(|| print(line));
     }
 
-    /// Two accounts disagree.
+    /// Reports that two accounts disagree.
     pub(super) fn difference(
         &mut self,
         about: impl Into<String>,
@@ -60,7 +61,7 @@ impl Findings {
         });
     }
 
-    /// Something that could not be judged.
+    /// Reports something that could not be judged.
     pub(super) fn note(&self, note: impl Into<String>) {
         let note = note.into();
         self.print(&match self.format {
@@ -69,20 +70,23 @@ impl Findings {
         });
     }
 
+    /// Prints the summary. Returns an error if there were differences.
     pub(super) fn conclude(self) -> Result<(), VerifyError> {
         self.progress.finish_and_clear();
         let Findings { differences, curated_rows, items, listings, batches, archived_files, .. } = self;
         match self.format {
-            Format::Table => say(&format!(
-                "{curated_rows} curated rows, {items} report items, {listings} listings, {archived_files} archived files of {batches} \
-                 batches: {}",
+            Format::Table => print(&format!(
+                "{curated_rows} curated rows, {items} report items, {listings} listings, {archived_files} archived files of \
+                 {batches} batches: {}",
                 if differences == 0 { "all agree".to_owned() } else { format!("{differences} differences") }
             )),
-            Format::Json => say(&serde_json::json!({"summary": {
-                "curated_rows": curated_rows, "report_items": items, "listings": listings, "batches": batches,
-                "archived_files": archived_files, "differences": differences,
-            }})
-            .to_string()),
+            Format::Json => print(
+                &serde_json::json!({"summary": {
+                    "curated_rows": curated_rows, "report_items": items, "listings": listings, "batches": batches,
+                    "archived_files": archived_files, "differences": differences,
+                }})
+                .to_string(),
+            ),
         }
         if differences == 0 { Ok(()) } else { Err(VerifyError::Differences(differences)) }
     }

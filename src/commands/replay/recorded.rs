@@ -1,4 +1,4 @@
-//! What a batch wrote down of its figures.
+//! The figures that a batch recorded in its delta files.
 
 use futures::{StreamExt, TryStreamExt};
 
@@ -10,8 +10,9 @@ use crate::protocol::BatchNumber;
 use crate::reports::figures::Delta;
 
 impl Replay {
-    /// What a batch added to a day's items, as it wrote it down itself while that is kept and whole, and else from its archived files.
-    pub(super) async fn written_down(
+    /// Returns the deltas that a batch added to a day's items: from its delta files if they are kept and whole, else from its
+    /// archived files.
+    pub(super) async fn recorded_deltas(
         &self,
         batch: BatchNumber,
         curated: &[String],
@@ -32,7 +33,7 @@ impl Replay {
         }
         if files.is_empty() {
             let (_, deltas) = self.prepare(batch, curated, Scope::FiguresOf(day), 0).await?;
-            return Ok(deltas.map_err(|error| self.explained(error)).left_stream());
+            return Ok(deltas.map_err(|error| self.limit_error(error)).left_stream());
         }
         let read = move |file: DeltaFile| async move {
             let mut deltas = file.decode(&self.bucket.read_all(&file.key).await?)?;

@@ -1,4 +1,4 @@
-//! Replay proper: every batch of a day, applied again.
+//! Replay proper: the batches of a day are applied again.
 
 use std::pin::pin;
 
@@ -11,7 +11,7 @@ use crate::calendar::date_text;
 use crate::reports::store::Outcome;
 
 impl Replay {
-    /// Applies every batch of a day again.
+    /// Applies the batches of a day again, and returns a summary. No consumer may be at work.
     pub(super) async fn apply_again(&self, day: i32) -> Result<String, ReplayError> {
         let registry = self.ledger.registry().await?;
         if !registry.batches.is_empty() {
@@ -21,9 +21,9 @@ impl Replay {
         let (mut items, mut lacked) = (0, 0);
         self.begin(format!("{} replay", date_text(day)), batches.len());
         let mut refused = Refused::default();
-        // In their order: an item that has a batch is taken to have all of its day's batches before it.
+        // In ascending order: an item that has a batch is taken to have all earlier batches of its day.
         for (&batch, curated) in &batches {
-            let mut deltas = pin!(self.written_down(batch, curated, day).await?);
+            let mut deltas = pin!(self.recorded_deltas(batch, curated, day).await?);
             while let Some(deltas) = deltas.try_next().await? {
                 items += deltas.len();
                 let never = CancellationToken::new();
@@ -38,10 +38,10 @@ impl Replay {
         if after.last != registry.last || !after.batches.is_empty() {
             return Err(ReplayError::AtWork((registry.last + 1..=after.last).collect()));
         }
-        refused.conclude()?;
+        refused.into_result()?;
         let had = items - lacked;
         Ok(format!(
-            "{} batches with {items} figures: {lacked} were lacking and are back, {had} were there",
+            "{} batches with {items} figures: {lacked} were lacking and are restored, {had} were there",
             batches.len()
         ))
     }
