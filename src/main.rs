@@ -1,4 +1,5 @@
-//! The `music-streams` program: command line, logging and exit status. Covered by tests/process.rs and tests/pipeline/cli.rs.
+//! The `music-streams` program: command line, logging and exit status. Covered by tests/process.rs and
+//! tests/pipeline/cli.rs.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -25,8 +26,8 @@ use music_streams::service::{self, Stopping};
 use music_streams::telemetry::export::Telemetry;
 use tracing_subscriber::EnvFilter;
 
-/// A batch allocates on every core. jemalloc takes 7 % less time for it than the system's allocator, and is as fast on every
-/// libc.
+/// A batch allocates on every core. jemalloc takes 7 % less time for it than the system's allocator, and is as fast on
+/// every libc.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -35,8 +36,8 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// Turns raw listening events into reports, within minutes and exactly once.
 ///
-/// Small CSV files arrive under incoming/ of an S3 bucket, and an SQS queue announces them. The consumer gathers them into
-/// micro-batch windows, and turns each window into curated Parquet, figures in DynamoDB and archived originals.
+/// Small CSV files arrive under incoming/ of an S3 bucket, and an SQS queue announces them. The consumer gathers them
+/// into micro-batch windows, and turns each window into curated Parquet, figures in DynamoDB and archived originals.
 #[derive(Debug, Parser)]
 #[command(
     name = "music-streams",
@@ -54,8 +55,8 @@ struct CommandLine {
 enum Command {
     /// Run the consumer, until SIGTERM or Ctrl-C
     ///
-    /// Any number of consumers may run on one queue. It is safe to stop one at any time, and a crash is safe too: the next
-    /// consumer continues the unfinished work, and nothing is counted twice.
+    /// Any number of consumers may run on one queue. It is safe to stop one at any time, and a crash is safe too: the
+    /// next consumer continues the unfinished work, and nothing is counted twice.
     Run(Run),
     /// Show the figures of the report tables
     Report(Query),
@@ -63,23 +64,26 @@ enum Command {
     Status(StatusQuery),
     /// Check a day's reports against its curated and archived files, and list every difference
     ///
-    /// Recomputes the reports from the curated Parquet and the curated rows from the archived originals, and checks that each
-    /// file lies in one place. The exit status is 0 if all agree, and 1 on any difference. Writes nothing, and may run beside
-    /// consumers.
+    /// Recomputes the reports from the curated Parquet and the curated rows from the archived originals, and checks
+    /// that each file lies in one place. The exit status is 0 if all agree, and 1 on any difference. Writes nothing,
+    /// and may run beside consumers.
     Verify(VerifyQuery),
     /// Restore a day's reports from its archived files, or rebuild them
     ///
-    /// Applies every batch of the day again, from the archived originals. An item keeps the batches that it has, and gets back
-    /// those that it has lost. Nothing is ever counted twice. With --rebuild, items and curated files are replaced instead.
+    /// Applies every batch of the day again, from the archived originals. An item keeps the batches that it has, and
+    /// gets back those that it has lost. Nothing is ever counted twice. With --rebuild, items and curated files are
+    /// replaced instead.
     Replay(ReplayQuery),
     /// Show what was refused permanently and set aside, with the reason; or bring it back
     ///
-    /// Files that cannot be read, report items that cannot be written, counted files that cannot be moved: each is set aside by
-    /// itself and holds nothing else up. With --retry, all of it is tried again. Nothing is ever counted twice.
+    /// Files that cannot be read, report items that cannot be written, counted files that cannot be moved: each is set
+    /// aside by itself and holds nothing else up. With --retry, all of it is tried again. Nothing is ever counted
+    /// twice.
     Aside(AsideQuery),
     /// Show the files that could not be counted, with the reason; or bring them back under their own names
     ///
-    /// With --retry they return to where they came from, and the next batch reads them again: after a limit was raised, say.
+    /// With --retry they return to where they came from, and the next batch reads them again: after a limit was raised,
+    /// say.
     Quarantine(QuarantineQuery),
     /// Show the messages that could not be processed, with the reason; or send them back
     DeadLetters(DeadLettersQuery),
@@ -99,7 +103,8 @@ struct Run {
     /// Format of the log: text for people, json for programs; auto is text at a terminal and json elsewhere
     ///
     /// RUST_LOG selects what is logged (default: info).
-    #[arg(long, env = "MUSIC_STREAMS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto, help_heading = "Process")]
+    #[arg(long, env = "MUSIC_STREAMS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    #[arg(help_heading = "Process")]
     log_format: LogFormat,
 }
 

@@ -1,4 +1,5 @@
-//! `music-streams aside`: the list of what a service refused permanently and was set aside, and the way back for each kind.
+//! `music-streams aside`: the list of what a service refused permanently and was set aside, and the way back for each
+//! kind.
 //!
 //! | kind | way back |
 //! |---|---|
@@ -8,8 +9,8 @@
 //! | file to publish | is published, or its day is rebuilt |
 //! | batch | is published and its files are moved, and its days are rebuilt |
 //!
-//! A retry may be repeated and may run beside consumers; nothing is ever counted twice. What is still refused stays on the
-//! list. Covered by tests/pipeline/refusals.rs and tests/chaos.
+//! A retry may be repeated and may run beside consumers; nothing is ever counted twice. What is still refused stays on
+//! the list. Covered by tests/pipeline/refusals.rs and tests/chaos.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
@@ -236,7 +237,8 @@ impl Retry<'_> {
 
     /// Publishes a curated file, or rebuilds its day.
     async fn publish(&self, upload: &Upload, entry: &Aside) -> Result<(), ReplayError> {
-        // A lost curated file is written again. A lost list of rejected rows is not: the archived files still have the rows.
+        // A lost curated file is written again. A lost list of rejected rows is not: the archived files still have the
+        // rows.
         if !matches!(self.roll_forward.bucket.complete_upload(upload).await, Ok(true))
             && let Some(day) = layout::date_of_curated(&upload.key).and_then(parse_date)
         {

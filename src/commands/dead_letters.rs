@@ -1,8 +1,8 @@
 //! `music-streams dead-letters`: the messages of the dead-letter queue, each with the reason, and the way back.
 //!
-//! SQS moves a message there after its last receive. If the message cannot be read, its body gives the reason. If it can be
-//! read, its objects were not finished each time, and the ledger says what has happened to them since. Listing receives each
-//! message and makes it visible again at once; SQS itself moves messages back to the main queue.
+//! SQS moves a message there after its last receive. If the message cannot be read, its body gives the reason. If it
+//! can be read, its objects were not finished each time, and the ledger says what has happened to them since. Listing
+//! receives each message and makes it visible again at once; SQS itself moves messages back to the main queue.
 
 use std::time::Duration;
 

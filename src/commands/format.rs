@@ -1,7 +1,7 @@
 //! Output for people and programs: tables without frames, times in UTC, and text from outside made safe for a terminal.
 //!
-//! A reader that has gone away (`… | head`) is no failure and stops nothing; any other error of standard output is kept for
-//! the exit status ([`output_error`], covered by tests/process.rs).
+//! A reader that has gone away (`… | head`) is no failure and stops nothing; any other error of standard output is kept
+//! for the exit status ([`output_error`], covered by tests/process.rs).
 
 use std::io::{ErrorKind, Write};
 use std::sync::OnceLock;

@@ -1,7 +1,8 @@
 //! The subcommands of `music-streams` other than `run`. Each one reads or repairs a pipeline once, prints and exits.
 //!
-//! A command is a struct of its arguments with one method that carries it out. All may run beside consumers at work. `status`,
-//! `verify` and `report` write nothing; `aside`, `quarantine` and `dead-letters` write only with `--retry` or `--redrive`.
+//! A command is a struct of its arguments with one method that carries it out. All may run beside consumers at work.
+//! `status`, `verify` and `report` write nothing; `aside`, `quarantine` and `dead-letters` write only with `--retry` or
+//! `--redrive`.
 //!
 //! | file | contents |
 //! |---|---|

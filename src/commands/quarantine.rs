@@ -1,8 +1,8 @@
 //! `music-streams quarantine`: the files that could not be counted, each with its reason, and the way back.
 //!
-//! With `--retry` a file returns to its own name, and the next batch reads it again: after a limit was raised, or with a
-//! version of the program that accepts it. Nothing of it was counted, and its claim was released when it was moved here
-//! ([`Ledger::release_quarantined`]). Covered by tests/pipeline/edges.rs.
+//! With `--retry` a file returns to its own name, and the next batch reads it again: after a limit was raised, or with
+//! a version of the program that accepts it. Nothing of it was counted, and its claim was released when it was moved
+//! here ([`Ledger::release_quarantined`]). Covered by tests/pipeline/edges.rs.
 
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
@@ -32,8 +32,8 @@ const MAX_NOTE_BYTES: u64 = 64 << 10;
 pub struct QuarantineQuery {
     /// Bring the files that PLACE selects back under their own names
     ///
-    /// Without PLACE, these are all files of the last 15 days. Needs the permissions of ReplayPolicy. The exit status is 1 if
-    /// any of them stays.
+    /// Without PLACE, these are all files of the last 15 days. Needs the permissions of ReplayPolicy. The exit status
+    /// is 1 if any of them stays.
     #[arg(long)]
     retry: bool,
 

@@ -1,5 +1,5 @@
-//! The arguments that name a pipeline's bucket and tables, and the way from them to the bucket, the ledger and the reports.
-//! Covered by tests/pipeline.
+//! The arguments that name a pipeline's bucket and tables, and the way from them to the bucket, the ledger and the
+//! reports. Covered by tests/pipeline.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

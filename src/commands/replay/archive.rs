@@ -18,7 +18,8 @@ use crate::protocol::BatchNumber;
 use crate::reports::figures::Delta;
 use crate::telemetry::progress::Progress;
 
-/// The sizes of a curated file's end that are read for its footer: one that nearly always suffices, and one that always does.
+/// The sizes of a curated file's end that are read for its footer: one that nearly always suffices, and one that always
+/// does.
 const END_BYTES: [usize; 2] = [64 * 1024, 64 * 1024 * 1024];
 /// The number of archived files that are opened ahead.
 const OPEN_AHEAD: usize = 16;
@@ -38,8 +39,8 @@ struct ArchivedFile {
 }
 
 impl Replay {
-    /// Reads a batch's archived files as the batch did. Returns an error if they have fewer rows than the batch counted.
-    /// `lasting_bytes` of memory are taken by figures already.
+    /// Reads a batch's archived files as the batch did. Returns an error if they have fewer rows than the batch
+    /// counted. `lasting_bytes` of memory are taken by figures already.
     pub(super) async fn prepare(
         &self,
         batch: BatchNumber,
@@ -81,7 +82,7 @@ impl Replay {
                     Some(counted) if *counted != (rows, rejected) => {
                         let (had, had_rejected) = counted;
                         return Err(problem(format!(
-                            "has {rows} rows, {rejected} of them bad, and its batch counted {had}, {had_rejected} of them bad"
+                            "has {rows} rows, {rejected} of them bad; its batch counted {had}, {had_rejected} of them bad"
                         )));
                     }
                     _ => {}

@@ -48,7 +48,8 @@ impl Replay {
         Ok(batches)
     }
 
-    /// Returns the curated files of the day that finished batches published, according to those manifests that are kept.
+    /// Returns the curated files of the day that finished batches published, according to those manifests that are
+    /// kept.
     async fn published(&self, day: i32, through: BatchNumber) -> Result<Vec<(BatchNumber, String)>, ReplayError> {
         let folders = self.bucket.folders(layout::BATCHES).await?;
         let batches = folders.iter().filter_map(|folder| layout::batch_of_folder(folder, 1));
@@ -70,7 +71,8 @@ impl Replay {
         Ok(published)
     }
 
-    /// Waits until all present batches are finished, and returns the number up to which all are: they publish nothing more.
+    /// Waits until all present batches are finished, and returns the number up to which all are: they publish nothing
+    /// more.
     pub(super) async fn finished_through(&self, day: i32) -> Result<BatchNumber, ReplayError> {
         let last = self.ledger.registry().await?.last;
         let begun = Instant::now();

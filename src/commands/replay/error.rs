@@ -50,9 +50,9 @@ pub enum ReplayError {
     },
     /// The archive lacks rows of a batch whose manifest has expired.
     #[error(
-        "batch {batch} has {curated} curated rows of the day, but its archived files have {archived}: some of these are lost \
-         or changed. Restore them from a backup or older versions, then run this again; or, if the curated files are wrong, \
-         delete those and use --rebuild --batch {batch}"
+        "batch {batch} has {curated} curated rows of the day, but its archived files have {archived}: some of these \
+         are lost or changed. Restore them from a backup or older versions, then run this again; or, if the curated \
+         files are wrong, delete those and use --rebuild --batch {batch}"
     )]
     Incomplete {
         /// The batch.
@@ -64,15 +64,15 @@ pub enum ReplayError {
     },
     /// A batch has neither a manifest nor a folder in the archive.
     #[error(
-        "batch {0} has curated rows of the day, but no manifest and no folder in the archive; restore the folder, then run \
-         this again"
+        "batch {0} has curated rows of the day, but no manifest and no folder in the archive; restore the folder, then \
+         run this again"
     )]
     NoArchive(BatchNumber),
     /// Consumers are or were at work, or left a batch unfinished.
     #[error(
-        "batches are or were at work meanwhile ({0:?}), and the first thing that a consumer writes to an item hides what the \
-         item has lost: stop the consumers once music-streams status shows no batch at work, or use --rebuild, which may run \
-         beside them"
+        "batches are or were at work meanwhile ({0:?}), and the first thing that a consumer writes to an item hides \
+         what the item has lost: stop the consumers once music-streams status shows no batch at work, or use \
+         --rebuild, which may run beside them"
     )]
     AtWork(Vec<BatchNumber>),
     /// Batches do not finish.
@@ -80,13 +80,13 @@ pub enum ReplayError {
     Unfinished(Vec<BatchNumber>),
     /// The ledger was lost, or restored to an earlier time.
     #[error(
-        "the bucket has curated files of batch {0}, which the ledger does not know; start a consumer once, which repairs the \
-         ledger, then run this again"
+        "the bucket has curated files of batch {0}, which the ledger does not know; start a consumer once, which \
+         repairs the ledger, then run this again"
     )]
     Forgotten(BatchNumber),
     /// The figures exceed the memory.
     #[error(
-        "the figures of the day do not fit into the memory of {0} bytes; provide more memory, and set --max-memory to it"
+        "the figures of the day do not fit into the memory of {0} bytes; provide more memory, and set --max-memory"
     )]
     TooMuchMemory(u64),
     /// The report items exceed their limit.
@@ -94,7 +94,8 @@ pub enum ReplayError {
     TooManyItems(u32),
     /// Consumers kept changing the same items.
     #[error(
-        "{0} items got new batches again and again and are as consumers left them; run this again when fewer files arrive"
+        "{0} items got new batches again and again and are as consumers left them; run this again when fewer \
+         files arrive"
     )]
     Changing(usize),
 }

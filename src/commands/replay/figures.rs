@@ -6,7 +6,8 @@ use super::{Replay, ReplayError};
 use crate::reports::figures::{Attributes, Delta, Figures, Key};
 use crate::reports::store::Outcome;
 
-/// Bytes of memory for an item's figures, key and names in a hash table that is partly empty. Its sketch is counted apart.
+/// Bytes of memory for an item's figures, key and names in a hash table that is partly empty. Its sketch is counted
+/// apart.
 const FIGURES_BYTES: usize = 1024;
 
 /// The items that the tables refused, each once.

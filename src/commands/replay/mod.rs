@@ -1,21 +1,21 @@
 //! `music-streams replay`: restores a day's reports from its archived files.
 //!
-//! The day's curated files identify the batches to replay; add a batch whose curated file is lost with `--batch`. Each batch's
-//! source files come from its manifest, or from its archive folder once the manifest has expired. They are read, cleansed and
-//! folded by the same code as in a batch.
+//! The day's curated files identify the batches to replay; add a batch whose curated file is lost with `--batch`. Each
+//! batch's source files come from its manifest, or from its archive folder once the manifest has expired. They are
+//! read, cleansed and folded by the same code as in a batch.
 //!
-//! * **Replay** applies the figures of each batch again, by the same conditional writes as the batch itself: an item that has
-//!   the batch stays as it is; one that has lost it, because it was deleted or restored to an earlier time, gets it back.
-//!   While a batch's manifest is kept, its own delta files are applied.
-//! * **Rebuild** ignores the figures of the items. Each item gets the figures of all finished batches, computed with the
-//!   current catalogue, and the curated files are written again. It waits for batches at work, which may have begun with
-//!   another catalogue. An item that gets a later batch in the meantime is left alone and tried again, so consumers are not
-//!   disturbed.
-//! * **Restore** ([`Replay::restore`]) gives selected items the figures that batches recorded for them: the way back for
-//!   items that were set aside.
+//! * **Replay** applies the figures of each batch again, by the same conditional writes as the batch itself: an item
+//!   that has the batch stays as it is; one that has lost it, because it was deleted or restored to an earlier time,
+//!   gets it back. While a batch's manifest is kept, its own delta files are applied.
+//! * **Rebuild** ignores the figures of the items. Each item gets the figures of all finished batches, computed with
+//!   the current catalogue, and the curated files are written again. It waits for batches at work, which may have begun
+//!   with another catalogue. An item that gets a later batch in the meantime is left alone and tried again, so
+//!   consumers are not disturbed.
+//! * **Restore** ([`Replay::restore`]) gives selected items the figures that batches recorded for them: the way back
+//!   for items that were set aside.
 //!
-//! All three may be interrupted at any time and repeated. An item that cannot be written is reported and does not stop the
-//! others. Covered by tests/pipeline/replay.rs, and `restore` by tests/pipeline/refusals.rs.
+//! All three may be interrupted at any time and repeated. An item that cannot be written is reported and does not stop
+//! the others. Covered by tests/pipeline/replay.rs, and `restore` by tests/pipeline/refusals.rs.
 //!
 //! | file | contents |
 //! |---|---|
@@ -76,7 +76,8 @@ pub struct ReplayQuery {
 
     /// Include this batch, whose curated file of the day is lost; may be given several times
     ///
-    /// Its number is in the name of the file, and of its folder in the archive. Only a rebuild restores the file itself.
+    /// Its number is in the name of the file, and of its folder in the archive. Only a rebuild restores the file
+    /// itself.
     #[arg(long = "batch", value_name = "NUMBER")]
     lost: Vec<BatchNumber>,
 
@@ -90,13 +91,14 @@ pub struct ReplayQuery {
 /// Limits of a replay.
 #[derive(Debug, Clone, Args)]
 pub struct ReplayLimits {
-    /// Memory that the process may use; a day whose figures need more is an error [default: the limit of its container, or
-    /// 2GiB]
+    /// Memory that the process may use; a day whose figures need more is an error [default: the limit of its container,
+    /// or 2GiB]
     #[arg(long, env = "MUSIC_STREAMS_MAX_MEMORY", value_name = "SIZE")]
     max_memory: Option<ByteSize>,
 
     /// Report items in memory at a time, those of a batch or of a rebuilt day; more are an error
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..), value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000_000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1000..))]
     max_report_items: u32,
 
     /// Report items written per second [default: no limit but that of the tables]

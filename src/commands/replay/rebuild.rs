@@ -18,8 +18,8 @@ use crate::reports::figures::{Delta, Key, Report};
 use crate::reports::item::{Replacement, parse_key};
 
 impl Replay {
-    /// Gives every item of a day the figures of its archived files, and returns a summary. The day's items that were set aside
-    /// are removed from that list, as they are right again.
+    /// Gives every item of a day the figures of its archived files, and returns a summary. The day's items that were
+    /// set aside are removed from that list, as they are right again.
     pub async fn rebuild(&self, day: i32) -> Result<String, ReplayError> {
         let (mut batches, mut items) = (0, 0);
         let mut genres = BTreeSet::new();
@@ -79,8 +79,8 @@ impl Replay {
         Ok(())
     }
 
-    /// Returns the sums of the archived files of finished batches, and the last of these batches. The first attempt also
-    /// publishes curated files.
+    /// Returns the sums of the archived files of finished batches, and the last of these batches. The first attempt
+    /// also publishes curated files.
     async fn fold(
         &self,
         day: i32,

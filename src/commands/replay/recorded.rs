@@ -10,8 +10,8 @@ use crate::protocol::BatchNumber;
 use crate::reports::figures::Delta;
 
 impl Replay {
-    /// Returns the deltas that a batch added to a day's items: from its delta files if they are kept and whole, else from its
-    /// archived files.
+    /// Returns the deltas that a batch added to a day's items: from its delta files if they are kept and whole, else
+    /// from its archived files.
     pub(super) async fn recorded_deltas(
         &self,
         batch: BatchNumber,

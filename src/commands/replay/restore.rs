@@ -13,8 +13,8 @@ use crate::reports::figures::{Delta, Key};
 use crate::reports::item::Replacement;
 
 impl Replay {
-    /// Gives items of a day the figures that all finished batches recorded for them. Returns those that are still refused,
-    /// each with the reason.
+    /// Gives items of a day the figures that all finished batches recorded for them. Returns those that are still
+    /// refused, each with the reason.
     pub async fn restore(&self, day: i32, keys: HashSet<Key>) -> Result<Vec<(Key, String)>, ReplayError> {
         let mut refused = Refused::default();
         let mut keys = keys;

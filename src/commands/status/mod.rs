@@ -1,7 +1,7 @@
 //! `music-streams status`: the state of the pipeline, or the history of one object.
 //!
-//! Reads the queue's counts, the ledger and manifests, and changes nothing. `overview` has the state of the pipeline and
-//! `history` that of an object. Covered by tests/pipeline/operators.rs.
+//! Reads the queue's counts, the ledger and manifests, and changes nothing. `overview` has the state of the pipeline
+//! and `history` that of an object. Covered by tests/pipeline/operators.rs.
 
 mod history;
 mod overview;

@@ -273,8 +273,8 @@ async fn read_archived(
     Ok(rows)
 }
 
-/// Returns the number of rejected rows in a list of them, 0 if it is missing. A row has a line; the rows of a file that are
-/// too many for that share one line with their number.
+/// Returns the number of rejected rows in a list of them, 0 if it is missing. A row has a line; the rows of a file that
+/// are too many for that share one line with their number.
 async fn listed_in(bucket: &Bucket, key: &str) -> Result<u64, AwsError> {
     let Some(object) = bucket.find(key).await? else { return Ok(0) };
     let mut lines = BufReader::new(bucket.read(&object)).take(u64::MAX);

@@ -76,8 +76,8 @@ impl Findings {
         let Findings { differences, curated_rows, items, listings, batches, archived_files, .. } = self;
         match self.format {
             Format::Table => print(&format!(
-                "{curated_rows} curated rows, {items} report items, {listings} listings, {archived_files} archived files of \
-                 {batches} batches: {}",
+                "{curated_rows} curated rows, {items} report items, {listings} listings, {archived_files} archived \
+                 files of {batches} batches: {}",
                 if differences == 0 { "all agree".to_owned() } else { format!("{differences} differences") }
             )),
             Format::Json => print(

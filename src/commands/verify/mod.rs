@@ -1,17 +1,19 @@
-//! `music-streams verify`: the audit of a day. Recomputes its reports from what was published, and compares all accounts.
+//! `music-streams verify`: the audit of a day. Recomputes its reports from what was published, and compares all
+//! accounts.
 //!
-//! For each day, three independent accounts of the same listens must agree: the archived originals, the curated Parquet,
-//! and the report tables.
+//! For each day, three independent accounts of the same listens must agree: the archived originals, the curated
+//! Parquet, and the report tables.
 //!
 //! * Every report item and every listing shows the fold of the curated rows, and there is no other item (I2).
-//! * Every batch with rows of the day was carried out. Its archived files, read and cleansed again, give exactly its curated
-//!   rows of the day, and as many rejected rows as are listed. Its track deltas add up to the curated rows (I3, I4).
+//! * Every batch with rows of the day was carried out. Its archived files, read and cleansed again, give exactly its
+//!   curated rows of the day, and as many rejected rows as are listed. Its track deltas add up to the curated rows (I3,
+//!   I4).
 //! * Every object of such a batch lies in the one place that the batch gave it, and was counted by one batch (I1).
 //!
-//! The fold here is a plain one that has no code in common with the batch's. The audit may run beside consumers at work:
-//! items that change in the meantime are compared again, and those that keep changing are named and not judged. Memory is
-//! bounded: if a day has too many items, a half, a quarter and so on of them are folded at a time, and the files are read that
-//! often. Writes nothing. Covered by tests/pipeline/operators.rs.
+//! The fold here is a plain one that has no code in common with the batch's. The audit may run beside consumers at
+//! work: items that change in the meantime are compared again, and those that keep changing are named and not judged.
+//! Memory is bounded: if a day has too many items, a half, a quarter and so on of them are folded at a time, and the
+//! files are read that often. Writes nothing. Covered by tests/pipeline/operators.rs.
 //!
 //! | file | contents |
 //! |---|---|
@@ -76,7 +78,7 @@ pub enum VerifyError {
     Aws(#[from] AwsError),
     /// A curated file cannot be copied to disk.
     #[error(
-        "a temporary file cannot be written ({0}); set TMPDIR to a folder with room for three of the largest curated files"
+        "a temporary file cannot be written ({0}); set TMPDIR to a folder with room for the three largest curated files"
     )]
     TemporaryFile(std::io::Error),
     /// Accounts differ.
