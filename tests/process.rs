@@ -1,4 +1,5 @@
-//! The process: what it does when nobody reads what it says, or reads no more, and when it is asked to stop before it has started.
+//! The process: its behaviour when nobody reads its output, when it is stopped before it has started, and when its
+//! environment cannot be right.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -22,7 +23,7 @@ fn program(arguments: &[&str]) -> Command {
     command
 }
 
-/// The consumer of an AWS that is at `endpoint` only.
+/// Returns the command of a consumer whose AWS is at `endpoint` only.
 fn consumer(endpoint: &str, arguments: &[&str]) -> Command {
     let queue = format!("{endpoint}/queue");
     let mut command = program(&[&["run", "--queue-url", &queue, "--bucket", "bucket"], arguments].concat());
@@ -41,7 +42,7 @@ fn end_of(process: &mut Child) -> ExitStatus {
     })
 }
 
-/// A pipe whose reader has gone away.
+/// Returns a pipe whose reader is closed.
 fn closed_pipe() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -58,7 +59,7 @@ fn a_reader_that_has_gone_away_is_no_failure() {
         process.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!(said, "", "{arguments:?}");
     }
-    // What is wrong is said all the same, and the status tells.
+    // Errors are reported nevertheless, and the status is 1.
     let wrong = ["check-config", "--queue-url", "q", "--bucket", "bucket"];
     let mut process = program(&wrong).stdout(closed_pipe()).stderr(closed_pipe()).spawn().unwrap();
     assert_eq!(end_of(&mut process).code(), Some(1));
@@ -101,7 +102,7 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
     filled.join().unwrap();
 }
 
-/// An AWS that takes every connection and answers nothing.
+/// Starts an AWS that accepts every connection and answers nothing.
 fn silent() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -114,7 +115,7 @@ fn silent() -> String {
     endpoint
 }
 
-/// The answer about health, once there is one.
+/// Asks for the health until there is an answer, and returns it.
 fn health(address: SocketAddr, question: &str) -> String {
     let connect = || TcpStream::connect(address).ok();
     let mut connection = eventually_blocking("the health address takes connections", PATIENCE, connect);
@@ -146,7 +147,7 @@ fn what_has_not_started_does_not_live_yet_and_stops_when_asked() {
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
 }
 
-/// What it says when its surroundings are as these variables say, and its status.
+/// Runs a command with these variables. Returns true if it succeeded, and its output.
 fn said_with(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     let ended = program(arguments).envs(variables.iter().copied()).output().unwrap();
     let said = [ended.stdout, ended.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
@@ -197,7 +198,7 @@ fn a_line_end_in_a_value_is_named() {
     assert!(!success && said.contains("line end"), "{said}");
 }
 
-/// An endpoint, a region or a profile that cannot be right is an error that names it, and no panic.
+/// An impossible endpoint, region or profile is an error that names it, not a panic.
 #[test]
 fn surroundings_that_cannot_be_right_are_named() {
     let report = ["report", "tracks", "--date", "2024-06-25"];
@@ -220,7 +221,7 @@ fn surroundings_that_cannot_be_right_are_named() {
     assert!(said.contains("set AWS_REGION"), "{said}");
 }
 
-/// An answer that is none of AWS's: of a proxy that wants to be asked first, say.
+/// An answer that does not come from AWS, but from a proxy with a login page, say.
 #[test]
 fn an_answer_that_cannot_be_read_is_shown_with_its_cause() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -142,7 +142,7 @@ async fn reason(body: &str, bucket_name: &str, ledger: &Ledger) -> Result<String
         let holder = match claim {
             Some(ClaimRecord { aside_until: Some(_), .. }) => Holder::Aside,
             Some(ClaimRecord { batch: Some(batch), .. }) => Holder::Batch(batch, ledger.state_of(batch).await?),
-            Some(_) | None => Holder::Nobody,
+            Some(_) | None => Holder::None,
         };
         found.push(format!("{key}: {}", explanation(holder)));
     }
@@ -155,7 +155,7 @@ async fn reason(body: &str, bucket_name: &str, ledger: &Ledger) -> Result<String
 /// The holder of an object that a dead letter announces.
 #[derive(Debug, Clone, Copy)]
 enum Holder {
-    Nobody,
+    None,
     Aside,
     Batch(BatchNumber, Option<State>),
 }
@@ -184,7 +184,7 @@ fn explanation(holder: Holder) -> String {
             "it is set aside; music-streams aside says why. It is tried again without the message, which can be deleted"
                 .to_owned()
         }
-        Holder::Nobody => "nothing holds it up now; send the message back".to_owned(),
+        Holder::None => "nothing holds it up now; send the message back".to_owned(),
     }
 }
 
@@ -202,7 +202,7 @@ mod tests {
             (Holder::Batch(7, Some(State::Aside)), "batch 7 has it and is set aside"),
             (Holder::Batch(7, None), "batch 7 had it, but its record has expired"),
             (Holder::Aside, "it is set aside"),
-            (Holder::Nobody, "nothing holds it up now"),
+            (Holder::None, "nothing holds it up now"),
         ] {
             assert!(explanation(holder).starts_with(said), "{holder:?}");
         }

@@ -26,7 +26,7 @@ impl HealthQuery {
     pub async fn ask(&self) -> Result<String, String> {
         let question = if self.ready { "ready" } else { "live" };
         let url = format!("http://{}/{question}", self.health_address);
-        let unreachable = |error: reqwest::Error| format!("nobody answers at {url}: {error}");
+        let unreachable = |error: reqwest::Error| format!("no answer from {url}: {error}");
         let client = reqwest::Client::builder().timeout(ANSWER_TIMEOUT).no_proxy().build().map_err(unreachable)?;
         let response = client.get(&url).send().await.map_err(unreachable)?;
         let is_healthy = response.status().is_success();

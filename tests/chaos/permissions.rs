@@ -1,4 +1,4 @@
-//! Least privilege: the policies of the template allow every call that is made, and hardly any other.
+//! Least privilege: the policies of the template allow the calls that are made, and hardly any others.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use crate::recorder::{Call, Calls};
 use crate::support::*;
 
-/// Holds calls against a policy of the deployment: what was called and is not allowed, and what is allowed and was not called.
+/// Compares calls with a policy of the deployment. Returns the calls that it does not allow, and the rights that no
+/// call used.
 fn compare(deployment: &Deployment, policy: &str, calls: &BTreeSet<Call>) -> (Vec<String>, Vec<String>) {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut python = Command::new(root.join(".tools/stack/bin/python"))
@@ -56,7 +57,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
         let consumer =
             deployment.consumer_in(&["--window", "1s", "--sweep-age", "1s", "--sweep-interval", "2s"], &ways);
         consumer.logged("after recovery").await;
-        // All but the message that nobody can read.
+        // The unreadable message remains.
         eventually("one message is left", std::time::Duration::from_secs(120), async || {
             deployment.keys("incoming/").await.is_empty() && deployment.messages_in(&deployment.queue_url).await <= 1
         })
@@ -163,7 +164,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
     assert!(unused.is_empty(), "the policy of replay allows what it does not do: {unused:#?}");
 }
 
-/// Calls on this deployment as calls on the first one.
+/// Renames the resources of this deployment to those of the first one.
 fn generalized(calls: BTreeSet<Call>, deployment: &Deployment, first: Option<&Deployment>) -> BTreeSet<Call> {
     let Some(first) = first else { return calls };
     let name = |resource: String| resource.replace(&deployment.bucket, &first.bucket);

@@ -1,5 +1,4 @@
-//! What must hold of any bytes whatever, from wherever they come. Shared by the fuzz targets and by the plain test over their
-//! corpora.
+//! Properties that must hold for any input bytes. Shared by the fuzz targets and by the plain test over their corpora.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -22,7 +21,7 @@ use music_streams::reports::figures::{Attributes, Delta, Figures, Key, LIST_SEPA
 use music_streams::reports::item;
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// 2026-01-01T00:00:00Z: what "the future" is measured from.
+/// 2026-01-01T00:00:00Z, the time from which a row is in the future.
 pub const JUDGED_AT: i64 = 1_767_225_600;
 
 /// The body of a queue message.
@@ -65,7 +64,7 @@ pub fn row(bytes: &[u8]) {
     let _ = Columns::from_header(fields.into_iter());
 }
 
-/// What reading a file comes to: its rows, each as text, or why it is bad.
+/// The outcome of reading a file: its rows, each as text, or the reason for which it is bad.
 pub type Outcome = Result<Vec<String>, BadObject>;
 
 /// Bytes that arrive a few at a time.
@@ -108,7 +107,7 @@ pub fn read(bytes: &[u8], step: usize, limit_bytes: u64) -> Outcome {
 
 const LIMIT_BYTES: u64 = 256 << 10;
 
-/// A file: the answer does not depend on how its bytes arrive.
+/// A file. The outcome does not depend on the chunks in which its bytes arrive.
 pub fn file(bytes: &[u8]) {
     let whole = read(bytes, usize::MAX, LIMIT_BYTES);
     let in_pieces = read(bytes, 1 + bytes.len() / 7, LIMIT_BYTES);
@@ -122,7 +121,8 @@ pub fn file(bytes: &[u8]) {
     }
 }
 
-/// A gzip file of which one byte is damaged: it is read as it was, or it is bad. The first three bytes say which, and how.
+/// A gzip file with one damaged byte. It is read as it was, or it is bad. The first three bytes select the byte and its
+/// damage.
 pub fn gzip(bytes: &[u8]) {
     let [a, b, damage, content @ ..] = bytes else { return };
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -138,7 +138,7 @@ pub fn gzip(bytes: &[u8]) {
     }
 }
 
-/// Items of the tables, in DynamoDB's own JSON: what can be read and is added to can be read again.
+/// Items of the tables, in DynamoDB's own JSON. An item that can be read can be read again after a delta was added.
 pub fn items(bytes: &[u8]) {
     let Some(item) = serde_json::from_slice(bytes).ok().as_ref().and_then(item_of_json) else { return };
     if let Some(stored) = parse_registry(&item) {
@@ -164,7 +164,8 @@ pub fn items(bytes: &[u8]) {
     }
 }
 
-/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_AttributeValue.html>, but that bytes are in hexadecimal.
+/// Parses DynamoDB's JSON, but with bytes in hexadecimal.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_AttributeValue.html>
 fn item_of_json(json: &serde_json::Value) -> Option<Item> {
     let of = |value: &serde_json::Value| -> Option<AttributeValue> {
         let (kind, value) = value.as_object()?.iter().next()?;
@@ -187,7 +188,7 @@ fn bytes_of_hexadecimal(text: &str) -> Option<Vec<u8>> {
     (0..text.len() / 2).map(|index| u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()).collect()
 }
 
-/// What a batch could add to the reports, made of these bytes: it survives its delta file, and no other bytes pass for it.
+/// Deltas made of these bytes. They survive their delta file, and no other bytes pass for it.
 pub fn deltas(bytes: &[u8]) {
     let mut source = Source(bytes);
     let mut deltas = Vec::new();
@@ -240,7 +241,7 @@ pub fn deltas(bytes: &[u8]) {
     assert!(changed.starts_with("the delta file deltas is not as its batch wrote it"), "{changed}");
 }
 
-/// Values taken from bytes, whatever they are; zero and empty at their end.
+/// Values made from any bytes; zero and empty at the end of the bytes.
 struct Source<'a>(&'a [u8]);
 
 impl Source<'_> {
@@ -250,7 +251,7 @@ impl Source<'_> {
         first
     }
 
-    /// Small numbers and large ones, up to what a column of signed numbers holds.
+    /// Returns a small or a large number, up to the maximum of a signed column.
     fn number(&mut self) -> u64 {
         let bytes = usize::from(self.byte() % 9);
         (0..bytes).fold(0_u64, |number, _| number << 8 | u64::from(self.byte())) & i64::MAX as u64

@@ -1,4 +1,4 @@
-//! The command line: answers for people and programs, and what is wrong at the start, named with its remedy.
+//! The command line: answers for people and programs, and errors at the start that name their remedy.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ async fn reports_answer_people_and_programs() {
     let deployment = Deployment::new("reports").await;
     let rows = rows(9000, 3000);
     deployment.put("incoming/a.csv", csv_of(&rows)).await;
-    deployment.work_off().await;
+    deployment.process_all().await;
 
     let ask = |arguments: &[&str]| {
         let line = [&["report"], arguments, &["--table-prefix", &deployment.table_prefix, "--format", "json"]].concat();
@@ -128,7 +128,8 @@ fn a_missing_permission_is_named() {
             let body = r#"{"__type":"AccessDenied","message":"User is not authorized to perform this action"}"#;
             let _ = write!(
                 stream,
-                "HTTP/1.1 403 Forbidden\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                "HTTP/1.1 403 Forbidden\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: {}\r\n\
+                 connection: close\r\n\r\n{body}",
                 body.len()
             );
         }

@@ -1,4 +1,5 @@
-//! Figures: every report and curated row is that of an independent fold, however the files come and whoever counts them.
+//! Figures: every report item and curated row is that of an independent fold, for few and many files and several
+//! consumers.
 
 use crate::support::*;
 
@@ -9,7 +10,7 @@ async fn every_figure_is_that_of_an_independent_fold() {
     for (key, rows) in &files {
         deployment.put(key, csv_of(rows)).await;
     }
-    deployment.work_off().await;
+    deployment.process_all().await;
     deployment.assert_clean().await;
 
     let all: Vec<Row> = files.iter().flat_map(|(_, rows)| rows.clone()).collect();

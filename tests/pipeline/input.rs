@@ -102,7 +102,7 @@ async fn odd_files_get_their_answer_and_harm_no_other() {
     assert_eq!(deployment.keys("archive/").await.len(), 7);
 }
 
-/// From before the first day that counts to after the last: one curated file for each of thousands of days.
+/// Rows from before the first accepted day to after the last: one curated file for each of thousands of days.
 #[tokio::test]
 async fn thousands_of_dates_in_one_file() {
     let deployment = Deployment::new("dates").await;
@@ -119,7 +119,7 @@ async fn thousands_of_dates_in_one_file() {
     }
     deployment.put("incoming/dates.csv", csv).await;
     deployment.put("incoming/other.csv", "user_id,track_id,listen_time\n8,other,2024-06-25 00:00:00\n").await;
-    deployment.work_off().await;
+    deployment.process_all().await;
     deployment.assert_clean().await;
     let items = deployment.scan("track_level_reports").await;
     assert_eq!(items.iter().filter(|item| text(item, "track_id") == "one-track").count(), good);

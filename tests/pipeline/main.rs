@@ -1,6 +1,21 @@
-//! The whole program against a real local stack: figures, duplicates, restarts, crashes, odd files, wrong settings.
+//! The whole program against a real local stack.
 //!
 //! Run by `make test` (LocalStack) and `make test-ministack`; both give each test process a stack of its own.
+//!
+//! | file | behaviour |
+//! |---|---|
+//! | `figures` | reports and curated rows are those of an independent fold |
+//! | `repetition` | duplicates, restarts, crashes and repeated uploads count once |
+//! | `input` | odd, damaged and hostile files |
+//! | `edges` | files, catalogues and object versions that could change figures unnoticed |
+//! | `queue` | custody of messages, dead letters |
+//! | `sweep` | files without a notification |
+//! | `refusals` | what a service refuses permanently is set aside and comes back |
+//! | `replay` | reports restored from the archive, as the operations guide says |
+//! | `operators` | audit, overview, history, dead letters |
+//! | `cli` | answers, wrong settings, missing permissions |
+//! | `health` | answers to an orchestrator |
+//! | `telemetry` | metrics and traces as a receiver of OTLP gets them |
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What operators use: the auditor, the overview, a file's story, the way back from the dead-letter queue.
+//! The commands of operators: the audit, the overview, a file's history, the way back from the dead-letter queue.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub fn ask(deployment: &Deployment, arguments: &[&str]) -> Ended {
     program(arguments, &environment)
 }
 
-/// Verifies both days of the generated rows: whether they agree, what each difference is about, all notes and the summary.
+/// Verifies both days of the generated rows. Returns the subject of each difference, all notes and the summary.
 pub fn verify(deployment: &Deployment, arguments: &[&str]) -> (bool, Vec<Value>, Vec<String>, Value) {
     let days = ["verify", "--date", "2024-06-24", "--date", "2024-06-25", "--format", "json"];
     let ended = ask(deployment, &[&days, arguments].concat());
@@ -28,7 +28,7 @@ pub fn verify(deployment: &Deployment, arguments: &[&str]) -> (bool, Vec<Value>,
     (ended.success, of("difference"), notes, summary)
 }
 
-/// A deployment on which good, bad and broken files were worked off in several batches.
+/// Returns a deployment on which good, bad and broken files were processed in several batches.
 async fn worked_off(test: &str) -> (Deployment, Vec<Row>) {
     let deployment = Deployment::new(test).await;
     let mut all = Vec::new();
@@ -66,7 +66,7 @@ async fn the_auditor_agrees_with_what_is_right_and_lists_every_difference() {
     // The same with far less memory than the items take, in many passes.
     assert_eq!(verify(&deployment, &["--max-report-items", "50"]), agreed);
 
-    // The same content put there again is no difference, and is said.
+    // The same content put there again is no difference, but is noted.
     let archived = deployment.keys("archive/").await;
     let place = |name: &str| archived.iter().find(|key| key.ends_with(name)).unwrap().clone();
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -137,7 +137,7 @@ async fn the_auditor_agrees_with_what_is_right_and_lists_every_difference() {
     expect(format!("{} under {genre} of {day} in ", text(&listing, "track_id")), "genre_track_listings");
     expect(place("1 +é.csv"), "");
     expect("incoming/0 +é.csv".to_owned(), "");
-    // The file that is lost and the one that was changed leave their batches short or wrong, on the days of their rows.
+    // The lost and the changed file make their batches wrong on the days of their rows.
     let curated = about.iter().filter(|about| about.starts_with("curated rows of batch ")).count();
     assert!((2..=4).contains(&curated), "{differences:#?}");
     let rejected = about.iter().filter(|about| about.starts_with("rejected rows of batch ")).count();
@@ -271,7 +271,7 @@ async fn twenty_deployments_in_mid_window_send_nothing_to_the_dead_letters() {
         consumer.stop();
     }
     assert!(deployment.batches().await <= 1, "every stop fell into a window, whose edge may fall into this test");
-    deployment.work_off().await;
+    deployment.process_all().await;
     deployment.assert_clean().await;
     Expected::of(&all).assert_reported(&deployment).await;
 }

@@ -21,7 +21,7 @@ async fn a_window_much_longer_than_the_visibility_timeout_receives_each_message_
     assert!(body.contains("a.csv"));
     assert_eq!(*receive_count, 2, "once by the consumer, once by this test");
     // Given back at the stop, at once.
-    deployment.work_off().await;
+    deployment.process_all().await;
     deployment.assert_clean().await;
     Expected::of(&rows).assert_reported(&deployment).await;
 }

@@ -1,5 +1,5 @@
-//! What is refused for good costs only what is refused: everything else comes to its end, what was set aside is listed, and it
-//! comes back, each row counted once.
+//! A permanent refusal affects only what is refused: everything else is finished, and what was set aside is listed and
+//! can be brought back, with each row counted once.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::*;
 
 const DENIED: Answer = Answer::S3(403, "AccessDenied");
 
-/// A deployment, ways to its services that may refuse, and what runs on them.
+/// A deployment with proxies to its services that may refuse requests.
 struct Scene {
     deployment: Deployment,
     s3: Refusing,
@@ -34,7 +34,7 @@ impl Scene {
         self.deployment.put(&format!("incoming/{name}"), csv_of(rows)).await;
     }
 
-    /// What `music-streams aside` lists.
+    /// Returns the entries that `music-streams aside` lists.
     fn aside(&self) -> Vec<serde_json::Value> {
         let ended = self.command(&["aside", "--format", "json"]);
         assert!(ended.success, "{}", ended.stderr);
@@ -59,7 +59,7 @@ impl Scene {
         self.command(&["verify", "--date", "2024-06-24", "--date", "2024-06-25"])
     }
 
-    /// Batches in the registry, by state.
+    /// Returns the states of the batches in the registry.
     async fn registered(&self) -> Vec<String> {
         let ledger = self.deployment.scan("music_streams_ledger").await;
         let Some(registry) = ledger.iter().find(|item| text(item, "pk") == "registry") else { return Vec::new() };
@@ -156,7 +156,7 @@ async fn an_hour_of_denied_s3_leaves_nothing_behind_and_ends_without_a_human() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_registry_is_emptied_by_whoever_waits_for_it() {
     let scene = Scene::new("full", &[]).await;
-    scene.deployment.work_off().await;
+    scene.deployment.process_all().await;
     let number = |value: u64| AttributeValue::N(value.to_string());
     let entry = |state: &str| {
         let fields = [("state", AttributeValue::S(state.into())), ("owner", AttributeValue::S("gone".into()))];
@@ -210,7 +210,7 @@ async fn a_foreign_report_item_keeps_no_other_and_gets_its_figures_later() {
         retried.stdout
     );
 
-    // The operator deletes it; before the retry, consumers go on with what they believe to be a new item.
+    // The operator deletes it; before the retry, consumers continue with what looks like a new item.
     let delete = scene.deployment.clients.dynamodb.delete_item().table_name(&table).key("track_genre", genre);
     delete.key("report_date", day).send().await.unwrap();
     for number in 5..7 {
@@ -233,7 +233,7 @@ async fn a_foreign_report_item_keeps_no_other_and_gets_its_figures_later() {
     assert!(scene.verify().success);
 }
 
-/// Copies of a name in the archive, in all versions.
+/// Returns the number of copies of a name in the archive, in all versions.
 async fn copies(deployment: &Deployment, name: &str) -> usize {
     let list = deployment.clients.s3.list_object_versions().bucket(&deployment.bucket).prefix("archive/");
     let output = list.send().await.unwrap();

@@ -30,7 +30,7 @@ async fn duplicates_late_files_and_restarts_change_nothing() {
     tokio::time::sleep(Duration::from_millis(700)).await;
     consumer.stop();
     upload(7).await;
-    deployment.work_off().await;
+    deployment.process_all().await;
     deployment.assert_clean().await;
     Expected::of(&all).assert_reported(&deployment).await;
     assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
@@ -87,7 +87,7 @@ async fn what_lies_there_again_does_not_count_when_everything_about_its_batch_ha
     let deployment = Deployment::new("expired").await;
     let rows = rows(6100, 80);
     deployment.put("incoming/a.csv", csv_of(&rows)).await;
-    deployment.work_off().await;
+    deployment.process_all().await;
     deployment.put("incoming/a.csv", csv_of(&rows)).await;
     // As it is a week later: the claim has some days left.
     let table = format!("{}music_streams_ledger", deployment.table_prefix);
@@ -130,7 +130,7 @@ async fn a_file_that_was_taken_away_counts_when_it_comes_back() {
     deployment.clients.s3.delete_object().bucket(&deployment.bucket).key("incoming/a.csv").send().await.unwrap();
     let consumer = deployment.consumer(&["--window", "1s"]);
     consumer.logged("\"gone\":1").await;
-    // Its owner uploads it again, unchanged: the same object, which nobody has counted.
+    // Its owner uploads it again, unchanged: the same object, not counted yet.
     deployment.put("incoming/a.csv", csv_of(&rows)).await;
     deployment.settled().await;
     consumer.stop();
@@ -144,7 +144,7 @@ async fn an_overwritten_file_counts_with_its_last_content() {
     deployment.put("incoming/a.csv", csv_of(&rows(6000, 40))).await;
     let last = rows(6001, 60);
     deployment.put("incoming/a.csv", csv_of(&last)).await;
-    deployment.work_off().await;
+    deployment.process_all().await;
     deployment.assert_clean().await;
     Expected::of(&last).assert_reported(&deployment).await;
     assert_eq!(deployment.keys("archive/").await.len(), 1);
@@ -156,7 +156,7 @@ async fn with_versioning_every_content_counts() {
     let (first, second) = (rows(7000, 40), rows(7001, 60));
     deployment.put("incoming/a.csv", csv_of(&first)).await;
     deployment.put("incoming/a.csv", csv_of(&second)).await;
-    deployment.work_off().await;
+    deployment.process_all().await;
     deployment.assert_clean().await;
     Expected::of(&[first, second].concat()).assert_reported(&deployment).await;
     assert_eq!(deployment.keys("archive/").await.len(), 2);

@@ -6,7 +6,7 @@ use futures::StreamExt;
 
 use crate::support::*;
 
-/// More files than one page of a listing has, and no notification of any; two consumers look for them at the same time.
+/// Puts more files than one page of a listing has, without notifications. Two consumers sweep at the same time.
 async fn found_by_the_sweep(parameters: &[&str]) {
     let deployment = Deployment::with("sweep", parameters).await;
     deployment.silence().await;

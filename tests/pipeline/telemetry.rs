@@ -1,4 +1,4 @@
-//! Telemetry, as a receiver of OTLP sees it: every metric of the table with the value that is right, and the traces of batches.
+//! Telemetry as a receiver of OTLP gets it: every metric of the table with its right value, and the traces of batches.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status};
 
 use crate::support::*;
 
-/// Receives what is exported, over gRPC or HTTP.
+/// A receiver of OTLP, over gRPC or HTTP.
 #[derive(Clone, Default)]
 struct Receiver {
     metrics: Arc<Mutex<Vec<ExportMetricsServiceRequest>>>,
@@ -64,7 +64,7 @@ async fn listen() -> (TcpListener, String) {
 /// A metric's name with the labels of one of its series.
 type Series = (String, BTreeMap<String, String>);
 
-/// What a series was at last: a counter's or gauge's value, or a histogram's sum; and how often a histogram was recorded.
+/// The last state of a series: a counter's or gauge's value, or a histogram's sum and the number of its recordings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Reading {
     value: f64,
@@ -115,7 +115,7 @@ impl Receiver {
         labels(&requests.last().unwrap().resource_metrics[0].resource.as_ref().unwrap().attributes)
     }
 
-    /// Every series as it was exported last.
+    /// Returns every series as it was last exported.
     fn readings(&self) -> BTreeMap<Series, Reading> {
         let mut readings = BTreeMap::new();
         let number = |value: number_data_point::Value| match value {
@@ -151,7 +151,7 @@ impl Receiver {
         readings
     }
 
-    /// The sum of all series of a metric with these labels, among others.
+    /// Returns the sum of all series of a metric that have at least these labels.
     fn sum(&self, name: &str, of: &[(&str, &str)]) -> Reading {
         let has = |labels: &BTreeMap<String, String>| {
             of.iter().all(|(label, value)| labels.get(*label).is_some_and(|found| found == value))
@@ -179,7 +179,7 @@ impl Receiver {
     }
 }
 
-/// A way to the service at `upstream` that answers the first request with a 503.
+/// Starts a proxy to the service at `upstream` that answers the first request with a 503.
 async fn refusing_once(upstream: String) -> String {
     let (listener, url) = listen().await;
     tokio::spawn(async move {
@@ -196,12 +196,13 @@ async fn refusing_once(upstream: String) -> String {
     url
 }
 
-/// An ECS agent: what it says of the task, and what it is asked for.
+/// Starts an ECS agent. Returns its URL, and the requests for protection that it gets.
 async fn ecs_agent() -> (String, Arc<Mutex<Vec<String>>>) {
     let (listener, url) = listen().await;
     let asked = Arc::new(Mutex::new(Vec::new()));
     let protection = Arc::clone(&asked);
-    let container = r#"{"DockerId": "abc-1", "Name": "consumer", "ContainerARN": "arn:aws:ecs:eu-west-1:111122223333:container/c/1"}"#;
+    let container = r#"{"DockerId": "abc-1", "Name": "consumer",
+                        "ContainerARN": "arn:aws:ecs:eu-west-1:111122223333:container/c/1"}"#;
     let task = r#"{"Cluster": "c", "Family": "music-streams", "Revision": "7", "AvailabilityZone": "eu-west-1a",
                    "TaskARN": "arn:aws:ecs:eu-west-1:111122223333:task/c/158d1c", "LaunchType": "FARGATE"}"#;
     let routes =
@@ -235,7 +236,7 @@ async fn count_of_messages(deployment: &Deployment, count: u32) {
     .await;
 }
 
-/// One run in which everything happens that is counted.
+/// One run in which every counted event happens.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_exported_with_its_value() {
     let deployment = Deployment::new("metrics").await;
@@ -292,7 +293,7 @@ async fn every_metric_is_exported_with_its_value() {
     deployment.settled().await;
     deployment.registry_is_empty().await;
     receiver.reads("music_streams.ledger.recoveries", &[("what", "abandoned")], 1.0).await;
-    // Counted before, and put there again; then a message that nobody can read.
+    // A counted file is put there again; then an unreadable message arrives.
     deployment.put("incoming/same.csv", contents[2].clone()).await;
     receiver.reads("music_streams.objects", &[("outcome", "duplicate")], 1.0).await;
     deployment.send("not an event").await;
@@ -381,7 +382,7 @@ async fn every_metric_is_exported_with_its_value() {
     ] {
         assert_eq!(resource.get(name).map(String::as_str), Some(expected), "{name}");
     }
-    // From its commit to its end a batch keeps the task.
+    // A batch protects the task from its commit to its end.
     let protection: Vec<serde_json::Value> =
         protection.lock().unwrap().iter().map(|body| serde_json::from_str(body).unwrap()).collect();
     assert_eq!(protection.first().unwrap()["ProtectionEnabled"], true);
@@ -436,7 +437,7 @@ async fn a_batch_has_one_trace_whoever_finishes_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_exported_unless_an_endpoint_is_given() {
     let deployment = Deployment::new("silent").await;
-    // Where exporters go by default; another program may have a port, which then tells nothing.
+    // The default ports of exporters. One that another program has cannot be checked.
     let mut defaults = Vec::new();
     for port in [4317, 4318] {
         defaults.extend(TcpListener::bind(("127.0.0.1", port)).await.ok());
@@ -463,7 +464,7 @@ async fn nothing_is_exported_unless_an_endpoint_is_given() {
     }
 }
 
-/// An endpoint that does not answer is no reason to work or stop any later.
+/// An endpoint that does not answer delays neither work nor shutdown.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_is_down_holds_nothing_up() {
     let deployment = Deployment::new("down").await;

@@ -1,17 +1,19 @@
-//! Waiting: the one loop that asks again until something holds, with a limit and a message that names what did not happen.
+//! Waiting: the one loop that checks again until something holds. Its limit fails the test with a message that names
+//! what was waited for.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
-/// Time between two looks.
+/// The time between two checks.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Waits until `holds` returns true. Panics after `limit` with `what` did not happen.
+/// Waits until `holds` returns true. Panics after `limit`, naming `what` was waited for.
 pub async fn eventually(what: impl Display, limit: Duration, mut holds: impl AsyncFnMut() -> bool) {
     eventually_some(what, limit, async || holds().await.then_some(()).ok_or("it does not hold")).await;
 }
 
-/// Waits until `look` returns a value, and returns it. Panics after `limit` with `what` did not happen and the last error.
+/// Waits until `look` returns a value, and returns it. Panics after `limit`, naming `what` was waited for and the last
+/// error.
 pub async fn eventually_some<T, E: Display>(
     what: impl Display,
     limit: Duration,
@@ -27,7 +29,8 @@ pub async fn eventually_some<T, E: Display>(
     }
 }
 
-/// Does the same without a runtime.
+/// Waits until `look` returns a value, and returns it, on a thread without a runtime. Panics after `limit`, naming
+/// `what` was waited for.
 pub fn eventually_blocking<T>(what: impl Display, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {

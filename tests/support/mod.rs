@@ -1,5 +1,5 @@
-//! The common ground of the tests against a local AWS: a deployment of its own for each test, the real program as a
-//! process, generated data, and the figures that an independent fold of that data gives.
+//! Support for the tests against a local AWS: a deployment for each test, the real program as a process, generated
+//! data, and the figures that an independent fold of that data gives.
 
 mod eventually;
 mod random;
@@ -21,8 +21,8 @@ pub use random::Random;
 
 pub type Item = HashMap<String, AttributeValue>;
 
-/// The time that anything may take before a test fails. Generous, as the machine may be slow; a passing test never waits
-/// for all of it.
+/// The time that anything may take before a test fails. Generous, as the machine may be slow; a passing test never
+/// waits for all of it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub fn is_ministack() -> bool {
@@ -118,7 +118,7 @@ impl Deployment {
         names.iter().map(|name| attributes.get(name).map_or(0, |count| count.parse::<u32>().unwrap())).sum()
     }
 
-    /// Receives what is visible, and makes it visible again: receive counts and bodies.
+    /// Receives the visible messages, and makes them visible again. Returns receive counts and bodies.
     pub async fn receive(&self) -> Vec<(u32, String)> {
         let count = MessageSystemAttributeName::ApproximateReceiveCount;
         let receive =
@@ -132,19 +132,19 @@ impl Deployment {
         output.messages().iter().map(of).collect()
     }
 
-    /// An item of the ledger.
+    /// Returns an item of the ledger.
     pub async fn ledger_item(&self, pk: &str) -> Item {
         let ledger = self.scan("music_streams_ledger").await;
         ledger.into_iter().find(|item| text(item, "pk") == pk).unwrap()
     }
 
-    /// How many batches took a number, whatever became of them.
+    /// Returns the number of batches that were opened, whatever their outcome.
     pub async fn batches(&self) -> u64 {
         let registry = self.scan("music_streams_ledger").await.into_iter().find(|item| text(item, "pk") == "registry");
         registry.map_or(0, |registry| number(&registry, "last"))
     }
 
-    /// Waits until nothing is left to do: no file is incoming, no message is queued.
+    /// Waits until nothing is left to do: no file is incoming and no message is queued.
     pub async fn settled(&self) {
         self.settled_within(PATIENCE).await;
     }
@@ -167,7 +167,7 @@ impl Deployment {
         .await
     }
 
-    /// What must hold when everything has stopped: nothing half done is left anywhere.
+    /// Asserts that nothing half done is left anywhere, once everything has stopped.
     pub async fn assert_clean(&self) {
         let ledger = self.scan("music_streams_ledger").await;
         let registry = ledger.iter().find(|item| text(item, "pk") == "registry").unwrap();
@@ -181,7 +181,7 @@ impl Deployment {
         assert_eq!(self.messages_in(&self.dead_letter_queue_url).await, 0, "a healthy message was dead-lettered");
     }
 
-    /// From now on nothing is announced.
+    /// Turns off the notifications of the bucket.
     pub async fn silence(&self) {
         let silence = aws_sdk_s3::types::NotificationConfiguration::builder().build();
         let configure = self.clients.s3.put_bucket_notification_configuration().bucket(&self.bucket);
@@ -193,12 +193,12 @@ impl Deployment {
         self.consumer_in(arguments, &[])
     }
 
-    /// Starts it with more in its environment.
+    /// Starts the consumer with additional environment variables.
     pub fn consumer_in(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Consumer {
         self.consumer_of(env!("CARGO_BIN_EXE_music-streams"), arguments, environment)
     }
 
-    /// Starts the consumer that another version may be.
+    /// Starts a given program as the consumer: another version, say.
     pub fn consumer_of(&self, program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Consumer {
         let log = std::env::temp_dir().join(format!(
             "{}-{:x}.log",
@@ -219,8 +219,8 @@ impl Deployment {
         Consumer { process: command.spawn().unwrap(), log }
     }
 
-    /// Runs the consumer over all that is there.
-    pub async fn work_off(&self) {
+    /// Runs the consumer until everything is processed.
+    pub async fn process_all(&self) {
         let consumer = self.consumer(&[]);
         self.settled().await;
         consumer.stop();
@@ -283,14 +283,14 @@ impl Drop for Consumer {
     }
 }
 
-/// What a command said, and how it ended.
+/// The output and exit status of a command.
 pub struct Ended {
     pub success: bool,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// Runs a command to its end.
+/// Runs a command until it ends.
 pub fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
     let output = Command::new(env!("CARGO_BIN_EXE_music-streams"))
         .args(arguments)
@@ -301,7 +301,7 @@ pub fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
     Ended { success: output.status.success(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// Curated rows as DuckDB, pyarrow or Polars sees them; each row as text, sorted.
+/// Returns the curated rows as DuckDB, pyarrow or Polars reads them: each row as text, sorted.
 pub async fn curated_rows(deployment: &Deployment, reader: &str) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     for (index, key) in deployment.keys("curated/").await.iter().enumerate() {
@@ -317,7 +317,7 @@ pub async fn curated_rows(deployment: &Deployment, reader: &str) -> Vec<String> 
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// The same rows from the data they were made of.
+/// Returns the same rows, made from the generated data.
 pub fn expected_rows(rows: &[Row]) -> Vec<String> {
     let songs = songs();
     let line = |row: &Row| {
@@ -335,7 +335,7 @@ pub fn expected_rows(rows: &[Row]) -> Vec<String> {
     lines
 }
 
-/// The event that S3 would send, in each of the forms in which it can arrive.
+/// Returns the event that S3 would send, in each of the forms in which it can arrive.
 pub fn announcements(deployment: &Deployment, key: &str, etag: &str) -> Vec<String> {
     let encoded: String = key
         .bytes()
@@ -346,9 +346,14 @@ pub fn announcements(deployment: &Deployment, key: &str, etag: &str) -> Vec<Stri
         })
         .collect();
     let direct = json!({"Records": [{
-        "eventVersion": "2.9", "eventName": "ObjectCreated:Put", "eventTime": "2026-01-01T00:00:00Z", "brandNewField": [1],
-        "s3": {"bucket": {"name": deployment.bucket}, "object": {"key": encoded, "size": 1, "eTag": etag, "sequencer": "00"}},
-    }]}).to_string();
+        "eventVersion": "2.9", "eventName": "ObjectCreated:Put", "eventTime": "2026-01-01T00:00:00Z",
+        "brandNewField": [1],
+        "s3": {
+            "bucket": {"name": deployment.bucket},
+            "object": {"key": encoded, "size": 1, "eTag": etag, "sequencer": "00"},
+        },
+    }]})
+    .to_string();
     let in_sns = json!({"Type": "Notification", "TopicArn": "arn:aws:sns:x", "Message": direct}).to_string();
     let event_bridge = json!({"version": "0", "source": "aws.s3", "detail-type": "Object Created", "detail": {
         "bucket": {"name": deployment.bucket}, "object": {"key": key, "size": 1, "etag": etag},
@@ -444,7 +449,7 @@ pub struct Row {
     pub second: u64,
 }
 
-/// Listens of two days, few tracks and listeners having most of them.
+/// Generates listens of two days, most of them of few tracks and listeners.
 pub fn rows(seed: u64, count: usize) -> Vec<Row> {
     let mut random = Random(seed);
     let row = |_| {
@@ -473,7 +478,7 @@ struct Figures {
     members: HashSet<u64>,
 }
 
-/// The reports that the listens must give: a plain fold, by key and date.
+/// The expected reports of some listens: a plain fold, by key and date.
 #[derive(Default)]
 pub struct Expected {
     tracks: BTreeMap<(String, String), Figures>,
@@ -503,7 +508,7 @@ impl Expected {
         expected
     }
 
-    /// Every item of the tables is as expected, and there is no other.
+    /// Asserts that every item of the tables is as expected, and that there is no other.
     pub async fn assert_reported(&self, deployment: &Deployment) {
         let songs: HashMap<_, _> = songs().into_iter().map(|song| (song.track_id.clone(), song)).collect();
         let tracks = deployment.scan("track_level_reports").await;
