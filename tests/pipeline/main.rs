@@ -33,11 +33,13 @@ mod health;
 mod input;
 mod operators;
 mod queue;
+mod receiver;
 mod refusals;
 #[path = "../support/refusing.rs"]
 mod refusing;
 mod repetition;
 mod replay;
+mod scene;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;

@@ -6,67 +6,9 @@ use std::time::{Duration, Instant};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
 
-use crate::refusing::{Answer, Refusing, Request};
+use crate::refusing::{Answer, Request};
+use crate::scene::{DENIED, Scene};
 use crate::support::*;
-
-const DENIED: Answer = Answer::S3(403, "AccessDenied");
-
-/// A deployment with proxies to its services that may refuse requests.
-struct Scene {
-    deployment: Deployment,
-    s3: Refusing,
-    dynamodb: Refusing,
-}
-
-impl Scene {
-    async fn new(test: &str, parameters: &[&str]) -> Self {
-        let deployment = Deployment::with(test, parameters).await;
-        Scene { deployment, s3: Refusing::before_s3().await, dynamodb: Refusing::before_dynamodb().await }
-    }
-
-    fn consumer(&self, flags: &[&str]) -> Consumer {
-        let ways =
-            [("AWS_ENDPOINT_URL", self.s3.url.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb.url.as_str())];
-        self.deployment.consumer_in(&[&["--window", "1s"], flags].concat(), &ways)
-    }
-
-    async fn put(&self, name: &str, rows: &[Row]) {
-        self.deployment.put(&format!("incoming/{name}"), csv_of(rows)).await;
-    }
-
-    /// Returns the entries that `music-streams aside` lists.
-    fn aside(&self) -> Vec<serde_json::Value> {
-        let ended = self.command(&["aside", "--format", "json"]);
-        assert!(ended.success, "{}", ended.stderr);
-        serde_json::from_str(&ended.stdout).unwrap()
-    }
-
-    fn retry(&self) -> Ended {
-        self.command(&["aside", "--retry"])
-    }
-
-    fn command(&self, arguments: &[&str]) -> Ended {
-        let Deployment { bucket, queue_url, table_prefix, .. } = &self.deployment;
-        let environment = [
-            ("MUSIC_STREAMS_BUCKET", bucket.as_str()),
-            ("MUSIC_STREAMS_QUEUE_URL", queue_url.as_str()),
-            ("MUSIC_STREAMS_TABLE_PREFIX", table_prefix.as_str()),
-        ];
-        program(arguments, &environment)
-    }
-
-    fn verify(&self) -> Ended {
-        self.command(&["verify", "--date", "2024-06-24", "--date", "2024-06-25"])
-    }
-
-    /// Returns the states of the batches in the registry.
-    async fn registered(&self) -> Vec<String> {
-        let ledger = self.deployment.scan("music_streams_ledger").await;
-        let Some(registry) = ledger.iter().find(|item| text(item, "pk") == "registry") else { return Vec::new() };
-        let batches = registry["batches"].as_m().unwrap();
-        batches.values().map(|entry| entry.as_m().unwrap()["state"].as_s().unwrap().clone()).collect()
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_cannot_be_read_are_left_out_of_one_batch_and_come_back() {

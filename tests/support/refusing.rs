@@ -144,9 +144,7 @@ impl Refusing {
                     continue;
                 }
                 Some(Answer::DynamoDb(status, code)) => {
-                    let body = format!(
-                        r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"refused"}}"#
-                    );
+                    let body = format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"refused"}}"#);
                     if say(&answers, status, "application/x-amz-json-1.0", &body).await.is_err() {
                         return;
                     }
