@@ -93,7 +93,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
             let ended = program(arguments, &environment);
             assert!(ended.success, "{arguments:?}: {}{}", ended.stdout, ended.stderr);
         }
-        // What does not agree is looked at more closely.
+        // Differences take further calls.
         for (table, key) in [
             ("track_level_reports", "track_id"),
             ("genre_level_reports", "track_genre"),
@@ -123,7 +123,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
     let deployment = first.unwrap();
     let (forbidden, unused) = compare(&deployment, "ConsumerPolicyArn", &consumed);
     assert!(forbidden.is_empty(), "the consumer does what its policy does not allow: {forbidden:#?}");
-    // What S3 asks for beside the calls themselves, when a file has tags; and what only a file of 256 MiB needs.
+    // Rights that S3 requires in addition when a file has tags, and those that only a file of 256 MiB needs.
     let of_some_files =
         ["s3:GetObjectTagging", "s3:GetObjectVersionTagging", "s3:PutObjectTagging", "s3:ListMultipartUploadParts"];
     let unused: Vec<_> =
@@ -132,7 +132,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
 
     let (forbidden, unused) = compare(&deployment, "OperatorPolicyArn", &asked);
     assert!(forbidden.is_empty(), "a command does what its policy does not allow: {forbidden:#?}");
-    // What SQS does on behalf of who moves messages.
+    // Calls that SQS makes on behalf of the caller who moves messages.
     let on_behalf = ["sqs:DeleteMessage", "sqs:SendMessage"];
     let unused: Vec<_> =
         unused.into_iter().filter(|it| !on_behalf.iter().any(|action| it.starts_with(action))).collect();
@@ -140,10 +140,10 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
 
     let (forbidden, unused) = compare(&deployment, "ReplayPolicyArn", &replayed);
     assert!(forbidden.is_empty(), "replay does what its policy does not allow: {forbidden:#?}");
-    // What is needed when a file of the archive cannot be read, an answer was lost, or a batch had very many days.
+    // Needed when a file of the archive cannot be read, an answer was lost, or a batch had very many days.
     let rare =
         ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject on curated", "s3:ListBucketMultipartUploads"];
-    // What brings back files, batches and claims that were set aside, of which there are none here.
+    // Needed to bring back files, batches and claims that were set aside, of which there are none here.
     let of_aside = [
         "on incoming/",
         "s3:PutObject on archive",

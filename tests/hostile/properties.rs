@@ -50,7 +50,7 @@ pub fn row(bytes: &[u8]) {
         assert!(row.user_id > 0 && row.listen_time <= now + 86_400_000_000);
         assert!((1..=MAX_TRACK_ID_CHARS).contains(&row.track_id.len()));
         assert!(row.track_id.bytes().all(|byte| byte.is_ascii_graphic()));
-        // What it means, written plainly, means the same.
+        // The same values, written plainly, give the same row.
         let seconds = row.listen_time.rem_euclid(86_400_000_000);
         let (hour, minute, second) = (seconds / 3_600_000_000, seconds / 60_000_000 % 60, seconds / 1_000_000 % 60);
         let (date, micros) = (date_text(day_of(row.listen_time)), seconds % 1_000_000);
@@ -112,7 +112,7 @@ pub fn file(bytes: &[u8]) {
     let whole = read(bytes, usize::MAX, LIMIT_BYTES);
     let in_pieces = read(bytes, 1 + bytes.len() / 7, LIMIT_BYTES);
     match (&whole, &in_pieces) {
-        // How far a damaged stream could be read before it was seen to be damaged is the decompressor's affair.
+        // The decompressor decides how far a damaged stream can be read, so the reasons may differ.
         (Err(_), Err(_)) => {}
         _ => assert_eq!(whole, in_pieces),
     }

@@ -289,7 +289,7 @@ async fn what_its_owner_deleted_or_overwrote_is_history() {
     deployment.put("incoming/b.csv", csv_of(&old)).await;
     s3.delete_object().bucket(&deployment.bucket).key("incoming/b.csv").send().await.unwrap();
     let consumer = deployment.consumer(&["--window", "1s", "--sweep-interval", "2s", "--sweep-age", "1s"]);
-    // What was overwritten shows again when what overwrote it is put away.
+    // The overwritten version becomes current again when the one above it is moved away.
     eventually("both are archived", Duration::from_secs(60), async || deployment.keys("archive/").await.len() >= 2)
         .await;
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -401,7 +401,7 @@ async fn a_quarantined_file_comes_back_under_its_own_name() {
             &of(&deployment),
         );
         assert!(story.stdout.contains("counted, and archived"), "{}", story.stdout);
-        // What is bad still is in quarantine again, and once.
+        // The file that is still bad is in quarantine again, once.
         assert_eq!(deployment.keys("quarantine/objects/").await.len(), 2);
         let verified = program(&["verify", "--date", "2024-06-25"], &of(&deployment));
         assert!(verified.success, "{}{}", verified.stdout, verified.stderr);

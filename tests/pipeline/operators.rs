@@ -126,17 +126,20 @@ async fn the_auditor_agrees_with_what_is_right_and_lists_every_difference() {
     let (success, differences, _, summary) = verify(&deployment, &[]);
     assert!(!success);
     let about: Vec<&str> = differences.iter().map(|difference| difference["about"].as_str().unwrap()).collect();
-    let expect = |start: String, end: &str| {
+    let require = |start: String, end: &str| {
         let found = about.iter().filter(|about| about.starts_with(&start) && about.ends_with(end)).count();
         assert_eq!(found, 1, "{start} … {end} in {differences:#?}");
     };
-    expect(format!("{} of {} in ", text(busiest, "track_id"), text(busiest, "report_date")), "track_level_reports");
-    expect(format!("{} of {} in ", text(listener, "user_id"), text(listener, "report_date")), "listener_level_reports");
-    expect(format!("invented of {date} in "), "genre_level_reports");
+    require(format!("{} of {} in ", text(busiest, "track_id"), text(busiest, "report_date")), "track_level_reports");
+    require(
+        format!("{} of {} in ", text(listener, "user_id"), text(listener, "report_date")),
+        "listener_level_reports",
+    );
+    require(format!("invented of {date} in "), "genre_level_reports");
     let (genre, day) = text(&listing, "genre_date").split_once('#').unwrap();
-    expect(format!("{} under {genre} of {day} in ", text(&listing, "track_id")), "genre_track_listings");
-    expect(place("1 +é.csv"), "");
-    expect("incoming/0 +é.csv".to_owned(), "");
+    require(format!("{} under {genre} of {day} in ", text(&listing, "track_id")), "genre_track_listings");
+    require(place("1 +é.csv"), "");
+    require("incoming/0 +é.csv".to_owned(), "");
     // The lost and the changed file make their batches wrong on the days of their rows.
     let curated = about.iter().filter(|about| about.starts_with("curated rows of batch ")).count();
     assert!((2..=4).contains(&curated), "{differences:#?}");

@@ -51,7 +51,7 @@ async fn crashes_at_any_moment_lose_and_double_nothing() {
         tokio::time::sleep(Duration::from_millis(700 + 170 * round)).await;
         consumer.kill();
     }
-    // What the dead consumers left committed is finished, what they left open is abandoned, by this one.
+    // This one finishes what the dead consumers left committed, and abandons what they left open.
     let consumer = deployment.consumer(&[]);
     deployment.settled().await;
     tokio::time::sleep(Duration::from_secs(5)).await;
