@@ -1,15 +1,13 @@
-"""`make measure-consumers`: how long one, two and three consumers take for the same files, on the local stack.
+"""`make measure-consumers`: the time that one, two and three consumers take for the same files, on the local stack.
 
     consumers.py [--files 400] [--rows 500] [--rounds 3]
 
-The files lie there before the consumers start. What is measured is from the start of the consumers to the last file put away
-and the last message deleted. Each round takes the numbers of consumers in turn; medians count.
+The files are uploaded before the consumers start. The time ends when the last file is archived and the last message deleted.
+Each round takes the numbers of consumers in turn; the medians are compared.
 """
 
 import argparse
-import os
 import random
-import signal
 import statistics
 import subprocess
 import sys
@@ -35,21 +33,18 @@ def measure(consumers, options, label):
     s3, sqs = local.clients()
     environment = local.deploy(f"consumers-{label}-{time.strftime('%H%M%S')}")
     bucket = environment["MUSIC_STREAMS_BUCKET"]
-    s3.put_object(Bucket=bucket, Key="reference/songs.csv", Body=b"track_id,track_name,artists,track_genre,duration_ms\n")
-    s3.put_object(Bucket=bucket, Key="reference/users.csv", Body=b"user_id,user_country\n")
+    local.put(s3, environment, {
+        "reference/songs.csv": b"track_id,track_name,artists,track_genre,duration_ms\n",
+        "reference/users.csv": b"user_id,user_country\n",
+    })
     put = lambda number: s3.put_object(Bucket=bucket, Key=f"incoming/{number:05}.csv", Body=file(number, options.rows))
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(put, range(options.files)))
-    command = [str(local.BINARY), "run", *FLAGS]
     started = time.monotonic()
-    running = [subprocess.Popen(command, env={**os.environ, **local.AWS, **environment}, stderr=subprocess.DEVNULL)
-               for _ in range(consumers)]
+    running = [local.start(environment, *FLAGS, stderr=subprocess.DEVNULL) for _ in range(consumers)]
     local.wait(s3, sqs, environment, running[0])
     seconds = time.monotonic() - started
-    for consumer in running:
-        consumer.send_signal(signal.SIGTERM)
-    if any(consumer.wait(timeout=60) for consumer in running):
-        sys.exit("a consumer did not end cleanly")
+    local.stop(*running)
     return seconds
 
 

@@ -3,12 +3,18 @@
     memory.py [--files 20] [--megabytes 50] [--contents 20] [--tracks 20000] [--users 20000] [--catalogued 20000]
               [--uniform] [--gzip] [--rejected] [--only-prepare] [-- FLAG ...]
 
-Flags after -- go to `music-streams run`. The files are seeded and of the shape of real ones: a few tracks are heard very
-often, and all is of one day. With more files than contents, contents repeat under other names, which count anew. With more tracks and listeners the local DynamoDB takes most of an hour.
+Flags after -- go to `music-streams run`. The files are seeded and shaped like real ones: a few tracks have most of the
+listens, and all listens are of one day. With more files than contents, contents repeat under other names, which are counted
+again. With more tracks and listeners the local DynamoDB takes most of an hour.
 
---catalogued: the catalogue has so many of the tracks and listeners. --uniform: every track is heard as often as any other. --gzip: the files are compressed, and
---megabytes are those before that. --rejected: every row is one byte that is no row, under the longest key there is. --only-prepare: ends the consumer by force a while after its
-first batch was prepared, as peaks come before that and the local DynamoDB takes long for a million items. A million tracks and listeners in the smallest container:
+--catalogued    number of the tracks and listeners that the catalogue has
+--uniform       all tracks have about the same number of listens
+--gzip          the files are compressed; --megabytes is the size before that
+--rejected      every row is one byte, which is no row, and the keys are as long as S3 allows
+--only-prepare  kill the consumer some time after its first batch was prepared: peaks come before that, and the local
+                DynamoDB takes long for a million items
+
+A million tracks and listeners in the smallest container:
 
     memory.py --files 12 --contents 4 --tracks 1000000 --users 1000000 --uniform --gzip --only-prepare -- --max-memory 512MiB --max-report-items 100000000
 """
@@ -20,7 +26,6 @@ import io
 import itertools
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -36,7 +41,7 @@ MOST_SMALL_BYTES = 1_000_000
 
 
 def compressed(content):
-    """A file as gzip, never in memory whole before that."""
+    """Compresses a file that is never in memory as a whole."""
     packed = io.BytesIO()
     with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as file:
         while piece := content.read(1 << 20):
@@ -45,7 +50,7 @@ def compressed(content):
 
 
 class Listens(io.RawIOBase):
-    """A file. What is longer than a million rows repeats itself, and is never in memory as a whole."""
+    """A file of listens. Beyond a million rows it repeats itself, and is never in memory as a whole."""
 
     def __init__(self, seed, rows, tracks, weights, users):
         choose = random.Random(seed)
@@ -60,7 +65,7 @@ class Listens(io.RawIOBase):
 
     @classmethod
     def rejected(cls, rows):
-        """A file without a good row."""
+        """Returns a file without a good row."""
         content = cls.__new__(cls)
         content.header, content.body = b"user_id,track_id,listen_time\n", b"x\n" * min(rows, MOST_ROWS)
         content.bytes = len(content.header) + 2 * rows
@@ -87,7 +92,7 @@ class Listens(io.RawIOBase):
 
 
 def catalogue(tracks, users, catalogued, uniform):
-    """Track ids, the cumulated weights they are heard with, and the catalogue's files, which have so many of them."""
+    """Returns track ids, their cumulated weights, and the catalogue's files, with `catalogued` of the tracks and users."""
     choose = random.Random(1)
     ids = [f"{choose.getrandbits(110):022x}"[:22] for _ in range(tracks)]
     weights = list(itertools.accumulate(1 if uniform else 1 / (rank + 20) for rank in range(tracks)))
@@ -115,8 +120,7 @@ def main():
     s3, sqs = local.clients()
     environment = local.deploy(time.strftime("memory-%Y%m%d-%H%M%S"))
     bucket = environment["MUSIC_STREAMS_BUCKET"]
-    for key, content in reference.items():
-        s3.put_object(Bucket=bucket, Key=key, Body=content)
+    local.put(s3, environment, reference)
     rows = int(options.megabytes * 1_000_000) // (2 if options.rejected else ROW_BYTES)
     rows -= rows % MOST_ROWS if rows > MOST_ROWS else 0
     contents = [Listens.rejected(rows) if options.rejected else Listens(number, rows, tracks, weights, options.users)
@@ -145,9 +149,8 @@ def main():
     largest = max((len(content) for content in packed), default=0)
     del contents, packed
 
-    command = [str(local.BINARY), "run", "--window", "5s", "--log-format", "text", *options.flags]
     started = time.monotonic()
-    consumer = subprocess.Popen(command, env={**os.environ, **local.AWS, **environment})
+    consumer = local.start(environment, "--window", "5s", "--log-format", "text", *options.flags)
     if options.only_prepare:
         while not any("manifest" in key for key, _ in local.keys(s3, bucket, "batches/")):
             if consumer.poll() is not None or time.monotonic() - started > 3600:
@@ -160,9 +163,11 @@ def main():
     # The kernel's own high-water mark of resident memory.
     status = Path(f"/proc/{consumer.pid}/status").read_text()
     peak_kib = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
-    consumer.send_signal(signal.SIGKILL if options.only_prepare else signal.SIGTERM)
-    if consumer.wait(timeout=60) and not options.only_prepare:
-        sys.exit("the consumer did not end cleanly")
+    if options.only_prepare:
+        consumer.kill()
+        consumer.wait(timeout=60)
+    else:
+        local.stop(consumer)
     as_gzip = f" ({largest:,} bytes as gzip)" if largest else ""
     print(f"{options.files} files of {options.megabytes:g} MB{as_gzip}, {rows * options.files:,} rows, {total:,} bytes: "
           f"peak resident memory {peak_kib / 1024:.0f} MiB, {seconds:.0f} s")

@@ -1,8 +1,9 @@
-"""`make measure-telemetry`: what telemetry takes of a batch of ten million rows: CPU and time with an OTLP receiver and without, in turn.
+"""`make measure-telemetry`: the cost of telemetry in a batch of ten million rows, in CPU and time, with an OTLP receiver and
+without in turn.
 
     telemetry.py [--rounds 5] [--files 20] [--megabytes 24.5]
 
-Whole processes: from start to the end of the batch. The receiver takes what comes and throws it away.
+Whole processes are measured, from the start to the end of the batch. The receiver discards what it gets.
 """
 
 import argparse
@@ -12,7 +13,6 @@ import random
 import re
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -41,16 +41,15 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 
 
 def run(s3, sqs, files, catalogue, telemetry):
-    """One batch on a deployment of its own; CPU seconds and the seconds of its transform stage."""
+    """Runs one batch on a deployment of its own. Returns the CPU seconds, and the seconds of its transform stage."""
     environment = local.deploy(time.strftime("telemetry-%Y%m%d-%H%M%S") + f"-{random.randrange(1000)}")
     bucket = environment["MUSIC_STREAMS_BUCKET"]
-    for key, content in catalogue.items():
-        s3.put_object(Bucket=bucket, Key=key, Body=content)
+    local.put(s3, environment, catalogue)
     for number, content in enumerate(files):
         s3.upload_fileobj(content.rewind(), bucket, f"incoming/streams{number:06}.csv")
     with tempfile.NamedTemporaryFile() as log:
-        command = [str(local.BINARY), "run", "--window", "10s", "--max-bytes", "2GiB", "--log-format", "json"]
-        consumer = subprocess.Popen(command, env={**os.environ, **local.AWS, **environment, **telemetry}, stderr=log)
+        flags = ["--window", "10s", "--max-bytes", "2GiB", "--log-format", "json"]
+        consumer = local.start({**environment, **telemetry}, *flags, stderr=log)
         while b'"batch done"' not in Path(log.name).read_bytes():
             if consumer.poll() is not None:
                 sys.exit(f"the consumer ended:\n{Path(log.name).read_text()}")
@@ -73,14 +72,14 @@ def main():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with_telemetry = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "OTEL_METRIC_EXPORT_INTERVAL": "1000"}
     s3, sqs = local.clients()
-    tracks, weights, catalogue = memory.catalogue(2000, 2000)
+    tracks, weights, catalogue = memory.catalogue(2000, 2000, 2000, uniform=False)
     rows = int(options.megabytes * 1_000_000) // memory.ROW_BYTES
     files = [memory.Listens(number, rows, tracks, weights, 2000) for number in range(options.files)]
     cpu, transform = {True: [], False: []}, {True: [], False: []}
     for round_number in range(options.rounds + 1):
         for telemetry in (True, False) if round_number % 2 else (False, True):
             figures = run(s3, sqs, files, catalogue, with_telemetry if telemetry else {})
-            # The first round is for warming up.
+            # The first round warms up.
             if round_number:
                 cpu[telemetry].append(figures[0])
                 transform[telemetry].append(figures[1])

@@ -1,4 +1,4 @@
-"""Deploys deploy/template.yaml to the stack of AWS_ENDPOINT_URL and prints its outputs as JSON.
+"""Deploys deploy/template.yaml to the stack at AWS_ENDPOINT_URL, and prints its outputs as JSON.
 
     deploy.py STACK_NAME [Parameter=Value ...]
 

@@ -1,9 +1,11 @@
-"""`make local`: the whole pipeline, once, on the local stack, with everything it did shown.
+"""`make local`: runs the whole pipeline once on the local stack, and shows everything that it did.
 
     local.py [--data DIR] [--window DURATION]    deploy, upload, run a window, show the figures
     local.py --foreground                        deploy, then run the consumer until Ctrl-C
 
-Every run deploys a pipeline of its own, so runs do not mix; all of them are there until `make down`.
+Every run deploys a pipeline of its own, so runs do not mix. All of them stay until `make down`.
+
+The measurements in benches/ import this file for the same steps: deploy, put, start, wait and stop.
 """
 
 import argparse
@@ -34,7 +36,7 @@ AWS = {
 }
 PATIENCE_SECONDS = 600
 
-# In host mode DynamoDB also answers by itself: the same tables, many times faster than the way through LocalStack.
+# In host mode DynamoDB also has a port of its own: the same tables, many times faster than through LocalStack.
 with socket.socket() as probe:
     if probe.connect_ex(("127.0.0.1", 4567)) == 0:
         AWS["AWS_ENDPOINT_URL_DYNAMODB"] = "http://127.0.0.1:4567"
@@ -54,7 +56,7 @@ def clients():
 
 
 def deploy(name):
-    """Deploys the template; gives the environment of its consumer."""
+    """Deploys the template, and returns the environment of its consumer."""
     command = [sys.executable, str(ROOT / "localstack/deploy.py"), name,
                f"BucketName={name}", f"QueueName={name}", f"TablePrefix={name}-"]
     outputs = json.loads(subprocess.run(command, env={**os.environ, **AWS}, check=True, stdout=subprocess.PIPE).stdout)
@@ -65,8 +67,28 @@ def deploy(name):
     }
 
 
+def put(s3, environment, files):
+    """Uploads small files, by key."""
+    for key, content in files.items():
+        s3.put_object(Bucket=environment["MUSIC_STREAMS_BUCKET"], Key=key, Body=content)
+
+
+def start(environment, *flags, **options):
+    """Starts a consumer."""
+    command = [str(BINARY), "run", *flags]
+    return subprocess.Popen(command, env={**os.environ, **AWS, **environment}, **options)
+
+
+def stop(*consumers):
+    """Stops consumers that must end with status 0."""
+    for consumer in consumers:
+        consumer.send_signal(signal.SIGTERM)
+    if any(consumer.wait(timeout=60) for consumer in consumers):
+        sys.exit("a consumer did not end cleanly")
+
+
 def own_files(folder):
-    """The caller's catalogue and listening files, by key."""
+    """Returns the caller's catalogue and listening files, by key."""
     folder = Path(folder).resolve()
     missing = [name for name in ("songs.csv", "users.csv") if not (folder / name).is_file()]
     streams = sorted([*folder.glob("streams*.csv"), *folder.glob("streams*.csv.gz")])
@@ -92,12 +114,12 @@ def show(text):
 
 
 def wait(s3, sqs, environment, consumer, patience_seconds=PATIENCE_SECONDS):
-    """Until every file has left incoming/ and every message the queue."""
+    """Waits until every file has left incoming/ and every message the queue."""
     started = time.monotonic()
     shown = 0
     while True:
         if consumer.poll() is not None:
-            sys.exit(f"the consumer ended with status {consumer.returncode}; what it said is above")
+            sys.exit(f"the consumer ended with status {consumer.returncode}; its log is above")
         left = len(keys(s3, environment["MUSIC_STREAMS_BUCKET"], "incoming/"))
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         counts = sqs.get_queue_attributes(QueueUrl=environment["MUSIC_STREAMS_QUEUE_URL"], AttributeNames=names)["Attributes"]
@@ -125,12 +147,12 @@ def listing(s3, bucket, heading, prefix, most=8):
 
 def rejected(s3, bucket):
     read = lambda key: s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-    title("Rejected files, and why")
+    title("Rejected files, with the reason")
     reasons = [json.loads(read(key)) for key, _ in keys(s3, bucket, "quarantine/objects/") if key.endswith(".reason.json")]
     for note in reasons:
         say(f"{note['object']['key']}: {note['reason']}")
     say() if reasons else say("none")
-    title("Rejected rows, and why")
+    title("Rejected rows, with the reason")
     rows = [json.loads(line) for key, _ in keys(s3, bucket, "quarantine/rows/") for line in read(key).splitlines()]
     more = sum(row["unlisted"] for row in rows if "unlisted" in row)
     rows = [row for row in rows if "unlisted" not in row]
@@ -175,15 +197,14 @@ def main():
         os.execve(BINARY, [str(BINARY), "run"], {**os.environ, **AWS, **environment})
 
     title(f"Starting the consumer, with windows of {options.window}")
-    command = [str(BINARY), "run", "--window", options.window, "--log-format", "text"]
-    consumer = subprocess.Popen(command, env={**os.environ, **AWS, **environment})
+    consumer = start(environment, "--window", options.window, "--log-format", "text")
     try:
         title("Uploading listening files")
         upload("incoming/")
         title("Waiting for the window to close and its batch to finish")
         wait(s3, sqs, environment, consumer)
     finally:
-        # Ended by itself only when something went wrong.
+        # A consumer that has ended by itself has failed.
         if consumer.poll() is None:
             consumer.send_signal(signal.SIGTERM)
         status = consumer.wait(timeout=60)
@@ -206,11 +227,11 @@ def main():
         show(ask(environment, "report", "tracks", "--date", date, "--genre", genre, "--top", "3"))
     title("Busiest listeners")
     show(ask(environment, "report", "listeners", "--date", date, "--top", "5"))
-    title("What it did, as an operator sees it: music-streams status")
+    title("The state of the pipeline: music-streams status")
     show(ask(environment, "status"))
-    title(f"Whether the figures are right: music-streams verify --date {date}")
+    title(f"The audit of the figures: music-streams verify --date {date}")
     show(ask(environment, "verify", "--date", date))
-    title("Done. The stack stays up; ask it more, for example")
+    title("Done. The stack stays up. More questions, for example")
     say("export " + " ".join(f"{name}={value}" for name, value in {**AWS, **environment}.items()))
     say(f"target/release/music-streams report tracks --date {date}")
     file = next(key for key in files if key.startswith("incoming/"))

@@ -1,6 +1,6 @@
-"""Sample data for `make local`: a small catalogue and a day of listening, the same at every call.
+"""Sample data for `make local`: a small catalogue and a day of listening, always the same.
 
-The files show what the pipeline has to deal with: tracks in several genres, quotes, commas and non-Latin names, tracks
+The files show what the pipeline has to handle: tracks in several genres, quotes, commas and non-Latin names, tracks
 and listeners that the catalogue lacks, bad rows, a file that is not CSV, a gzip file, and a key that needs encoding.
 """
 
@@ -30,11 +30,11 @@ def name(choose):
 
 
 def files(seed=7):
-    """Key in the bucket → content."""
+    """Returns the files' contents by their keys in the bucket."""
     choose = random.Random(seed)
     tracks = ["".join(choose.choices("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz0123456789", k=22)) for _ in range(600)]
     songs = []
-    for track in tracks[:-20]:  # the last twenty are streamed, but the catalogue lacks them
+    for track in tracks[:-20]:  # the last twenty have listens but are not in the catalogue
         song = [track, name(choose), f"{name(choose)} EP", name(choose), choose.randrange(100), choose.randrange(90_000, 420_000), "False"]
         for genre in choose.sample(GENRES, choose.choice([1, 1, 1, 1, 2, 3])):
             songs.append([len(songs), *song, genre])

@@ -1,4 +1,5 @@
-//! Curated Parquet as DuckDB, pyarrow and Polars see it: each fault of the archived crates has a test here. Run by `make test`.
+//! Curated Parquet as DuckDB, pyarrow and Polars read it. Each fault of the archived crates has a test here. Run by
+//! `make test`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -24,7 +25,7 @@ fn python(arguments: &[&std::ffi::OsStr]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Rows of a file with these lines.
+/// Returns the rows of a file with these lines.
 async fn rows(lines: String, dictionary: &mut Dictionary, source: u32) -> Rows {
     let text = format!("user_id,track_id,listen_time\n{lines}").into_bytes();
     let mut blocks = Blocks::open(std::io::Cursor::new(text), u64::MAX, jiff::Timestamp::now()).await.unwrap();
@@ -80,7 +81,8 @@ async fn types_nulls_and_statistics_are_right_for_every_reader() {
     let facts: serde_json::Value = serde_json::from_str(&python(&["facts".as_ref(), path.as_os_str()])).unwrap();
     assert_eq!((&facts["rows"], &facts["row_groups"]), (&30.into(), &2.into()));
 
-    // Nulls: a third of the rows names a track that the catalogue lacks, a third one without names, half the listeners are unknown.
+    // Nulls: a third of the rows names a track that the catalogue lacks, a third one without names, half the listeners
+    // are unknown.
     for (column, nulls, in_first_group) in [
         ("track_name", 20, 14),
         ("artists", 20, 14),
@@ -151,7 +153,7 @@ async fn a_row_group_holds_only_values_that_occur_in_it() {
     assert!(few * 20 < all, "{few} bytes for 20 rows, {all} for 20,000: the dictionary is written whole");
 }
 
-/// Whatever the rows are, DuckDB reads back what went in: few and many values, nulls in any column, times with fractions and
+/// DuckDB reads back any rows as they were written: few and many values, nulls in any column, times with fractions and
 /// without, counts around the groups of eight in which codes are packed.
 #[tokio::test]
 async fn every_shape_of_rows_is_read_back() {

@@ -1,11 +1,18 @@
-//! The process: what it does when nobody reads what it says, or reads no more, and when it is asked to stop before it has started.
+//! The process: its behaviour when nobody reads its output, when it is stopped before it has started, and when its
+//! environment cannot be right.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+#[allow(dead_code, reason = "each test program uses a part of it")]
+#[path = "support/eventually.rs"]
+mod eventually;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+use eventually::eventually_blocking;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -16,7 +23,7 @@ fn program(arguments: &[&str]) -> Command {
     command
 }
 
-/// The consumer of an AWS that is at `endpoint` only.
+/// Returns the command of a consumer whose AWS is at `endpoint` only.
 fn consumer(endpoint: &str, arguments: &[&str]) -> Command {
     let queue = format!("{endpoint}/queue");
     let mut command = program(&[&["run", "--queue-url", &queue, "--bucket", "bucket"], arguments].concat());
@@ -24,22 +31,18 @@ fn consumer(endpoint: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// How it ends by itself.
+/// Waits until the process has ended by itself, and returns its status.
 fn end_of(process: &mut Child) -> ExitStatus {
-    let started = Instant::now();
-    loop {
-        if let Some(status) = process.try_wait().unwrap() {
-            return status;
-        }
-        if started.elapsed() > PATIENCE {
-            process.kill().unwrap();
-            panic!("it does not end");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let ended = std::panic::AssertUnwindSafe(|| {
+        eventually_blocking("the process ends", PATIENCE, || process.try_wait().unwrap())
+    });
+    std::panic::catch_unwind(ended).unwrap_or_else(|panic| {
+        process.kill().unwrap();
+        std::panic::resume_unwind(panic)
+    })
 }
 
-/// A pipe whose reader has gone away.
+/// Returns a pipe whose reader is closed.
 fn closed_pipe() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -56,7 +59,7 @@ fn a_reader_that_has_gone_away_is_no_failure() {
         process.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!(said, "", "{arguments:?}");
     }
-    // What is wrong is said all the same, and the status tells.
+    // Errors are reported nevertheless, and the status is 1.
     let wrong = ["check-config", "--queue-url", "q", "--bucket", "bucket"];
     let mut process = program(&wrong).stdout(closed_pipe()).stderr(closed_pipe()).spawn().unwrap();
     assert_eq!(end_of(&mut process).code(), Some(1));
@@ -99,7 +102,7 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
     filled.join().unwrap();
 }
 
-/// An AWS that takes every connection and answers nothing.
+/// Starts an AWS that accepts every connection and answers nothing.
 fn silent() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -112,19 +115,14 @@ fn silent() -> String {
     endpoint
 }
 
-/// The answer about health, once there is one.
+/// Asks for the health until there is an answer, and returns it.
 fn health(address: SocketAddr, question: &str) -> String {
-    let started = Instant::now();
-    loop {
-        if let Ok(mut connection) = TcpStream::connect(address) {
-            write!(connection, "GET /{question} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-            let mut answer = String::new();
-            connection.read_to_string(&mut answer).unwrap();
-            return answer;
-        }
-        assert!(started.elapsed() < PATIENCE, "nobody answers");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let connect = || TcpStream::connect(address).ok();
+    let mut connection = eventually_blocking("the health address takes connections", PATIENCE, connect);
+    write!(connection, "GET /{question} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[test]
@@ -149,7 +147,7 @@ fn what_has_not_started_does_not_live_yet_and_stops_when_asked() {
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
 }
 
-/// What it says when its surroundings are as these variables say, and its status.
+/// Runs a command with these variables. Returns true if it succeeded, and its output.
 fn said_with(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     let ended = program(arguments).envs(variables.iter().copied()).output().unwrap();
     let said = [ended.stdout, ended.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
@@ -200,7 +198,7 @@ fn a_line_end_in_a_value_is_named() {
     assert!(!success && said.contains("line end"), "{said}");
 }
 
-/// An endpoint, a region or a profile that cannot be right is an error that names it, and no panic.
+/// An impossible endpoint, region or profile is an error that names it, not a panic.
 #[test]
 fn surroundings_that_cannot_be_right_are_named() {
     let report = ["report", "tracks", "--date", "2024-06-25"];
@@ -223,7 +221,7 @@ fn surroundings_that_cannot_be_right_are_named() {
     assert!(said.contains("set AWS_REGION"), "{said}");
 }
 
-/// An answer that is none of AWS's: of a proxy that wants to be asked first, say.
+/// An answer that does not come from AWS, but from a proxy with a login page, say.
 #[test]
 fn an_answer_that_cannot_be_read_is_shown_with_its_cause() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();

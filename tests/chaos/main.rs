@@ -1,10 +1,10 @@
-//! Chaos: three real consumers on a real local stack, behind a network that cannot be relied on, with files arriving all the
-//! time. They are killed, stopped, frozen for longer than their lease, and crash by themselves at every step of the protocol;
-//! the stack freezes, and its database is killed. Some files are never given out, some never deleted, and somebody writes report
-//! items by hand. Then everything ends, one consumer is started, what was set aside is brought back, and every figure must be
-//! that of an independent fold.
+//! Chaos: three real consumers on a real local stack, behind an unreliable network, while files keep arriving.
+//! Consumers are killed, stopped, frozen for longer than their lease, and crash by themselves at every step of the
+//! protocol. The stack freezes, and its database is killed. Some files can never be read, some never deleted, and
+//! report items are overwritten by hand. Then all of it ends, one consumer is started, what was set aside is brought
+//! back, and every figure must be that of an independent fold.
 //!
-//! Run by `make chaos SECONDS=120 SEED=1`. What happens is drawn from the seed; when it happens depends on the machine too.
+//! Run by `make chaos SECONDS=120 SEED=1`. The seed determines the events; their timing depends on the machine too.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,21 +20,22 @@ mod proxy;
 mod recorder;
 #[path = "../support/refusing.rs"]
 mod refusing;
+mod stack;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use proxy::Proxy;
 use refusing::{Answer, Refusing};
+use stack::Stack;
 use support::*;
 
-/// Every place in the program to crash at.
+/// The places in the program at which it can be made to crash.
 const STEPS: [&str; 20] = [
     "opened",
     "claimed",
@@ -61,7 +62,7 @@ const CONSUMERS: usize = 3;
 const LEASE: Duration = Duration::from_secs(3);
 const ROWS: usize = 40;
 
-/// How often what happened.
+/// The number of events of each kind.
 #[derive(Debug, Default)]
 struct Tally {
     files: usize,
@@ -88,13 +89,13 @@ struct Chaos {
     s3_and_sqs: Proxy,
     dynamodb: Proxy,
     random: Random,
-    /// Keys and eTags of what was uploaded.
+    /// Keys and eTags of the uploaded files.
     uploaded: Vec<(String, String)>,
     tally: Tally,
 }
 
 impl Chaos {
-    /// Starts a consumer that crashes sooner or later at the step that was crashed at least.
+    /// Starts a consumer that will crash at the step with the fewest crashes so far.
     fn start(&mut self) -> Slot {
         let (crashes, random) = (&self.tally.crashes, &mut self.random);
         let of = |step: &&str| crashes.get(step).copied().unwrap_or(0);
@@ -113,7 +114,7 @@ impl Chaos {
         Slot { consumer: self.deployment.consumer_in(&flags, &environment), thaw: None }
     }
 
-    /// Counts how a consumer ended.
+    /// Counts the way in which a consumer ended.
     fn bury(&mut self, slot: &mut Slot) -> bool {
         let Some(status) = slot.consumer.ended() else { return false };
         match status.signal() {
@@ -135,7 +136,7 @@ impl Chaos {
         true
     }
 
-    /// One thing goes wrong with one consumer.
+    /// Lets one thing go wrong with one consumer.
     fn trouble(&mut self, slot: &mut Slot) {
         if let Some(thaw) = slot.thaw {
             if Instant::now() >= thaw {
@@ -156,7 +157,7 @@ impl Chaos {
         }
     }
 
-    /// A file arrives, announced once or several times; some are broken.
+    /// Uploads a file, announced once or several times. Some files are broken.
     async fn upload(&mut self, all: &mut Vec<Row>, broken: &mut usize) {
         let number = self.tally.files;
         let kind = match self.random.below(24) {
@@ -188,7 +189,7 @@ impl Chaos {
         self.tally.files += 1;
     }
 
-    /// Somebody writes a report item by hand, over whatever is there.
+    /// Overwrites a report item by hand.
     async fn spoil(&mut self) {
         let genre = ["jazz", "pop", "fado"][self.random.below(3) as usize];
         let put = self.deployment.clients.dynamodb.put_item().table_name(genres(&self.deployment));
@@ -197,7 +198,7 @@ impl Chaos {
         self.tally.foreign_items += usize::from(put.send().await.is_ok());
     }
 
-    /// A file is announced once more, in every form.
+    /// Announces a file once more, in every form.
     async fn announce(&self, number: usize) {
         let (key, etag) = &self.uploaded[number];
         for body in announcements(&self.deployment, key, etag) {
@@ -217,7 +218,7 @@ fn foreign_item(genre: &str) -> Item {
         .into()
 }
 
-/// The operator mends what was refused, and brings back what was set aside.
+/// Repairs what was refused, and brings back what was set aside, as an operator would.
 async fn bring_everything_back(deployment: &Deployment) {
     for item in deployment.scan("genre_level_reports").await {
         if item.contains_key("note") {
@@ -240,66 +241,6 @@ async fn bring_everything_back(deployment: &Deployment) {
     deployment.registry_is_empty().await;
     let listed = program(&["aside", "--format", "json"], &environment);
     assert_eq!(listed.stdout.trim(), "[]", "everything came back");
-}
-
-/// The processes of the stack: DynamoDB and the rest.
-struct Stack {
-    pids: Vec<String>,
-    /// How the database is started.
-    command: Vec<String>,
-    database: Option<Child>,
-}
-
-impl Stack {
-    fn new() -> Self {
-        let pids = std::env::var("MUSIC_STREAMS_TEST_STACK_PIDS").expect("run this by `make chaos`");
-        let pids: Vec<_> = pids.split(' ').map(str::to_owned).collect();
-        let command = std::fs::read(format!("/proc/{}/cmdline", pids[0])).unwrap();
-        let words = command.split(|&byte| byte == 0).filter(|word| !word.is_empty());
-        let command = words.map(|word| String::from_utf8(word.to_vec()).unwrap()).collect();
-        Stack { pids, command, database: None }
-    }
-
-    fn signal(&self, which: usize, signal: &str) {
-        assert!(Command::new("kill").args([signal, &self.pids[which]]).status().unwrap().success());
-    }
-
-    async fn freeze(&self, which: usize, duration: Duration) {
-        self.signal(which, "-STOP");
-        tokio::time::sleep(duration).await;
-        self.signal(which, "-CONT");
-    }
-
-    /// Kills the database and starts it again on what it had written.
-    async fn restart_database(&mut self) {
-        self.signal(0, "-KILL");
-        if let Some(mut database) = self.database.take() {
-            database.wait().unwrap();
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        for _ in 0..100 {
-            let mut command = Command::new(&self.command[0]);
-            command.args(&self.command[1..]).stdout(Stdio::null()).stderr(Stdio::null());
-            let mut database = command.spawn().unwrap();
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            // Somebody's connection may have the port for a moment.
-            if database.try_wait().unwrap().is_none() {
-                self.pids[0] = database.id().to_string();
-                self.database = Some(database);
-                return;
-            }
-        }
-        panic!("the database does not start again");
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        if let Some(database) = &mut self.database {
-            let _ = database.kill();
-            let _ = database.wait();
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -383,13 +324,12 @@ async fn whatever_happens_every_row_counts_once() {
     chaos.tally.files += 1;
     let alone = Instant::now();
     let consumer = deployment.consumer(&["--sweep-interval", "5s", "--sweep-age", "1s"]);
-    // What is refused for good keeps none of the rest.
-    let started = Instant::now();
+    // Permanent refusals hold up nothing else.
     let is_left = |key: &String| !key.contains("/refused") && !key.contains("/held");
-    while deployment.keys("incoming/").await.iter().any(is_left) {
-        assert!(started.elapsed() < Duration::from_secs(900), "{}", consumer.log());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    eventually("all other files are moved", Duration::from_secs(900), async || {
+        !deployment.keys("incoming/").await.iter().any(is_left)
+    })
+    .await;
     deployment.registry_is_empty().await;
     bring_everything_back(&deployment).await;
     consumer.stop();
@@ -403,8 +343,9 @@ async fn whatever_happens_every_row_counts_once() {
     println!("{} files, {} rows: none lost, none counted twice", chaos.tally.files, all.len());
 }
 
-/// Rolling deployments: new tasks start beside old ones, which are asked to stop once the new ones are ready; files come all the
-/// time. With ROLLING_FROM, every other deployment is of the program there: an older version and this one at work together.
+/// Rolling deployments: new tasks start beside old ones, which are asked to stop once the new ones are ready, while
+/// files keep arriving. With ROLLING_FROM, every other deployment is of the program at that path, so that an older
+/// version and this one work together.
 #[tokio::test(flavor = "multi_thread")]
 async fn rolling_deployments_lose_and_double_nothing() {
     const TASKS: usize = 2;
@@ -453,13 +394,14 @@ async fn rolling_deployments_lose_and_double_nothing() {
     assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
     assert_eq!(deployment.keys("archive/").await.len() as u64, files);
     println!(
-        "{DEPLOYMENTS} deployments of {TASKS} tasks, {files} files, {} rows: none lost, none counted twice; stopped within {:.1} s",
+        "{DEPLOYMENTS} deployments of {TASKS} tasks, {files} files, {} rows: none lost, none counted twice; \
+         stopped within {:.1} s",
         all.len(),
         slowest_stop.as_secs_f64()
     );
 }
 
-/// Whatever a committed batch's owner had done of it when it died.
+/// The owner of a committed batch dies at each of its steps in turn.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_consumers_committed_batch_is_finished_within_the_lease_and_ten_seconds() {
     let deployment = Deployment::new("recovery").await;
@@ -471,9 +413,7 @@ async fn a_dead_consumers_committed_batch_is_finished_within_the_lease_and_ten_s
         let rows = rows(0x2000_0000 + seed, 300);
         deployment.put(&format!("incoming/{seed}.csv"), csv_of(&rows)).await;
         all.extend(rows);
-        while dying.ended().is_none() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        dying.end().await;
         let death = Instant::now();
         let heir = deployment.consumer(&["--window", "1s"]);
         deployment.registry_is_empty().await;
@@ -483,7 +423,7 @@ async fn a_dead_consumers_committed_batch_is_finished_within_the_lease_and_ten_s
         println!("died at {step:?}: finished by another after {:.1} s", recovered.as_secs_f64());
         assert!(recovered < LEASE + Duration::from_secs(10), "{recovered:?} after {step}");
     }
-    deployment.work_off().await;
+    deployment.process_all().await;
     deployment.assert_clean().await;
     Expected::of(&all).assert_reported(&deployment).await;
 }

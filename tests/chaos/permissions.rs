@@ -1,4 +1,4 @@
-//! Least privilege: the policies of the template allow every call that is made, and hardly any other.
+//! Least privilege: the policies of the template allow the calls that are made, and hardly any others.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use crate::recorder::{Call, Calls};
 use crate::support::*;
 
-/// Holds calls against a policy of the deployment: what was called and is not allowed, and what is allowed and was not called.
+/// Compares calls with a policy of the deployment. Returns the calls that it does not allow, and the rights that no
+/// call used.
 fn compare(deployment: &Deployment, policy: &str, calls: &BTreeSet<Call>) -> (Vec<String>, Vec<String>) {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut python = Command::new(root.join(".tools/stack/bin/python"))
@@ -45,9 +46,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
                 [("FAILPOINTS", format!("{step}=panic")), (ways[0].0, ways[0].1.into()), (ways[1].0, ways[1].1.into())];
             let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
             let mut dying = deployment.consumer_in(&["--window", "1s", "--visibility-timeout", "5s"], &environment);
-            while dying.ended().is_none() {
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
+            dying.end().await;
         }
         // A file that is gone when it is read releases its claim.
         deployment.put("incoming/gone.csv", "x").await;
@@ -58,11 +57,11 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
         let consumer =
             deployment.consumer_in(&["--window", "1s", "--sweep-age", "1s", "--sweep-interval", "2s"], &ways);
         consumer.logged("after recovery").await;
-        // All but the message that nobody can read.
-        while !deployment.keys("incoming/").await.is_empty() || deployment.messages_in(&deployment.queue_url).await > 1
-        {
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        }
+        // The unreadable message remains.
+        eventually("one message is left", std::time::Duration::from_secs(120), async || {
+            deployment.keys("incoming/").await.is_empty() && deployment.messages_in(&deployment.queue_url).await <= 1
+        })
+        .await;
         deployment.registry_is_empty().await;
         consumer.stop();
         consumed.extend(generalized(calls.take(), &deployment, first.as_ref()));
@@ -94,7 +93,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
             let ended = program(arguments, &environment);
             assert!(ended.success, "{arguments:?}: {}{}", ended.stdout, ended.stderr);
         }
-        // What does not agree is looked at more closely.
+        // Differences take further calls.
         for (table, key) in [
             ("track_level_reports", "track_id"),
             ("genre_level_reports", "track_genre"),
@@ -124,7 +123,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
     let deployment = first.unwrap();
     let (forbidden, unused) = compare(&deployment, "ConsumerPolicyArn", &consumed);
     assert!(forbidden.is_empty(), "the consumer does what its policy does not allow: {forbidden:#?}");
-    // What S3 asks for beside the calls themselves, when a file has tags; and what only a file of 256 MiB needs.
+    // Rights that S3 requires in addition when a file has tags, and those that only a file of 256 MiB needs.
     let of_some_files =
         ["s3:GetObjectTagging", "s3:GetObjectVersionTagging", "s3:PutObjectTagging", "s3:ListMultipartUploadParts"];
     let unused: Vec<_> =
@@ -133,7 +132,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
 
     let (forbidden, unused) = compare(&deployment, "OperatorPolicyArn", &asked);
     assert!(forbidden.is_empty(), "a command does what its policy does not allow: {forbidden:#?}");
-    // What SQS does on behalf of who moves messages.
+    // Calls that SQS makes on behalf of the caller who moves messages.
     let on_behalf = ["sqs:DeleteMessage", "sqs:SendMessage"];
     let unused: Vec<_> =
         unused.into_iter().filter(|it| !on_behalf.iter().any(|action| it.starts_with(action))).collect();
@@ -141,10 +140,10 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
 
     let (forbidden, unused) = compare(&deployment, "ReplayPolicyArn", &replayed);
     assert!(forbidden.is_empty(), "replay does what its policy does not allow: {forbidden:#?}");
-    // What is needed when a file of the archive cannot be read, an answer was lost, or a batch had very many days.
+    // Needed when a file of the archive cannot be read, an answer was lost, or a batch had very many days.
     let rare =
         ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject on curated", "s3:ListBucketMultipartUploads"];
-    // What brings back files, batches and claims that were set aside, of which there are none here.
+    // Needed to bring back files, batches and claims that were set aside, of which there are none here.
     let of_aside = [
         "on incoming/",
         "s3:PutObject on archive",
@@ -165,7 +164,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
     assert!(unused.is_empty(), "the policy of replay allows what it does not do: {unused:#?}");
 }
 
-/// Calls on this deployment as calls on the first one.
+/// Renames the resources of this deployment to those of the first one.
 fn generalized(calls: BTreeSet<Call>, deployment: &Deployment, first: Option<&Deployment>) -> BTreeSet<Call> {
     let Some(first) = first else { return calls };
     let name = |resource: String| resource.replace(&deployment.bucket, &first.bucket);

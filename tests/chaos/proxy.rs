@@ -1,5 +1,5 @@
-//! A network that cannot be relied on: forwards connections, and lets answers get lost, requests break off, calls wait, and
-//! services refuse.
+//! An unreliable network: forwards connections, loses answers, breaks off requests, delays calls and refuses
+//! connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,14 +10,14 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::Random;
 
-/// A way to one service. Ends with the runtime.
+/// A proxy to one service. Ends with the runtime.
 pub struct Proxy {
     pub url: String,
     faults: Arc<AtomicU64>,
 }
 
 impl Proxy {
-    /// A way to the service at `upstream` (`http://host:port`).
+    /// Starts a proxy to the service at `upstream` (`http://host:port`).
     pub async fn to(upstream: &str, seed: u64) -> Self {
         let upstream = upstream.strip_prefix("http://").unwrap().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -35,13 +35,13 @@ impl Proxy {
         Proxy { url, faults }
     }
 
-    /// Connections that did not fare well.
+    /// Returns the number of connections that were disturbed.
     pub fn faults(&self) -> u64 {
         self.faults.load(Ordering::Relaxed)
     }
 }
 
-/// What becomes of a connection: how many bytes go which way before it breaks, and how it begins.
+/// The fate of a connection: the bytes that pass each way before it breaks, and its beginning.
 #[derive(Debug, Clone, Copy)]
 struct Fate {
     refused: bool,
@@ -85,7 +85,7 @@ async fn connect(mut client: TcpStream, upstream: String, fate: Fate, faults: Ar
     faults.fetch_add(u64::from(broke), Ordering::Relaxed);
 }
 
-/// Forwards until either side ends, or so many bytes have passed. Whether it was the latter.
+/// Forwards until either side ends, or the limit of bytes is reached. Returns true in the latter case.
 async fn forward(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, mut left: u64) -> bool {
     let mut buffer = [0; 16 << 10];
     loop {

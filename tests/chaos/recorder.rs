@@ -1,4 +1,4 @@
-//! A network that remembers: forwards connections unchanged, and notes which IAM action each request is, on which resource.
+//! A recording proxy: forwards connections unchanged, and notes the IAM action and resource of each request.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 /// An IAM action and an ARN.
 pub type Call = (String, String);
 
-/// The calls that were made.
+/// The calls that were recorded.
 #[derive(Clone, Default)]
 pub struct Calls(Arc<Mutex<BTreeSet<Call>>>);
 
@@ -19,7 +19,7 @@ impl Calls {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 
-    /// A way to the service at `upstream` (`http://host:port`) on which every call is noted. Ends with the runtime.
+    /// Starts a proxy to the service at `upstream` (`http://host:port`) that records every call. Ends with the runtime.
     pub async fn on_the_way_to(&self, upstream: &str) -> String {
         let upstream = upstream.strip_prefix("http://").unwrap().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -55,7 +55,7 @@ impl Calls {
             assert!(header(&head_text, "transfer-encoding").is_none(), "a request of unknown length:\n{head_text}");
             let length = header(&head_text, "content-length").map_or(0, |length| length.parse().unwrap());
             let mut body = vec![0; length];
-            // The head first: a client may wait for leave to send the body.
+            // The head first: a client may wait for permission to send the body.
             if to.write_all(&head).await.is_err() || from.read_exact(&mut body).await.is_err() {
                 return;
             }

@@ -1,4 +1,4 @@
-//! Bad files, whole and in part.
+//! Bad files, and files with bad rows.
 
 use std::io::Write;
 
@@ -199,7 +199,7 @@ fn bad_files_are_refused_with_their_reason() {
     }
 }
 
-/// What stands in for the good row's fields, and why the row is rejected.
+/// Replacements of a good row's fields, with the reason for which the row is rejected.
 fn bad_rows() -> Vec<(&'static str, &'static str)> {
     let (user, track, time) = (
         "user_id is not a positive integer",

@@ -1,4 +1,4 @@
-//! Hostile input: bad files, bad messages, and bytes that a fuzzer found interesting, each with the answer it must get.
+//! Hostile input: bad files, bad messages, and inputs that a fuzzer found, each with the outcome that it must have.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ fn a_panic_of_the_decoder_becomes_an_error() {
     assert_eq!(error, "the Parquet file cannot be decoded: its bytes are damaged");
 }
 
-/// Every file of the fuzz targets' corpora.
+/// The files of the fuzz targets' corpora: one or two for each outcome that the fuzzer has found, named by it.
 #[test]
 fn the_corpora_hold_no_surprise() {
     let corpora = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");

@@ -1,4 +1,4 @@
-//! Bad messages.
+//! Bad messages: bodies that cannot be read, and keys that are hard to read.
 
 use music_streams::intake::notification::{Admission, admit, decode};
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ fn answer(body: &str) -> Admission {
     admit(decode(body), "bucket")
 }
 
-/// Bodies that nobody can read, with what the reason says.
+/// Unreadable bodies, with the beginning of the reason.
 fn unreadable() -> Vec<(String, &'static str)> {
     let text = |text: &str| text.to_owned();
     let neither = "neither an S3 event, nor an SNS envelope, nor an EventBridge event";
@@ -175,7 +175,7 @@ fn keys_that_are_not_ours_to_read_are_refused() {
     }
 }
 
-/// Odd keys are names like any others, exactly as S3 has them.
+/// Odd keys are read exactly as S3 has them.
 #[test]
 fn odd_keys_are_names() {
     for (encoded, key) in [
@@ -215,10 +215,15 @@ fn odd_numbers_and_times_do_no_harm() {
     }
 }
 
-/// One record that cannot be read does not take the others with it.
+/// An unreadable record does not affect the others.
 #[test]
 fn good_records_beside_bad_ones_count() {
-    let body = json!({"Records": [record(|_| {}), {}, record(|it| it["s3"]["object"]["key"] = json!("archive/x")), record(|_| {})]});
+    let body = json!({"Records": [
+        record(|_| {}),
+        {},
+        record(|it| it["s3"]["object"]["key"] = json!("archive/x")),
+        record(|_| {}),
+    ]});
     let admission = answer(&body.to_string());
     assert_eq!((admission.events.len(), admission.refused.len()), (2, 1));
     assert!(admission.unreadable[0].starts_with("record 1: "));

@@ -1,5 +1,4 @@
-//! What must hold of any bytes whatever, from wherever they come. Shared by the fuzz targets and by the plain test over their
-//! corpora.
+//! Properties that must hold for any input bytes. Shared by the fuzz targets and by the plain test over their corpora.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -23,7 +22,7 @@ use music_streams::reports::figures::{Attributes, Delta, Figures, Key, LIST_SEPA
 use music_streams::reports::item;
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// 2026-01-01T00:00:00Z: what "the future" is measured from.
+/// 2026-01-01T00:00:00Z, the time from which a row is in the future.
 pub const JUDGED_AT: i64 = 1_767_225_600;
 
 /// The body of a queue message.
@@ -52,7 +51,7 @@ pub fn row(bytes: &[u8]) {
         assert!(row.user_id > 0 && row.listen_time <= now + 86_400_000_000);
         assert!((1..=MAX_TRACK_ID_CHARS).contains(&row.track_id.len()));
         assert!(row.track_id.bytes().all(|byte| byte.is_ascii_graphic()));
-        // What it means, written plainly, means the same.
+        // The same values, written plainly, give the same row.
         let seconds = row.listen_time.rem_euclid(86_400_000_000);
         let (hour, minute, second) = (seconds / 3_600_000_000, seconds / 60_000_000 % 60, seconds / 1_000_000 % 60);
         let (date, micros) = (date_text(day_of(row.listen_time)), seconds % 1_000_000);
@@ -66,7 +65,7 @@ pub fn row(bytes: &[u8]) {
     let _ = Columns::from_header(fields.into_iter());
 }
 
-/// What reading a file comes to: its rows, each as text, or why it is bad.
+/// The outcome of reading a file: its rows, each as text, or the reason for which it is bad.
 pub type Outcome = Result<Vec<String>, BadObject>;
 
 /// Bytes that arrive a few at a time.
@@ -109,12 +108,12 @@ pub fn read(bytes: &[u8], step: usize, limit_bytes: u64) -> Outcome {
 
 const LIMIT_BYTES: u64 = 256 << 10;
 
-/// A file: the answer does not depend on how its bytes arrive.
+/// A file. The outcome does not depend on the chunks in which its bytes arrive.
 pub fn file(bytes: &[u8]) {
     let whole = read(bytes, usize::MAX, LIMIT_BYTES);
     let in_pieces = read(bytes, 1 + bytes.len() / 7, LIMIT_BYTES);
     match (&whole, &in_pieces) {
-        // How far a damaged stream could be read before it was seen to be damaged is the decompressor's affair.
+        // The decompressor decides how far a damaged stream can be read, so the reasons may differ.
         (Err(_), Err(_)) => {}
         _ => assert_eq!(whole, in_pieces),
     }
@@ -123,7 +122,8 @@ pub fn file(bytes: &[u8]) {
     }
 }
 
-/// A gzip file of which one byte is damaged: it is read as it was, or it is bad. The first three bytes say which, and how.
+/// A gzip file with one damaged byte. It is read as it was, or it is bad. The first three bytes select the byte and its
+/// damage.
 pub fn gzip(bytes: &[u8]) {
     let [a, b, damage, content @ ..] = bytes else { return };
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -139,7 +139,7 @@ pub fn gzip(bytes: &[u8]) {
     }
 }
 
-/// Items of the tables, in DynamoDB's own JSON: what can be read and is added to can be read again.
+/// Items of the tables, in DynamoDB's own JSON. An item that can be read can be read again after a delta was added.
 pub fn items(bytes: &[u8]) {
     let Some(item) = serde_json::from_slice(bytes).ok().as_ref().and_then(item_of_json) else { return };
     if let Some(stored) = parse_registry(&item) {
@@ -165,7 +165,8 @@ pub fn items(bytes: &[u8]) {
     }
 }
 
-/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_AttributeValue.html>, but that bytes are in hexadecimal.
+/// Parses DynamoDB's JSON, but with bytes in hexadecimal.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_AttributeValue.html>
 fn item_of_json(json: &serde_json::Value) -> Option<Item> {
     let of = |value: &serde_json::Value| -> Option<AttributeValue> {
         let (kind, value) = value.as_object()?.iter().next()?;
@@ -188,7 +189,7 @@ fn bytes_of_hexadecimal(text: &str) -> Option<Vec<u8>> {
     (0..text.len() / 2).map(|index| u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()).collect()
 }
 
-/// What a batch could add to the reports, made of these bytes: it survives its delta file, and no other bytes pass for it.
+/// Deltas made of these bytes. They survive their delta file, and no other bytes pass for it.
 pub fn deltas(bytes: &[u8]) {
     let mut source = Source(bytes);
     let mut deltas: Vec<Delta> = Vec::new();
@@ -244,7 +245,7 @@ pub fn deltas(bytes: &[u8]) {
     assert!(changed.starts_with("the delta file deltas is not as its batch wrote it"), "{changed}");
 }
 
-/// Values taken from bytes, whatever they are; zero and empty at their end.
+/// Values made from any bytes; zero and empty at the end of the bytes.
 struct Source<'a>(&'a [u8]);
 
 impl Source<'_> {
@@ -254,7 +255,7 @@ impl Source<'_> {
         first
     }
 
-    /// Small numbers and large ones, up to what a column of signed numbers holds.
+    /// Returns a small or a large number, up to the maximum of a signed column.
     fn number(&mut self) -> u64 {
         let bytes = usize::from(self.byte() % 9);
         (0..bytes).fold(0_u64, |number, _| number << 8 | u64::from(self.byte())) & i64::MAX as u64

@@ -1,18 +1,21 @@
-//! The protocol, explored exhaustively: every interleaving of two consumers, the sweep, the operator and the owner of the
-//! bucket, with crashes, evictions of the living and the dead, lost answers, repeated notifications and overwritten objects; with
-//! objects, report items and moves that are refused for good, manifests that are lost, claims that expire and a registry that is
-//! full.
+//! The protocol, explored exhaustively: every interleaving of two consumers, the sweep, the operator and the owner of
+//! the bucket. Crashes happen, and evictions of the living and the dead, lost answers, repeated notifications and
+//! overwritten objects; objects, report items and moves are refused permanently, manifests are lost, claims expire, and
+//! the registry is full.
 //!
-//! In every state that can be reached, the invariants of `src/lib.rs` must hold. From every one of them a single consumer that is
-//! started alone must bring everything to its end but what is set aside, and after that an operator must be able to bring back
-//! that too, with every object counted once. And the model must be able to fail: each of the variants in [`Fault`] breaks the
+//! In every reachable state, the invariants of `src/lib.rs` must hold. From every state, a single consumer that is
+//! started alone must finish everything but what is set aside. An operator must then be able to bring that back too,
+//! with every object counted once. And the model must be able to fail: each of the variants in [`Fault`] breaks the
 //! protocol in one place, and each is caught.
 //!
-//! Reduced: an object is put again only while its claim lasts, as it is new content afterwards; records do not expire; what dies
-//! with an object is not counted; and the operator is one.
+//! Simplifications: an object is put again only while its claim lasts, as it would be new content afterwards; records
+//! do not expire; rows that are lost with an object are not counted; there is one operator.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
+#[allow(dead_code, reason = "each test program uses a part of it")]
+#[path = "../support/random.rs"]
+mod random;
 mod steps;
 mod world;
 
@@ -22,6 +25,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use music_streams::protocol::{ClaimConflict, State};
+use random::Random;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use steps::Way;
 use world::{
@@ -29,16 +33,16 @@ use world::{
     World, has, members,
 };
 
-/// What can happen next.
+/// An event that can happen next.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Action {
     /// An idle consumer closes a window on these objects.
     Begin(usize, Objects),
     /// A consumer takes its next step.
     Step(usize),
-    /// A consumer's next step happens, but the consumer does not learn of it and will try again.
+    /// A consumer's next step is carried out, but its answer is lost and the consumer will try again.
     LoseAnswer(usize),
-    /// A consumer gives up its batch.
+    /// A consumer abandons its batch.
     Stop(usize),
     /// A consumer dies and is started again, with nothing in memory.
     Crash(usize),
@@ -50,7 +54,7 @@ enum Action {
     Repeat(usize),
     /// A consumer finds that it cannot read an object.
     CannotRead(usize, usize),
-    /// The time is over for which an object is set aside.
+    /// The pause of an object that is set aside ends.
     EndPause(usize),
     /// A consumer finds that it cannot move an object.
     CannotMove(usize, usize),
@@ -60,13 +64,13 @@ enum Action {
     Mend(usize, bool),
     /// A committed batch's manifest is lost.
     LoseManifest(u64),
-    /// It is restored.
+    /// A lost manifest is restored.
     RestoreManifest(u64),
     /// The operator begins to bring something back.
     BringBack(Way),
     /// The sweep reads the claim on an object.
     Look(usize),
-    /// The sweep does what comes next.
+    /// The sweep takes its next step.
     GoOnLooking,
     /// Claims expire that were not renewed.
     TimePasses,
@@ -144,7 +148,7 @@ impl Model for Protocol {
             if world.foreign[item] {
                 actions.push(Action::Mend(item, false));
             }
-            // Who deletes an item that nobody has listed, or while it is brought back, has lost it.
+            // An item that is deleted without being listed, or while it is brought back, is lost.
             if world.foreign[item] && world.parked[item] > 0 && is_idle {
                 actions.push(Action::Mend(item, true));
             }
@@ -283,7 +287,7 @@ fn may_be_put(world: &World, object: usize) -> bool {
     !world.is_incoming(object) && !has(world.expired, object)
 }
 
-/// Whether a report item has everything that batches have counted which are done, or else they or the item are set aside.
+/// Returns true if a report item has all rows counted by batches that are done, unless they or the item are set aside.
 fn lacks_nothing(world: &World, item: usize) -> bool {
     let is_done = |&batch: &usize| world.records[batch] == Some(State::Done) && world.aside & 1 << batch == 0;
     let counts = |batch: usize| world.manifests[batch].map_or([0; OBJECTS], |manifest| manifest.counts(item));
@@ -294,8 +298,9 @@ fn lacks_nothing(world: &World, item: usize) -> bool {
 }
 
 impl Protocol {
-    /// Everybody dies. One consumer is started and works until there is nothing to do: are the figures right then, but for what is
-    /// set aside? Then the operator mends and brings back what is set aside: are they right altogether?
+    /// Returns true if everything converges. All consumers die, and one is started and works until there is nothing to
+    /// do: the figures must be right then, except for what is set aside. The operator repairs and brings that back: all
+    /// must be right.
     fn converges(&self, world: &World) -> bool {
         let mut world = world.without_consumers();
         let mut hasher = std::hash::DefaultHasher::new();
@@ -318,7 +323,7 @@ impl Protocol {
     }
 
     fn work_alone(&self, world: &mut World) {
-        // A life of its own: it is none of the owners in the registry.
+        // A new start: it is none of the owners in the registry.
         world.crash(0);
         for _ in 0..300 {
             let overdue = world.listed().next();
@@ -353,8 +358,8 @@ impl Protocol {
     }
 }
 
-/// Whether nothing is left to do without an operator, every object that is not set aside counts once, and each lies where it
-/// should.
+/// Returns true if nothing is left to do without an operator, every object that is not set aside counts once, and each
+/// lies where it should.
 fn is_at_its_end(world: &World) -> bool {
     world.is_settled()
         && put(world).all(|object| {
@@ -371,7 +376,7 @@ fn is_at_its_end(world: &World) -> bool {
                 (true, _) => is_counted && (is(world.put_again) || world.left[object] != 0),
                 _ => false,
             };
-            // What a batch has decided that is set aside, the operator brings to its end.
+            // The operator finishes what a batch that is set aside has decided.
             let is_of_listed = (0..BATCHES).any(|batch| {
                 world.aside & 1 << batch != 0 && world.manifests[batch].is_some_and(|it| has(it.contents(), object))
             });
@@ -379,10 +384,10 @@ fn is_at_its_end(world: &World) -> bool {
         })
 }
 
-/// Two windows, and nothing else that happens.
+/// Two windows, and no trouble.
 const CALM: Budget = Budget { batches: 2, ..Budget::NOTHING };
 
-/// What goes wrong in each of the short explorations.
+/// The troubles of each of the short explorations.
 const SHORT: [Budget; 10] = [
     Budget { crashes: 1, evictions: 2, ..CALM },
     Budget { evictions: 1, lost_answers: 1, repeats: 1, ..CALM },
@@ -401,7 +406,7 @@ const SHORT: [Budget; 10] = [
     // A batch is set aside, and comes back.
     Budget { lost_manifests: 1, brought_back: 1, evictions: 1, ..CALM },
 ];
-/// What goes wrong in each of the long ones.
+/// The troubles of each of the long explorations.
 const LONG: [Budget; 3] = [
     Budget { crashes: 1, evictions: 1, lost_answers: 1, stops: 1, puts: 1, repeats: 1, ..CALM },
     Budget { looks: 2, times: 2, evictions: 1, ..CALM },
@@ -426,7 +431,7 @@ fn check(budget: Budget, fault: Fault, sought: &[&'static str]) -> (usize, Durat
     (checker.unique_state_count(), start.elapsed(), checker.discoveries().into_keys().collect())
 }
 
-/// What a random walk may meet: more of everything than can be explored.
+/// The troubles of a random walk: more than can be explored exhaustively.
 const WALK: Budget = Budget {
     room: 3,
     batches: 8,
@@ -446,12 +451,12 @@ const WALK: Budget = Budget {
     times: 2,
 };
 
-/// Takes random actions until none is left, and checks every property in every state. The same seed takes the same walk.
+/// Takes random actions until none is left, and checks all properties in each state. A seed always takes the same walk.
 fn walk(seed: u64) -> Result<usize, String> {
     let protocol = Protocol { budget: WALK, fault: Fault::None, converging: Mutex::default() };
     let properties = protocol.properties();
     let mut world = World::new(WALK);
-    let mut random = seed;
+    let mut random = Random(seed);
     let mut actions = Vec::new();
     for steps in 0.. {
         if let Some(broken) = properties.iter().find(|property| !(property.condition)(&protocol, &world)) {
@@ -460,24 +465,16 @@ fn walk(seed: u64) -> Result<usize, String> {
         actions.clear();
         protocol.actions(&world, &mut actions);
         // Steps are what consumers mostly do; troubles are rare, or a walk would be over at once.
-        if !next(&mut random).is_multiple_of(8) && actions.iter().any(|action| matches!(action, Action::Step(_))) {
+        if !random.next().is_multiple_of(8) && actions.iter().any(|action| matches!(action, Action::Step(_))) {
             actions.retain(|action| matches!(action, Action::Step(_)));
         }
         if actions.is_empty() {
             return Ok(steps);
         }
-        let chosen = actions.swap_remove(next(&mut random) as usize % actions.len());
+        let chosen = actions.swap_remove(random.next() as usize % actions.len());
         world = protocol.next_state(&world, chosen).unwrap();
     }
     Ok(0)
-}
-
-/// SplitMix64, <https://prng.di.unimi.it/splitmix64.c>.
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 #[test]
@@ -502,7 +499,7 @@ fn the_protocol_holds_in_every_state() {
     }
 }
 
-/// Every variant that must be caught, the invariant that it breaks, and the troubles in which that shows.
+/// The variants that must be caught, each with the invariant that it breaks and the troubles that reveal it.
 fn variants() -> Vec<(Fault, &'static str, Budget)> {
     let silent = Budget { evictions: 1, ..CALM };
     let zombie = Budget { batches: 3, evictions: 2, ..CALM };

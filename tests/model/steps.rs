@@ -1,7 +1,7 @@
-//! Every step that a consumer takes, or the operator who brings back what is set aside. A step is one call to a service, so
+//! The steps of a consumer, and of the operator who brings back what is set aside. A step is one call to a service, so
 //! everything that can happen between two calls is explored.
 //!
-//! What a step decides is decided by the functions that the program itself calls: [`Registry`], [`resolve`], [`Applied`].
+//! The decisions are made by the functions that the program itself calls: [`Registry`], [`resolve`], [`Applied`].
 
 use music_streams::protocol::{Applied, BatchNumber, Change, ClaimConflict, Registry, State, resolve};
 
@@ -10,7 +10,7 @@ use crate::world::{
     members,
 };
 
-/// What somebody does next.
+/// The next step of a consumer or of the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {
     Open,
@@ -60,7 +60,7 @@ pub enum Step {
     Abandon,
     Clear(State),
     ListBatchAside,
-    /// Waits until the batches are finished that there were when it began, and adds up what they have counted.
+    /// Waits until the batches that were at work at its start are finished, and adds up what they have counted.
     AddUp,
     ReadReplaced {
         item: usize,
@@ -76,18 +76,18 @@ pub enum Step {
     UnlistBatch,
 }
 
-/// What takes the place of an item's figures.
+/// The replacement of an item's figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Replacement {
-    /// Every batch up to here is finished.
+    /// The number up to which every batch is finished.
     through: BatchNumber,
-    /// The last of those that have rows.
+    /// The last of the batches that have rows.
     last: BatchNumber,
     /// The batches that are added up.
     batches: u16,
 }
 
-/// What the operator brings back.
+/// The things that the operator brings back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Way {
     /// The report items that are listed.
@@ -102,15 +102,15 @@ pub enum Way {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BringBack {
     way: Way,
-    /// How often each report item was listed when it began.
+    /// The number of times that each report item was listed at the start.
     listed: [u8; ITEMS],
     /// The last batch number when figures began to be added up.
     last: BatchNumber,
-    /// Items that are refused still.
+    /// Items that are still refused.
     refused: [bool; ITEMS],
 }
 
-/// A batch in a consumer's hands, or what an operator is at. All of it is lost in a crash.
+/// The memory of a consumer or operator at work. All of it is lost in a crash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Task {
     batch: BatchNumber,
@@ -130,7 +130,7 @@ impl Task {
         Task { batch, window: 0, messages: [0; OBJECTS], won: 0, finished: 0, back: None, step }
     }
 
-    /// Whether the next step only reads: when the answer is lost, it is a read later on.
+    /// Returns true if the next step only reads. A lost answer then makes no difference.
     pub fn only_reads(&self) -> bool {
         matches!(
             self.step,
@@ -138,12 +138,12 @@ impl Task {
         )
     }
 
-    /// Whether its batch is before its commit, and so can be given up.
+    /// Returns true if its batch is not committed, and so can be abandoned.
     pub fn can_stop(&self) -> bool {
         matches!(self.step, Step::Claim(_) | Step::Prepare)
     }
 
-    /// The object that may turn out not to be movable.
+    /// Returns the object that may turn out to be unmovable.
     pub fn moves(&self) -> Option<usize> {
         match self.step {
             Step::Copy(object) | Step::Delete(object) if self.back.is_none() => Some(object),
@@ -151,7 +151,7 @@ impl Task {
         }
     }
 
-    /// The objects of which one may turn out not to be readable.
+    /// Returns the objects of which one may turn out to be unreadable.
     pub fn reads(&self) -> Objects {
         if self.step == Step::Prepare { self.won } else { 0 }
     }
@@ -194,13 +194,13 @@ impl World {
         self.consumers[consumer].task = Some(Task::of(batch, step));
     }
 
-    /// Whether the operator waits for batches at work.
+    /// Returns true if the operator waits for batches at work.
     pub fn waits(&self, task: &Task) -> bool {
         let last = task.back.map_or(0, |back| back.last);
         task.step == Step::AddUp && self.registry.applied_through() < last
     }
 
-    /// A consumer gives its batch up, where it may.
+    /// A consumer abandons its batch, if it may.
     pub fn stop(&mut self, consumer: usize) {
         self.turn(consumer, Step::Abandon);
     }
@@ -225,7 +225,7 @@ impl World {
         format!("{consumer}.{}", self.consumers[consumer].life)
     }
 
-    /// Carries out a change of the registry. Whether it holds now.
+    /// Carries out a change of the registry. Returns true if it is in effect now.
     fn change(&mut self, change: Change) -> bool {
         match change {
             Change::To(next) => {
@@ -246,7 +246,7 @@ impl World {
         });
     }
 
-    /// Does what the step says, and says what comes next.
+    /// Carries out a step, and returns the next one.
     fn take_step(&mut self, task: &mut Task, me: &str, fault: Fault) -> Option<Step> {
         let Task { batch, window, .. } = *task;
         match task.step.clone() {
@@ -357,7 +357,7 @@ impl World {
                 if fault == Fault::WatermarkTooHigh {
                     through = self.registry.last;
                 }
-                // Without its manifest a batch cannot go on; it stays committed, which the properties notice.
+                // Without its manifest a batch cannot continue. It stays committed, which the properties notice.
                 self.manifest(batch).map(|_| Step::ReadItem { item: 0, through: through.min(batch - 1) })
             }
             Step::ReadItem { item, through } => {
@@ -463,7 +463,8 @@ impl World {
                 None
             }
 
-            // -------------------------------------------------------------------------- giving up, and setting a batch aside
+            // -------------------------------------------------------------------------- giving up, and setting a batch
+            // aside
             Step::Abandon => {
                 let change = self.registry.abandon_own(batch, me);
                 let state = if self.change(change) { Some(State::Abandoned) } else { self.state_of(batch) };
@@ -502,7 +503,7 @@ impl World {
                 }
                 let seen = self.items[item].clone();
                 if seen.applied.newest() > of.through && fault != Fault::RestoreOverLater {
-                    // It got a later batch meanwhile: once more.
+                    // It got a later batch in the meantime: try again.
                     let last = self.registry.last;
                     task.back.as_mut()?.last = last;
                     return Some(Step::AddUp);
@@ -542,7 +543,7 @@ impl World {
         self.manifests[batch as usize].as_ref()
     }
 
-    /// What to do about an object whose claim was just read.
+    /// Returns the step for an object whose claim was just read.
     fn consider(&self, task: &mut Task, object: usize, fault: Fault) -> Step {
         match self.claims[object] {
             Claim { batch, .. } if batch == task.batch => won(task, object),
@@ -558,7 +559,8 @@ impl World {
         }
     }
 
-    /// The next object that was read, from `from` on; then the claims of those that were gone.
+    /// Returns the step for the next object that was read, starting at `from`; then those for the claims of missing
+    /// objects.
     fn next_move(&self, task: &Task, from: usize, fault: Fault) -> Step {
         if let Some(BringBack { way: Way::Original(object), .. }) = task.back {
             return Step::UnlistOriginal(object);
@@ -636,7 +638,7 @@ fn after_item(item: usize, through: BatchNumber, fault: Fault) -> Step {
     }
 }
 
-/// The next item whose figures are to be replaced: of those that are listed, or all when a batch is brought back.
+/// Returns the next item to replace: of the listed ones, or of all if a batch is brought back.
 fn next_replaced(task: &Task, from: usize, of: Replacement) -> Step {
     let is_wanted = |&item: &usize| match task.back {
         Some(BringBack { way: Way::Batch(_), .. }) => true,

@@ -1,5 +1,5 @@
-//! The world of the model: S3, SQS, DynamoDB, consumers, a sweep and an operator, reduced to what the protocol depends on, and
-//! what happens to it from outside. What consumers and the operator do in it is in [`crate::steps`].
+//! The world of the model: S3, SQS, DynamoDB, consumers, a sweep and an operator, reduced to what the protocol depends
+//! on, and the events from outside. The steps of consumers and of the operator are in [`crate::steps`].
 
 use music_streams::protocol::{Applied, BatchNumber, ClaimConflict, MAX_UNFINISHED, Registry, State, resolve};
 
@@ -13,12 +13,12 @@ const KEYS: usize = 2;
 /// The report items that have rows of each.
 const ITEMS_OF: [&[usize]; OBJECTS] = [&[0], &[0, 1], &[1]];
 pub const ITEMS: usize = 2;
-/// Those that work on windows; the operator comes after them.
+/// The number of consumers. The operator has the next index.
 pub const CONSUMERS: usize = 2;
 pub const OPERATOR: usize = CONSUMERS;
 /// One more than the highest batch number.
 pub const BATCHES: usize = 16;
-/// A version of items that no counting gets to: what is replaced gets at least this one.
+/// The least version of replaced items, above any that counting up reaches.
 pub const REPLACED: u8 = 100;
 
 /// A set of objects, one bit each.
@@ -34,18 +34,18 @@ pub fn members(objects: Objects) -> impl Iterator<Item = usize> {
     (0..OBJECTS).filter(move |&object| has(objects, object))
 }
 
-/// What is wrong with the protocol, in the variants that must be caught.
+/// A fault of the protocol, in the variants that must be caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// Nothing: the protocol as it is.
     None,
-    /// An item's watermark is not looked at, only its list.
+    /// An item's watermark is ignored, and only its list is used.
     NoWatermarkCheck,
     /// The watermark passes batches that are not finished, so lists are emptied early.
     WatermarkTooHigh,
     /// Items are written without a condition on their version.
     NoVersionCondition,
-    /// A batch that was abandoned commits all the same.
+    /// An abandoned batch commits nevertheless.
     NoCommitFence,
     /// Items are written before the commit.
     UpsertBeforeCommit,
@@ -63,11 +63,11 @@ pub enum Fault {
     LiveIsDuplicate,
     /// Messages are deleted before the commit.
     AcknowledgeBeforeCommit,
-    /// The source is deleted whatever is there by now.
+    /// The source is deleted without a condition on its content.
     UnconditionalDelete,
     /// The source is deleted before it was copied.
     DeleteBeforeCopy,
-    /// What is under the key is read, not the content that was announced.
+    /// The current content of the key is read, not the announced one.
     UnconditionalRead,
     /// An object that was gone keeps its claim, so that it counts as finished when it comes back.
     GoneKeepsClaim,
@@ -77,25 +77,25 @@ pub enum Fault {
     UnlistBeforeRecord,
     /// An object that is left out of a batch stays claimed by it.
     AsideKeepsClaim,
-    /// An object that is left out of a batch is nobody's, and not marked as set aside.
+    /// An object that is left out of a batch has no holder, and is not marked as set aside.
     AsideForgotten,
     /// An object counts as set aside although its claim was another batch's by then.
     AsideUnconfirmed,
     /// A report item that is refused is not listed.
     ParkForgotten,
-    /// A batch does not go on when a report item is refused.
+    /// A batch stops when a report item is refused.
     ParkStopsBatch,
-    /// What a report item lacks is added to it by the rule for batches.
+    /// The missing figures of a report item are added by the rule for batches.
     RestoreByAdding,
     /// A report item's figures are replaced although it has a later batch in it.
     RestoreOverLater,
     /// Figures are added up without waiting for the batches at work.
     RestoreUnwaited,
-    /// A report item is taken off the list although it was listed anew meanwhile.
+    /// A report item is removed from the list although it was listed again meanwhile.
     UnlistUnconditional,
     /// The claim on an object that is left where it lies is released.
     LeftReleasesClaim,
-    /// A batch is opened however many are not finished.
+    /// A batch is opened without a limit on unfinished ones.
     RegistryUnbounded,
     /// The claims of batches that are not finished are not renewed.
     LeaveNotRenewed,
@@ -103,11 +103,11 @@ pub enum Fault {
     RenewUnconditional,
     /// A batch that is set aside is recorded as done.
     AsideBatchDone,
-    /// A batch that is set aside is recorded as given up.
+    /// A batch that is set aside is recorded as abandoned.
     AsideBatchAbandoned,
 }
 
-/// What each invariant is called.
+/// The names of the invariants.
 pub const I1: &str = "I1 nothing is deleted unread";
 pub const I2: &str = "I2 nothing is counted twice";
 pub const FIGURES: &str = "I2 every item has what is done, or is set aside";
@@ -120,17 +120,17 @@ pub const I7: &str = "I7 one consumer, started alone, brings everything to its e
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Item {
     pub applied: Applied,
-    /// How often the rows of each object are in it.
+    /// The number of times that it contains the rows of each object.
     pub counts: [u8; OBJECTS],
     pub version: u8,
 }
 
-/// What a batch wrote before its commit.
+/// The manifest of a batch, written before its commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Manifest {
     /// Objects whose content was read under each announced object: normally itself.
     pub read: [Option<u8>; OBJECTS],
-    /// Objects that were gone.
+    /// Objects that were missing.
     pub gone: Objects,
 }
 
@@ -149,27 +149,27 @@ impl Manifest {
     }
 }
 
-/// Whether an object is set aside.
+/// The pause of an object that is set aside.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Pause {
-    /// It is not.
+    /// It is not set aside.
     #[default]
     No,
-    /// It is, and listed so, and not to be tried again yet.
+    /// It is set aside and listed, and is not tried again yet.
     Lasts,
-    /// It is, and listed so, until a batch takes it over.
+    /// It is set aside and listed until a batch takes it over.
     Over,
 }
 
-/// A claim on an object; the default is where there is none.
+/// A claim on an object. The default stands for no claim.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Claim {
-    /// Which batch has it; 0 when nobody has.
+    /// The batch that has it; 0 for none.
     pub batch: BatchNumber,
-    /// Its object was seen to be finished, and still to lie there.
+    /// True once its object was seen to be finished but still in its place.
     pub renewed: bool,
     pub pause: Pause,
-    /// Made or renewed since time last passed.
+    /// True if it was made or renewed since time last passed.
     pub kept: bool,
 }
 
@@ -179,23 +179,23 @@ impl Claim {
     }
 }
 
-/// What the sweep has seen of a claim so far.
+/// The sweep's view of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Look {
     object: usize,
     holder: Claim,
-    /// Once it is judged: whether the object is finished, or its batch not yet.
+    /// The verdict, once there is one: true if the object is finished, false if its batch is not.
     is_finished: Option<bool>,
 }
 
-/// Somebody at work: which life it is in, and what it is at.
+/// A consumer or the operator: the number of its starts, and its work.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Consumer {
     pub life: u8,
     pub task: Option<Task>,
 }
 
-/// How often things may still happen that need not, which is what makes the model finite.
+/// The number of times that each optional event may still happen, which makes the model finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Budget {
     /// Batches that the registry may list.
@@ -208,7 +208,7 @@ pub struct Budget {
     pub evictions: u8,
     /// A write happens and its answer is lost.
     pub lost_answers: u8,
-    /// A batch is given up before its commit: a stop signal, a call that failed.
+    /// A batch is abandoned before its commit: a stop signal, a failed call.
     pub stops: u8,
     /// An object is put, or put again.
     pub puts: u8,
@@ -216,7 +216,7 @@ pub struct Budget {
     pub repeats: u8,
     /// An object cannot be read.
     pub unreadable: u8,
-    /// The time is over for which an object is set aside.
+    /// The pause of an object that is set aside ends.
     pub retries: u8,
     /// An object cannot be moved.
     pub unmovable: u8,
@@ -224,11 +224,11 @@ pub struct Budget {
     pub spoiled: u8,
     /// The manifest of a committed batch is lost. It can be restored.
     pub lost_manifests: u8,
-    /// The operator brings something back that is set aside.
+    /// The operator brings back something that is set aside.
     pub brought_back: u8,
     /// The sweep looks at a claim.
     pub looks: u8,
-    /// So much time passes that claims expire that were not renewed.
+    /// Enough time passes for claims that were not renewed to expire.
     pub times: u8,
 }
 
@@ -253,7 +253,7 @@ impl Budget {
     };
 }
 
-/// Everything there is.
+/// The state of all services, consumers and the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct World {
     /// The content under each key of the incoming prefix.
@@ -266,24 +266,24 @@ pub struct World {
     pub put_again: Objects,
     /// Messages that are not deleted, for each object a bit for each message.
     pub messages: [u8; OBJECTS],
-    /// How many messages there were for each object.
+    /// The number of messages so far for each object.
     announced: [u8; OBJECTS],
     pub claims: [Claim; OBJECTS],
     pub registry: Registry,
     pub records: [Option<State>; BATCHES],
     pub manifests: [Option<Manifest>; BATCHES],
-    /// Batches whose manifest is lost to all who do not have it in memory.
+    /// Batches whose manifest is lost, except to those that have it in memory.
     pub lost_manifests: Batches,
     /// Contents in the uploads of each batch that are not completed.
     pub uploads: [Objects; BATCHES],
     /// Contents in completed uploads: what is under the curated prefix.
     pub curated: [Objects; BATCHES],
-    /// What each batch put into its folder of the archive.
+    /// The objects in each batch's folder of the archive.
     pub archive: [Objects; BATCHES],
     pub items: [Item; ITEMS],
-    /// Items that somebody else wrote. What is kept of them is what a repair brings back.
+    /// Items that were overwritten from outside, with the content that a repair restores.
     pub foreign: [bool; ITEMS],
-    /// How often each item was listed as set aside since it last was taken off the list.
+    /// The number of times that each item was listed as set aside since it was last removed from the list.
     pub parked: [u8; ITEMS],
     /// Objects that are listed as left where they lie, with the batch that has counted them.
     pub left: [BatchNumber; OBJECTS],
@@ -340,38 +340,38 @@ impl World {
         self.incoming[KEY_OF[object]] == Some(object as u8)
     }
 
-    /// Whether a report item has rows of an object.
+    /// Returns true if a report item has rows of an object.
     pub fn is_of_item(object: usize, item: usize) -> bool {
         ITEMS_OF[object].contains(&item)
     }
 
-    /// In how many places of the archive an object is.
+    /// Returns the number of an object's places in the archive.
     pub fn archived(&self, object: usize) -> usize {
         self.archive.iter().filter(|&&objects| has(objects, object)).count()
     }
 
-    /// In how many curated files the rows of an object are.
+    /// Returns the number of curated files with rows of an object.
     pub fn curated(&self, object: usize) -> usize {
         self.curated.iter().filter(|&&contents| has(contents, object)).count()
     }
 
-    /// Whether an object is listed as set aside.
+    /// Returns true if an object is listed as set aside.
     pub fn is_aside(&self, object: usize) -> bool {
         self.claims[object].pause != Pause::No
     }
 
-    /// Whether an object is a batch's that is set aside.
+    /// Returns true if an object belongs to a batch that is set aside.
     pub fn is_of_batch_aside(&self, object: usize) -> bool {
         self.state_of(self.claims[object].batch) == Some(State::Aside)
     }
 
-    /// The state of a batch, from the registry or its record.
+    /// Returns the state of a batch, from the registry or its record.
     pub fn state_of(&self, batch: BatchNumber) -> Option<State> {
         let listed = self.registry.batches.get(&batch).map(|entry| entry.state);
         listed.or(self.records[batch as usize])
     }
 
-    /// What a batch would do about an object, as things stand; `None` while it is set aside.
+    /// Returns the outcome if a batch claimed an object now; `None` while the object is set aside.
     pub fn standing(&self, object: usize) -> Option<ClaimConflict> {
         match self.claims[object] {
             Claim { pause: Pause::Lasts, .. } => None,
@@ -381,8 +381,8 @@ impl World {
         }
     }
 
-    /// Objects that the sweep hands to a window by itself. Of those that were never set aside it finds some too; that is a repeated
-    /// announcement.
+    /// Returns the objects that the sweep adds to a window by itself. It also finds some that were never set aside: a
+    /// repeated announcement.
     pub fn swept(&self) -> Objects {
         let is_found = |&object: &usize| {
             has(self.ever_aside, object)
@@ -392,17 +392,17 @@ impl World {
         (0..OBJECTS).filter(is_found).fold(0, |set, object| set | 1 << object)
     }
 
-    /// Objects that have a message.
+    /// Returns the objects that have a message.
     pub fn announced(&self) -> Objects {
         (0..OBJECTS).filter(|&object| self.messages[object] != 0).fold(0, |set, object| set | 1 << object)
     }
 
-    /// Nothing can be done any more without an operator: no batch, and no message but those that wait for a batch set aside.
+    /// Returns true if only an operator can do more: no batch is left, and no message but those of batches set aside.
     pub fn is_settled(&self) -> bool {
         members(self.announced()).all(|object| self.is_of_batch_aside(object)) && self.registry.batches.is_empty()
     }
 
-    /// Nothing is set aside.
+    /// Returns true if nothing is set aside.
     pub fn has_nothing_aside(&self) -> bool {
         self.parked == [0; ITEMS]
             && self.left == [0; OBJECTS]
@@ -410,7 +410,7 @@ impl World {
             && (0..OBJECTS).all(|object| !self.is_aside(object))
     }
 
-    /// The world without anybody in it, and without what is only ever different between worlds that go on alike.
+    /// Returns the world without consumers and operator, and without what makes no difference to the future.
     pub fn without_consumers(&self) -> World {
         let mut world = self.clone();
         world.consumers = Default::default();
@@ -452,25 +452,25 @@ impl World {
         self.consumers[consumer].task = None;
     }
 
-    /// Batches that may be taken for a silent owner's.
+    /// Returns the batches whose owner may be taken for dead.
     pub fn listed(&self) -> impl Iterator<Item = BatchNumber> {
         self.registry.batches.keys().copied()
     }
 
-    /// Committed batches that are not finished, whose manifest is there.
+    /// Returns the committed, unfinished batches whose manifest exists.
     pub fn with_manifest(&self) -> impl Iterator<Item = BatchNumber> {
         let committed = self.registry.batches.iter().filter(|(_, entry)| entry.state == State::Committed);
         committed.map(|(&batch, _)| batch).filter(|&batch| self.lost_manifests & 1 << batch == 0)
     }
 
-    /// An object's pause is over.
+    /// An object's pause ends.
     pub fn end_pause(&mut self, object: usize) {
         if self.is_aside(object) {
             self.claims[object].pause = Pause::Over;
         }
     }
 
-    /// The operator puts back what a foreign item was, or deletes it.
+    /// The operator restores an overwritten item, or deletes it.
     pub fn mend(&mut self, item: usize, by_deletion: bool) {
         self.foreign[item] = false;
         if by_deletion {
@@ -507,7 +507,7 @@ impl World {
         }
     }
 
-    /// Whether the sweep has renewed what it renews: it looks at everything several hundred times before a claim expires.
+    /// Returns true if the sweep has renewed its claims: it visits each several hundred times before it expires.
     pub fn may_time_pass(&self, fault: Fault) -> bool {
         (0..OBJECTS).filter(|&object| self.is_incoming(object)).all(|object| {
             let claim = self.claims[object];
@@ -520,8 +520,8 @@ impl World {
         })
     }
 
-    /// Claims expire that were neither made nor renewed since time last passed. Objects that are set aside are tried again long
-    /// before that.
+    /// Claims expire that were neither made nor renewed since time last passed. Objects that are set aside are tried
+    /// again long before that.
     pub fn time_passes(&mut self) {
         for (object, claim) in self.claims.iter_mut().enumerate() {
             if claim.batch != 0 && !claim.kept {
@@ -534,7 +534,7 @@ impl World {
 
     // ------------------------------------------------------------------------------------------ the operator
 
-    /// What the operator could bring back.
+    /// Returns the things that the operator could bring back.
     pub fn ways_back(&self) -> impl Iterator<Item = Way> {
         let batches =
             (0..BATCHES).filter(|&batch| self.aside & 1 << batch != 0 && self.lost_manifests & 1 << batch == 0);

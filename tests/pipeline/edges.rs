@@ -1,4 +1,4 @@
-//! What comes in is judged as it is: files, catalogues and versions of objects that would change figures without a word.
+//! Edges of the input: files, catalogues and object versions that could change figures unnoticed.
 
 use std::time::Duration;
 
@@ -9,11 +9,12 @@ use crate::support::*;
 const HEADER: &str = "user_id,track_id,listen_time\n";
 const GOOD: &str = "7,t,2024-06-25 17:43:13\n";
 
-/// What becomes of a file.
+/// The expected outcome of a file.
 enum Becomes {
-    /// Rows that count, and each rejected row: its line, how many lines it spans, and part of the reason.
+    /// The number of accepted rows, and each rejected row: its line, the number of lines it spans, and part of the
+    /// reason.
     Counted(u64, &'static [(u64, u64, &'static str)]),
-    /// Part of the reason.
+    /// The file is quarantined; part of the reason.
     Quarantined(&'static str),
 }
 use Becomes::{Counted, Quarantined};
@@ -202,7 +203,7 @@ async fn a_damaged_catalogue_takes_no_place_of_a_good_one() {
         |arguments: &[&str]| program(&[&["run", "--exit-when-idle", "1s"], arguments].concat(), &of(&deployment));
     let refused = start(&[]);
     assert!(!refused.success && refused.stderr.contains("accept=as-is"), "{}", refused.stderr);
-    // Whoever means it says so with the file.
+    // An operator who means it says so with the file.
     let put = deployment.clients.s3.put_object().bucket(&deployment.bucket).key("reference/songs.csv");
     put.metadata("accept", "as-is").body(some.into_bytes().into()).send().await.unwrap();
     deployment.put("incoming/last.csv", format!("{HEADER}1,unheard,2024-06-25 00:00:00\n")).await;
@@ -266,7 +267,7 @@ async fn version(deployment: &Deployment, status: BucketVersioningStatus) {
     put.versioning_configuration(configuration).send().await.unwrap();
 }
 
-/// Deleted before it was read, it is not read: whether its event comes, or a sweep finds what there is.
+/// A version that was deleted before it was read is not read, whether announced or found by a sweep.
 #[tokio::test]
 async fn what_its_owner_deleted_or_overwrote_is_history() {
     let deployment = Deployment::with("history", &["Versioning=Enabled"]).await;
@@ -275,25 +276,22 @@ async fn what_its_owner_deleted_or_overwrote_is_history() {
     deployment.put("incoming/announced.csv", csv_of(&announced)).await;
     let s3 = &deployment.clients.s3;
     s3.delete_object().bucket(&deployment.bucket).key("incoming/deleted.csv").send().await.unwrap();
-    deployment.work_off().await;
+    deployment.process_all().await;
     Expected::of(&announced).assert_reported(&deployment).await;
     assert_eq!(deployment.keys("archive/").await.len(), 1);
 
-    // A bucket with history, and nobody who announces anything.
+    // A bucket with history and without notifications.
     deployment.silence().await;
     deployment.put("incoming/a.csv", csv_of(&old)).await;
-    // S3 tells when to the second.
+    // S3 gives times to the second.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     deployment.put("incoming/a.csv", csv_of(&new)).await;
     deployment.put("incoming/b.csv", csv_of(&old)).await;
     s3.delete_object().bucket(&deployment.bucket).key("incoming/b.csv").send().await.unwrap();
     let consumer = deployment.consumer(&["--window", "1s", "--sweep-interval", "2s", "--sweep-age", "1s"]);
-    // What was overwritten shows again when what overwrote it is put away.
-    let started = std::time::Instant::now();
-    while deployment.keys("archive/").await.len() < 2 {
-        assert!(started.elapsed() < Duration::from_secs(60), "{}", consumer.log());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    // The overwritten version becomes current again when the one above it is moved away.
+    eventually("both are archived", Duration::from_secs(60), async || deployment.keys("archive/").await.len() >= 2)
+        .await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     consumer.stop();
     deployment.assert_clean().await;
@@ -314,10 +312,10 @@ async fn a_producer_that_asks_for_a_free_name_counts_once() {
     // The answer was lost, and the SDK tries again.
     let again = put().await.unwrap_err();
     assert_eq!(again.raw_response().unwrap().status().as_u16(), 412);
-    deployment.work_off().await;
+    deployment.process_all().await;
     Expected::of(&rows).assert_reported(&deployment).await;
 
-    // Who does not ask counts again, which is said.
+    // A producer that does not ask for a free name is counted twice, and a warning says so.
     deployment.put("incoming/b.csv", csv_of(&rows)).await;
     deployment.put("incoming/b.csv", csv_of(&rows)).await;
     let consumer = deployment.consumer(&["--window", "1s"]);
@@ -327,7 +325,8 @@ async fn a_producer_that_asks_for_a_free_name_counts_once() {
     Expected::of(&[rows.clone(), rows.clone(), rows].concat()).assert_reported(&deployment).await;
 }
 
-/// With suspended versioning, versions are called null and moving a file away leaves a delete marker; neither is counted or found again.
+/// With suspended versioning, versions are called null, and moving a file away leaves a delete marker. Neither is
+/// counted or found again.
 #[tokio::test]
 async fn with_suspended_versioning_each_file_counts_once() {
     let deployment = Deployment::with("suspended", &["Versioning=Enabled"]).await;
@@ -344,7 +343,7 @@ async fn with_suspended_versioning_each_file_counts_once() {
     assert_eq!(deployment.keys("archive/").await.len(), 2);
 }
 
-/// XML has no way to write such a key, so a list that does not ask for it encoded cannot be read at all.
+/// XML cannot express such a key, so a listing must ask for encoded keys.
 #[tokio::test]
 async fn a_key_with_control_characters_keeps_nothing_from_being_found() {
     if is_ministack() {
@@ -360,15 +359,11 @@ async fn a_key_with_control_characters_keeps_nothing_from_being_found() {
     for _ in 0..2 {
         consumer.logged("batch done").await;
     }
-    let started = std::time::Instant::now();
-    loop {
+    eventually("all rows are reported", Duration::from_secs(60), async || {
         let tracks = deployment.scan("track_level_reports").await;
-        if tracks.iter().map(|item| number(item, "total_listens")).sum::<u64>() == 60 {
-            break;
-        }
-        assert!(started.elapsed() < Duration::from_secs(60), "{}", consumer.log());
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+        tracks.iter().map(|item| number(item, "total_listens")).sum::<u64>() == 60
+    })
+    .await;
     consumer.stop();
     Expected::of(&rows).assert_reported(&deployment).await;
     let verified = program(&["verify", "--date", "2024-06-25"], &of(&deployment));
@@ -406,7 +401,7 @@ async fn a_quarantined_file_comes_back_under_its_own_name() {
             &of(&deployment),
         );
         assert!(story.stdout.contains("counted, and archived"), "{}", story.stdout);
-        // What is bad still is in quarantine again, and once.
+        // The file that is still bad is in quarantine again, once.
         assert_eq!(deployment.keys("quarantine/objects/").await.len(), 2);
         let verified = program(&["verify", "--date", "2024-06-25"], &of(&deployment));
         assert!(verified.success, "{}{}", verified.stdout, verified.stderr);

@@ -1,15 +1,15 @@
-//! Health: what an orchestrator is told, while services work, fail, and leave a batch standing.
+//! Health: the answers to an orchestrator while services work, fail, and leave a batch stuck.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::*;
 
-/// A way to a service that can be shut, and on which requests for keys with "stuck" in them are never answered.
+/// A proxy that can be closed, and on which requests for keys with "stuck" in them are never answered.
 #[derive(Clone, Default)]
 struct Gate {
     is_shut: Arc<AtomicBool>,
@@ -52,17 +52,13 @@ impl Gate {
     }
 }
 
-/// Asks until the answer is as wanted.
+/// Asks until the answer is as wanted, and returns it.
 async fn answers(address: &str, question: &[&str], wanted: impl Fn(&Ended) -> bool) -> Ended {
-    let started = Instant::now();
-    loop {
+    eventually_some(format!("health {question:?} answers as wanted"), Duration::from_secs(30), async || {
         let ended = program(&[&["health", "--health-address", address], question].concat(), &[]);
-        if wanted(&ended) {
-            return ended;
-        }
-        assert!(started.elapsed() < Duration::from_secs(30), "{question:?}: {}{}", ended.stdout, ended.stderr);
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+        if wanted(&ended) { Ok(ended) } else { Err(ended.stdout + &ended.stderr) }
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,8 +67,8 @@ async fn health_follows_what_happens() {
     let gate = Gate::default();
     let way = gate.before(std::env::var("AWS_ENDPOINT_URL").unwrap()).await;
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
-    let nobody = program(&["health", "--health-address", &free], &[]);
-    assert!(!nobody.success && nobody.stderr.contains("nobody answers"), "{}", nobody.stderr);
+    let none = program(&["health", "--health-address", &free], &[]);
+    assert!(!none.success && none.stderr.contains("no answer from"), "{}", none.stderr);
 
     let flags = ["--health-address", &free, "--unready-after", "2s", "--stuck-after", "3s", "--window", "1s"];
     let consumer = deployment.consumer_in(&flags, &[("AWS_ENDPOINT_URL", &way)]);
@@ -94,7 +90,7 @@ async fn health_follows_what_happens() {
     let stuck = answers(&free, &[], |ended| !ended.success).await;
     assert!(stuck.stderr.contains("a batch has stood still for"), "{}", stuck.stderr);
     consumer.kill();
-    deployment.work_off().await;
+    deployment.process_all().await;
     Expected::of(&rows).assert_reported(&deployment).await;
 }
 
@@ -105,8 +101,5 @@ async fn an_address_that_is_taken_is_named() {
     let address = taken.local_addr().unwrap().to_string();
     let mut consumer = deployment.consumer(&["--health-address", &address]);
     consumer.logged(&format!("--health-address {address} cannot be used")).await;
-    while consumer.ended().is_none() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(!consumer.ended().unwrap().success());
+    assert!(!consumer.end().await.success());
 }

@@ -1,4 +1,4 @@
-//! What operators use: the auditor, the overview, a file's story, the way back from the dead-letter queue.
+//! The commands of operators: the audit, the overview, a file's history, the way back from the dead-letter queue.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub fn ask(deployment: &Deployment, arguments: &[&str]) -> Ended {
     program(arguments, &environment)
 }
 
-/// Verifies both days of the generated rows: whether they agree, what each difference is about, all notes and the summary.
+/// Verifies both days of the generated rows. Returns the subject of each difference, all notes and the summary.
 pub fn verify(deployment: &Deployment, arguments: &[&str]) -> (bool, Vec<Value>, Vec<String>, Value) {
     let days = ["verify", "--date", "2024-06-24", "--date", "2024-06-25", "--format", "json"];
     let ended = ask(deployment, &[&days, arguments].concat());
@@ -28,7 +28,7 @@ pub fn verify(deployment: &Deployment, arguments: &[&str]) -> (bool, Vec<Value>,
     (ended.success, of("difference"), notes, summary)
 }
 
-/// A deployment on which good, bad and broken files were worked off in several batches.
+/// Returns a deployment on which good, bad and broken files were processed in several batches.
 async fn worked_off(test: &str) -> (Deployment, Vec<Row>) {
     let deployment = Deployment::new(test).await;
     let mut all = Vec::new();
@@ -66,7 +66,7 @@ async fn the_auditor_agrees_with_what_is_right_and_lists_every_difference() {
     // The same with far less memory than the items take, in many passes.
     assert_eq!(verify(&deployment, &["--max-report-items", "50"]), agreed);
 
-    // The same content put there again is no difference, and is said.
+    // The same content put there again is no difference, but is noted.
     let archived = deployment.keys("archive/").await;
     let place = |name: &str| archived.iter().find(|key| key.ends_with(name)).unwrap().clone();
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -126,18 +126,21 @@ async fn the_auditor_agrees_with_what_is_right_and_lists_every_difference() {
     let (success, differences, _, summary) = verify(&deployment, &[]);
     assert!(!success);
     let about: Vec<&str> = differences.iter().map(|difference| difference["about"].as_str().unwrap()).collect();
-    let expect = |start: String, end: &str| {
+    let require = |start: String, end: &str| {
         let found = about.iter().filter(|about| about.starts_with(&start) && about.ends_with(end)).count();
         assert_eq!(found, 1, "{start} … {end} in {differences:#?}");
     };
-    expect(format!("{} of {} in ", text(busiest, "track_id"), text(busiest, "report_date")), "track_level_reports");
-    expect(format!("{} of {} in ", text(listener, "user_id"), text(listener, "report_date")), "listener_level_reports");
-    expect(format!("invented of {date} in "), "genre_level_reports");
+    require(format!("{} of {} in ", text(busiest, "track_id"), text(busiest, "report_date")), "track_level_reports");
+    require(
+        format!("{} of {} in ", text(listener, "user_id"), text(listener, "report_date")),
+        "listener_level_reports",
+    );
+    require(format!("invented of {date} in "), "genre_level_reports");
     let (genre, day) = text(&listing, "genre_date").split_once('#').unwrap();
-    expect(format!("{} under {genre} of {day} in ", text(&listing, "track_id")), "genre_track_listings");
-    expect(place("1 +é.csv"), "");
-    expect("incoming/0 +é.csv".to_owned(), "");
-    // The file that is lost and the one that was changed leave their batches short or wrong, on the days of their rows.
+    require(format!("{} under {genre} of {day} in ", text(&listing, "track_id")), "genre_track_listings");
+    require(place("1 +é.csv"), "");
+    require("incoming/0 +é.csv".to_owned(), "");
+    // The lost and the changed file make their batches wrong on the days of their rows.
     let curated = about.iter().filter(|about| about.starts_with("curated rows of batch ")).count();
     assert!((2..=4).contains(&curated), "{differences:#?}");
     let rejected = about.iter().filter(|about| about.starts_with("rejected rows of batch ")).count();
@@ -193,14 +196,12 @@ async fn status_shows_the_work_and_tells_the_story_of_a_file() {
     let object = |key: &str| format!("s3://{}/{key}", deployment.bucket);
     let story = |key: &str| ask(&deployment, &["status", "--object", &object(key)]).stdout;
     consumer.logged("ready").await;
-    let started = std::time::Instant::now();
-    let open = loop {
+    let open = eventually_some("the batch is shown as open", Duration::from_secs(60), async || {
         let status = overview();
-        if status["unfinished_batches"][0]["state"] == "open" && story("incoming/later.csv").contains("is open") {
-            break status;
-        }
-        assert!(started.elapsed() < Duration::from_secs(60), "{status}");
-    };
+        let is_open = status["unfinished_batches"][0]["state"] == "open";
+        if is_open && story("incoming/later.csv").contains("is open") { Ok(status) } else { Err(status) }
+    })
+    .await;
     consumer.kill();
     assert_eq!(open["queue"]["in_flight"], 1, "{open}");
     let people = ask(&deployment, &["status"]).stdout;
@@ -234,11 +235,10 @@ async fn dead_letters_are_shown_with_their_reason_and_can_be_sent_back() {
     let deployment = Deployment::with("dead-letters", &["MaxReceiveCount=2"]).await;
     deployment.send("this is no event").await;
     let consumer = deployment.consumer(&[]);
-    let started = std::time::Instant::now();
-    while deployment.messages_in(&deployment.dead_letter_queue_url).await == 0 {
-        assert!(started.elapsed() < Duration::from_secs(90), "{}", consumer.log());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    eventually("the message is a dead letter", Duration::from_secs(90), async || {
+        deployment.messages_in(&deployment.dead_letter_queue_url).await > 0
+    })
+    .await;
     consumer.stop();
     for _ in 0..2 {
         let shown = ask(&deployment, &["dead-letters", "--format", "json"]).stdout;
@@ -274,7 +274,7 @@ async fn twenty_deployments_in_mid_window_send_nothing_to_the_dead_letters() {
         consumer.stop();
     }
     assert!(deployment.batches().await <= 1, "every stop fell into a window, whose edge may fall into this test");
-    deployment.work_off().await;
+    deployment.process_all().await;
     deployment.assert_clean().await;
     Expected::of(&all).assert_reported(&deployment).await;
 }

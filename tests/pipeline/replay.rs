@@ -1,4 +1,4 @@
-//! The way back: reports that were lost or damaged are brought back from the archive, by what the operations guide says.
+//! Replay: lost or damaged reports are restored from the archive, as the operations guide says.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::*;
 const TABLES: [&str; 4] =
     ["track_level_reports", "genre_level_reports", "listener_level_reports", "genre_track_listings"];
 
-/// The commands of a section of the operations guide.
+/// Returns the commands of a section of the operations guide.
 fn commands_of_the_guide(section: &str) -> Vec<Vec<String>> {
     let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
     let (_, after) = guide.split_once(&format!("## {section}\n")).unwrap_or_else(|| panic!("no section {section}"));
@@ -23,7 +23,7 @@ fn commands_of_the_guide(section: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// Does what a section of the guide says, and gives what the commands said.
+/// Runs the commands of a section of the guide, and returns their output.
 fn follow(deployment: &Deployment, section: &str) -> String {
     let commands = commands_of_the_guide(section);
     assert!(commands.iter().any(|command| command[0] == "replay"), "{commands:?}");
@@ -36,7 +36,7 @@ fn follow(deployment: &Deployment, section: &str) -> String {
     said
 }
 
-/// Everything in the tables that people see.
+/// Returns all published attributes of the report tables.
 async fn seen(deployment: &Deployment) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     for table in TABLES {
@@ -80,8 +80,8 @@ async fn delete(deployment: &Deployment, table: &str, item: &Item) {
     delete.send().await.unwrap();
 }
 
-/// Files of the seeds, worked off two at a time.
-async fn work_off(deployment: &Deployment, seeds: std::ops::Range<u64>) -> Vec<Row> {
+/// Puts a file for each seed, processed two at a time.
+async fn process_all(deployment: &Deployment, seeds: std::ops::Range<u64>) -> Vec<Row> {
     let mut all = Vec::new();
     for seed in seeds {
         let rows = rows(8100 + seed, 400);
@@ -100,12 +100,12 @@ async fn work_off(deployment: &Deployment, seeds: std::ops::Range<u64>) -> Vec<R
 #[tokio::test]
 async fn a_day_that_was_restored_to_an_earlier_time_is_replayed() {
     let deployment = Deployment::new("replay").await;
-    let mut all = work_off(&deployment, 0..2).await;
+    let mut all = process_all(&deployment, 0..2).await;
     let mut backup = Vec::new();
     for table in TABLES {
         backup.push((table, deployment.scan(table).await));
     }
-    all.extend(work_off(&deployment, 2..6).await);
+    all.extend(process_all(&deployment, 2..6).await);
     let before = seen(&deployment).await;
 
     // Of what is there, nothing changes.
@@ -130,7 +130,7 @@ async fn a_day_that_was_restored_to_an_earlier_time_is_replayed() {
     assert_same(&seen(&deployment).await, &before);
     Expected::of(&all).assert_reported(&deployment).await;
 
-    // One table alone is lost, its listings are not, and manifests have expired; then consumers go on.
+    // One table alone is lost, its listings are not, and manifests have expired; then consumers continue.
     let days = ["--date", "2024-06-24", "--date", "2024-06-25"];
     for arguments in [&["replay", "--rebuild"][..], &["replay"]] {
         let ended = ask(&deployment, &[arguments, &days].concat());
@@ -145,7 +145,7 @@ async fn a_day_that_was_restored_to_an_earlier_time_is_replayed() {
     }
     assert!(ask(&deployment, &[&["replay"][..], &days].concat()).success);
     assert_same(&seen(&deployment).await, &before);
-    all.extend(work_off(&deployment, 6..8).await);
+    all.extend(process_all(&deployment, 6..8).await);
     Expected::of(&all).assert_reported(&deployment).await;
     let (success, differences, ..) = verify(&deployment, &[]);
     assert!(success, "{differences:#?}");
@@ -164,12 +164,12 @@ async fn a_day_that_was_restored_to_an_earlier_time_is_replayed() {
 #[tokio::test]
 async fn a_day_is_rebuilt_in_place() {
     let deployment = Deployment::new("rebuild").await;
-    let mut all = work_off(&deployment, 0..5).await;
+    let mut all = process_all(&deployment, 0..5).await;
     let before = seen(&deployment).await;
     follow(&deployment, "Rebuild a day");
     assert_same(&seen(&deployment).await, &before);
 
-    // Whatever was done to the day's items and listings.
+    // Any damage to the day's items and listings.
     for table in TABLES {
         let items = deployment.scan(table).await;
         let of_the_day = |item: &&Item| text(item, "report_date") == "2024-06-25";
@@ -203,7 +203,7 @@ async fn a_day_is_rebuilt_in_place() {
     assert_same(&seen(&deployment).await, &before);
     assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
 
-    // The same without manifests, which are kept for a month; then consumers go on where they were.
+    // The same without manifests, which are kept for a month; then consumers continue.
     for key in deployment.keys("batches/").await {
         deployment.clients.s3.delete_object().bucket(&deployment.bucket).key(key).send().await.unwrap();
     }
@@ -228,7 +228,7 @@ async fn a_day_is_rebuilt_in_place() {
     deployment.put(&lost, content).await;
 
     // An archived file is not what its batch counted.
-    all.extend(work_off(&deployment, 5..7).await);
+    all.extend(process_all(&deployment, 5..7).await);
     let archived = deployment.keys("archive/").await.into_iter().find(|key| key.ends_with("5 +é.csv")).unwrap();
     let content = deployment.get(&archived).await;
     deployment.put(&archived, "user_id,track_id,listen_time\n1,x,2024-06-25 00:00:00\n").await;
@@ -260,14 +260,14 @@ fn other_catalogue() -> String {
 #[tokio::test]
 async fn a_day_is_rebuilt_with_another_catalogue() {
     let (deployment, fresh) = (Deployment::new("catalogue").await, Deployment::new("fresh").await);
-    work_off(&deployment, 0..3).await;
+    process_all(&deployment, 0..3).await;
     deployment.put("reference/songs.csv", other_catalogue()).await;
     let ended = ask(&deployment, &["replay", "--rebuild", "--date", "2024-06-25", "--date", "2024-06-24"]);
     assert!(ended.success, "{}", ended.stderr);
 
     // As in a pipeline that had it from the start.
     fresh.put("reference/songs.csv", other_catalogue()).await;
-    work_off(&fresh, 0..3).await;
+    process_all(&fresh, 0..3).await;
     assert_same(&seen(&deployment).await, &seen(&fresh).await);
     assert_eq!(curated_rows(&deployment, "polars").await, curated_rows(&fresh, "polars").await);
     let (success, differences, ..) = verify(&deployment, &[]);
@@ -297,7 +297,7 @@ async fn a_day_is_rebuilt_beside_consumers_at_work() {
         all.extend(rows);
         if seed % 5 == 4 {
             let ended = ask(&deployment, &["replay", "--rebuild", "--date", "2024-06-25"]);
-            // Items that get new batches all the time are left as they are, and that is said.
+            // Items that keep getting new batches are left as they are, which is an error.
             assert!(ended.success || ended.stderr.contains("got new batches again and again"), "{}", ended.stderr);
             rebuilt += usize::from(ended.success);
         }
@@ -317,7 +317,7 @@ async fn a_day_is_rebuilt_beside_consumers_at_work() {
 #[tokio::test]
 async fn a_ledger_that_was_lost_takes_no_number_twice() {
     let deployment = Deployment::new("forgotten").await;
-    let mut all = work_off(&deployment, 0..4).await;
+    let mut all = process_all(&deployment, 0..4).await;
     let batches = deployment.batches().await;
     assert!(batches > 1);
     for item in deployment.scan("music_streams_ledger").await {
@@ -325,7 +325,7 @@ async fn a_ledger_that_was_lost_takes_no_number_twice() {
     }
     let ended = ask(&deployment, &["replay", "--date", "2024-06-25"]);
     assert!(!ended.success && ended.stderr.contains("which the ledger does not know"), "{}", ended.stderr);
-    all.extend(work_off(&deployment, 4..6).await);
+    all.extend(process_all(&deployment, 4..6).await);
     assert!(deployment.batches().await > batches);
     Expected::of(&all).assert_reported(&deployment).await;
     assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
@@ -336,7 +336,7 @@ async fn a_ledger_that_was_lost_takes_no_number_twice() {
 #[tokio::test]
 async fn a_ledger_that_was_restored_abandons_nothing_that_was_finished() {
     let deployment = Deployment::new("restored").await;
-    let all = work_off(&deployment, 0..3).await;
+    let all = process_all(&deployment, 0..3).await;
     let mut registry = deployment.ledger_item("registry").await;
     let entry = [("state", "open"), ("owner", "of old")].map(|(k, v)| (k.to_owned(), AttributeValue::S(v.into())));
     let entry = entry.into_iter().chain(["beat", "since"].map(|name| (name.to_owned(), AttributeValue::N("0".into()))));

@@ -1,186 +1,20 @@
-//! Telemetry, as a receiver of OTLP sees it: every metric of the table with the value that is right, and the traces of batches.
+//! Telemetry as a receiver of OTLP gets it: every metric of the table with its right value, and the traces of batches.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use axum::Router;
-use axum::body::Bytes;
-use axum::routing::{get, post, put};
+use axum::routing::{get, put};
 use music_streams::telemetry::metrics::TABLE;
-use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
-    MetricsService, MetricsServiceServer,
-};
-use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
-use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
-use opentelemetry_proto::tonic::metrics::v1::{metric, number_data_point};
-use opentelemetry_proto::tonic::trace::v1::Span;
-use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
 
+use crate::receiver::{Receiver, labels, listen};
 use crate::support::*;
 
-/// Receives what is exported, over gRPC or HTTP.
-#[derive(Clone, Default)]
-struct Receiver {
-    metrics: Arc<Mutex<Vec<ExportMetricsServiceRequest>>>,
-    traces: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
-}
-
-#[tonic::async_trait]
-impl MetricsService for Receiver {
-    async fn export(
-        &self,
-        request: Request<ExportMetricsServiceRequest>,
-    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        self.metrics.lock().unwrap().push(request.into_inner());
-        Ok(Response::new(ExportMetricsServiceResponse::default()))
-    }
-}
-
-#[tonic::async_trait]
-impl TraceService for Receiver {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.traces.lock().unwrap().push(request.into_inner());
-        Ok(Response::new(ExportTraceServiceResponse::default()))
-    }
-}
-
-async fn listen() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    (listener, url)
-}
-
-/// A metric's name with the labels of one of its series.
-type Series = (String, BTreeMap<String, String>);
-
-/// What a series was at last: a counter's or gauge's value, or a histogram's sum; and how often a histogram was recorded.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Reading {
-    value: f64,
-    count: u64,
-}
-
-fn labels(attributes: &[KeyValue]) -> BTreeMap<String, String> {
-    let value = |attribute: &KeyValue| match attribute.value.clone().unwrap().value.unwrap() {
-        any_value::Value::StringValue(text) => text,
-        any_value::Value::IntValue(number) => number.to_string(),
-        other => panic!("{other:?}"),
-    };
-    attributes.iter().map(|attribute| (attribute.key.clone(), value(attribute))).collect()
-}
-
-impl Receiver {
-    async fn over_grpc(&self) -> String {
-        let (listener, url) = listen().await;
-        let server = tonic::transport::Server::builder()
-            .add_service(MetricsServiceServer::new(self.clone()))
-            .add_service(TraceServiceServer::new(self.clone()));
-        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-        url
-    }
-
-    async fn over_http(&self) -> String {
-        let (listener, url) = listen().await;
-        let (of_metrics, of_traces) = (self.clone(), self.clone());
-        let routes = Router::new()
-            .route(
-                "/v1/metrics",
-                post(async move |body: Bytes| {
-                    of_metrics.metrics.lock().unwrap().push(ExportMetricsServiceRequest::decode(body).unwrap());
-                }),
-            )
-            .route(
-                "/v1/traces",
-                post(async move |body: Bytes| {
-                    of_traces.traces.lock().unwrap().push(ExportTraceServiceRequest::decode(body).unwrap());
-                }),
-            );
-        tokio::spawn(async { axum::serve(listener, routes).await });
-        url
-    }
-
-    fn resource(&self) -> BTreeMap<String, String> {
-        let requests = self.metrics.lock().unwrap();
-        labels(&requests.last().unwrap().resource_metrics[0].resource.as_ref().unwrap().attributes)
-    }
-
-    /// Every series as it was exported last.
-    fn readings(&self) -> BTreeMap<Series, Reading> {
-        let mut readings = BTreeMap::new();
-        let number = |value: number_data_point::Value| match value {
-            number_data_point::Value::AsDouble(value) => value,
-            number_data_point::Value::AsInt(value) => value as f64,
-        };
-        for request in self.metrics.lock().unwrap().iter() {
-            let scopes = request.resource_metrics.iter().flat_map(|resource| &resource.scope_metrics);
-            for exported in scopes.flat_map(|scope| &scope.metrics) {
-                let known = TABLE.iter().find(|known| known.name == exported.name).unwrap();
-                assert_eq!((known.unit, known.meaning), (exported.unit.as_str(), exported.description.as_str()));
-                let points: Vec<_> = match exported.data.as_ref().unwrap() {
-                    metric::Data::Gauge(gauge) if known.kind == "gauge" => gauge.data_points.iter().collect(),
-                    metric::Data::Sum(sum) if known.kind == "counter" => {
-                        assert!(sum.is_monotonic);
-                        sum.data_points.iter().collect()
-                    }
-                    metric::Data::Histogram(histogram) if known.kind == "histogram" => {
-                        for point in &histogram.data_points {
-                            let reading = Reading { value: point.sum.unwrap(), count: point.count };
-                            readings.insert((exported.name.clone(), labels(&point.attributes)), reading);
-                        }
-                        continue;
-                    }
-                    other => panic!("{} is not a {}: {other:?}", exported.name, known.kind),
-                };
-                for point in points {
-                    let reading = Reading { value: number(point.value.unwrap()), count: 0 };
-                    readings.insert((exported.name.clone(), labels(&point.attributes)), reading);
-                }
-            }
-        }
-        readings
-    }
-
-    /// The sum of all series of a metric with these labels, among others.
-    fn sum(&self, name: &str, of: &[(&str, &str)]) -> Reading {
-        let has = |labels: &BTreeMap<String, String>| {
-            of.iter().all(|(label, value)| labels.get(*label).is_some_and(|found| found == value))
-        };
-        let readings = self.readings();
-        let of_name: Vec<_> = readings.iter().filter(|((found, labels), _)| found == name && has(labels)).collect();
-        assert!(!of_name.is_empty(), "{name} {of:?} is not exported: {:?}", readings.keys());
-        of_name.iter().fold(Reading { value: 0.0, count: 0 }, |sum, (_, reading)| Reading {
-            value: sum.value + reading.value,
-            count: sum.count + reading.count,
-        })
-    }
-
-    fn spans(&self) -> Vec<Span> {
-        let requests = self.traces.lock().unwrap();
-        let scopes = requests.iter().flat_map(|request| &request.resource_spans).flat_map(|it| &it.scope_spans);
-        scopes.flat_map(|scope| scope.spans.clone()).collect()
-    }
-
-    async fn reads(&self, name: &str, of: &[(&str, &str)], value: f64) {
-        let started = Instant::now();
-        while self.sum(name, of).value != value {
-            assert!(started.elapsed() < Duration::from_secs(30), "{name} {of:?} is not {value}: {:?}", self.readings());
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-}
-
-/// A way to the service at `upstream` that answers the first request with a 503.
+/// Starts a proxy to the service at `upstream` that answers the first request with a 503.
 async fn refusing_once(upstream: String) -> String {
     let (listener, url) = listen().await;
     tokio::spawn(async move {
@@ -197,12 +31,13 @@ async fn refusing_once(upstream: String) -> String {
     url
 }
 
-/// An ECS agent: what it says of the task, and what it is asked for.
+/// Starts an ECS agent. Returns its URL, and the requests for protection that it gets.
 async fn ecs_agent() -> (String, Arc<Mutex<Vec<String>>>) {
     let (listener, url) = listen().await;
     let asked = Arc::new(Mutex::new(Vec::new()));
     let protection = Arc::clone(&asked);
-    let container = r#"{"DockerId": "abc-1", "Name": "consumer", "ContainerARN": "arn:aws:ecs:eu-west-1:111122223333:container/c/1"}"#;
+    let container = r#"{"DockerId": "abc-1", "Name": "consumer",
+                        "ContainerARN": "arn:aws:ecs:eu-west-1:111122223333:container/c/1"}"#;
     let task = r#"{"Cluster": "c", "Family": "music-streams", "Revision": "7", "AvailabilityZone": "eu-west-1a",
                    "TaskARN": "arn:aws:ecs:eu-west-1:111122223333:task/c/158d1c", "LaunchType": "FARGATE"}"#;
     let routes =
@@ -230,14 +65,13 @@ async fn registry_of(deployment: &Deployment, last: u64, batch: u64, state: &str
 }
 
 async fn count_of_messages(deployment: &Deployment, count: u32) {
-    let started = Instant::now();
-    while deployment.messages_in(&deployment.queue_url).await != count {
-        assert!(started.elapsed() < Duration::from_secs(30), "not {count} messages");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually(format!("the queue has {count} messages"), Duration::from_secs(30), async || {
+        deployment.messages_in(&deployment.queue_url).await == count
+    })
+    .await;
 }
 
-/// One run in which everything happens that is counted.
+/// One run in which every counted event happens.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_exported_with_its_value() {
     let deployment = Deployment::new("metrics").await;
@@ -294,17 +128,16 @@ async fn every_metric_is_exported_with_its_value() {
     deployment.settled().await;
     deployment.registry_is_empty().await;
     receiver.reads("music_streams.ledger.recoveries", &[("what", "abandoned")], 1.0).await;
-    // Counted before, and put there again; then a message that nobody can read.
+    // A counted file is put there again; then an unreadable message arrives.
     deployment.put("incoming/same.csv", contents[2].clone()).await;
     receiver.reads("music_streams.objects", &[("outcome", "duplicate")], 1.0).await;
     deployment.send("not an event").await;
     receiver.reads("music_streams.queue.messages", &[("state", "in_flight")], 1.0).await;
     receiver.reads("music_streams.queue.in_flight_share", &[], 1.0 / 120_000.0).await;
-    let started = Instant::now();
-    while receiver.sum("music_streams.sweep.objects", &[("finding", "left_over")]).value < 1.0 {
-        assert!(started.elapsed() < Duration::from_secs(180), "no sweep finds what lies there again");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    eventually("a sweep finds what lies there again", Duration::from_secs(180), async || {
+        receiver.sum("music_streams.sweep.objects", &[("finding", "left_over")]).value >= 1.0
+    })
+    .await;
     let log = consumer.log();
     consumer.stop();
 
@@ -384,7 +217,7 @@ async fn every_metric_is_exported_with_its_value() {
     ] {
         assert_eq!(resource.get(name).map(String::as_str), Some(expected), "{name}");
     }
-    // From its commit to its end a batch keeps the task.
+    // A batch protects the task from its commit to its end.
     let protection: Vec<serde_json::Value> =
         protection.lock().unwrap().iter().map(|body| serde_json::from_str(body).unwrap()).collect();
     assert_eq!(protection.first().unwrap()["ProtectionEnabled"], true);
@@ -439,7 +272,7 @@ async fn a_batch_has_one_trace_whoever_finishes_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_exported_unless_an_endpoint_is_given() {
     let deployment = Deployment::new("silent").await;
-    // Where exporters go by default; another program may have a port, which then tells nothing.
+    // The default ports of exporters. One that another program has cannot be checked.
     let mut defaults = Vec::new();
     for port in [4317, 4318] {
         defaults.extend(TcpListener::bind(("127.0.0.1", port)).await.ok());
@@ -466,7 +299,7 @@ async fn nothing_is_exported_unless_an_endpoint_is_given() {
     }
 }
 
-/// An endpoint that does not answer is no reason to work or stop any later.
+/// An endpoint that does not answer delays neither work nor shutdown.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_is_down_holds_nothing_up() {
     let deployment = Deployment::new("down").await;

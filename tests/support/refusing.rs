@@ -1,5 +1,5 @@
-//! A network that refuses: forwards requests to a service, but for those that a rule answers itself, as the service would
-//! that denies, throttles or fails.
+//! A refusing proxy: forwards requests to a service, except for those that a rule answers as a service does that
+//! denies, throttles or fails.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What a rule sees of a request.
+/// A request, as a rule sees it.
 pub struct Request {
     pub method: String,
     /// Path and query.
@@ -24,26 +24,26 @@ impl Request {
         lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
-    /// Whether it reads an object whose key has this in it.
+    /// Returns true if it reads an object whose key contains `part`.
     pub fn gets(&self, part: &str) -> bool {
         self.method == "GET" && self.target.contains(part) && !self.target.contains("list-type")
     }
 }
 
-/// What is answered instead.
+/// The answer of a rule.
 #[derive(Debug, Clone, Copy)]
 pub enum Answer {
     /// An error of S3.
     S3(u16, &'static str),
     /// An error of DynamoDB.
     DynamoDb(u16, &'static str),
-    /// The true answer, later.
+    /// The service's answer, delayed.
     Late(Duration),
 }
 
 type Rule = Box<dyn FnMut(&Request) -> Option<Answer> + Send>;
 
-/// A way to one service. Ends with the runtime.
+/// A proxy to one service. Ends with the runtime.
 #[derive(Clone)]
 pub struct Refusing {
     pub url: String,
@@ -51,7 +51,7 @@ pub struct Refusing {
 }
 
 impl Refusing {
-    /// A way to the service at `upstream` (`http://host:port`) on which nothing is refused yet.
+    /// Starts a proxy to the service at `upstream` (`http://host:port`) that refuses nothing yet.
     pub async fn before(upstream: &str) -> Self {
         let upstream = upstream.strip_prefix("http://").unwrap().trim_end_matches('/').to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -67,17 +67,17 @@ impl Refusing {
         refusing
     }
 
-    /// The way to S3 and SQS.
+    /// Starts a proxy to S3 and SQS.
     pub async fn before_s3() -> Self {
         Self::before(&std::env::var("AWS_ENDPOINT_URL").unwrap()).await
     }
 
-    /// The way to DynamoDB.
+    /// Starts a proxy to DynamoDB.
     pub async fn before_dynamodb() -> Self {
         Self::before(&std::env::var("AWS_ENDPOINT_URL_DYNAMODB").unwrap()).await
     }
 
-    /// From now on, what the rule answers is answered so.
+    /// From now on, requests for which the rule has an answer get that answer.
     pub fn refuse(&self, rule: impl FnMut(&Request) -> Option<Answer> + Send + 'static) {
         *self.rule.lock().unwrap() = Box::new(rule);
     }
@@ -136,18 +136,15 @@ impl Refusing {
             let answer = (self.rule.lock().unwrap())(&request);
             match answer {
                 Some(Answer::S3(status, code)) => {
-                    let body = format!(
-                        "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>refused by the test</Message></Error>"
-                    );
+                    let body =
+                        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>refused</Message></Error>");
                     if say(&answers, status, "application/xml", &body).await.is_err() {
                         return;
                     }
                     continue;
                 }
                 Some(Answer::DynamoDb(status, code)) => {
-                    let body = format!(
-                        r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"refused by the test"}}"#
-                    );
+                    let body = format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"refused"}}"#);
                     if say(&answers, status, "application/x-amz-json-1.0", &body).await.is_err() {
                         return;
                     }
@@ -156,7 +153,7 @@ impl Refusing {
                 Some(Answer::Late(pause)) => tokio::time::sleep(pause).await,
                 None => {}
             }
-            // The body is there already, so nobody needs to be asked for leave to send it.
+            // The body has been read, so the upstream need not be asked for permission to send it.
             let head: String = request.head.split_inclusive("\r\n").filter(|line| !is_expect(line)).collect();
             if to.write_all(head.as_bytes()).await.is_err() || to.write_all(&body).await.is_err() {
                 return;
