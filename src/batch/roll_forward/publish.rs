@@ -1,0 +1,50 @@
+//! The batch's files into view.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+
+use crate::aws::error::{AwsError, Kind};
+use crate::aws::retry::retry_until;
+use crate::aws::s3::{CONCURRENT_OBJECTS, Upload};
+use crate::batch::manifest::Manifest;
+use crate::batch::roll_forward::{RollForward, age_of};
+use crate::ledger::aside::{Aside, What};
+
+/// After so long the bucket's lifecycle aborts uploads that are not completed.
+const UPLOADS_LAST: Duration = Duration::from_secs(60 * 86_400);
+
+impl RollForward {
+    /// Publishes every upload that may be; the first error of those that an outage keeps.
+    pub async fn publish(&self, manifest: &Manifest) -> Result<(), AwsError> {
+        let publish = |upload: &Upload| {
+            let upload = upload.clone();
+            async move {
+                let reason =
+                    match retry_until(&self.deadline, async || self.bucket.complete_upload(&upload).await).await {
+                        Ok(true) => return Ok(()),
+                        Ok(false) if age_of(manifest) < UPLOADS_LAST => {
+                            tracing::warn!(
+                                batch = manifest.batch,
+                                key = upload.key,
+                                "was published before, and somebody has taken it away since"
+                            );
+                            return Ok(());
+                        }
+                        Ok(false) => "its parts have expired".to_owned(),
+                        Err(error) if error.kind == Kind::Refused => error.to_string(),
+                        Err(error) => return Err(error),
+                    };
+                let what = What::Upload { upload: upload.clone() };
+                self.set_aside(vec![Aside::new(what, manifest.batch, &reason)]).await
+            }
+        };
+        let published: Vec<Result<(), AwsError>> = futures::stream::iter(&manifest.uploads)
+            .map(publish)
+            .buffer_unordered(CONCURRENT_OBJECTS)
+            .inspect(|_| self.progress.made())
+            .collect()
+            .await;
+        published.into_iter().collect()
+    }
+}
