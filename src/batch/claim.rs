@@ -1,4 +1,6 @@
-//! Claims: which objects of an attempt are its own, and which are set aside.
+//! Claims: tying the objects of an attempt to its batch, and setting those aside that cannot be in one.
+//!
+//! The tests are tests/pipeline (refusals) and tests/chaos (objects that kill their consumers).
 
 use futures::StreamExt;
 
@@ -7,24 +9,21 @@ use crate::aws::retry::retry_until;
 use crate::aws::s3::CONCURRENT_OBJECTS;
 use crate::batch::attempt::{BatchError, Work};
 use crate::batch::roll_forward::RollForward;
-use crate::batch::{Disposition, Worker};
+use crate::batch::{Disposition, LOGGED_ASIDE, Worker};
 use crate::ledger::Claim;
 use crate::ledger::aside::{Aside, What};
 use crate::object::{ObjectEvent, ObjectId};
 use crate::protocol::{BatchNumber, DEATHS_BEFORE_ALONE, DEATHS_BEFORE_ASIDE};
 use crate::telemetry::metrics::{label, metrics};
 
-/// Objects set aside by one batch that the log names one by one.
-const NAMED: usize = 10;
-
 impl Worker {
-    /// Claims the objects. Gives the positions of those that are this batch's, and of those that are to be set aside, each with
-    /// the reason.
+    /// Claims the objects. Returns the positions of those that the batch has won, and of those to set aside, each with the
+    /// reason; adds those to process alone to `alone`.
     pub(super) async fn claim(
         &self,
         batch: BatchNumber,
         work: Work<'_>,
-        finishes: &mut [Disposition],
+        dispositions: &mut [Disposition],
         alone: &mut Vec<usize>,
     ) -> Result<(Vec<usize>, Vec<(usize, String)>), BatchError> {
         let (ledger, shutdown) = (&self.roll_forward.ledger, &self.shutdown);
@@ -36,7 +35,7 @@ impl Worker {
                 async move {
                     let claim = retry_until(shutdown, claim).await;
                     if let Ok(Claim::Won { .. }) = claim {
-                        self.say_if_repeated(batch, event).await;
+                        self.warn_if_repeated(batch, event).await;
                     }
                     (position, claim)
                 }
@@ -46,24 +45,30 @@ impl Worker {
         while let Some((position, claim)) = claims.next().await {
             match claim {
                 Ok(Claim::Won { deaths }) if deaths >= DEATHS_BEFORE_ASIDE => {
-                    let reason =
-                        format!("{deaths} consumers have died with it, half of them while they had nothing else");
+                    let reason = format!(
+                        "{deaths} consumers have died processing it, half of them while processing nothing else"
+                    );
                     unusable.push((position, reason));
                 }
                 Ok(Claim::Won { deaths }) if deaths >= DEATHS_BEFORE_ALONE && work.positions.len() > 1 => {
                     let object = &work.events[position].object;
-                    tracing::warn!(batch, object = object.key, deaths, "consumers have died with it; worked on alone");
+                    tracing::warn!(
+                        batch,
+                        object = object.key,
+                        deaths,
+                        "consumers have died processing it; it is processed alone"
+                    );
                     retry_until(shutdown, async || ledger.hand_back(object, batch).await).await?;
                     alone.push(position);
                 }
                 Ok(Claim::Won { .. }) => won.push(position),
                 Ok(Claim::Duplicate) => {
                     metrics().objects.add(1, &label("outcome", "duplicate"));
-                    finishes[position] = Disposition::Finished;
+                    dispositions[position] = Disposition::Finished;
                 }
-                Ok(Claim::Aside) => finishes[position] = Disposition::Finished,
-                Ok(Claim::Left) => finishes[position] = Disposition::Elsewhere,
-                // The ledger cannot have this claim, or has one that nobody understands.
+                Ok(Claim::Aside) => dispositions[position] = Disposition::Finished,
+                Ok(Claim::Left) => dispositions[position] = Disposition::Elsewhere,
+                // The ledger cannot store this claim, or has one that this version cannot read.
                 Err(error) if error.kind == Kind::Refused => unusable.push((position, error.to_string())),
                 Err(error) => return Err(error.into()),
             }
@@ -71,41 +76,41 @@ impl Worker {
         Ok((won, unusable))
     }
 
-    /// Says so when another content of the same name and size was counted before. It counts again all the same: that is what its name, or
-    /// its version, says.
-    pub(super) async fn say_if_repeated(&self, batch: BatchNumber, event: &ObjectEvent) {
+    /// Warns if other content of the same name and size was counted before. The object counts all the same: its name or its
+    /// version says that it is a new one.
+    async fn warn_if_repeated(&self, batch: BatchNumber, event: &ObjectEvent) {
         let ledger = &self.roll_forward.ledger;
-        // What cannot be told now is no reason to wait.
+        // A warning is not worth a retry.
         if let Ok(Some(earlier)) = self.claims.call(ledger.had_its_like(event)).await {
             let ObjectId { key, version, .. } = &event.object;
             tracing::warn!(
                 batch,
                 object = key,
                 size = event.size,
-                "{key} comes again as {version}: batch {earlier} had another content of the same name and size. \
+                "{key} comes again as {version}: batch {earlier} had other content of the same name and size. \
                  If it was written again by mistake, write with If-None-Match: *"
             );
         }
     }
 
-    /// Whether S3 works for us, so that an object which cannot be read is itself at fault.
+    /// Checks that S3 works for this consumer, so that an object which cannot be read is itself at fault.
     pub(super) async fn see_s3_work(&self) -> Result<(), BatchError> {
         let RollForward { bucket, ledger, .. } = &self.roll_forward;
         bucket.probe(ledger.owner()).await.map_err(BatchError::Outage)
     }
 
-    /// Sets objects of the batch aside that cannot be in it.
+    /// Sets aside claimed objects, given by their positions and reasons, that cannot be in the batch.
     pub(super) async fn set_aside(
         &self,
         batch: BatchNumber,
         work: Work<'_>,
         objects: Vec<(usize, String)>,
-        finishes: &mut [Disposition],
+        dispositions: &mut [Disposition],
     ) -> Result<(), BatchError> {
         if objects.is_empty() {
             return Ok(());
         }
-        // Seen after the last of them failed.
+        // Checked after the last of them failed.
         self.see_s3_work().await?;
         let (ledger, shutdown, count) = (&self.roll_forward.ledger, &self.shutdown, objects.len());
         let mut done = futures::stream::iter(objects)
@@ -116,17 +121,17 @@ impl Worker {
                 (position, until.await, reason)
             })
             .buffer_unordered(CONCURRENT_OBJECTS);
-        let mut named = 0;
+        let mut logged = 0;
         while let Some((position, until, reason)) = done.next().await {
             let object = &work.events[position].object;
             match until {
-                // Taken for dead meanwhile: it is whose it is now.
+                // This consumer was taken for dead meanwhile, and another one has the object now.
                 Ok(None) => {
-                    finishes[position] = Disposition::Elsewhere;
+                    dispositions[position] = Disposition::Elsewhere;
                     continue;
                 }
                 Ok(Some(until)) => {
-                    if named < NAMED {
+                    if logged < LOGGED_ASIDE {
                         tracing::error!(
                             batch,
                             object = object.key,
@@ -134,10 +139,10 @@ impl Worker {
                             "set aside: {reason} (music-streams aside lists it)"
                         );
                     }
-                    named += 1;
+                    logged += 1;
                     metrics().set_aside.add(1, &label("what", "object"));
                 }
-                // Its claim cannot be written: it is listed all the same. The sweep finds it again while it lies there.
+                // Its claim cannot be written, but it can be listed. The sweep finds it again as long as it is there.
                 Err(error) if error.kind == Kind::Refused => {
                     let ObjectEvent { object, size, created_at } = work.events[position].clone();
                     let what = What::Object { object, size, created_at, until: jiff::Timestamp::now(), times: 1 };
@@ -145,10 +150,10 @@ impl Worker {
                 }
                 Err(error) => return Err(error.into()),
             }
-            finishes[position] = Disposition::Finished;
+            dispositions[position] = Disposition::Finished;
         }
-        if count > NAMED {
-            tracing::error!(batch, "set aside: {} more (music-streams aside lists them)", count - NAMED);
+        if count > LOGGED_ASIDE {
+            tracing::error!(batch, "set aside: {} more (music-streams aside lists them)", count - LOGGED_ASIDE);
         }
         Ok(())
     }

@@ -1,4 +1,6 @@
-//! The heartbeat of a batch.
+//! The heartbeat: renews the lease of the batch at work, and notices when the batch has been taken away.
+//!
+//! The tests are tests/chaos (paused consumers) and tests/pipeline.
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -7,32 +9,34 @@ use crate::batch::Worker;
 use crate::process::tasks;
 use crate::protocol::BatchNumber;
 
-/// Beats within one lease.
-const BEATS_PER_LEASE: u32 = 4;
+/// Heartbeats within one lease.
+const HEARTBEATS_PER_LEASE: u32 = 4;
+
+/// Renews a batch's lease until it is dropped.
+pub(super) struct Heartbeat {
+    /// Cancelled when the batch is no longer this consumer's.
+    pub(super) evicted: CancellationToken,
+    _task: AbortOnDropHandle<()>,
+}
 
 impl Worker {
-    pub(super) fn beat(&self, batch: BatchNumber) -> Heartbeat {
+    /// Starts to renew the lease of a batch.
+    pub(super) fn start_heartbeat(&self, batch: BatchNumber) -> Heartbeat {
         let evicted = CancellationToken::new();
-        let (ledger, lease, told) = (self.roll_forward.ledger.clone(), self.lease, evicted.clone());
-        let beating = tasks::spawn("heart", async move {
+        let (ledger, lease, cancel) = (self.roll_forward.ledger.clone(), self.lease, evicted.clone());
+        let task = tasks::spawn("heartbeat", async move {
+            let interval = lease / HEARTBEATS_PER_LEASE;
             loop {
-                tokio::time::sleep(lease / BEATS_PER_LEASE).await;
-                // A beat that hangs must not take the place of the next.
-                match tokio::time::timeout(lease / BEATS_PER_LEASE, ledger.beat(batch)).await {
+                tokio::time::sleep(interval).await;
+                // One that hangs must not delay the next.
+                match tokio::time::timeout(interval, ledger.beat(batch)).await {
                     Ok(Ok(true)) => {}
-                    Ok(Ok(false)) => return told.cancel(),
+                    Ok(Ok(false)) => return cancel.cancel(),
                     Ok(Err(error)) => tracing::warn!(batch, "{error}; trying again"),
-                    Err(_) => tracing::warn!(batch, "a beat was not answered in time; trying again"),
+                    Err(_) => tracing::warn!(batch, "a heartbeat was not answered in time; trying again"),
                 }
             }
         });
-        Heartbeat { evicted, _beating: AbortOnDropHandle::new(beating) }
+        Heartbeat { evicted, _task: AbortOnDropHandle::new(task) }
     }
-}
-
-/// Beats for a batch until it is dropped.
-pub(super) struct Heartbeat {
-    /// The batch is no longer this consumer's.
-    pub(super) evicted: CancellationToken,
-    pub(super) _beating: AbortOnDropHandle<()>,
 }

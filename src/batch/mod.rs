@@ -1,25 +1,41 @@
 //! The batch: one closed window from its claim to its commit, exactly once.
 //!
-//! This file is the protocol carried out up to the commit, and reads top to bottom: `attempt` opens, claims, prepares and
-//! commits; [`crate::batch::roll_forward`] does what was decided. Before the commit nothing can be seen and giving up costs nothing.
-//! [`Worker::recover`] does for a dead consumer's batch what is left to do.
+//! [`Worker::process`] takes a closed window and makes one or more attempts at it. Before an attempt commits, nothing of it
+//! can be seen and abandoning it costs nothing. After the commit, [`roll_forward`] carries out what the batch decided.
+//! [`Worker::recover`] completes, or clears away, the batches of consumers that have died.
 //!
-//! What is refused here costs only itself:
+//! A failure costs only the object that causes it:
 //!
-//! * An object that S3 does not give out is left out of the attempt and set aside, while S3 works for us otherwise.
-//! * What fails the same way twice, and by no outage, is halved until the one object is left that is at fault.
-//! * An object with which several consumers have died is worked on alone, and set aside when more die with it.
-//! * An outage is waited for: nothing is set aside, and batches of others are recovered meanwhile.
+//! * An object that S3 does not return is left out of the batch and set aside, provided that S3 works otherwise.
+//! * When an attempt fails twice, and not because of an outage, its objects are halved until the faulty one is left.
+//! * An object with which several consumers have died is processed alone, and set aside when more of them die.
+//! * During an outage the batch waits: nothing is set aside, and batches of other consumers are recovered meanwhile.
+//!
+//! | file | content |
+//! |---|---|
+//! | `mod.rs` | the worker, and the way of a window through its attempts |
+//! | `groups.rs` | the objects that go into one attempt, and into the next one after a failure |
+//! | `attempt.rs` | one attempt: open, claim, prepare, commit, roll forward |
+//! | `claim.rs` | claiming objects, and setting those aside that cannot be in a batch |
+//! | [`prepare`] | reading the objects and writing, invisibly, everything that the batch will publish |
+//! | [`manifest`] | the record of what a batch decided |
+//! | [`roll_forward`] | everything after the commit |
+//! | `abandon.rs` | abandoning a batch before its commit |
+//! | `recovery.rs` | batches of silent owners |
+//! | `heartbeat.rs` | renewing the lease of the batch at work |
+//!
+//! The tests are tests/pipeline, tests/chaos (kills at every step) and tests/model (all interleavings of the steps).
 
+mod abandon;
 mod attempt;
 mod claim;
+mod groups;
 mod heartbeat;
 pub mod manifest;
 pub mod prepare;
 mod recovery;
 pub mod roll_forward;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use fail::fail_point;
@@ -29,10 +45,10 @@ use tracing::Instrument;
 
 use crate::aws::pace::Pace;
 use crate::aws::retry::Backoff;
-use crate::aws::sqs::Custody;
-use crate::aws::sqs::MessageId;
+use crate::aws::sqs::{Custody, MessageId};
 use crate::batch::attempt::{BatchError, Work};
-use crate::batch::prepare::{Limits, Outcome, PrepareError};
+use crate::batch::groups::Groups;
+use crate::batch::prepare::{PreparationLimits, PrepareError};
 use crate::batch::roll_forward::RollForward;
 use crate::intake::window::Closed;
 use crate::process::ecs::ScaleInProtection;
@@ -41,149 +57,109 @@ use crate::reference::catalogue::CatalogueSource;
 use crate::telemetry::metrics::{label, metrics};
 use crate::telemetry::stages::BatchTrace;
 
-/// What the window knows of one of its objects after a batch.
+/// Objects set aside by one batch that are logged one by one; of the others the log has the number.
+const LOGGED_ASIDE: usize = 10;
+
+/// The state of one of a window's objects after an attempt, which decides what becomes of its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Disposition {
     /// Archived, quarantined, gone, set aside, or finished by another batch: its messages can be deleted.
     Finished,
     /// Another consumer has it: its messages come back after a lease, and later each time.
     Elsewhere,
-    /// Not done, because the process stops: its messages come back at once.
+    /// Not processed, because the process stops: its messages come back at once.
     Undone,
 }
 
-/// Objects of a window that are to be in one batch.
-#[derive(Debug)]
-struct Group {
-    /// Positions among the window's objects.
-    positions: Vec<usize>,
-    /// What the last attempt failed with, if it is of what may be an object's fault.
-    failure: Option<String>,
-}
-
-impl Group {
-    fn of(positions: Vec<usize>) -> Self {
-        Group { positions, failure: None }
-    }
-
-    /// Both halves.
-    fn halves(self) -> [Group; 2] {
-        let (first, second) = self.positions.split_at(self.positions.len() / 2);
-        [Group::of(second.to_vec()), Group::of(first.to_vec())]
-    }
-}
-
-/// Carries out batches, one at a time.
+/// Processes batches, one at a time.
 pub struct Worker {
-    /// What is done after the commit, and with what.
+    /// Carries out batches after their commit.
     pub roll_forward: RollForward,
     /// Custody of the messages.
     pub custody: Custody,
     /// The catalogue.
     pub catalogue: CatalogueSource,
     /// Bounds of a preparation.
-    pub limits: Limits,
-    /// How long an owner may be silent.
+    pub limits: PreparationLimits,
+    /// The time for which an owner may be silent.
     pub lease: Duration,
     /// Batches of silent owners, as they are found.
     pub overdue: mpsc::Receiver<(BatchNumber, Entry)>,
     /// Bounds the claims under way at once.
     pub claims: Pace,
-    /// Keeps the task while a batch is committed and not done.
+    /// Keeps ECS from stopping the task while a batch is committed and not done.
     pub protection: ScaleInProtection,
-    /// The process is about to stop: what is not committed is given up.
+    /// Cancelled when the process is to stop: what is not committed is abandoned.
     pub shutdown: CancellationToken,
 }
 
 impl Worker {
-    /// Works off a window, and then acknowledges its messages or gives them back.
-    pub async fn run(&mut self, window: Closed) {
-        let mut finishes = vec![Disposition::Undone; window.objects.len()];
-        let mut unusable = HashMap::new();
+    /// Processes a window, then deletes its messages or returns them to the queue.
+    pub async fn process(&mut self, window: Closed) {
+        let mut dispositions = vec![Disposition::Undone; window.objects.len()];
+        let mut groups = Groups::of_all(window.objects.len());
         let mut backoff = Backoff::default();
-        // Nearly always one batch. More when the objects are too much for one, or when one of them is at fault.
-        let mut groups = vec![Group::of((0..window.objects.len()).collect())];
-        while let Some(mut group) = groups.pop() {
-            // What an attempt that failed has noted says nothing of the next.
-            group.positions.iter().for_each(|&position| finishes[position] = Disposition::Undone);
-            let work = Work { events: &window.objects, positions: &group.positions, unusable: &unusable };
-            let mut stages = BatchTrace::begin("batch", None);
-            let span = stages.log_span();
-            let attempted = self.attempt(work, &mut finishes, &mut stages).instrument(span).await;
-            if let Err(error) = &attempted {
-                stages.failed(error);
-                metrics().batches.add(1, &label("outcome", "failed"));
-            }
-            drop(stages);
-            let error = match attempted {
-                Ok(alone) => {
-                    groups.extend(alone.into_iter().map(|position| Group::of(vec![position])));
-                    continue;
-                }
+        while let Some(group) = groups.pending.pop() {
+            // The notes of a failed attempt do not hold for the next one.
+            group.positions.iter().for_each(|&position| dispositions[position] = Disposition::Undone);
+            let work = Work { events: &window.objects, positions: &group.positions, unusable: &groups.unusable };
+            match self.traced_attempt(work, &mut dispositions).await {
+                Ok(alone) => groups.add_alone(alone),
                 Err(BatchError::Prepare(PrepareError::Cancelled)) => break,
                 Err(BatchError::Prepare(PrepareError::Spoiled { object, outcome })) => {
-                    unusable.insert(object, outcome);
-                    groups.push(group);
-                    continue;
+                    groups.retry_without(group, object, outcome);
                 }
-                Err(BatchError::Prepare(PrepareError::TooLarge(reason))) => {
-                    match group.positions[..] {
-                        [single] => {
-                            unusable.insert(single, Outcome::Bad(reason));
-                            groups.push(group);
-                        }
-                        _ => groups.extend(group.halves()),
+                Err(BatchError::Prepare(PrepareError::TooLarge(reason))) => groups.retry_smaller(group, reason),
+                // The committed batch keeps its objects; their messages come back and are recognized as duplicates.
+                Err(error @ BatchError::LeftCommitted(_)) => tracing::error!("{error}"),
+                Err(error) => {
+                    // The messages stay in custody meanwhile: each return to the queue would bring them closer to the
+                    // dead-letter queue.
+                    tracing::error!(objects = group.positions.len(), "batch failed: {error}; trying again");
+                    groups.retry_after(group, error.may_be_of_an_object().then(|| error.to_string()));
+                    // Meanwhile another batch can be recovered, and that may be what this one waits for.
+                    if let Ok((batch, seen)) = self.overdue.try_recv() {
+                        self.recover(batch, seen).await;
                     }
-                    continue;
+                    if !backoff.pause(&self.shutdown).await {
+                        break;
+                    }
                 }
-                // Its objects are the committed batch's; their messages come back and are found to be duplicates.
-                Err(error @ BatchError::LeftCommitted(_)) => {
-                    tracing::error!("{error}");
-                    continue;
-                }
-                Err(error) => error,
-            };
-            // The messages stay in custody meanwhile: every return to the queue would count towards the dead letters.
-            tracing::error!(objects = group.positions.len(), "batch failed: {error}; trying again");
-            let failure = error.may_be_of_an_object().then(|| error.to_string());
-            match (&failure, &group.positions[..]) {
-                // The same again, and no outage: one of the objects is at fault.
-                (Some(failure), &[single]) if group.failure.is_some() => {
-                    unusable.insert(single, Outcome::Unreadable(failure.clone()));
-                    group.failure = None;
-                    groups.push(group);
-                }
-                (Some(_), _) if group.failure.is_some() => groups.extend(group.halves()),
-                _ => {
-                    group.failure = failure;
-                    groups.push(group);
-                }
-            }
-            // Who waits for a service can bring others' batches to their end meanwhile, which may be what is waited for.
-            if let Ok((batch, seen)) = self.overdue.try_recv() {
-                self.recover(batch, seen).await;
-            }
-            if !backoff.pause(&self.shutdown).await {
-                break;
             }
         }
-        self.settle_messages(&window, &finishes).await;
+        self.settle_messages(&window, &dispositions).await;
         self.roll_forward.progress.rests();
     }
 
-    /// A message is deleted when all its objects are finished, and only then.
-    async fn settle_messages(&self, window: &Closed, finishes: &[Disposition]) {
+    /// Makes one attempt, with its trace. Returns the positions of objects that must be processed alone.
+    async fn traced_attempt(
+        &mut self,
+        work: Work<'_>,
+        dispositions: &mut [Disposition],
+    ) -> Result<Vec<usize>, BatchError> {
+        let mut stages = BatchTrace::begin("batch", None);
+        let span = stages.log_span();
+        let attempted = self.attempt(work, dispositions, &mut stages).instrument(span).await;
+        if let Err(error) = &attempted {
+            stages.failed(error);
+            metrics().batches.add(1, &label("outcome", "failed"));
+        }
+        attempted
+    }
+
+    /// Deletes the messages all of whose objects are finished, and returns the others to the queue.
+    async fn settle_messages(&self, window: &Closed, dispositions: &[Disposition]) {
         let (mut finished, mut elsewhere, mut undone) = (vec![], vec![], vec![]);
         for message in &window.messages {
-            let of_message = |finish| message.objects.iter().any(|&object| finishes[object] == finish);
-            let place: &mut Vec<MessageId> = if of_message(Disposition::Undone) {
+            let has = |disposition| message.objects.iter().any(|&object| dispositions[object] == disposition);
+            let messages: &mut Vec<MessageId> = if has(Disposition::Undone) {
                 &mut undone
-            } else if of_message(Disposition::Elsewhere) {
+            } else if has(Disposition::Elsewhere) {
                 &mut elsewhere
             } else {
                 &mut finished
             };
-            place.push(message.id);
+            messages.push(message.id);
         }
         fail_point!("finished");
         self.custody.delete(finished).await;

@@ -32,7 +32,7 @@ use crate::aws::Clients;
 use crate::aws::error::{AwsError, Kind};
 use crate::aws::s3::{Bucket, Upload};
 use crate::batch::manifest::{DeltaFile, DeltaFileError, Fate, Manifest, ManifestObject};
-use crate::batch::prepare::{self, Limits, Plan, Preparation, PrepareError};
+use crate::batch::prepare::{ObjectOutcome, Plan, Preparation, PreparationLimits, PrepareError};
 use crate::calendar::{date_text, parse_day};
 use crate::commands::format::say;
 use crate::compute::Scope;
@@ -47,7 +47,7 @@ use crate::protocol::{BatchNumber, State};
 use crate::reference::catalogue::{self, Catalogue, CatalogueError};
 use crate::reports::figures::{Attributes, Delta, Figures, Key, Report};
 use crate::reports::item::{Replacement, parse_key};
-use crate::reports::store::{Outcome, Reports};
+use crate::reports::store::{Reports, WriteOutcome};
 use crate::telemetry::progress::Progress;
 
 /// Last bytes of a curated file that nearly always have its whole footer, and those that always have it.
@@ -228,8 +228,8 @@ struct Refused {
 }
 
 impl Refused {
-    fn note(&mut self, key: Key, outcome: Outcome) {
-        if let Outcome::Refused(reason) = outcome
+    fn note(&mut self, key: Key, outcome: WriteOutcome) {
+        if let WriteOutcome::Refused(reason) = outcome
             && self.keys.insert(key.clone())
         {
             self.items.push((key, reason));
@@ -237,11 +237,11 @@ impl Refused {
     }
 
     /// Notes those that were refused, and gives those that got a later batch meanwhile.
-    fn take_changing(&mut self, outcomes: Vec<(Key, Outcome)>) -> HashSet<Key> {
+    fn take_changing(&mut self, outcomes: Vec<(Key, WriteOutcome)>) -> HashSet<Key> {
         let mut changing = HashSet::new();
         for (key, outcome) in outcomes {
             match outcome {
-                Outcome::HasLater => drop(changing.insert(key)),
+                WriteOutcome::HasLater => drop(changing.insert(key)),
                 outcome => self.note(key, outcome),
             }
         }
@@ -367,7 +367,7 @@ impl Replay {
                 items += deltas.len();
                 let never = CancellationToken::new();
                 for (key, outcome) in self.reports.apply(batch, batch - 1, now_ms(), deltas, &never).await? {
-                    lacked += usize::from(outcome == Outcome::Changed);
+                    lacked += usize::from(outcome == WriteOutcome::Changed);
                     refused.note(key, outcome);
                 }
             }
@@ -672,7 +672,7 @@ impl Replay {
         lasting_bytes: usize,
     ) -> Result<(Vec<Upload>, impl futures::Stream<Item = Result<Vec<Delta>, PrepareError>>), ReplayError> {
         let Archived { opened_at, files } = self.archived(batch).await?;
-        let limits = Limits {
+        let limits = PreparationLimits {
             object_bytes: u64::MAX,
             report_items: self.max_report_items as usize,
             memory: self.memory.without(lasting_bytes),
@@ -701,7 +701,7 @@ impl Replay {
                 Err(error) => return Err(self.explained(error)),
             };
             match outcome {
-                prepare::Outcome::Counted { rows, rejected } => match counts {
+                ObjectOutcome::Counted { rows, rejected } => match counts {
                     Some(counted) if *counted != (rows, rejected) => {
                         let (had, had_rejected) = counted;
                         return Err(problem(format!(
@@ -710,9 +710,9 @@ impl Replay {
                     }
                     _ => {}
                 },
-                prepare::Outcome::Bad(bad) => return Err(problem(format!("cannot be read: {bad}"))),
-                prepare::Outcome::Unreadable(reason) => return Err(problem(format!("cannot be read: {reason}"))),
-                prepare::Outcome::Gone => return Err(problem("was replaced while it was read".to_owned())),
+                ObjectOutcome::Bad(bad) => return Err(problem(format!("cannot be read: {bad}"))),
+                ObjectOutcome::Unreadable(reason) => return Err(problem(format!("cannot be read: {reason}"))),
+                ObjectOutcome::Gone => return Err(problem("was replaced while it was read".to_owned())),
             }
         }
         let (uploads, rows, deltas) = preparation.finish_unwritten().await.map_err(|error| self.explained(error))?;

@@ -68,7 +68,7 @@ impl Flow {
                         is_windows_turn = false;
                         Slot::Busy(Box::pin(async move {
                             tracing::info!(objects = window.objects.len(), messages = window.messages.len(), "window closed");
-                            worker.run(window).await;
+                            worker.process(window).await;
                             worker
                         }))
                     }

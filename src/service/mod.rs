@@ -178,7 +178,7 @@ pub async fn run(
         roll_forward: RollForward { ledger: ledger.clone(), bucket, reports, progress, deadline: deadline.clone() },
         custody: custody.clone(),
         catalogue,
-        limits: prepare::Limits {
+        limits: prepare::PreparationLimits {
             object_bytes: settings.max_object_size.as_u64(),
             report_items: settings.max_report_items,
             memory,

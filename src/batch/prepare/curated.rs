@@ -1,52 +1,51 @@
-//! Curated files.
+//! Curated files: folding, encoding and uploading the rows of a preparation, and making room for more.
 
-use crate::batch::prepare::object::Mark;
-use crate::batch::prepare::rejects::MAX_REJECT_BYTES;
-use crate::batch::prepare::room;
 use std::collections::btree_map::Entry;
 
 use futures::{StreamExt, TryStreamExt};
 
 use crate::aws::s3::{PendingUpload, Upload};
-use crate::batch::prepare::{Preparation, PrepareError};
+use crate::batch::prepare::object::Mark;
+use crate::batch::prepare::rejects::MAX_REJECT_BYTES;
+use crate::batch::prepare::{Preparation, PrepareError, room};
 use crate::calendar::{date_of, date_text};
+use crate::compute;
 use crate::compute::aggregate::Rows;
 use crate::compute::columnar::{ParquetFile, RowGroup};
-use crate::compute::{self};
 use crate::layout;
 
 /// Uploads that are finished at the same time.
 const CONCURRENT_UPLOADS: usize = 16;
-/// Bytes of memory that a row group takes in the footer of its file, until that is written.
+/// Bytes of memory that a row group takes in the footer of its file, until the footer is written.
 const FOOTER_BYTES: usize = 6 << 10;
 
 /// A curated file that is being written.
-pub(super) struct CuratedFile {
-    pub(super) parquet: ParquetFile,
-    pub(super) upload: PendingUpload,
-    pub(super) row_groups: usize,
+pub(super) struct CuratedFileWriter {
+    parquet: ParquetFile,
+    upload: PendingUpload,
+    row_groups: usize,
 }
 
-impl CuratedFile {
-    /// Bytes of memory that it takes until it is finished.
-    pub(super) fn pending_bytes(&self) -> usize {
+impl CuratedFileWriter {
+    /// Bytes of memory that the file takes until it is finished.
+    fn pending_bytes(&self) -> usize {
         self.parquet.pending_bytes() + self.upload.buffered_bytes() + self.row_groups * FOOTER_BYTES
     }
 
-    pub(super) async fn append(&mut self, row_group: RowGroup) -> Result<(), PrepareError> {
+    async fn append(&mut self, row_group: RowGroup) -> Result<(), PrepareError> {
         self.row_groups += 1;
         self.parquet.append(row_group)?;
         Ok(self.upload.write(&self.parquet.take_pending()).await?)
     }
 
-    pub(super) async fn finish(mut self) -> Result<Upload, PrepareError> {
+    async fn finish(mut self) -> Result<Upload, PrepareError> {
         self.upload.write(&self.parquet.finish()?).await?;
         Ok(self.upload.finish().await?)
     }
 }
 
 impl Preparation {
-    /// Makes room: writes what earlier objects left, or, when the current object alone fills the memory, all of it.
+    /// Makes room in memory: writes the rows of earlier objects, or all rows if the current object alone fills the memory.
     pub(super) async fn relieve(&mut self, mark: &mut Mark) -> Result<(), PrepareError> {
         if mark.rows >= self.row_group_rows() / 2 || mark.rejects >= MAX_REJECT_BYTES / 2 {
             let (current_rows, current_rejects) =
@@ -63,7 +62,7 @@ impl Preparation {
         Ok(())
     }
 
-    /// Has all rows in memory folded and encoded, and hands what was encoded meanwhile to the uploads.
+    /// Starts to fold and encode all rows in memory, and passes to the uploads what was encoded meanwhile.
     pub(super) async fn flush(&mut self) -> Result<(), PrepareError> {
         let next = Rows::with_capacity(room(self.row_group_rows()));
         let rows = std::mem::replace(&mut self.rows, next);
@@ -84,10 +83,10 @@ impl Preparation {
         Ok(())
     }
 
-    /// Adds row groups to their files until at most so many are still being encoded, and sends the files on.
+    /// Uploads encoded row groups until at most `at_most` are still being encoded.
     pub(super) async fn write_encoded(&mut self, at_most: usize) -> Result<(), PrepareError> {
         let most = self.limits.memory.pending_bytes();
-        let mut pending_bytes: usize = self.files.values().map(CuratedFile::pending_bytes).sum();
+        let mut pending_bytes: usize = self.files.values().map(CuratedFileWriter::pending_bytes).sum();
         while let Some(row_groups) = self.compute.encoded(at_most).await? {
             for (day, row_group) in row_groups {
                 let file = self.file(day)?;
@@ -102,12 +101,9 @@ impl Preparation {
         Ok(())
     }
 
-    /// Finishes the largest files, several at a time, until the others have at most so many bytes pending; tells how many.
-    pub(super) async fn finish_largest(
-        &mut self,
-        mut pending_bytes: usize,
-        at_most: usize,
-    ) -> Result<usize, PrepareError> {
+    /// Finishes the largest files, several at a time, until the others have at most `at_most` bytes pending. Returns the
+    /// number of bytes still pending.
+    async fn finish_largest(&mut self, mut pending_bytes: usize, at_most: usize) -> Result<usize, PrepareError> {
         let mut by_size: Vec<(usize, i32)> =
             self.files.iter().map(|(&day, file)| (file.pending_bytes(), day)).collect();
         by_size.sort_unstable();
@@ -126,8 +122,9 @@ impl Preparation {
     }
 
     /// Finishes files, several at a time.
-    pub(super) async fn finish_all(&mut self, files: Vec<CuratedFile>) -> Result<(), PrepareError> {
-        let mut finished = futures::stream::iter(files).map(CuratedFile::finish).buffer_unordered(CONCURRENT_UPLOADS);
+    pub(super) async fn finish_all(&mut self, files: Vec<CuratedFileWriter>) -> Result<(), PrepareError> {
+        let mut finished =
+            futures::stream::iter(files).map(CuratedFileWriter::finish).buffer_unordered(CONCURRENT_UPLOADS);
         while let Some(upload) = finished.try_next().await? {
             self.finished.push(upload);
             self.progress.made();
@@ -135,14 +132,14 @@ impl Preparation {
         Ok(())
     }
 
-    /// The file of a day that is being written.
-    pub(super) fn file(&mut self, day: i32) -> Result<&mut CuratedFile, PrepareError> {
+    /// Returns the file being written for a day, and begins one if there is none.
+    fn file(&mut self, day: i32) -> Result<&mut CuratedFileWriter, PrepareError> {
         Ok(match self.files.entry(day) {
             Entry::Occupied(file) => file.into_mut(),
-            Entry::Vacant(place) => {
+            Entry::Vacant(entry) => {
                 let part = self.parts.entry(day).and_modify(|part| *part += 1).or_insert(1);
                 let key = layout::curated_key(&date_text(day), self.plan.batch, *part);
-                place.insert(CuratedFile {
+                entry.insert(CuratedFileWriter {
                     parquet: ParquetFile::curated()?,
                     upload: self.bucket.upload(key, self.shutdown.clone()),
                     row_groups: 0,

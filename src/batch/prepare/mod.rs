@@ -1,19 +1,27 @@
-//! Transform and aggregate: from the objects of a batch to everything the batch is going to publish.
+//! Preparation: reading the objects of a batch, and writing everything that the batch is going to publish.
 //!
 //! Streams each object once, never whole in memory: plain or gzip, CSV with a header. Rows are cleansed, enriched, encoded
-//! and folded; what cannot be used is set aside with its reason. Everything is written invisibly ([`Bucket::upload`]), so
-//! that giving up at any point costs nothing.
+//! and folded; what cannot be used is set aside with its reason. Everything is written invisibly
+//! ([`Bucket::upload`](crate::aws::s3::Bucket::upload)), so a preparation can be abandoned at any point.
 //!
-//! An object counts whole or not at all. Its rows wait in memory until its end is reached, so that a file which turns out
-//! bad at its last byte leaves no trace. A file with more rows than fit there is used as it comes; should it turn out bad
-//! afterwards, preparation ends with [`PrepareError::Spoiled`] and the batch is prepared again without it.
+//! An object counts whole or not at all. Its rows stay in memory until its end is reached, so that a file which turns out
+//! bad at its last byte leaves no trace. A file with more rows than fit there is used as it arrives; if it turns out bad
+//! afterwards, the preparation ends with [`PrepareError::Spoiled`] and the batch is prepared again without it.
+//!
+//! * `mod.rs`: the preparation, its bounds and its errors
+//! * `object.rs`: reading one object
+//! * `rejects.rs`: the list of rejected rows
+//! * `curated.rs`: folding, encoding and uploading rows, and making room in memory
+//! * `finish.rs`: the delta files, and the end of a preparation
+//!
+//! The tests are tests/pipeline, tests/hostile (files) and tests/parquet.rs.
 
-use std::collections::BTreeMap;
 mod curated;
-mod deltas;
+mod finish;
 mod object;
 mod rejects;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use governor::DefaultDirectRateLimiter;
@@ -22,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 use crate::aws::error::AwsError;
 use crate::aws::s3::{Bucket, PendingUpload, Upload};
 use crate::batch::manifest::DeltaFile;
-use crate::batch::prepare::curated::CuratedFile;
-pub use crate::batch::prepare::deltas::DELTAS_PER_FILE;
-pub use crate::batch::prepare::object::Outcome;
+use crate::batch::prepare::curated::CuratedFileWriter;
+pub use crate::batch::prepare::finish::DELTAS_PER_FILE;
+pub use crate::batch::prepare::object::ObjectOutcome;
 use crate::compute::aggregate::{Dictionary, Rows};
 use crate::compute::columnar::ColumnarError;
 use crate::compute::{Compute, ComputeError, Scope};
@@ -34,10 +42,10 @@ use crate::protocol::BatchNumber;
 use crate::reference::catalogue::Catalogue;
 use crate::telemetry::progress::Progress;
 
-/// Bytes of memory that a finished upload takes, in the manifest too: keys, eTags, and S3's id.
+/// Bytes of memory that a finished upload takes, also in the manifest: keys, eTags, and S3's upload id.
 const UPLOAD_BYTES: usize = 2 << 10;
 
-/// Why a batch could not be prepared.
+/// The error that kept a batch from being prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     /// A call failed.
@@ -46,7 +54,7 @@ pub enum PrepareError {
     /// Encoding failed.
     #[error(transparent)]
     Columnar(#[from] ColumnarError),
-    /// A computation did not come to its end.
+    /// A computation did not finish.
     #[error(transparent)]
     Compute(#[from] ComputeError),
     /// The process is about to stop.
@@ -57,36 +65,36 @@ pub enum PrepareError {
     Spoiled {
         /// Its position among those given to [`Preparation::add`].
         object: usize,
-        /// What it turned out to be.
-        outcome: Outcome,
+        /// Its outcome.
+        outcome: ObjectOutcome,
     },
-    /// The objects together touch more report items than a batch may, or than there is memory for. The reason is that of an object
-    /// which does so alone.
+    /// The objects together touch more report items than a batch may touch, or than memory can hold. The reason applies to
+    /// an object that does so alone.
     #[error("too much for one batch")]
     TooLarge(BadObject),
 }
 
-/// What is prepared.
+/// The subject of a preparation.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     /// The batch that the files carry in their names.
     pub batch: BatchNumber,
-    /// When it was opened: what rows' times are judged by.
+    /// The time at which it was opened, against which the times of rows are checked.
     pub opened_at: jiff::Timestamp,
-    /// What of the rows is wanted; the others are read and left.
+    /// The rows that are wanted; others are read and ignored.
     pub scope: Scope,
 }
 
 /// Bounds of a preparation.
 #[derive(Debug, Clone)]
-pub struct Limits {
-    /// Largest object, before and after decompression.
+pub struct PreparationLimits {
+    /// Bytes of the largest object, before and after decompression.
     pub object_bytes: u64,
     /// Report items that a batch may touch.
     pub report_items: usize,
     /// Memory of the process, which the names and report items of a batch share with its catalogue.
     pub memory: Memory,
-    /// Pace of reading, if it is limited.
+    /// Limiter of the rows read per second, if they are limited.
     pub rows: Option<Arc<DefaultDirectRateLimiter>>,
 }
 
@@ -107,31 +115,33 @@ pub struct Prepared {
 pub struct Preparation {
     bucket: Bucket,
     plan: Plan,
-    limits: Limits,
+    limits: PreparationLimits,
     shutdown: CancellationToken,
     dictionary: Dictionary,
     /// Rows that are neither folded nor encoded yet.
     rows: Rows,
     compute: Compute,
-    files: BTreeMap<i32, CuratedFile>,
+    /// The file being written for each day.
+    files: BTreeMap<i32, CuratedFileWriter>,
+    /// The number of the last file begun for each day.
     parts: BTreeMap<i32, usize>,
     finished: Vec<Upload>,
-    /// Rejected rows that are not with the upload yet.
+    /// Lines about rejected rows that are not in the upload yet.
     rejects: Vec<u8>,
     rejects_upload: Option<PendingUpload>,
-    /// What the rows that are folded take in memory.
+    /// Bytes of memory taken by the rows that are folded.
     folded_bytes: usize,
     rejected: BTreeMap<&'static str, u64>,
     progress: Progress,
 }
 
 impl Preparation {
-    /// Nothing yet.
+    /// Starts a preparation, without objects.
     pub fn new(
         bucket: Bucket,
         catalogue: Arc<Catalogue>,
         plan: Plan,
-        limits: Limits,
+        limits: PreparationLimits,
         shutdown: CancellationToken,
         progress: Progress,
     ) -> Self {
@@ -156,25 +166,25 @@ impl Preparation {
         }
     }
 
-    /// Whether anything of it may have been written.
+    /// Returns true if anything of it may have been written.
     pub fn has_written(&self) -> bool {
         self.rejects_upload.is_some() || !self.files.is_empty() || !self.finished.is_empty()
     }
 
-    pub(super) fn row_group_rows(&self) -> usize {
+    fn row_group_rows(&self) -> usize {
         self.limits.memory.row_group_rows()
     }
 
-    pub(super) fn too_many_items(&self) -> PrepareError {
+    fn too_many_items(&self) -> PrepareError {
         PrepareError::TooLarge(BadObject::TooManyItems { limit: self.limits.report_items })
     }
 
-    pub(super) fn too_much_memory(&self) -> PrepareError {
+    fn too_much_memory(&self) -> PrepareError {
         PrepareError::TooLarge(BadObject::TooMuchMemory { limit_bytes: self.limits.memory.bytes() })
     }
 
-    /// Bytes of memory that report items may take: what everything else that lasts leaves them.
-    pub(super) fn fold_limit_bytes(&self) -> usize {
+    /// Bytes of memory that report items may take: those that everything else of the same lifetime leaves over.
+    fn fold_limit_bytes(&self) -> usize {
         let others = self.dictionary.names().catalogue().memory_bytes()
             + self.dictionary.memory_bytes()
             + self.finished.len() * UPLOAD_BYTES;
@@ -182,7 +192,7 @@ impl Preparation {
     }
 }
 
-/// Rows that there is room for from the start: a row group, and the block that fills it.
+/// The number of rows to allocate memory for at the start: a row group, and the block that fills it.
 pub fn room(row_group_rows: usize) -> usize {
     row_group_rows + 32 * 1024
 }

@@ -1,16 +1,16 @@
-//! The list of rejected rows.
+//! The list of rejected rows, which is published beside the curated files.
 
 use std::collections::BTreeMap;
 
 use crate::input::block::{MAX_LISTED, Parsed};
 use crate::object::ObjectId;
 
-/// Rejected rows, encoded, that wait for the end of their object. Twice what is listed of one, so that those of earlier objects can
-/// always make room.
+/// Bytes of lines about rejected rows that wait in memory for the end of their object. Twice what is listed of one object,
+/// so that those of earlier objects can always make room.
 pub(super) const MAX_REJECT_BYTES: usize = 2 * MAX_LISTED.1;
 
-/// The list of an object's rejected rows. It has the first of them with their lines, [`MAX_LISTED`]; of the others it tells how many there
-/// are for each reason.
+/// The list of one object's rejected rows. It has the lines of the first ones, up to [`MAX_LISTED`], and of the others their
+/// number for each reason.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     rows: usize,
@@ -19,6 +19,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
+    /// Lists the rejected rows of a block.
     pub(super) fn add(&mut self, block: &Parsed, object: &ObjectId, list: &mut Vec<u8>) {
         for (rejection, line) in block.rejects.lines(object) {
             if self.rows >= MAX_LISTED.0 || self.bytes >= MAX_LISTED.1 {
@@ -31,6 +32,7 @@ impl Listing {
         }
     }
 
+    /// Adds the number of the unlisted rows for each reason. `rejected` has the numbers of all.
     pub(super) fn end(self, rejected: &BTreeMap<&'static str, u64>, object: &ObjectId, list: &mut Vec<u8>) {
         let unlisted = |(&kind, &count): (&&'static str, &u64)| {
             (kind, count.saturating_sub(self.of_kind.get(kind).copied().unwrap_or(0)))

@@ -1,4 +1,4 @@
-//! The batch's objects to where they belong.
+//! Third step of a roll forward: moving the batch's objects to the archive or to quarantine.
 
 use std::sync::Mutex;
 
@@ -15,13 +15,14 @@ use crate::ledger::aside::{Aside, What};
 use crate::object::ObjectId;
 use crate::protocol::BatchNumber;
 
-/// Tries of a move that is refused, before the object is left where it is.
-const MOVE_TRIES: usize = 3;
+/// Attempts at a move that is refused, before the object is left where it is.
+const MOVE_ATTEMPTS: usize = 3;
 
 impl RollForward {
-    /// Puts every object away that may be; those that are settled, and the first error of those that an outage keeps.
+    /// Puts away every object that can be put away. Returns those that are settled, and the first error of those that an
+    /// outage prevents.
     pub async fn put_all_away(&self, manifest: &Manifest, is_repeated: bool) -> (Vec<ObjectId>, Result<(), AwsError>) {
-        // Once it is an outage, the others need not find that out one by one.
+        // Once there is an outage, the remaining objects need not find that out one by one.
         let outage = Mutex::new(None);
         let is_out = || outage.lock().is_ok_and(|outage| outage.is_some());
         let settled = futures::stream::iter(&manifest.objects)
@@ -58,7 +59,7 @@ impl RollForward {
         };
         let mut backoff = Backoff::default();
         let mut refusal = None;
-        for attempt in 1..=MOVE_TRIES {
+        for attempt in 1..=MOVE_ATTEMPTS {
             match self.move_away(batch, object, *size, to, reason, is_repeated || attempt > 1).await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.kind.is_transient() || !error.kind.may_be_of_the_thing() => return Err(error),
@@ -72,7 +73,7 @@ impl RollForward {
         if self.deadline.is_cancelled() {
             return Err(refusal);
         }
-        // If S3 works for us otherwise, the fault is of this object.
+        // If S3 works otherwise, the object is at fault.
         retry_until(&self.deadline, async || self.bucket.probe(self.ledger.owner()).await).await?;
         let (object, to, quarantined) = (object.clone(), to.clone(), reason.cloned());
         let what = What::Original { object, size: *size, to, quarantined };
@@ -91,7 +92,7 @@ impl RollForward {
     ) -> Result<(), AwsError> {
         let deadline = &self.deadline;
         if let Some(reason) = reason {
-            // Done before, to its end: what lies there now was put there again since, and is another batch's to judge.
+            // If this was completed before, what lies there now was put there again since, and belongs to another batch.
             if is_repeated && !retry_until(deadline, async || self.ledger.is_held_by(object, batch).await).await? {
                 return Ok(());
             }

@@ -1,4 +1,4 @@
-//! What is set aside, and what is kept from expiring.
+//! Exceptions of a roll forward: what is refused is set aside, and what an outage delays is kept from expiring.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use futures::{StreamExt, TryStreamExt};
 use crate::aws::error::AwsError;
 use crate::aws::retry::retry_until;
 use crate::aws::s3::CONCURRENT_OBJECTS;
+use crate::batch::LOGGED_ASIDE;
 use crate::batch::manifest::Manifest;
 use crate::batch::roll_forward::{RollForward, age_of};
 use crate::layout;
@@ -14,20 +15,19 @@ use crate::ledger::aside::{Aside, What};
 use crate::protocol::{BatchNumber, State};
 use crate::telemetry::metrics::{label, metrics};
 
-/// Entries of the list of what is set aside that are written at the same time.
+/// Entries of the list of things set aside that are written at the same time.
 const CONCURRENT_ENTRIES: usize = 16;
-/// Things set aside by one batch that the log names one by one.
-const NAMED: usize = 10;
-/// Age of a batch from which on what it needs is kept from expiring, and how often: claims expire after 15 days, and what lies
-/// under `batches/` after 31.
-const KEPT_FROM: Duration = Duration::from_secs(7 * 86_400);
-const KEPT_EVERY: Duration = Duration::from_secs(86_400);
+/// Age of a batch from which on the things it needs are kept from expiring. Claims expire after 15 days, and objects under
+/// `batches/` after 31.
+const KEEP_AFTER: Duration = Duration::from_secs(7 * 86_400);
+/// Interval at which they are renewed.
+const KEEP_INTERVAL: Duration = Duration::from_secs(86_400);
 
 impl RollForward {
-    /// Lists things as set aside, and says so.
+    /// Lists things as set aside, and logs them.
     pub async fn set_aside(&self, entries: Vec<Aside>) -> Result<(), AwsError> {
         let count = entries.len();
-        for entry in entries.iter().take(NAMED) {
+        for entry in entries.iter().take(LOGGED_ASIDE) {
             let [kind, name, way_back] = entry.told();
             tracing::error!(
                 batch = entry.batch,
@@ -35,8 +35,8 @@ impl RollForward {
                 entry.reason
             );
         }
-        if count > NAMED {
-            tracing::error!("set aside: {} more (music-streams aside lists them)", count - NAMED);
+        if count > LOGGED_ASIDE {
+            tracing::error!("set aside: {} more (music-streams aside lists them)", count - LOGGED_ASIDE);
         }
         futures::stream::iter(&entries)
             .map(async |entry| {
@@ -49,18 +49,17 @@ impl RollForward {
             .await
     }
 
-    /// Sets a committed batch aside whose manifest is gone or damaged: nothing can be done for it, and it holds nothing up.
+    /// Sets aside a committed batch whose manifest is gone or damaged: it cannot be carried out, and must not hold up others.
     pub async fn set_batch_aside(&self, batch: BatchNumber, reason: &str) -> Result<(), AwsError> {
         let what = What::Batch { key: layout::manifest_key(batch) };
         self.set_aside(vec![Aside::new(what, batch, reason)]).await?;
         retry_until(&self.deadline, async || self.ledger.close(batch, State::Aside, "{}").await).await
     }
 
-    /// Keeps what a batch needs from expiring that an outage has kept unfinished for long: the claims on its objects, its
-    /// manifest and its delta files.
+    /// Keeps the claims, the manifest and the delta files of a batch from expiring, if an outage has delayed it for long.
     pub async fn keep(&self, manifest: &Manifest, json: &[u8]) -> Result<(), AwsError> {
         let key = layout::manifest_key(manifest.batch);
-        if age_of(manifest) < KEPT_FROM || self.bucket.age(&key).await?.is_none_or(|age| age < KEPT_EVERY) {
+        if age_of(manifest) < KEEP_AFTER || self.bucket.age(&key).await?.is_none_or(|age| age < KEEP_INTERVAL) {
             return Ok(());
         }
         futures::stream::iter(&manifest.objects)
@@ -72,7 +71,7 @@ impl RollForward {
             let bytes = self.bucket.read_all(&file.key).await?;
             self.bucket.put(&file.key, bytes, "application/vnd.apache.parquet").await?;
         }
-        // Last: its age is what tells that it is time again.
+        // Last, as its age tells when the next renewal is due.
         self.bucket.put(&key, json.to_vec(), "application/json").await
     }
 }

@@ -1,9 +1,12 @@
-//! Roll forward: everything that a committed batch decided, done by whoever gets to it.
+//! Roll forward: carrying out everything that a committed batch decided, by whichever consumer gets to it.
 //!
-//! Three steps, each of which may be repeated by anyone, any number of times, and ends in the same state: the reports get the
-//! batch's figures, its files are published, its objects are put away. None waits for what another is refused. A thing that is
-//! refused for good, an item, an upload or an object, is set aside by itself ([`crate::ledger::aside`]), and the batch comes to its end
-//! without it. A service that refuses everything is an outage: the batch stays committed and is taken up again later.
+//! Three steps: the reports get the batch's figures (`reports.rs`), its files are published (`publish.rs`), its objects are
+//! moved to the archive or to quarantine (`archive.rs`). Each step may be repeated by anyone, any number of times, and ends in
+//! the same state. No step waits for another one that is refused. An item, an upload or an object that is permanently refused
+//! is set aside (`aside.rs`, [`crate::ledger::aside`]), and the batch finishes without it. A service that refuses everything
+//! is an outage: the batch stays committed and is resumed later.
+//!
+//! The tests are tests/pipeline (refusals), tests/chaos (kills between all steps) and tests/model.
 
 mod archive;
 mod aside;
@@ -28,22 +31,22 @@ use crate::telemetry::metrics::{label, metrics};
 use crate::telemetry::progress::Progress;
 use crate::telemetry::stages::BatchTrace;
 
-/// Why a roll forward did not come to its end.
+/// The error that kept a roll forward from finishing.
 #[derive(Debug, thiserror::Error)]
 pub enum RollForwardError {
-    /// A service does not work for us, or the process must go.
+    /// A service does not work for this consumer, or the deadline has passed.
     #[error(transparent)]
     Aws(#[from] AwsError),
-    /// A table takes none of its items.
+    /// A table accepts none of its items.
     #[error(
-        "{table} refuses all of {count} items: {reason}; compare it with the template, and the batch goes on by itself"
+        "{table} refuses all of {count} items: {reason}; compare the table with the template, and the batch resumes by itself"
     )]
     TableRefuses {
-        /// Its name.
+        /// The name of the table.
         table: String,
-        /// How many.
+        /// The number of items.
         count: usize,
-        /// What was said of the first.
+        /// The reason given for the first one.
         reason: String,
     },
 }
@@ -57,28 +60,28 @@ pub struct RollForward {
     pub bucket: Bucket,
     /// The report tables.
     pub reports: Reports,
-    /// Told of every step.
+    /// Receives a mark for every step.
     pub progress: Progress,
-    /// What may pass is tried again until then.
+    /// Cancelled when transient errors are no longer worth a retry.
     pub deadline: CancellationToken,
 }
 
-/// How far a batch came.
+/// The extent to which a batch was carried out.
 #[derive(Debug)]
 pub struct CarriedOut {
     /// The objects that are where they should be, or set aside: their messages can be deleted.
     pub settled: Vec<ObjectId>,
-    /// Whether all of it is done, and the batch closed.
+    /// `Ok` if all of the batch is done, and the batch closed.
     pub done: Result<(), RollForwardError>,
 }
 
 impl RollForward {
-    /// Does everything that the batch decided. `is_repeated` when somebody may have done some of it before.
+    /// Does everything that the batch decided. `is_repeated` says that part of it may have been done before.
     pub async fn carry_out(&self, manifest: &Manifest, is_repeated: bool, stages: &mut BatchTrace) -> CarriedOut {
         let reported = self.report(manifest).await;
         if reported.is_ok() {
             fail_point!("upserted");
-            observe_freshness(manifest);
+            record_freshness(manifest);
         }
         stages.end("upsert");
 
@@ -97,7 +100,7 @@ impl RollForward {
             let summary = serde_json::to_string(&manifest.counts()).unwrap_or_default();
             retry_until(&self.deadline, async || self.ledger.close(manifest.batch, State::Done, &summary).await)
                 .await?;
-            observe_done(manifest);
+            record_done(manifest);
             Ok(())
         };
         let done = done.await;
@@ -105,13 +108,14 @@ impl RollForward {
     }
 }
 
+/// The time since a batch was opened.
 fn age_of(manifest: &Manifest) -> Duration {
     let seconds = jiff::Timestamp::now().as_second().saturating_sub(manifest.opened_at.as_second());
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-/// How old the objects are whose listens have just come into the reports.
-fn observe_freshness(manifest: &Manifest) {
+/// Records the age of the objects whose listens have just entered the reports.
+fn record_freshness(manifest: &Manifest) {
     let now = jiff::Timestamp::now();
     for object in &manifest.objects {
         if let (Fate::Archived { .. }, Some(created_at)) = (&object.fate, object.created_at) {
@@ -121,8 +125,8 @@ fn observe_freshness(manifest: &Manifest) {
     }
 }
 
-/// What a batch did. Counted at its end, so that what was tried several times counts once.
-fn observe_done(manifest: &Manifest) {
+/// Records the figures of a batch: at its end, so that work which was repeated counts once.
+fn record_done(manifest: &Manifest) {
     let counts = manifest.counts();
     let metrics = metrics();
     metrics.batches.add(1, &label("outcome", "done"));

@@ -1,4 +1,4 @@
-//! The batch's files into view.
+//! Second step of a roll forward: publishing the batch's files, by completing their uploads.
 
 use std::time::Duration;
 
@@ -11,40 +11,37 @@ use crate::batch::manifest::Manifest;
 use crate::batch::roll_forward::{RollForward, age_of};
 use crate::ledger::aside::{Aside, What};
 
-/// After so long the bucket's lifecycle aborts uploads that are not completed.
-const UPLOADS_LAST: Duration = Duration::from_secs(60 * 86_400);
+/// Age at which the bucket's lifecycle aborts uploads that are not completed.
+const UPLOADS_EXPIRE_AFTER: Duration = Duration::from_secs(60 * 86_400);
 
 impl RollForward {
-    /// Publishes every upload that may be; the first error of those that an outage keeps.
+    /// Publishes every upload that can be published. Returns the first error of those that an outage prevents.
     pub async fn publish(&self, manifest: &Manifest) -> Result<(), AwsError> {
-        let publish = |upload: &Upload| {
-            let upload = upload.clone();
-            async move {
-                let reason =
-                    match retry_until(&self.deadline, async || self.bucket.complete_upload(&upload).await).await {
-                        Ok(true) => return Ok(()),
-                        Ok(false) if age_of(manifest) < UPLOADS_LAST => {
-                            tracing::warn!(
-                                batch = manifest.batch,
-                                key = upload.key,
-                                "was published before, and somebody has taken it away since"
-                            );
-                            return Ok(());
-                        }
-                        Ok(false) => "its parts have expired".to_owned(),
-                        Err(error) if error.kind == Kind::Refused => error.to_string(),
-                        Err(error) => return Err(error),
-                    };
-                let what = What::Upload { upload: upload.clone() };
-                self.set_aside(vec![Aside::new(what, manifest.batch, &reason)]).await
-            }
-        };
         let published: Vec<Result<(), AwsError>> = futures::stream::iter(&manifest.uploads)
-            .map(publish)
+            .map(|upload| self.publish_one(manifest, upload))
             .buffer_unordered(CONCURRENT_OBJECTS)
             .inspect(|_| self.progress.made())
             .collect()
             .await;
         published.into_iter().collect()
+    }
+
+    async fn publish_one(&self, manifest: &Manifest, upload: &Upload) -> Result<(), AwsError> {
+        let reason = match retry_until(&self.deadline, async || self.bucket.complete_upload(upload).await).await {
+            Ok(true) => return Ok(()),
+            Ok(false) if age_of(manifest) < UPLOADS_EXPIRE_AFTER => {
+                tracing::warn!(
+                    batch = manifest.batch,
+                    key = upload.key,
+                    "was published before, and has been removed since"
+                );
+                return Ok(());
+            }
+            Ok(false) => "its parts have expired".to_owned(),
+            Err(error) if error.kind == Kind::Refused => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        let what = What::Upload { upload: upload.clone() };
+        self.set_aside(vec![Aside::new(what, manifest.batch, &reason)]).await
     }
 }

@@ -1,4 +1,4 @@
-//! The batch's figures into the reports.
+//! First step of a roll forward: the batch's figures into the reports.
 
 use crate::aws::error::{AwsError, Kind};
 use crate::aws::retry::retry_until;
@@ -7,12 +7,13 @@ use crate::batch::roll_forward::{RollForward, RollForwardError};
 use crate::ledger::aside::{Aside, What};
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key, Report};
-use crate::reports::store::Outcome;
+use crate::reports::store::WriteOutcome;
 
-/// Items of one report, all of which are refused, that mean that the table is not what it should be.
+/// Number of items of one report, all of them refused, from which on the table must be at fault and not the items.
 const REFUSED_BY_THE_TABLE: usize = 20;
 
 impl RollForward {
+    /// Applies the batch's delta files, and sets refused items aside.
     pub(super) async fn report(&self, manifest: &Manifest) -> Result<(), RollForwardError> {
         let (batch, deadline) = (manifest.batch, &self.deadline);
         let registry = retry_until(deadline, async || self.ledger.registry().await).await?;
@@ -32,7 +33,7 @@ impl RollForward {
         Ok(())
     }
 
-    /// The deltas of a file; the inner error when it is gone or damaged.
+    /// Reads the deltas of a file. The inner error is that of a file that is gone or damaged.
     pub async fn deltas(&self, file: &DeltaFile) -> Result<Result<Vec<Delta>, DeltaFileError>, AwsError> {
         match retry_until(&self.deadline, async || self.bucket.read_all(&file.key).await).await {
             Ok(bytes) => Ok(file.decode(&bytes)),
@@ -41,17 +42,17 @@ impl RollForward {
         }
     }
 
-    pub(super) async fn set_refused_items_aside(
+    async fn set_refused_items_aside(
         &self,
         batch: BatchNumber,
-        outcomes: Vec<(Key, Outcome)>,
+        outcomes: Vec<(Key, WriteOutcome)>,
     ) -> Result<(), RollForwardError> {
         for report in Report::ALL {
             let of_report = outcomes.iter().filter(|(key, _)| key.report == report);
             let (mut refused, mut count) = (Vec::new(), 0);
             for (key, outcome) in of_report {
                 count += 1;
-                if let Outcome::Refused(reason) = outcome {
+                if let WriteOutcome::Refused(reason) = outcome {
                     refused.push((key, reason));
                 }
             }

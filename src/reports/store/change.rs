@@ -12,7 +12,7 @@ use crate::aws::retry::{Backoff, retry_until};
 use crate::calendar::date_text;
 use crate::reports::figures::{Delta, Key};
 use crate::reports::item::{ReportItem, item_of, parse_item};
-use crate::reports::store::{Outcome, READ_ITEMS, Reports, WRITES_PER_GROUP};
+use crate::reports::store::{READ_ITEMS, Reports, WRITES_PER_GROUP, WriteOutcome};
 use crate::telemetry::metrics::{label, metrics};
 
 impl Reports {
@@ -20,9 +20,9 @@ impl Reports {
     pub(super) async fn change_all(
         &self,
         deltas: Vec<Delta>,
-        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, Outcome>,
+        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, WriteOutcome>,
         deadline: &CancellationToken,
-    ) -> Result<Vec<(Key, Outcome)>, AwsError> {
+    ) -> Result<Vec<(Key, WriteOutcome)>, AwsError> {
         let mut groups = Vec::new();
         let mut deltas = deltas.into_iter().peekable();
         while deltas.peek().is_some() {
@@ -38,9 +38,9 @@ impl Reports {
     pub(super) async fn change_group(
         &self,
         group: Vec<Delta>,
-        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, Outcome>,
+        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, WriteOutcome>,
         deadline: &CancellationToken,
-    ) -> Result<Vec<(Key, Outcome)>, AwsError> {
+    ) -> Result<Vec<(Key, WriteOutcome)>, AwsError> {
         let keys: Vec<&Key> = group.iter().map(|delta| &delta.key).collect();
         let mut stored = match retry_until(deadline, async || self.read(&keys).await).await {
             // One key that no table can have takes the whole read with it.
@@ -49,12 +49,15 @@ impl Reports {
                 return futures::stream::iter(singles).buffer_unordered(WRITES_PER_GROUP).try_collect().await;
             }
             Err(error) if error.kind == Kind::Refused => {
-                return Ok(group.into_iter().map(|delta| (delta.key, Outcome::Refused(error.to_string()))).collect());
+                return Ok(group
+                    .into_iter()
+                    .map(|delta| (delta.key, WriteOutcome::Refused(error.to_string())))
+                    .collect());
             }
             read => read?,
         };
         let writes: Vec<_> = group.into_iter().map(|delta| (stored.remove(&delta.key), delta)).collect();
-        let changed: Vec<(Key, Outcome, ReportItem)> = futures::stream::iter(writes)
+        let changed: Vec<(Key, WriteOutcome, ReportItem)> = futures::stream::iter(writes)
             .map(async |(item, delta)| {
                 let (outcome, stored) = self.change_one(&delta, item, change, deadline).await?;
                 Ok::<_, AwsError>((delta.key, outcome, stored))
@@ -68,28 +71,28 @@ impl Reports {
     pub(super) async fn change_single(
         &self,
         delta: Delta,
-        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, Outcome>,
+        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, WriteOutcome>,
         deadline: &CancellationToken,
-    ) -> Result<(Key, Outcome), AwsError> {
+    ) -> Result<(Key, WriteOutcome), AwsError> {
         let key = delta.key.clone();
         let changed = Box::pin(self.change_group(vec![delta], change, deadline)).await?;
-        Ok(changed.into_iter().next().unwrap_or((key, Outcome::HadIt)))
+        Ok(changed.into_iter().next().unwrap_or((key, WriteOutcome::HadIt)))
     }
 
     pub(super) async fn change_one(
         &self,
         delta: &Delta,
         item: Option<Item>,
-        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, Outcome>,
+        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, WriteOutcome>,
         deadline: &CancellationToken,
-    ) -> Result<(Outcome, ReportItem), AwsError> {
+    ) -> Result<(WriteOutcome, ReportItem), AwsError> {
         let mut item = item;
         let mut race = Backoff::after_a_race();
         self.progress.made();
         loop {
             let stored = match self.parse(&delta.key, item.take()) {
                 Ok(stored) => stored,
-                Err(foreign) => return Ok((Outcome::Refused(foreign), ReportItem::default())),
+                Err(foreign) => return Ok((WriteOutcome::Refused(foreign), ReportItem::default())),
             };
             let next = match change(&stored, delta) {
                 Ok(next) => next,
@@ -99,7 +102,7 @@ impl Reports {
                 Ok(Written::Yes) => {
                     fail::fail_point!("item written");
                     metrics().report_items.add(1, &label("report", delta.key.report.name()));
-                    return Ok((Outcome::Changed, next));
+                    return Ok((WriteOutcome::Changed, next));
                 }
                 // Another batch was faster, or an earlier try of this write did happen.
                 Ok(Written::Conflict(newer)) => {
@@ -107,7 +110,9 @@ impl Reports {
                     race.pause(deadline).await;
                     item = newer;
                 }
-                Err(error) if error.kind == Kind::Refused => return Ok((Outcome::Refused(error.to_string()), stored)),
+                Err(error) if error.kind == Kind::Refused => {
+                    return Ok((WriteOutcome::Refused(error.to_string()), stored));
+                }
                 Err(error) => return Err(error),
             }
         }

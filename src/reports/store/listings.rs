@@ -17,21 +17,21 @@ use crate::reports::item::{
 };
 use crate::reports::store::change::Written;
 use crate::reports::store::read::pages;
-use crate::reports::store::{Outcome, READ_ITEMS, Reports, WRITES_PER_GROUP};
+use crate::reports::store::{READ_ITEMS, Reports, WRITES_PER_GROUP, WriteOutcome};
 use crate::telemetry::metrics::{label, metrics};
 
 impl Reports {
     /// Writes the listings of tracks that changed, and of those that had it already the ones that a crash has left behind.
     pub(super) async fn bring_listings_up_to_date(
         &self,
-        changed: Vec<(Key, Outcome, ReportItem)>,
+        changed: Vec<(Key, WriteOutcome, ReportItem)>,
         deadline: &CancellationToken,
-    ) -> Result<Vec<(Key, Outcome)>, AwsError> {
+    ) -> Result<Vec<(Key, WriteOutcome)>, AwsError> {
         let listed = |key: &Key, stored: &ReportItem| -> Vec<Item> {
             stored.attributes.genres.iter().map(|genre| listing_key(key, genre)).collect()
         };
         let had_it = changed.iter().filter(|(key, outcome, stored)| {
-            key.report == Report::Track && *outcome == Outcome::HadIt && stored.version > 0
+            key.report == Report::Track && *outcome == WriteOutcome::HadIt && stored.version > 0
         });
         let mut versions = HashMap::new();
         let looked_up: Vec<Item> = had_it.flat_map(|(key, _, stored)| listed(key, stored)).collect();
@@ -43,15 +43,17 @@ impl Reports {
         }
         futures::stream::iter(changed)
             .map(async |(key, mut outcome, stored)| {
-                if key.report == Report::Track && matches!(outcome, Outcome::Changed | Outcome::HadIt) {
+                if key.report == Report::Track && matches!(outcome, WriteOutcome::Changed | WriteOutcome::HadIt) {
                     for genre in &stored.attributes.genres {
                         let place = parse_listing_key(&listing_key(&key, genre));
                         let there = place.and_then(|place| versions.get(&place).copied()).unwrap_or(0);
-                        if outcome == Outcome::HadIt && there >= stored.version {
+                        if outcome == WriteOutcome::HadIt && there >= stored.version {
                             continue;
                         }
                         match retry_until(deadline, async || self.write_listing(&key, genre, &stored).await).await {
-                            Err(error) if error.kind == Kind::Refused => outcome = Outcome::Refused(error.to_string()),
+                            Err(error) if error.kind == Kind::Refused => {
+                                outcome = WriteOutcome::Refused(error.to_string())
+                            }
                             written => written?,
                         }
                     }

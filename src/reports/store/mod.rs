@@ -42,7 +42,7 @@ pub struct Reports {
 
 /// What became of an item that was to be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum WriteOutcome {
     /// It was written.
     Changed,
     /// It had what it should have.
@@ -108,9 +108,9 @@ impl Reports {
         version: u64,
         deltas: Vec<Delta>,
         deadline: &CancellationToken,
-    ) -> Result<Vec<(Key, Outcome)>, AwsError> {
+    ) -> Result<Vec<(Key, WriteOutcome)>, AwsError> {
         let change = |stored: &ReportItem, delta: &Delta| {
-            let next = stored.with(delta, batch, through).ok_or(Outcome::HadIt)?;
+            let next = stored.with(delta, batch, through).ok_or(WriteOutcome::HadIt)?;
             Ok(ReportItem { version: next.version.max(version), ..next })
         };
         self.change_all(deltas, &change, deadline).await
@@ -122,13 +122,13 @@ impl Reports {
         of: Replacement,
         items: Vec<Delta>,
         deadline: &CancellationToken,
-    ) -> Result<Vec<(Key, Outcome)>, AwsError> {
+    ) -> Result<Vec<(Key, WriteOutcome)>, AwsError> {
         let change = |stored: &ReportItem, delta: &Delta| {
             if stored.version == 0 && delta.figures.listens == 0 {
-                return Err(Outcome::HadIt);
+                return Err(WriteOutcome::HadIt);
             }
             let Delta { figures, attributes, .. } = delta.clone();
-            stored.replaced(figures, attributes, of).ok_or(Outcome::HasLater)
+            stored.replaced(figures, attributes, of).ok_or(WriteOutcome::HasLater)
         };
         self.change_all(items, &change, deadline).await
     }

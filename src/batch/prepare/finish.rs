@@ -1,4 +1,4 @@
-//! Delta files, and the end of a preparation.
+//! The end of a preparation: the last curated files, and the delta files.
 
 use futures::{Stream, StreamExt, TryStreamExt};
 
@@ -6,18 +6,18 @@ use crate::aws::retry::retry_until;
 use crate::aws::s3::Upload;
 use crate::batch::manifest::DeltaFile;
 use crate::batch::prepare::{Preparation, PrepareError, Prepared};
+use crate::compute;
 use crate::compute::aggregate::Fold;
-use crate::compute::columnar::{self};
-use crate::compute::{self};
+use crate::compute::columnar;
 use crate::layout;
 use crate::reports::figures::Delta;
 
-/// Report items in one delta file, which is also cut at some 8 MiB ([`compute::encode_deltas`]): what a roll forward holds in memory
-/// at a time.
+/// Report items in one delta file, which is what a roll forward holds in memory at a time. A file is also limited to about
+/// 8 MiB ([`compute::encode_deltas`]).
 pub const DELTAS_PER_FILE: usize = 4096;
 
 impl Preparation {
-    /// Ends the files and writes the delta files, and gives what is to be published.
+    /// Finishes the curated files, writes the delta files, and returns everything that is to be published.
     pub async fn finish(mut self) -> Result<Prepared, PrepareError> {
         let (uploads, fold) = self.finish_files().await?;
         let report_items = fold.items();
@@ -37,7 +37,8 @@ impl Preparation {
         Ok(Prepared { uploads, delta_files, report_items, rejected })
     }
 
-    /// Ends the files, and gives them, the rows in them, and what a roll forward would read from the delta files.
+    /// Finishes the curated files. Returns their uploads, the number of their rows, and the deltas that a roll forward would
+    /// read from the delta files, which are not written.
     pub async fn finish_unwritten(
         mut self,
     ) -> Result<(Vec<Upload>, u64, impl Stream<Item = Result<Vec<Delta>, PrepareError>>), PrepareError> {
@@ -48,6 +49,7 @@ impl Preparation {
         Ok((uploads, rows, encoded.map(|bytes| Ok(columnar::decode_deltas(&bytes?)?))))
     }
 
+    /// Finishes the curated files and the list of rejected rows. Returns their uploads, and the folded rows.
     async fn finish_files(&mut self) -> Result<(Vec<Upload>, Fold), PrepareError> {
         self.flush().await?;
         self.write_encoded(0).await?;
