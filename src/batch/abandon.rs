@@ -1,7 +1,7 @@
 //! Abandoning a batch before its commit, and clearing away what it had prepared.
 //!
-//! Nothing of such a batch can be seen, so all of this may be left undone: the next consumer does it after the lease, and
-//! the bucket's lifecycle removes what nobody else does. The tests are tests/chaos and tests/pipeline.
+//! Nothing of such a batch can be seen, so all of this may be left undone: the next consumer does it after the lease,
+//! and the bucket's lifecycle removes what nobody else does. The tests are tests/chaos and tests/pipeline.
 
 use fail::fail_point;
 
@@ -11,8 +11,8 @@ use crate::layout;
 use crate::protocol::{BatchNumber, State};
 
 impl Worker {
-    /// Abandons a batch of this consumer before its commit, on a best-effort basis. `has_written` says whether anything of
-    /// it may be in the bucket.
+    /// Abandons a batch of this consumer before its commit, on a best-effort basis. `has_written` says whether anything
+    /// of it may be in the bucket.
     pub(super) async fn abandon_own(&self, batch: BatchNumber, has_written: bool) {
         fail_point!("given up");
         let ledger = &self.roll_forward.ledger;

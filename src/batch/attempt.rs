@@ -52,8 +52,8 @@ pub(super) enum BatchError {
     #[error("S3 does not work for this consumer: {0}")]
     Outage(AwsError),
     #[error(
-        "{MAX_UNFINISHED} batches are unfinished, and no more are opened until some are finished; music-streams status lists \
-         them, and the log of the consumer that recovers them says what holds them up"
+        "{MAX_UNFINISHED} batches are unfinished, and no more are opened until some are finished; music-streams status \
+         lists them, and the log of the consumer that recovers them says what holds them up"
     )]
     TooManyUnfinished,
     #[error("the batch was taken away from this consumer, which was silent for longer than the lease")]
@@ -111,8 +111,8 @@ impl Worker {
                 has_written.set(true);
                 Err(BatchError::Evicted)
             }
-            // The preparation notices the stop by itself, between two calls. If it were cut off in a call that creates an
-            // upload, nobody could abort that upload.
+            // The preparation notices the stop by itself, between two calls. If it were cut off in a call that creates
+            // an upload, nobody could abort that upload.
             () = async { shutdown.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => {
                 has_written.set(true);
                 Err(PrepareError::Cancelled.into())
@@ -164,8 +164,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Claims the objects, reads them, and writes everything that the batch is going to publish, with its manifest. `None`
-    /// if no object is left for the batch.
+    /// Claims the objects, reads them, and writes everything that the batch is going to publish, with its manifest.
+    /// `None` if no object is left for the batch.
     async fn claim_and_prepare(
         &mut self,
         batch: BatchNumber,
@@ -209,8 +209,8 @@ impl Worker {
         Preparation::new(bucket.clone(), catalogue, plan, self.limits.clone(), self.shutdown.clone(), progress.clone())
     }
 
-    /// Reads the objects into the preparation, in the order in which S3 returns them. Returns their fates, and adds those
-    /// that S3 does not return to `unreadable`, each with the reason.
+    /// Reads the objects into the preparation, in the order in which S3 returns them. Returns their fates, and adds
+    /// those that S3 does not return to `unreadable`, each with the reason.
     async fn read_objects(
         &self,
         preparation: &mut Preparation,
@@ -264,8 +264,8 @@ impl Worker {
     }
 }
 
-/// Decides the fate of an object, and logs one that somebody should look at. The error is the reason why S3 does not return
-/// the object.
+/// Decides the fate of an object, and logs one that somebody should look at. The error is the reason why S3 does not
+/// return the object.
 fn fate_of(outcome: ObjectOutcome, batch: BatchNumber, object: &str, keys: &mut KeyAllocator) -> Result<Fate, String> {
     match outcome {
         ObjectOutcome::Counted { rows, rejected } => {
@@ -297,7 +297,8 @@ fn set_dispositions(work: Work<'_>, objects: &[ObjectId], dispositions: &mut [Di
     }
 }
 
-/// Notes that a batch stays committed for now: its settled objects are finished, the others belong to whoever finishes it.
+/// Notes that a batch stays committed for now: its settled objects are finished, the others belong to whoever finishes
+/// it.
 fn left_committed(
     work: Work<'_>,
     manifest: &Manifest,

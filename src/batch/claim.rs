@@ -17,8 +17,8 @@ use crate::protocol::{BatchNumber, DEATHS_BEFORE_ALONE, DEATHS_BEFORE_ASIDE};
 use crate::telemetry::metrics::{label, metrics};
 
 impl Worker {
-    /// Claims the objects. Returns the positions of those that the batch has won, and of those to set aside, each with the
-    /// reason; adds those to process alone to `alone`.
+    /// Claims the objects. Returns the positions of those that the batch has won, and of those to set aside, each with
+    /// the reason; adds those to process alone to `alone`.
     pub(super) async fn claim(
         &self,
         batch: BatchNumber,
@@ -76,8 +76,8 @@ impl Worker {
         Ok((won, unusable))
     }
 
-    /// Warns if other content of the same name and size was counted before. The object counts all the same: its name or its
-    /// version says that it is a new one.
+    /// Warns if other content of the same name and size was counted before. The object counts all the same: its name or
+    /// its version says that it is a new one.
     async fn warn_if_repeated(&self, batch: BatchNumber, event: &ObjectEvent) {
         let ledger = &self.roll_forward.ledger;
         // A warning is not worth a retry.

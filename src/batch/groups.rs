@@ -1,7 +1,7 @@
 //! Groups: the objects of a window that go into one attempt, and into the next one after a failure.
 //!
-//! Pure. Nearly always a window is one group. It becomes several when its objects are too much for one batch, when one of
-//! them is faulty, or when one must be processed alone.
+//! Pure. Nearly always a window is one group. It becomes several when its objects are too much for one batch, when one
+//! of them is faulty, or when one must be processed alone.
 
 use std::collections::HashMap;
 
@@ -57,8 +57,8 @@ impl Groups {
         }
     }
 
-    /// Attempts a group again after a failure, which is given if an object may have caused it. When that happens a second
-    /// time it is no outage, so the group is halved until the faulty object is left.
+    /// Attempts a group again after a failure, which is given if an object may have caused it. When that happens a
+    /// second time it is no outage, so the group is halved until the faulty object is left.
     pub(super) fn retry_after(&mut self, mut group: Group, failure: Option<String>) {
         match (failure, &group.positions[..]) {
             (Some(failure), &[single]) if group.failure.is_some() => {

@@ -1,7 +1,7 @@
 //! The manifest: the record of what a batch decided, and its counts.
 //!
-//! It is written before the commit, and is all that any consumer needs for the roll forward. Afterwards it records the fate of
-//! each object, for as long as it is kept ([`crate::layout::BATCHES`]).
+//! It is written before the commit, and is all that any consumer needs for the roll forward. Afterwards it records the
+//! fate of each object, for as long as it is kept ([`crate::layout::BATCHES`]).
 
 use std::collections::BTreeMap;
 
@@ -162,8 +162,8 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// Returns true for a counted file that had no good row, or more than a tenth of whose rows were rejected. Probably its
-    /// producer has changed the format.
+    /// Returns true for a counted file that had no good row, or more than a tenth of whose rows were rejected. Probably
+    /// its producer has changed the format.
     pub fn is_suspect(&self) -> bool {
         match self {
             Fate::Archived { rows, rejected, .. } => rows == rejected || rejected.saturating_mul(10) > *rows,

@@ -1,8 +1,8 @@
 //! The batch: one closed window from its claim to its commit, exactly once.
 //!
-//! [`Worker::process`] takes a closed window and makes one or more attempts at it. Before an attempt commits, nothing of it
-//! can be seen and abandoning it costs nothing. After the commit, [`roll_forward`] carries out what the batch decided.
-//! [`Worker::recover`] completes, or clears away, the batches of consumers that have died.
+//! [`Worker::process`] takes a closed window and makes one or more attempts at it. Before an attempt commits, nothing
+//! of it can be seen and abandoning it costs nothing. After the commit, [`roll_forward`] carries out what the batch
+//! decided. [`Worker::recover`] completes, or clears away, the batches of consumers that have died.
 //!
 //! A failure costs only the object that causes it:
 //!

@@ -57,8 +57,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Returns true if any file of the batch is published. That of an open batch never is, unless the ledger was restored to
-    /// an earlier time.
+    /// Returns true if any file of the batch is published. That of an open batch never is, unless the ledger was
+    /// restored to an earlier time.
     async fn is_published(&self, batch: BatchNumber) -> Result<bool, AwsError> {
         let bucket = &self.roll_forward.bucket;
         let Some(manifest) = Manifest::find(bucket, batch).await? else { return Ok(false) };

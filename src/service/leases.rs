@@ -1,4 +1,4 @@
-//! The lease watch.
+//! The lease watch: finds batches whose owners are silent, and logs the state of the pipeline.
 
 use std::time::{Duration, Instant};
 
@@ -7,16 +7,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
 use crate::protocol::{BatchNumber, Entry, LeaseWatch, Registry};
-use crate::telemetry::metrics::metrics;
-
 use crate::service::unix_time;
+use crate::telemetry::metrics::metrics;
 
 /// Looks at the registry within one lease.
 const LOOKS_PER_LEASE: u32 = 4;
-/// How often the log is told how the pipeline stands, for alarms.
+/// Interval at which the state of the pipeline is logged, for alarms.
 const STATE_INTERVAL: Duration = Duration::from_secs(300);
 
-/// Looks for batches whose owners are silent and passes them on.
+/// Looks for batches whose owners are silent, and passes them on.
 pub(super) async fn watch_leases(
     ledger: Ledger,
     lease: Duration,
@@ -24,19 +23,19 @@ pub(super) async fn watch_leases(
     shutdown: CancellationToken,
 ) {
     let mut watch = LeaseWatch::new(lease);
-    let mut told_at: Option<Instant> = None;
+    let mut logged_at: Option<Instant> = None;
     while shutdown.run_until_cancelled(tokio::time::sleep(lease / LOOKS_PER_LEASE)).await.is_some() {
         match ledger.registry().await {
             Ok(registry) => {
                 for (batch, entry) in watch.observe(&registry, Instant::now()) {
-                    // No place: it is still overdue at the next look.
+                    // If there is no room, it is still overdue at the next look.
                     if overdue.try_send((batch, entry)).is_ok() {
                         watch.recovering(batch, Instant::now());
                     }
                 }
-                if told_at.is_none_or(|told_at| told_at.elapsed() >= STATE_INTERVAL) {
-                    told_at = Some(Instant::now());
-                    tell_state(&ledger, &registry).await;
+                if logged_at.is_none_or(|logged_at| logged_at.elapsed() >= STATE_INTERVAL) {
+                    logged_at = Some(Instant::now());
+                    log_state(&ledger, &registry).await;
                 }
             }
             Err(error) => tracing::warn!("{error}; looking again"),
@@ -44,11 +43,11 @@ pub(super) async fn watch_leases(
     }
 }
 
-/// Says how the pipeline stands: what alarms are made of.
-pub(super) async fn tell_state(ledger: &Ledger, registry: &Registry) {
+/// Logs and records the state of the pipeline, from which alarms are made.
+async fn log_state(ledger: &Ledger, registry: &Registry) {
     let aside = match ledger.count_aside().await {
         Ok(aside) => aside,
-        Err(error) => return tracing::warn!("{error}; what is set aside is not told"),
+        Err(error) => return tracing::warn!("{error}; the state of the pipeline is not logged this time"),
     };
     let oldest = registry.batches.values().map(|entry| entry.since).min();
     let oldest_unfinished_s = oldest.map_or(0, |since| unix_time().as_secs().saturating_sub(since));

@@ -1,4 +1,4 @@
-//! Receivers.
+//! A receiver: from polls of the queue to messages for the window.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::intake::notification::{Admission, admit, decode};
 use crate::intake::window::Message;
 use crate::telemetry::metrics::{label, metrics};
 
-/// When a message comes back that nobody can read: soon, so that it reaches the dead-letter queue soon.
+/// Time after which an unreadable message comes back: short, so that it soon reaches the dead-letter queue.
 const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
 
-/// A receiver: polls, decodes, passes on.
+/// A task that polls the queue and decodes the messages.
 pub(super) struct Receiver {
     pub(super) queue: Queue,
     pub(super) custody: Custody,
@@ -25,15 +25,16 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
+    /// Receives messages until the process stops.
     pub(super) async fn run(self) {
         let mut backoff = Backoff::default();
         loop {
-            // No place downstream, no poll: what cannot be taken stays in the queue for others.
-            let place = tokio::select! {
-                place = self.messages.reserve() => place,
+            // Without room downstream there is no poll: the messages stay in the queue for other consumers.
+            let permit = tokio::select! {
+                permit = self.messages.reserve() => permit,
                 () = self.shutdown.cancelled() => return,
             };
-            let Ok(place) = place else { return };
+            let Ok(permit) = permit else { return };
             let received = match self.queue.receive(self.poll_wait, &self.custody).await {
                 Ok(received) => received,
                 Err(error) => {
@@ -49,19 +50,20 @@ impl Receiver {
                 self.custody.release(received.iter().map(|message| message.id).collect(), Duration::ZERO).await;
                 return;
             }
-            let messages = self.understand(received).await;
+            let messages = self.decode_all(received).await;
             if !messages.is_empty() {
-                place.send(messages);
+                permit.send(messages);
             }
         }
     }
 
-    pub(super) async fn understand(&self, received: Vec<Received>) -> Vec<Message> {
+    /// Decodes messages, settles those without objects to process, and returns the others.
+    async fn decode_all(&self, received: Vec<Received>) -> Vec<Message> {
         let mut messages = Vec::with_capacity(received.len());
         let (mut finished, mut unreadable) = (Vec::new(), Vec::new());
         for Received { id, message_id, body, receive_count } in received {
             let admission = admit(decode(&body), &self.bucket);
-            tell(&admission, &message_id, receive_count);
+            record(&admission, &message_id, receive_count);
             let is_readable = admission.unreadable.is_empty();
             if !is_readable {
                 unreadable.push(id);
@@ -69,7 +71,8 @@ impl Receiver {
                 finished.push(id);
             }
             if !admission.events.is_empty() {
-                // What can be read of a message that goes its own way is worked on without it, as what a sweep finds.
+                // The readable objects of a partly unreadable message are processed without the message, like those
+                // that a sweep finds.
                 let id = if is_readable { id } else { self.custody.unheld() };
                 messages.push(Message { id, events: admission.events });
             }
@@ -84,8 +87,8 @@ impl Receiver {
     }
 }
 
-/// Counts what a message announces, and says what of it nobody acts upon.
-pub(super) fn tell(admission: &Admission, message_id: &str, receive_count: u32) {
+/// Counts the events of a message, and logs those that are not processed.
+fn record(admission: &Admission, message_id: &str, receive_count: u32) {
     let Admission { events, refused, ignored, unreadable } = admission;
     let outcomes = [
         ("accepted", events.len()),
@@ -107,7 +110,7 @@ pub(super) fn tell(admission: &Admission, message_id: &str, receive_count: u32) 
             "announced, but not a file under the incoming prefix; not read"
         );
     }
-    // It comes back again and again, and says nothing new.
+    // Such a message is received again and again, but it is logged only once.
     if let Some(reason) = unreadable.first()
         && receive_count <= 1
     {

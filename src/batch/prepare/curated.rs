@@ -45,7 +45,8 @@ impl CuratedFileWriter {
 }
 
 impl Preparation {
-    /// Makes room in memory: writes the rows of earlier objects, or all rows if the current object alone fills the memory.
+    /// Makes room in memory: writes the rows of earlier objects, or all rows if the current object alone fills the
+    /// memory.
     pub(super) async fn relieve(&mut self, mark: &mut Mark) -> Result<(), PrepareError> {
         if mark.rows >= self.row_group_rows() / 2 || mark.rejects >= MAX_REJECT_BYTES / 2 {
             let (current_rows, current_rejects) =
@@ -101,8 +102,8 @@ impl Preparation {
         Ok(())
     }
 
-    /// Finishes the largest files, several at a time, until the others have at most `at_most` bytes pending. Returns the
-    /// number of bytes still pending.
+    /// Finishes the largest files, several at a time, until the others have at most `at_most` bytes pending. Returns
+    /// the number of bytes still pending.
     async fn finish_largest(&mut self, mut pending_bytes: usize, at_most: usize) -> Result<usize, PrepareError> {
         let mut by_size: Vec<(usize, i32)> =
             self.files.iter().map(|(&day, file)| (file.pending_bytes(), day)).collect();

@@ -12,8 +12,8 @@ use crate::compute::columnar;
 use crate::layout;
 use crate::reports::figures::Delta;
 
-/// Report items in one delta file, which is what a roll forward holds in memory at a time. A file is also limited to about
-/// 8 MiB ([`compute::encode_deltas`]).
+/// Report items in one delta file, which is what a roll forward holds in memory at a time. A file is also limited to
+/// about 8 MiB ([`compute::encode_deltas`]).
 pub const DELTAS_PER_FILE: usize = 4096;
 
 impl Preparation {
@@ -37,8 +37,8 @@ impl Preparation {
         Ok(Prepared { uploads, delta_files, report_items, rejected })
     }
 
-    /// Finishes the curated files. Returns their uploads, the number of their rows, and the deltas that a roll forward would
-    /// read from the delta files, which are not written.
+    /// Finishes the curated files. Returns their uploads, the number of their rows, and the deltas that a roll forward
+    /// would read from the delta files, which are not written.
     pub async fn finish_unwritten(
         mut self,
     ) -> Result<(Vec<Upload>, u64, impl Stream<Item = Result<Vec<Delta>, PrepareError>>), PrepareError> {

@@ -1,12 +1,12 @@
 //! Preparation: reading the objects of a batch, and writing everything that the batch is going to publish.
 //!
-//! Streams each object once, never whole in memory: plain or gzip, CSV with a header. Rows are cleansed, enriched, encoded
-//! and folded; what cannot be used is set aside with its reason. Everything is written invisibly
+//! Streams each object once, never whole in memory: plain or gzip, CSV with a header. Rows are cleansed, enriched,
+//! encoded and folded; what cannot be used is set aside with its reason. Everything is written invisibly
 //! ([`Bucket::upload`](crate::aws::s3::Bucket::upload)), so a preparation can be abandoned at any point.
 //!
-//! An object counts whole or not at all. Its rows stay in memory until its end is reached, so that a file which turns out
-//! bad at its last byte leaves no trace. A file with more rows than fit there is used as it arrives; if it turns out bad
-//! afterwards, the preparation ends with [`PrepareError::Spoiled`] and the batch is prepared again without it.
+//! An object counts whole or not at all. Its rows stay in memory until its end is reached, so that a file which turns
+//! out bad at its last byte leaves no trace. A file with more rows than fit there is used as it arrives; if it turns
+//! out bad afterwards, the preparation ends with [`PrepareError::Spoiled`] and the batch is prepared again without it.
 //!
 //! * `mod.rs`: the preparation, its bounds and its errors
 //! * `object.rs`: reading one object
@@ -68,8 +68,8 @@ pub enum PrepareError {
         /// Its outcome.
         outcome: ObjectOutcome,
     },
-    /// The objects together touch more report items than a batch may touch, or than memory can hold. The reason applies to
-    /// an object that does so alone.
+    /// The objects together touch more report items than a batch may touch, or than memory can hold. The reason applies
+    /// to an object that does so alone.
     #[error("too much for one batch")]
     TooLarge(BadObject),
 }

@@ -32,8 +32,8 @@ pub enum ObjectOutcome {
     /// It was deleted or replaced before it was read; the object that replaced it has its own event.
     Gone,
     /// The service does not return it: no permission, a storage class that cannot be read, a lost key, or failures that
-    /// lasted as long as reading is tried. The text is the service's error. Nothing of the object is in the batch, and it
-    /// stays where it is.
+    /// lasted as long as reading is tried. The text is the service's error. Nothing of the object is in the batch, and
+    /// it stays where it is.
     Unreadable(String),
 }
 
@@ -80,8 +80,8 @@ impl Preparation {
     /// nothing of it is in the batch, and the next one can be added. Transient and permanent read errors have the same
     /// outcome, as reading has been tried for long by then.
     ///
-    /// If rows of the object have been used already, these outcomes come as [`PrepareError::Spoiled`], with `position` as
-    /// the object's name. The batch must then be prepared again without it.
+    /// If rows of the object have been used already, these outcomes come as [`PrepareError::Spoiled`], with `position`
+    /// as the object's name. The batch must then be prepared again without it.
     pub async fn add(
         &mut self,
         position: usize,

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use crate::input::block::{MAX_LISTED, Parsed};
 use crate::object::ObjectId;
 
-/// Bytes of lines about rejected rows that wait in memory for the end of their object. Twice what is listed of one object,
-/// so that those of earlier objects can always make room.
+/// Bytes of lines about rejected rows that wait in memory for the end of their object. Twice what is listed of one
+/// object, so that those of earlier objects can always make room.
 pub(super) const MAX_REJECT_BYTES: usize = 2 * MAX_LISTED.1;
 
-/// The list of one object's rejected rows. It has the lines of the first ones, up to [`MAX_LISTED`], and of the others their
-/// number for each reason.
+/// The list of one object's rejected rows. It has the lines of the first ones, up to [`MAX_LISTED`], and of the others
+/// their number for each reason.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     rows: usize,

@@ -19,8 +19,8 @@ use crate::protocol::BatchNumber;
 const MOVE_ATTEMPTS: usize = 3;
 
 impl RollForward {
-    /// Puts away every object that can be put away. Returns those that are settled, and the first error of those that an
-    /// outage prevents.
+    /// Puts away every object that can be put away. Returns those that are settled, and the first error of those that
+    /// an outage prevents.
     pub async fn put_all_away(&self, manifest: &Manifest, is_repeated: bool) -> (Vec<ObjectId>, Result<(), AwsError>) {
         // Once there is an outage, the remaining objects need not find that out one by one.
         let outage = Mutex::new(None);
@@ -92,7 +92,8 @@ impl RollForward {
     ) -> Result<(), AwsError> {
         let deadline = &self.deadline;
         if let Some(reason) = reason {
-            // If this was completed before, what lies there now was put there again since, and belongs to another batch.
+            // If this was completed before, what lies there now was put there again since, and belongs to another
+            // batch.
             if is_repeated && !retry_until(deadline, async || self.ledger.is_held_by(object, batch).await).await? {
                 return Ok(());
             }

@@ -17,8 +17,8 @@ use crate::telemetry::metrics::{label, metrics};
 
 /// Entries of the list of things set aside that are written at the same time.
 const CONCURRENT_ENTRIES: usize = 16;
-/// Age of a batch from which on the things it needs are kept from expiring. Claims expire after 15 days, and objects under
-/// `batches/` after 31.
+/// Age of a batch from which on the things it needs are kept from expiring. Claims expire after 15 days, and objects
+/// under `batches/` after 31.
 const KEEP_AFTER: Duration = Duration::from_secs(7 * 86_400);
 /// Interval at which they are renewed.
 const KEEP_INTERVAL: Duration = Duration::from_secs(86_400);
@@ -49,14 +49,16 @@ impl RollForward {
             .await
     }
 
-    /// Sets aside a committed batch whose manifest is gone or damaged: it cannot be carried out, and must not hold up others.
+    /// Sets aside a committed batch whose manifest is gone or damaged: it cannot be carried out, and must not hold up
+    /// others.
     pub async fn set_batch_aside(&self, batch: BatchNumber, reason: &str) -> Result<(), AwsError> {
         let what = What::Batch { key: layout::manifest_key(batch) };
         self.set_aside(vec![Aside::new(what, batch, reason)]).await?;
         retry_until(&self.deadline, async || self.ledger.close(batch, State::Aside, "{}").await).await
     }
 
-    /// Keeps the claims, the manifest and the delta files of a batch from expiring, if an outage has delayed it for long.
+    /// Keeps the claims, the manifest and the delta files of a batch from expiring, if an outage has delayed it for
+    /// long.
     pub async fn keep(&self, manifest: &Manifest, json: &[u8]) -> Result<(), AwsError> {
         let key = layout::manifest_key(manifest.batch);
         if age_of(manifest) < KEEP_AFTER || self.bucket.age(&key).await?.is_none_or(|age| age < KEEP_INTERVAL) {

@@ -1,10 +1,10 @@
 //! Roll forward: carrying out everything that a committed batch decided, by whichever consumer gets to it.
 //!
-//! Three steps: the reports get the batch's figures (`reports.rs`), its files are published (`publish.rs`), its objects are
-//! moved to the archive or to quarantine (`archive.rs`). Each step may be repeated by anyone, any number of times, and ends in
-//! the same state. No step waits for another one that is refused. An item, an upload or an object that is permanently refused
-//! is set aside (`aside.rs`, [`crate::ledger::aside`]), and the batch finishes without it. A service that refuses everything
-//! is an outage: the batch stays committed and is resumed later.
+//! Three steps: the reports get the batch's figures (`reports.rs`), its files are published (`publish.rs`), its objects
+//! are moved to the archive or to quarantine (`archive.rs`). Each step may be repeated by anyone, any number of times,
+//! and ends in the same state. No step waits for another one that is refused. An item, an upload or an object that is
+//! permanently refused is set aside (`aside.rs`, [`crate::ledger::aside`]), and the batch finishes without it. A
+//! service that refuses everything is an outage: the batch stays committed and is resumed later.
 //!
 //! The tests are tests/pipeline (refusals), tests/chaos (kills between all steps) and tests/model.
 
@@ -39,7 +39,8 @@ pub enum RollForwardError {
     Aws(#[from] AwsError),
     /// A table accepts none of its items.
     #[error(
-        "{table} refuses all of {count} items: {reason}; compare the table with the template, and the batch resumes by itself"
+        "{table} refuses all of {count} items: {reason}; compare the table with the template, and the batch resumes by \
+         itself"
     )]
     TableRefuses {
         /// The name of the table.

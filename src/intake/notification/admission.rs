@@ -1,19 +1,19 @@
-//! Admission.
+//! Admission: the announced objects that a consumer of one bucket accepts.
 
 use crate::intake::notification::{Notification, quoted};
 use crate::layout::INCOMING;
 use crate::object::{ObjectEvent, ObjectId};
 
-/// What a consumer of one bucket does with a notification.
+/// A notification, sorted by what a consumer of one bucket does with it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Admission {
-    /// The objects to work on.
+    /// The objects to process.
     pub events: Vec<ObjectEvent>,
-    /// Keys that are not read: outside the incoming prefix (our own output above all), or a folder marker.
+    /// Keys that are not read: those outside the incoming prefix (mainly our own output), and folder markers.
     pub refused: Vec<String>,
-    /// The kinds of what is no announcement of a new object.
+    /// The kinds of events that announce no new object.
     pub ignored: Vec<String>,
-    /// Why the message must stay in the queue, whatever becomes of its events; empty when it need not.
+    /// The reasons why the message must stay in the queue, whatever happens to its events; empty if it need not.
     pub unreadable: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The identity of an announced object.
+//! The identity and the size of an announced object, with their bounds.
 
 use serde_json::Value;
 
@@ -6,18 +6,18 @@ use crate::intake::notification::quoted;
 use crate::layout::MAX_KEY_BYTES;
 use crate::object::{ObjectEvent, ObjectId, Version};
 
-/// Names of buckets are shorter, those of the early days included:
+/// Longest name of a bucket, including early ones that today's rules exclude:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>.
 const MAX_BUCKET_BYTES: usize = 255;
-/// S3's eTags are 32 hexadecimal digits, and a dash and the number of parts where there are several:
-/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html>.
+/// Longest eTag, with room to spare: S3's have 32 hexadecimal digits, with a dash and a number if there are several
+/// parts: <https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html>.
 const MAX_ETAG_BYTES: usize = 128;
-/// S3 says that version ids have at most 1,024 bytes, and so have sort keys in DynamoDB, of which the ledger's begin
-/// with `version#`. Those that S3 gives out are of 32.
+/// Longest version id. S3 allows 1,024 bytes, but so does DynamoDB for sort keys, and the ledger's begin with
+/// `version#`. S3's own ids have 32 bytes.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/versioning-workflows.html>,
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
 const MAX_VERSION_ID_BYTES: usize = 1024 - "version#".len();
-/// S3's largest object (48.8 TiB) is of 10,000 parts of 5 GiB:
+/// Size of S3's largest object (48.8 TiB): 10,000 parts of 5 GiB:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
 const MAX_OBJECT_BYTES: u64 = 10_000 * (5 << 30);
 
@@ -40,7 +40,7 @@ pub(super) fn event(
                 return Err("its version id has control characters".to_owned());
             }
         }
-        // It goes into the header of a request.
+        // It becomes part of a request header.
         Version::ETag(etag) => {
             let is_header_text = |byte: u8| byte.is_ascii_graphic() && byte != b'"';
             if !bounded("eTag", etag, MAX_ETAG_BYTES)?.bytes().all(is_header_text) || etag.is_empty() {
@@ -52,7 +52,10 @@ pub(super) fn event(
         Value::Null => 0,
         size => size.as_u64().filter(|&size| size <= MAX_OBJECT_BYTES).ok_or_else(|| {
             let size = quoted(&size.to_string());
-            format!("its size is {size}, and not a whole number of bytes up to the {MAX_OBJECT_BYTES} of S3's largest object")
+            format!(
+                "its size is {size}, and not a whole number of bytes up to the {MAX_OBJECT_BYTES} of S3's largest \
+                 object"
+            )
         })?,
     };
     Ok(ObjectEvent {

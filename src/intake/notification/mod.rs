@@ -1,29 +1,33 @@
-//! Notifications: from the body of a queue message to the objects it announces.
+//! Notifications: from the body of a queue message to the objects that it announces.
 //!
-//! First stage of the flow, and pure. One message can come in four forms, and all of them are understood without being
-//! told which is used: an S3 event notification sent straight to the queue, the same through SNS (wrapped in an
-//! envelope or raw), and an EventBridge event. Promises:
+//! First stage of the flow, and pure. A message can have any of four forms, which are recognized without configuration:
+//! an S3 event notification sent directly to the queue, the same through SNS (wrapped in an envelope or raw), and an
+//! EventBridge event. Promises:
 //!
-//! * Every record of a message is looked at, and ends as one of four: accepted, ignored, refused or unreadable; one
-//!   that cannot be read does not take the others with it.
-//! * What comes out is bounded: an object's identity fits into the ledger's keys and into a request for it, and what a
-//!   reason quotes is short. Records are as many as a message of SQS has room for (1 MiB), and JSON is 128 levels deep
-//!   at the most.
+//! * Every record of a message ends as one of four: accepted, ignored, refused or unreadable. An unreadable record does
+//!   not affect the others.
+//! * The output is bounded: an object's identity fits into the ledger's keys and into a request for it, and quotations
+//!   in reasons are short. The number of records is bounded by the size of an SQS message (1 MiB), and JSON is at most
+//!   128 levels deep.
 //! * Unknown fields and every 2.x event version are accepted.
 //! * Keys are decoded as their form encodes them: S3 notifications are form-encoded (`+` is a space, `%2B` a plus),
 //!   EventBridge keys are plain.
-//! * `s3:TestEvent` and events other than object creation announce nothing to work on, and are ignored by name.
+//! * `s3:TestEvent` and events other than object creation announce nothing to process, and are ignored by name.
 //!
 //! Formats: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html>,
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html>,
 //! <https://docs.aws.amazon.com/sns/latest/dg/sns-message-and-json-formats.html>.
-
-use std::borrow::Cow;
+//!
+//! * `mod.rs`: the forms of a message, and the message that S3 would send for an object
+//! * `identity.rs`: the identity and size of an object, with their bounds
+//! * `admission.rs`: the objects that a consumer of one bucket accepts
 
 mod admission;
 mod identity;
 #[cfg(test)]
 mod tests;
+
+use std::borrow::Cow;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -33,28 +37,28 @@ use crate::intake::notification::identity::{bounded, event, text};
 use crate::layout::MAX_KEY_BYTES;
 use crate::object::{ObjectEvent, ObjectId, Version};
 
-/// SNS may wrap what EventBridge or S3 sent, and nothing wraps deeper than that.
+/// The most envelopes around an event: SNS may wrap an event of EventBridge or S3, and nothing wraps deeper than that.
 const MAX_ENVELOPES: usize = 2;
 
-/// A form-encoded key has at most three bytes for each of its own.
+/// The longest form-encoded key: it has at most three bytes for each byte of the key.
 const MAX_ENCODED_KEY_BYTES: usize = 3 * MAX_KEY_BYTES;
-/// What a reason quotes of what it is about.
+/// The most characters that a reason quotes.
 const QUOTED_CHARS: usize = 64;
 
-/// What one message announces.
+/// The content of one message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Notification {
     /// The objects created.
     pub events: Vec<ObjectEvent>,
     /// The kinds of the records that announce something else: a test, a deletion, a restore. One for each record.
     pub ignored: Vec<String>,
-    /// Why a record, or the whole message, could not be read; one reason for each. Such a message is never deleted: SQS
-    /// moves it to the dead-letter queue after its receives.
+    /// The reasons why records, or the whole message, could not be read. Such a message is never deleted: SQS moves it
+    /// to the dead-letter queue after its last receive.
     pub unreadable: Vec<String>,
 }
 
 impl Notification {
-    fn because(reason: impl Into<String>) -> Self {
+    fn unreadable(reason: impl Into<String>) -> Self {
         Notification { unreadable: vec![reason.into()], ..Notification::default() }
     }
 
@@ -63,18 +67,18 @@ impl Notification {
     }
 }
 
-/// The beginning of a text from outside.
+/// The beginning of an untrusted text.
 fn quoted(text: &str) -> String {
     text.chars().take(QUOTED_CHARS).collect()
 }
 
-/// Decodes a message body. Never fails as a whole: what cannot be read is said in [`Notification::unreadable`].
+/// Decodes a message body. It never fails as a whole: [`Notification::unreadable`] has what cannot be read.
 pub fn decode(body: &str) -> Notification {
     let mut body = Cow::Borrowed(body);
     for _ in 0..=MAX_ENVELOPES {
         let value: Value = match serde_json::from_str(&body) {
             Ok(value) => value,
-            Err(error) => return Notification::because(format!("not JSON: {error}")),
+            Err(error) => return Notification::unreadable(format!("not JSON: {error}")),
         };
         if value["Type"] == "Notification" && value["Message"].is_string() {
             body = Cow::Owned(value["Message"].as_str().unwrap_or_default().to_owned());
@@ -82,10 +86,11 @@ pub fn decode(body: &str) -> Notification {
         }
         return announced_in(&value);
     }
-    Notification::because(format!("more than {MAX_ENVELOPES} envelopes around the event"))
+    Notification::unreadable(format!("more than {MAX_ENVELOPES} envelopes around the event"))
 }
 
-/// The message that S3 would send for an object; none for one that no notification names, which the sweep finds.
+/// Builds the message that S3 would send for an object. `None` if no notification can name it; the sweep finds such
+/// objects.
 pub fn announcement(event: &ObjectEvent) -> Option<String> {
     let ObjectEvent { object: ObjectId { bucket, key, version }, size, created_at } = event;
     let key = utf8_percent_encode(key, NON_ALPHANUMERIC).to_string();
@@ -119,18 +124,18 @@ fn announced_in(value: &Value) -> Notification {
         match event_bridge(value) {
             Ok(Announced::Object(event)) => Notification { events: vec![event], ..Notification::default() },
             Ok(Announced::Else(kind)) => Notification::ignored(kind),
-            Err(reason) => Notification::because(reason),
+            Err(reason) => Notification::unreadable(reason),
         }
     } else {
-        Notification::because("neither an S3 event, nor an SNS envelope, nor an EventBridge event of aws.s3")
+        Notification::unreadable("neither an S3 event, nor an SNS envelope, nor an EventBridge event of aws.s3")
     }
 }
 
-/// What one record announces.
+/// The announcement in one record.
 enum Announced<'a> {
     /// A new object.
     Object(ObjectEvent),
-    /// Something of this name.
+    /// An event of another kind.
     Else(&'a str),
 }
 

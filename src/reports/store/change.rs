@@ -1,4 +1,4 @@
-//! Changes of items.
+//! Changes of items: read, merge, and write on condition that the version is unchanged.
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
@@ -43,7 +43,7 @@ impl Reports {
     ) -> Result<Vec<(Key, WriteOutcome)>, AwsError> {
         let keys: Vec<&Key> = group.iter().map(|delta| &delta.key).collect();
         let mut stored = match retry_until(deadline, async || self.read(&keys).await).await {
-            // One key that no table can have takes the whole read with it.
+            // One key that DynamoDB cannot accept fails the whole read, so each item is read alone.
             Err(error) if error.kind == Kind::Refused && group.len() > 1 => {
                 let singles = group.into_iter().map(|delta| self.change_single(delta, change, deadline));
                 return futures::stream::iter(singles).buffer_unordered(WRITES_PER_GROUP).try_collect().await;
@@ -65,7 +65,7 @@ impl Reports {
             .buffer_unordered(WRITES_PER_GROUP)
             .try_collect()
             .await?;
-        self.bring_listings_up_to_date(changed, deadline).await
+        self.update_listings(changed, deadline).await
     }
 
     pub(super) async fn change_single(
@@ -104,7 +104,7 @@ impl Reports {
                     metrics().report_items.add(1, &label("report", delta.key.report.name()));
                     return Ok((WriteOutcome::Changed, next));
                 }
-                // Another batch was faster, or an earlier try of this write did happen.
+                // Another batch was faster, or an earlier attempt at this write has succeeded.
                 Ok(Written::Conflict(newer)) => {
                     metrics().conflicts.add(1, &[]);
                     race.pause(deadline).await;
@@ -136,7 +136,7 @@ impl Reports {
                 {
                     return Ok(Written::Conflict(Some(item)));
                 }
-                // Some emulators do not return the item that stood in the way.
+                // Some emulators do not return the item that failed the condition.
                 Ok(Written::Conflict(self.read(&[key]).await?.remove(key)))
             }
             Err(error) => Err(aws_error("dynamodb:PutItem", format!("{table}/{}", key.id))(error)),
@@ -161,9 +161,9 @@ impl Reports {
     }
 }
 
-/// What a conditional write came to.
+/// The outcome of a conditional write.
 pub(super) enum Written {
     Yes,
-    /// The item that stood in the way.
+    /// The version has changed: the item as it is now.
     Conflict(Option<Item>),
 }

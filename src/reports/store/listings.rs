@@ -1,4 +1,4 @@
-//! Listings.
+//! Listings: copies of track items under each of their genres ([`crate::reports::item`]).
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -21,8 +21,9 @@ use crate::reports::store::{READ_ITEMS, Reports, WRITES_PER_GROUP, WriteOutcome}
 use crate::telemetry::metrics::{label, metrics};
 
 impl Reports {
-    /// Writes the listings of tracks that changed, and of those that had it already the ones that a crash has left behind.
-    pub(super) async fn bring_listings_up_to_date(
+    /// Writes the listings of tracks that changed, and for tracks that were up to date those listings that a crash has
+    /// left out.
+    pub(super) async fn update_listings(
         &self,
         changed: Vec<(Key, WriteOutcome, ReportItem)>,
         deadline: &CancellationToken,
@@ -74,7 +75,8 @@ impl Reports {
         Ok(found.into_iter().map(|(_, item)| item).collect())
     }
 
-    /// Empties the listings of a genre's day whose tracks do not have the genre any more, or are not there. May be repeated.
+    /// Empties the listings of a genre's day whose tracks no longer have the genre, or no longer exist. May be
+    /// repeated.
     pub async fn empty_stale_listings(
         &self,
         genre: &str,
@@ -89,10 +91,11 @@ impl Reports {
             let keys: Vec<Key> = listings.iter().filter_map(is_shown).collect();
             let mut items = retry_until(deadline, async || self.read(&keys.iter().collect::<Vec<_>>()).await).await?;
             for key in keys {
-                // An item that somebody else wrote was told of when it was to be replaced.
+                // An item that is not this program's was reported when it was to be replaced.
                 let Ok(mut stored) = self.parse(&key, items.remove(&key)) else { continue };
                 if stored.version == 0 {
-                    // Its item must be behind the listing, or the next one of the track would not get past it.
+                    // The item must exist before the listing is emptied: a new item would begin with a lower version
+                    // than the listing has, and could not replace it.
                     stored.applied.through = of.last;
                     stored.version = of.now_ms;
                     if let Written::Conflict(newer) =
@@ -110,7 +113,7 @@ impl Reports {
         Ok(())
     }
 
-    /// Every listing of a genre's day, strongly consistent.
+    /// Streams every listing of a genre's day, strongly consistent.
     pub fn listings(&self, genre: &str, day: i32) -> impl Stream<Item = Result<Item, AwsError>> {
         let table = self.listings_table();
         let query = self.client.query().table_name(&table).consistent_read(true);

@@ -1,18 +1,26 @@
-//! Upsert: the deltas of a committed batch into the report tables, each exactly once.
+//! The report tables: adding the deltas of a committed batch, each exactly once, and reading items.
 //!
-//! Each report item is read, merged with its delta and written on condition that its version is unchanged; a conflict means
-//! another batch was faster, and the merge is done again on what it wrote. The item itself remembers the batches in it
-//! ([`crate::protocol::Applied`]), so applying a delta again, by anybody, at any time, changes nothing.
+//! Each report item is read, merged with its delta and written on condition that its version is unchanged; a conflict
+//! means that another batch was faster, and the merge is repeated with what that batch wrote. The item itself records
+//! the batches in it ([`crate::protocol::Applied`]), so applying a delta again, by anyone, at any time, changes
+//! nothing.
 //!
-//! Throttling slows this down and does not fail it: the pace is bounded beforehand ([`governor`]), and a throttled write is
-//! tried again after a growing pause. An item that is refused, since somebody else wrote it or DynamoDB does not take it, is
-//! told, and costs no other item anything.
+//! Throttling slows this down and does not fail it: the rate is limited beforehand ([`governor`]), and a throttled
+//! write is retried after a growing pause. An item that is refused, because it is not this program's or DynamoDB does
+//! not accept it, is reported as such and affects no other item.
+//!
+//! * `mod.rs`: the tables, their check, and the two kinds of changes
+//! * `change.rs`: the read, merge and conditional write behind both
+//! * `listings.rs`: the copies of track items under each of their genres
+//! * `read.rs`: reads and queries
+//!
+//! The tests are tests/pipeline (figures, replay) and tests/chaos.
 
-use std::collections::HashMap;
 mod change;
 mod listings;
 mod read;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use governor::DefaultDirectRateLimiter;
@@ -25,7 +33,7 @@ use crate::reports::figures::{Delta, Key, Report};
 use crate::reports::item::{LISTINGS_TABLE, Replacement, ReportItem, key_item};
 use crate::telemetry::progress::Progress;
 
-/// Items of one read: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
+/// Items in one read: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
 pub const READ_ITEMS: usize = 100;
 /// Writes of one group of [`READ_ITEMS`] under way at once.
 const WRITES_PER_GROUP: usize = 16;
@@ -40,21 +48,22 @@ pub struct Reports {
     progress: Progress,
 }
 
-/// What became of an item that was to be changed.
+/// The outcome of a change of one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteOutcome {
     /// It was written.
     Changed,
-    /// It had what it should have.
+    /// It was up to date.
     HadIt,
-    /// It has a batch in it that would be lost, and stays as it is.
+    /// It stays as it is, because the change would lose a batch that is in it.
     HasLater,
-    /// It cannot be written, for this reason: somebody else wrote it, or DynamoDB refuses it as it would be.
+    /// It cannot be written, for this reason: it was not written by this program, or DynamoDB refuses the new item.
     Refused(String),
 }
 
 impl Reports {
-    /// The tables of this prefix, written by at most `concurrency` calls at a time and at the given pace; each item is progress.
+    /// The tables with this prefix. `concurrency` bounds the writes at a time, rounded up to a multiple of 16, and
+    /// `writes` their rate. Each item is reported to `progress`.
     pub fn new(
         client: aws_sdk_dynamodb::Client,
         table_prefix: String,
@@ -65,7 +74,7 @@ impl Reports {
         Reports { client, table_prefix, groups: concurrency.div_ceil(WRITES_PER_GROUP), writes, progress }
     }
 
-    /// A table's full name.
+    /// The full name of a report's table.
     pub fn table(&self, report: Report) -> String {
         format!("{}{}", self.table_prefix, report.table())
     }
@@ -75,12 +84,12 @@ impl Reports {
         format!("{}{LISTINGS_TABLE}", self.table_prefix)
     }
 
-    /// Whether every table is there, and may be read and written.
+    /// Checks that every table exists, and may be read and written.
     pub async fn check(&self) -> Result<(), AwsError> {
         for report in Report::ALL {
             let key = Key { report, id: "check".to_owned(), day: 0 };
             self.read(&[&key]).await?;
-            // Refused by its condition, whatever is there: nothing is written, and the right to do so is seen.
+            // Its condition never holds, so nothing is written, but DynamoDB checks the permission first.
             self.try_write(&self.table(report), key_item(&key)).await?;
         }
         let table = self.listings_table();
@@ -98,25 +107,28 @@ impl Reports {
         }
     }
 
-    /// Applies deltas of a committed batch, and tells what became of each item. May be repeated, and carried out by several at a
-    /// time. Ends early only when `halt` comes or the service refuses. An item that is written gets at least the
-    /// `version`: 0, or one beyond every one that there was where items may have lost what their listings have kept.
+    /// Applies deltas of a committed batch, and returns the outcome for each item. May be repeated, and may run in
+    /// several consumers at a time. Returns early only at the `deadline`, or if the service refuses.
+    ///
+    /// `through` is the registry's watermark. Raises each written item's version to at least `min_version`. Pass 0
+    /// normally; a replay passes a value above any earlier version, because a listing may have a higher version than a
+    /// restored item.
     pub async fn apply(
         &self,
         batch: BatchNumber,
         through: BatchNumber,
-        version: u64,
+        min_version: u64,
         deltas: Vec<Delta>,
         deadline: &CancellationToken,
     ) -> Result<Vec<(Key, WriteOutcome)>, AwsError> {
         let change = |stored: &ReportItem, delta: &Delta| {
             let next = stored.with(delta, batch, through).ok_or(WriteOutcome::HadIt)?;
-            Ok(ReportItem { version: next.version.max(version), ..next })
+            Ok(ReportItem { version: next.version.max(min_version), ..next })
         };
         self.change_all(deltas, &change, deadline).await
     }
 
-    /// Gives items other figures, whatever they had, and tells what became of each.
+    /// Replaces the figures of items, and returns the outcome for each.
     pub async fn replace(
         &self,
         of: Replacement,

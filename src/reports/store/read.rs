@@ -1,4 +1,4 @@
-//! Reads.
+//! Reads of items, and queries of a day's items.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,11 +14,12 @@ use crate::reports::figures::{Key, Report};
 use crate::reports::item::{BY_LISTENS, DATE_SHARDS, date_shard, key_item, parse_key};
 use crate::reports::store::Reports;
 
-/// First pause before asking again for keys that a read left unprocessed; doubled each time.
+/// First pause before keys that a read left unprocessed are requested again; doubled each time.
 const UNPROCESSED_PAUSE: Duration = Duration::from_millis(25);
 
 impl Reports {
-    /// Every item of a report's day, as the index has them: with the figures that people read, and eventually consistent.
+    /// Streams every item of a report's day, as the index has it: only the attributes that people read, and eventually
+    /// consistent.
     pub fn day(&self, report: Report, day: i32) -> impl Stream<Item = Result<Item, AwsError>> {
         let date = date_text(day);
         let (attribute, partitions) = match report {
@@ -38,7 +39,7 @@ impl Reports {
         futures::stream::iter(partitions).flat_map(query)
     }
 
-    /// Reads items whole, at most [`READ_ITEMS`], strongly consistent.
+    /// Reads at most [`READ_ITEMS`](crate::reports::store::READ_ITEMS) items with all attributes, strongly consistent.
     pub async fn read(&self, keys: &[&Key]) -> Result<HashMap<Key, Item>, AwsError> {
         let mut request: HashMap<String, KeysAndAttributes> = HashMap::new();
         for report in Report::ALL {
@@ -56,7 +57,7 @@ impl Reports {
         Ok(self.read_all(request, &tables).await?.into_iter().filter_map(key).collect())
     }
 
-    /// Reads items, and asks again for what a read leaves unprocessed. Gives each with its table.
+    /// Reads items, and requests again those that a read leaves unprocessed. Returns each with its table.
     pub(super) async fn read_all(
         &self,
         mut request: HashMap<String, KeysAndAttributes>,
@@ -86,7 +87,7 @@ impl Reports {
     }
 }
 
-/// All items of one partition, which is called so in the query.
+/// Streams the items of one partition. The query's condition must name the key `#key`, and the partition `:partition`.
 pub(super) fn pages(
     query: QueryFluentBuilder,
     attribute: &str,

@@ -1,8 +1,11 @@
-//! Configuration: every limit, rate and name, each with its default and why.
+//! Configuration: every limit, rate and name, each with its default and its reason.
 //!
-//! A container is configured by its environment, a person by flags; both name the same settings. Values carry their units.
-//! [`Settings::problems`] checks them before anything starts. What AWS needs (region, credentials,
-//! endpoint) comes from the standard `AWS_*` variables.
+//! The same settings can be given as flags, the usual way for people, and as environment variables, the usual way for
+//! containers. Values carry their units. [`Settings::problems`] (`problems.rs`) checks them before anything starts, and
+//! [`resolved()`] (`resolved.rs`) shows where each value comes from. Settings of AWS (region, credentials, endpoint)
+//! come from the standard `AWS_*` variables.
+//!
+//! The help texts are also the table in docs/configuration.md, which tests/documents.rs compares.
 
 mod problems;
 mod resolved;
@@ -14,7 +17,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 
-/// Longest wait of a poll: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html>.
+/// Longest wait of a poll:
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html>.
 pub use crate::service::config::resolved::{Resolved, resolved};
 
 /// Settings of the consumer.
@@ -28,7 +32,7 @@ pub struct Settings {
     #[arg(long, env = "MUSIC_STREAMS_BUCKET", value_name = "NAME", help_heading = "Resources")]
     pub bucket: String,
 
-    /// Put before the name of every table
+    /// Prefix of the name of every table
     #[arg(
         long,
         env = "MUSIC_STREAMS_TABLE_PREFIX",
@@ -40,14 +44,22 @@ pub struct Settings {
 
     /// Length of a micro-batch window, aligned to the clock
     ///
-    /// Longer windows make fewer and larger files and fewer writes an item; shorter ones make fresher reports. Each consumer's close a few
-    /// seconds later, by its name: a 20th of the window and 5 s at the most.
-    #[arg(long, env = "MUSIC_STREAMS_WINDOW", value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration, help_heading = "Window")]
+    /// Longer windows mean fewer and larger files and fewer writes per item; shorter ones mean fresher reports. Each
+    /// consumer's windows close a little later than the clock says, by an offset derived from its name: at most 5 s and
+    /// a 20th of the window.
+    #[arg(
+        long,
+        env = "MUSIC_STREAMS_WINDOW",
+        value_name = "DURATION",
+        default_value = "5m",
+        value_parser = humantime::parse_duration,
+        help_heading = "Window"
+    )]
     pub window: Duration,
 
-    /// Close a window early at so many objects
+    /// Close a window early at this number of objects
     ///
-    /// Bounds what is repeated when a batch fails, and the manifest of a batch to a few megabytes.
+    /// Bounds the work that is repeated when a batch fails, and the manifest of a batch to a few megabytes.
     #[arg(
         long,
         env = "MUSIC_STREAMS_MAX_OBJECTS",
@@ -57,10 +69,10 @@ pub struct Settings {
     )]
     pub max_objects: usize,
 
-    /// Close a window early at so many announced bytes
+    /// Close a window early at this number of announced bytes
     ///
-    /// Bounds the rows of a batch, and so how long it takes and what is repeated when it fails. Of compressed objects these are the
-    /// compressed bytes.
+    /// Bounds the rows of a batch, and so its duration and the work that is repeated when it fails. For compressed
+    /// objects these are the compressed bytes.
     #[arg(
         long,
         env = "MUSIC_STREAMS_MAX_BYTES",
@@ -70,11 +82,11 @@ pub struct Settings {
     )]
     pub max_bytes: ByteSize,
 
-    /// Close a window early at so many messages
+    /// Close a window early at this number of messages
     ///
-    /// A queue has at most 120,000 messages in flight, for all its consumers, and falls silent at that point without an
-    /// error. A window that fills while another one runs takes this number twice: with the default, two consumers
-    /// fit with certainty, and more as long as their windows are not full.
+    /// A queue allows 120,000 messages in flight for all its consumers, and beyond that returns none, without an error.
+    /// A consumer can hold this number twice, as one window fills while another one is processed. With the default, two
+    /// consumers always fit, and more as long as their windows are not full.
     #[arg(
         long,
         env = "MUSIC_STREAMS_MAX_MESSAGES",
@@ -86,27 +98,49 @@ pub struct Settings {
 
     /// Receivers that poll the queue at the same time
     ///
-    /// Each takes at most 10 messages a call; four keep up with some thousand messages a second.
+    /// Each receives at most 10 messages per call; four keep up with about a thousand messages per second.
     #[arg(long, env = "MUSIC_STREAMS_RECEIVERS", value_name = "COUNT", default_value_t = 4, help_heading = "Queue")]
     pub receivers: usize,
 
-    /// How long a poll waits for messages, at most 20s
+    /// Time that a poll waits for messages, at most 20s
     ///
-    /// A stop waits for polls that are under way, because messages they bring would otherwise be hidden from everybody.
-    #[arg(long, env = "MUSIC_STREAMS_POLL_WAIT", value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration, help_heading = "Queue")]
+    /// A stop waits for polls under way, because their messages would otherwise stay hidden from all consumers.
+    #[arg(
+        long,
+        env = "MUSIC_STREAMS_POLL_WAIT",
+        value_name = "DURATION",
+        default_value = "5s",
+        value_parser = humantime::parse_duration,
+        help_heading = "Queue"
+    )]
     pub poll_wait: Duration,
 
-    /// How long a received message stays hidden unless extended
+    /// Time that a received message stays hidden unless extended
     ///
-    /// It is extended at half of this time for as long as it is held. After a crash its messages come back within this time.
-    #[arg(long, env = "MUSIC_STREAMS_VISIBILITY_TIMEOUT", value_name = "DURATION", default_value = "2m", value_parser = humantime::parse_duration, help_heading = "Queue")]
+    /// It is extended at half of this time for as long as the message is held. After a crash the messages come back
+    /// within this time.
+    #[arg(
+        long,
+        env = "MUSIC_STREAMS_VISIBILITY_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "2m",
+        value_parser = humantime::parse_duration,
+        help_heading = "Queue"
+    )]
     pub visibility_timeout: Duration,
 
-    /// How long a consumer may be silent before others finish its batches
+    /// Time that a consumer may be silent before others finish its batches
     ///
-    /// It beats four times within this time. Shorter recovers sooner, and takes a slow consumer for a dead one sooner, which
-    /// costs work but never correctness.
-    #[arg(long, env = "MUSIC_STREAMS_LEASE", value_name = "DURATION", default_value = "1m", value_parser = humantime::parse_duration, help_heading = "Batch")]
+    /// A consumer renews its lease four times within this time. With a shorter lease, batches are recovered sooner, but
+    /// a slow consumer is also taken for dead sooner, which costs work but never correctness.
+    #[arg(
+        long,
+        env = "MUSIC_STREAMS_LEASE",
+        value_name = "DURATION",
+        default_value = "1m",
+        value_parser = humantime::parse_duration,
+        help_heading = "Batch"
+    )]
     pub lease: Duration,
 
     /// Largest object, before and after decompression; larger ones go to quarantine
@@ -119,30 +153,44 @@ pub struct Settings {
     )]
     pub max_object_size: ByteSize,
 
-    /// How often the incoming prefix is searched for files that nobody announced; 0s for never
+    /// Interval at which the incoming prefix is searched for files that no message announced; 0s for never
     ///
-    /// Finds files from before the deployment and those whose notification was lost. Several consumers take turns. Costs a
-    /// list request for each thousand files that wait, and some reads of the ledger for each of them.
-    #[arg(long, env = "MUSIC_STREAMS_SWEEP_INTERVAL", value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration, help_heading = "Queue")]
+    /// Finds files from before the deployment and files whose notification was lost. Several consumers take turns.
+    /// Costs one list request for each thousand files there, and some reads of the ledger for each of them.
+    #[arg(
+        long,
+        env = "MUSIC_STREAMS_SWEEP_INTERVAL",
+        value_name = "DURATION",
+        default_value = "10m",
+        value_parser = humantime::parse_duration,
+        help_heading = "Queue"
+    )]
     pub sweep_interval: Duration,
 
-    /// How old such a file must be
+    /// Age from which on such a file is processed
     ///
-    /// Younger files are left to their notifications. Longer than a window and its batch take, or files are looked at twice;
-    /// none ever counts twice.
-    #[arg(long, env = "MUSIC_STREAMS_SWEEP_AGE", value_name = "DURATION", default_value = "15m", value_parser = humantime::parse_duration, help_heading = "Queue")]
+    /// Younger files are left to their notifications. Set it above the time a window and its batch take; otherwise
+    /// files are checked twice (but never counted twice).
+    #[arg(
+        long,
+        env = "MUSIC_STREAMS_SWEEP_AGE",
+        value_name = "DURATION",
+        default_value = "15m",
+        value_parser = humantime::parse_duration,
+        help_heading = "Queue"
+    )]
     pub sweep_age: Duration,
 
-    /// Memory that the process may take [default: what its container may have, or 2GiB]
+    /// Memory that the process may take [default: the limit of its container, or 2GiB]
     ///
-    /// A batch whose report items do not fit is split, a file that does not fit alone goes to quarantine, and the catalogue may
-    /// take a quarter of it. The smallest Fargate task has 512MiB.
+    /// A batch whose report items do not fit is split, and a file that does not fit even alone goes to quarantine. The
+    /// catalogue may take a quarter of it. The smallest Fargate task has 512MiB.
     #[arg(long, env = "MUSIC_STREAMS_MAX_MEMORY", value_name = "SIZE", help_heading = "Process")]
     pub max_memory: Option<ByteSize>,
 
     /// Report items that a batch may touch; with more, it is split
     ///
-    /// Bounds what is written again when a batch is repeated. What memory they take, --max-memory bounds.
+    /// Bounds the writes that are repeated when a batch is repeated. Their memory is bounded by --max-memory.
     #[arg(
         long,
         env = "MUSIC_STREAMS_MAX_REPORT_ITEMS",
@@ -152,13 +200,14 @@ pub struct Settings {
     )]
     pub max_report_items: usize,
 
-    /// Rows read a second [default: as fast as possible]
+    /// Rows read per second [default: as fast as possible]
     #[arg(long, env = "MUSIC_STREAMS_MAX_ROWS_PER_SECOND", value_name = "COUNT", help_heading = "Batch")]
     pub max_rows_per_second: Option<NonZeroU32>,
 
-    /// Report items written a second [default: as fast as the tables take them]
+    /// Report items written per second [default: as fast as the tables accept them]
     ///
-    /// A table on demand takes 4,000 writes a second at first and doubles that as needed; a provisioned one what was paid for.
+    /// An on-demand table accepts 4,000 writes per second at first, and doubles that as needed; a provisioned one
+    /// accepts its provisioned capacity.
     #[arg(long, env = "MUSIC_STREAMS_MAX_WRITES_PER_SECOND", value_name = "COUNT", help_heading = "Batch")]
     pub max_writes_per_second: Option<NonZeroU32>,
 
@@ -172,27 +221,55 @@ pub struct Settings {
     )]
     pub write_concurrency: usize,
 
-    /// How long a stop may take; what is committed and not finished by then is left to the next consumer
+    /// Time that a stop may take; batches that are committed and not finished by then are left to the next consumer
     ///
-    /// Keep it below the stop timeout of the container: 30 s by default on ECS, 120 s at the most on Fargate.
-    #[arg(long, env = "MUSIC_STREAMS_SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "25s", value_parser = humantime::parse_duration, help_heading = "Process")]
+    /// Keep it below the stop timeout of the container: 30 s by default on ECS, at most 120 s on Fargate.
+    #[arg(
+        long,
+        env = "MUSIC_STREAMS_SHUTDOWN_TIMEOUT",
+        value_name = "DURATION",
+        default_value = "25s",
+        value_parser = humantime::parse_duration,
+        help_heading = "Process"
+    )]
     pub shutdown_timeout: Duration,
 
-    /// Answer questions about health there, over HTTP: /live and /ready [default: nowhere]
+    /// Address for health checks over HTTP: /live and /ready [default: none]
     ///
-    /// The container image has 127.0.0.1:8080, where music-streams health asks; 0.0.0.0:8080 lets an orchestrator ask.
+    /// The container image has 127.0.0.1:8080, which music-streams health asks; with 0.0.0.0:8080 an orchestrator can
+    /// ask.
     #[arg(long, env = "MUSIC_STREAMS_HEALTH_ADDRESS", value_name = "ADDRESS", help_heading = "Process")]
     pub health_address: Option<SocketAddr>,
 
-    /// Not ready when an AWS service has failed for so long
-    #[arg(long, env = "MUSIC_STREAMS_UNREADY_AFTER", value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration, help_heading = "Process")]
+    /// Not ready when an AWS service has failed for this time
+    #[arg(
+        long,
+        env = "MUSIC_STREAMS_UNREADY_AFTER",
+        value_name = "DURATION",
+        default_value = "5m",
+        value_parser = humantime::parse_duration,
+        help_heading = "Process"
+    )]
     pub unready_after: Duration,
 
-    /// Not live when a batch has stood still for so long, although AWS answers
-    #[arg(long, env = "MUSIC_STREAMS_STUCK_AFTER", value_name = "DURATION", default_value = "15m", value_parser = humantime::parse_duration, help_heading = "Process")]
+    /// Not live when a batch has stood still for this time, although AWS answers
+    #[arg(
+        long,
+        env = "MUSIC_STREAMS_STUCK_AFTER",
+        value_name = "DURATION",
+        default_value = "15m",
+        value_parser = humantime::parse_duration,
+        help_heading = "Process"
+    )]
     pub stuck_after: Duration,
 
-    /// Stop by itself after so long without any message or batch [default: never]
-    #[arg(long, env = "MUSIC_STREAMS_EXIT_WHEN_IDLE", value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Process")]
+    /// Stop by itself after this time without any message or batch [default: never]
+    #[arg(
+        long,
+        env = "MUSIC_STREAMS_EXIT_WHEN_IDLE",
+        value_name = "DURATION",
+        value_parser = humantime::parse_duration,
+        help_heading = "Process"
+    )]
     pub exit_when_idle: Option<Duration>,
 }

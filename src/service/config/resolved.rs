@@ -1,4 +1,4 @@
-//! Settings as they are resolved.
+//! The settings as resolved from flags, environment and defaults, for `music-streams check-config`.
 
 use bytesize::ByteSize;
 use clap::parser::ValueSource;
@@ -6,20 +6,21 @@ use clap::{ArgMatches, Command};
 
 use crate::memory::Memory;
 
-/// Longest wait of a poll: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html>.
+/// Longest wait of a poll:
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html>.
 
 /// One setting as resolved.
 #[derive(Debug, serde::Serialize)]
 pub struct Resolved {
-    /// Its flag.
+    /// The flag, or the name of the variable.
     pub setting: String,
-    /// Its value.
+    /// The value.
     pub value: String,
-    /// Where the value comes from.
+    /// The source of the value.
     pub source: String,
 }
 
-/// Every setting with its value and where that comes from, in the order of the help.
+/// Every setting with its value and its source, in the order of the help.
 pub fn resolved(command: &Command, matches: &ArgMatches) -> Vec<Resolved> {
     let setting = |argument: &clap::Arg| {
         let flag = argument.get_long()?;
@@ -28,7 +29,7 @@ pub fn resolved(command: &Command, matches: &ArgMatches) -> Vec<Resolved> {
             Some(ValueSource::CommandLine) => format!("flag --{flag}"),
             Some(ValueSource::EnvVariable) => format!("environment {variable}"),
             Some(_) => "default".to_owned(),
-            None if flag == "max-memory" => "what the container may have, or 2 GiB".to_owned(),
+            None if flag == "max-memory" => "limit of the container, or 2 GiB".to_owned(),
             None => "not set".to_owned(),
         };
         let value = match matches.get_raw(argument.get_id().as_str()) {
