@@ -1,6 +1,6 @@
 //! Claims: tying the objects of an attempt to its batch, and setting those aside that cannot be in one.
 //!
-//! The tests are tests/pipeline (refusals) and tests/chaos (objects that kill their consumers).
+//! The tests are tests/pipeline/refusals.rs and tests/chaos.
 
 use futures::StreamExt;
 

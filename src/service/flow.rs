@@ -1,4 +1,6 @@
 //! The flow: the window that fills, and the batch that runs beside it.
+//!
+//! The tests are tests/pipeline and tests/chaos.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
 //! The lease watch: finds batches whose owners are silent, and logs the state of the pipeline.
+//!
+//! The tests are tests/chaos and tests/pipeline/telemetry.rs.
 
 use std::time::{Duration, Instant};
 

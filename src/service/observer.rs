@@ -1,4 +1,6 @@
 //! The observer: metrics that no other task updates.
+//!
+//! The tests are in tests/pipeline/telemetry.rs.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! A receiver: from polls of the queue to messages for the window.
+//!
+//! The tests are tests/pipeline and tests/chaos.
 
 use std::time::Duration;
 

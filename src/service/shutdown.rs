@@ -1,4 +1,6 @@
 //! The shutdown: signals, and the deadline for a stop.
+//!
+//! The tests are tests/process.rs and tests/pipeline.
 
 use std::time::Duration;
 

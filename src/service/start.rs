@@ -1,4 +1,6 @@
 //! The start: the resources of a consumer, and the checks that they exist and may be used.
+//!
+//! The tests are tests/pipeline and tests/chaos/permissions.rs.
 
 use crate::aws::Clients;
 use crate::aws::error::AwsError;

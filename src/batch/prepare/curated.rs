@@ -1,4 +1,6 @@
 //! Curated files: folding, encoding and uploading the rows of a preparation, and making room for more.
+//!
+//! The tests are tests/pipeline and tests/parquet.rs.
 
 use std::collections::btree_map::Entry;
 

@@ -1,4 +1,6 @@
 //! The end of a preparation: the last curated files, and the delta files.
+//!
+//! The tests are tests/pipeline and tests/parquet.rs.
 
 use futures::{Stream, StreamExt, TryStreamExt};
 

@@ -14,7 +14,7 @@
 //! * `curated.rs`: folding, encoding and uploading rows, and making room in memory
 //! * `finish.rs`: the delta files, and the end of a preparation
 //!
-//! The tests are tests/pipeline, tests/hostile (files) and tests/parquet.rs.
+//! The tests are tests/pipeline, tests/hostile/files.rs and tests/parquet.rs.
 
 mod curated;
 mod finish;

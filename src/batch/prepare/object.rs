@@ -1,4 +1,6 @@
 //! Reading one object into a preparation.
+//!
+//! The tests are tests/pipeline and tests/hostile/files.rs.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;

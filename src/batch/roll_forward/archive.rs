@@ -1,4 +1,6 @@
 //! Third step of a roll forward: moving the batch's objects to the archive or to quarantine.
+//!
+//! The tests are tests/pipeline/refusals.rs and tests/chaos.
 
 use std::sync::Mutex;
 

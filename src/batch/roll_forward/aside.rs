@@ -1,4 +1,6 @@
 //! Exceptions of a roll forward: what is refused is set aside, and what an outage delays is kept from expiring.
+//!
+//! The tests are tests/pipeline/refusals.rs and tests/chaos.
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@
 //! permanently refused is set aside (`aside.rs`, [`crate::ledger::aside`]), and the batch finishes without it. A
 //! service that refuses everything is an outage: the batch stays committed and is resumed later.
 //!
-//! The tests are tests/pipeline (refusals), tests/chaos (kills between all steps) and tests/model.
+//! The tests are tests/pipeline/refusals.rs, tests/chaos (crashes at every step) and tests/model.
 
 mod archive;
 mod aside;

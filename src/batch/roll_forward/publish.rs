@@ -1,4 +1,6 @@
 //! Second step of a roll forward: publishing the batch's files, by completing their uploads.
+//!
+//! The tests are tests/pipeline/refusals.rs and tests/chaos.
 
 use std::time::Duration;
 

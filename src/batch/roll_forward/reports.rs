@@ -1,4 +1,6 @@
 //! First step of a roll forward: the batch's figures into the reports.
+//!
+//! The tests are tests/pipeline/refusals.rs and tests/chaos.
 
 use crate::aws::error::{AwsError, Kind};
 use crate::aws::retry::retry_until;

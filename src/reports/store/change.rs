@@ -1,4 +1,6 @@
 //! Changes of items: read, merge, and write on condition that the version is unchanged.
+//!
+//! The tests are tests/pipeline and tests/chaos.
 
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;

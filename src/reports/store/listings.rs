@@ -1,4 +1,6 @@
 //! Listings: copies of track items under each of their genres ([`crate::reports::item`]).
+//!
+//! The tests are tests/pipeline and tests/chaos.
 
 use std::collections::HashMap;
 use std::pin::pin;

@@ -1,4 +1,6 @@
 //! Reads of items, and queries of a day's items.
+//!
+//! The tests are tests/pipeline and tests/chaos.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -17,8 +17,6 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 
-/// Longest wait of a poll:
-/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html>.
 pub use crate::service::config::resolved::{Resolved, resolved};
 
 /// Settings of the consumer.
@@ -98,7 +96,7 @@ pub struct Settings {
 
     /// Receivers that poll the queue at the same time
     ///
-    /// Each receives at most 10 messages per call; four keep up with about a thousand messages per second.
+    /// Each receives at most 10 messages per call; four keep up with several thousand messages per second.
     #[arg(long, env = "MUSIC_STREAMS_RECEIVERS", value_name = "COUNT", default_value_t = 4, help_heading = "Queue")]
     pub receivers: usize,
 

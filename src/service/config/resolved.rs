@@ -1,13 +1,12 @@
 //! The settings as resolved from flags, environment and defaults, for `music-streams check-config`.
+//!
+//! The tests are in tests/process.rs.
 
 use bytesize::ByteSize;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 
 use crate::memory::Memory;
-
-/// Longest wait of a poll:
-/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html>.
 
 /// One setting as resolved.
 #[derive(Debug, serde::Serialize)]
