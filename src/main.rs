@@ -22,7 +22,7 @@ use music_streams::process::environment;
 use music_streams::process::log;
 use music_streams::process::tasks;
 use music_streams::service::config::{self, Settings};
-use music_streams::service::{self, Stopping};
+use music_streams::service::{self, Shutdown};
 use music_streams::telemetry::export::Telemetry;
 use tracing_subscriber::EnvFilter;
 
@@ -192,15 +192,15 @@ async fn run_consumer(run: &Run) -> Result<(), String> {
         return Err(problems.join("\nmusic-streams: "));
     }
     start_logging(run.log_format);
-    let stopping = Stopping::on_signals(run.settings.shutdown_timeout).map_err(|error| error.to_string())?;
+    let shutdown = Shutdown::on_signals(run.settings.shutdown_timeout).map_err(|error| error.to_string())?;
     // Both may query the metadata of the machine.
     let starting = futures::future::join(Telemetry::start(), clients());
-    let Some((telemetry, clients)) = stopping.shutdown.run_until_cancelled(starting).await else {
+    let Some((telemetry, clients)) = shutdown.requested.run_until_cancelled(starting).await else {
         tracing::info!("stopped before it was ready");
         return Ok(());
     };
     let telemetry = telemetry.map_err(|error| format!("telemetry: {error} (check the OTEL_ variables)"))?;
-    let done = service::run(&run.settings, stopping, clients, &telemetry, started).await;
+    let done = service::run(&run.settings, shutdown, clients, &telemetry, started).await;
     let done = done.map_err(|error| error.to_string());
     telemetry.shutdown().await;
     done

@@ -1,7 +1,7 @@
-//! The manifest: what a committed batch is going to do, and the counts of that.
+//! The manifest: the record of what a batch decided, and its counts.
 //!
-//! Written before the commit, it is all that a roll forward needs, by whomever; afterwards it tells what became of
-//! each object for as long as it is kept ([`crate::layout::BATCHES`]).
+//! It is written before the commit, and is all that any consumer needs for the roll forward. Afterwards it records the
+//! fate of each object, for as long as it is kept ([`crate::layout::BATCHES`]).
 
 use std::collections::BTreeMap;
 
@@ -9,37 +9,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::aws::error::{AwsError, Kind};
 use crate::aws::s3::{Bucket, Upload};
-use crate::compute::deltas;
+use crate::compute::columnar::{self, ColumnarError};
 use crate::counts::Counts;
-use crate::formats::parquet::ParquetError;
 use crate::layout::{self, hexadecimal_sha256};
 use crate::object::ObjectId;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::Delta;
 
-/// What a committed batch is going to do, with everything needed to do it: `batches/batch-…/manifest.json`.
+/// The decisions of a batch, with everything needed to carry them out: `batches/batch-…/manifest.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Its number.
+    /// The batch's number.
     pub batch: BatchNumber,
-    /// When it was opened: its date, and what rows' times are judged by.
+    /// The time at which it was opened: its date, and the time against which the times of rows are checked.
     pub opened_at: jiff::Timestamp,
-    /// Its objects, each with what becomes of it.
+    /// Its objects, each with its fate.
     pub objects: Vec<ManifestObject>,
     /// Uploads to complete: curated files and rejected rows.
     pub uploads: Vec<Upload>,
     /// Delta files to apply.
     pub delta_files: Vec<DeltaFile>,
-    /// Rejected rows by what is wrong with them.
+    /// The number of rejected rows for each reason.
     #[serde(default)]
     pub rejected: BTreeMap<String, u64>,
-    /// The context of its trace ([`crate::telemetry::batch_trace`]), where there is one.
+    /// The context of its trace ([`crate::telemetry::stages`]), if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }
 
 impl Manifest {
-    /// Finds the manifest of a batch, while there is one. One that this version cannot read counts as none.
+    /// Reads the manifest of a batch. `None` if it is gone, or cannot be read by this version.
     pub async fn find(bucket: &Bucket, batch: BatchNumber) -> Result<Option<Self>, AwsError> {
         match bucket.read_all(&layout::manifest_key(batch)).await {
             Ok(json) => Ok(serde_json::from_slice(&json).ok()),
@@ -70,7 +69,7 @@ impl Manifest {
     }
 }
 
-/// A delta file, and what its bytes were when it was written: no others are ever decoded.
+/// A delta file, with the hash of the bytes that were written: no other bytes are ever decoded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeltaFile {
     /// Its key.
@@ -80,30 +79,33 @@ pub struct DeltaFile {
 }
 
 impl DeltaFile {
-    /// A file of these bytes.
+    /// Describes a file of these bytes.
     pub fn new(key: String, bytes: &[u8]) -> Self {
         DeltaFile { key, sha256: hexadecimal_sha256(bytes) }
     }
 
-    /// Says that it is not there any more.
+    /// The error for a file that no longer exists.
     pub fn gone(&self) -> DeltaFileError {
         DeltaFileError { key: self.key.clone(), problem: Problem::Gone }
     }
 
-    /// Whether these bytes are what was written.
+    /// Returns true if these bytes are those that were written.
     pub fn is_whole(&self, bytes: &[u8]) -> bool {
         self.sha256 == hexadecimal_sha256(bytes)
     }
 
-    /// The deltas in these bytes, if they are what was written.
+    /// Decodes the deltas in these bytes, if they are those that were written.
     pub fn decode(&self, bytes: &[u8]) -> Result<Vec<Delta>, DeltaFileError> {
-        let decoded =
-            if self.is_whole(bytes) { deltas::decode(bytes).map_err(Problem::Unreadable) } else { Err(Problem::Bytes) };
+        let decoded = if self.is_whole(bytes) {
+            columnar::decode_deltas(bytes).map_err(Problem::Unreadable)
+        } else {
+            Err(Problem::Bytes)
+        };
         decoded.map_err(|problem| DeltaFileError { key: self.key.clone(), problem })
     }
 }
 
-/// Nothing can be taken from a delta file.
+/// The error for a delta file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the delta file {key} {problem}")]
 pub struct DeltaFileError {
@@ -113,29 +115,29 @@ pub struct DeltaFileError {
 
 #[derive(Debug, thiserror::Error)]
 enum Problem {
-    #[error("is gone; restore it, and what was begun goes on")]
+    #[error("is gone; restore it, and the operation resumes")]
     Gone,
-    #[error("is not as its batch wrote it; restore that version of it, and what was begun goes on")]
+    #[error("is not as its batch wrote it; restore that version of it, and the operation resumes")]
     Bytes,
     #[error("cannot be read by this version of the program: {0}")]
-    Unreadable(ParquetError),
+    Unreadable(ColumnarError),
 }
 
 /// One object of a batch.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ManifestObject {
-    /// Which object.
+    /// The object.
     pub object: ObjectId,
     /// Its size in bytes, as announced.
     pub size: u64,
-    /// When it was created, as announced.
+    /// The time at which it was created, as announced.
     pub created_at: Option<jiff::Timestamp>,
-    /// What becomes of it.
+    /// Its fate.
     #[serde(flatten)]
     pub fate: Fate,
 }
 
-/// What a batch does with an object.
+/// The fate of an object: what its batch decided to do with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "fate")]
 pub enum Fate {
@@ -152,7 +154,7 @@ pub enum Fate {
     Quarantined {
         /// Its place in the quarantine.
         to: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// Deleted or replaced before it was read.
@@ -160,8 +162,8 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// Whether a file was counted that gave no row, or of which more than a tenth was rejected: its producer has changed, sooner than that
-    /// the rows are what they should be.
+    /// Returns true for a counted file that had no good row, or more than a tenth of whose rows were rejected. Probably
+    /// its producer has changed the format.
     pub fn is_suspect(&self) -> bool {
         match self {
             Fate::Archived { rows, rejected, .. } => rows == rejected || rejected.saturating_mul(10) > *rows,
@@ -170,16 +172,16 @@ impl Fate {
     }
 }
 
-/// What lies beside a quarantined file.
+/// The note that lies beside a quarantined file.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Note {
-    /// What it was when it came in.
+    /// The object as it came in.
     pub object: ObjectId,
     /// Its size in bytes, as announced.
     pub size: u64,
-    /// The batch that had it.
+    /// The batch that put it there.
     pub batch: BatchNumber,
-    /// Why it could not be counted.
+    /// The reason why it could not be counted.
     pub reason: String,
 }
 
@@ -195,7 +197,7 @@ mod tests {
         assert_eq!((suspect, sound), ([true; 4], [false; 3]));
     }
 
-    /// Consumers of two versions work together while one replaces the other, and may finish each other's batches.
+    /// Consumers of two versions run together during an upgrade, and may finish each other's batches.
     #[test]
     fn other_versions_are_read() {
         let before =

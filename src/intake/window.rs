@@ -1,20 +1,20 @@
-//! The micro-batch window: which announced objects are worked on together.
+//! The micro-batch window: the announced objects that are processed together.
 //!
 //! Second stage of the flow, and pure: time comes in as an argument, nothing waits. The rules:
 //!
 //! * **W1** A window opens with its first message. Its edge is the next multiple of the window length, counted from the
 //!   Unix epoch, strictly after that moment: windows are aligned to the clock. Each consumer's edges come by its own
 //!   [`offset`] later, so that not all begin their batches in the same second.
-//! * **W2** A window is due at its edge, or at once when it is full. The clock says how far that is when the window
-//!   opens, and is not asked again: should it jump, the window is due when it would have been.
+//! * **W2** A window is due at its edge, or at once when it is full. The clock is read only when the window opens: if
+//!   the clock jumps later, the window is due when it would have been.
 //! * **W3** It is full when it holds at least [`Limits::objects`] objects, [`Limits::bytes`] bytes or
-//!   [`Limits::messages`] messages. A full window takes no further message; before, it takes a message whole, so a
-//!   limit is overstepped by one message at the most.
-//! * **W4** A due window that nobody takes yet goes on filling until it is full.
+//!   [`Limits::messages`] messages. A full window takes no further message; before that, it takes each message
+//!   whole, so a limit is exceeded by at most one message.
+//! * **W4** A due window that is not closed yet continues to fill until it is full.
 //! * **W5** An object announced several times is in the window once; its messages all wait for it.
 //! * **W6** Every message that was taken comes out exactly once, from [`Window::close`]. An empty window never does.
 //!
-//! Window edges are processing time and carry no meaning for the figures: a row's day comes from the row.
+//! Window edges are processing time and do not affect the figures: a row's day comes from the row.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,20 +23,20 @@ use std::time::{Duration, Instant};
 use crate::intake::custody::MessageId;
 use crate::object::{ObjectEvent, ObjectId};
 
-/// Consumers spread the beginnings of their batches over so long, and over no more than this part of a window.
+/// The time over which consumers spread the starts of their batches, and the divisor of the window that limits it.
 const LARGEST_OFFSET: Duration = Duration::from_secs(5);
 const LARGEST_OFFSET_PART: u32 = 20;
 
 /// A message that was received and understood.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Its name in custody.
+    /// Its identifier in custody.
     pub id: MessageId,
     /// The objects it announces; never empty.
     pub events: Vec<ObjectEvent>,
 }
 
-/// When a window is full.
+/// The limits at which a window is full.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Distinct objects.
@@ -50,13 +50,13 @@ pub struct Limits {
 /// A message of a closed window.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// Its name in custody.
+    /// Its identifier in custody.
     pub id: MessageId,
     /// The objects it waits for, as indices into [`Closed::objects`].
     pub objects: Vec<usize>,
 }
 
-/// The content of a window: what a batch works on.
+/// The content of a closed window, which a batch processes.
 #[derive(Debug, Default)]
 pub struct Closed {
     /// Distinct objects, in the order they were first announced.
@@ -78,14 +78,14 @@ pub struct Window {
 }
 
 impl Window {
-    /// An empty window of the given length, whose edges lie `offset` behind the multiples of it.
+    /// An empty window of the given length, whose edges lie `offset` after the multiples of the length.
     pub fn new(length: Duration, limits: Limits, offset: Duration) -> Self {
         let (positions, content) = (HashMap::new(), Closed::default());
         Window { length, limits, offset, due_at: None, bytes: 0, positions, content }
     }
 
-    /// Takes a message, or gives it back when the window is full (W3). The moment is given twice: `time` is what the
-    /// clock says, since the Unix epoch, and decides where the edge is; `now` is what it is waited by.
+    /// Takes a message, or returns it if the window is full (W3). The moment is given twice: `time` is the clock's time
+    /// since the Unix epoch, which determines the edge; `now` is the monotonic time, which determines the wait.
     pub fn offer(&mut self, message: Message, time: Duration, now: Instant) -> Result<(), Message> {
         if self.is_full() {
             return Err(message);
@@ -112,19 +112,19 @@ impl Window {
         Ok(())
     }
 
-    /// Whether the window takes no further message (W3).
+    /// Returns true if the window takes no further message (W3).
     pub fn is_full(&self) -> bool {
         self.content.objects.len() >= self.limits.objects
             || self.bytes >= self.limits.bytes
             || self.content.messages.len() >= self.limits.messages
     }
 
-    /// Objects in it.
+    /// The number of its objects.
     pub fn objects(&self) -> usize {
         self.content.objects.len()
     }
 
-    /// How full it is: the largest of its shares of the limits; 1 and above when it [`is_full`](Window::is_full).
+    /// The largest of its shares of the limits: at least 1 if it [`is_full`](Window::is_full).
     pub fn fill(&self) -> f64 {
         let Limits { objects, bytes, messages } = self.limits;
         [
@@ -136,18 +136,18 @@ impl Window {
         .fold(0.0, f64::max)
     }
 
-    /// How long from `now` until the window is due, zero when it is; `None` while it is empty.
+    /// The time from `now` until the window is due, zero if it is due already; `None` if it is empty.
     pub fn due_in(&self, now: Instant) -> Option<Duration> {
         let due_in = self.due_at?.saturating_duration_since(now);
         Some(if self.is_full() { Duration::ZERO } else { due_in })
     }
 
-    /// Whether nothing was taken yet.
+    /// Returns true if it has taken no message yet.
     pub fn is_empty(&self) -> bool {
         self.content.messages.is_empty()
     }
 
-    /// Hands over the content and starts an empty window (W6). `None` when there is none.
+    /// Returns the content and starts an empty window (W6). `None` if there is no content.
     pub fn close(&mut self) -> Option<Closed> {
         if self.is_empty() {
             return None;
@@ -157,8 +157,8 @@ impl Window {
     }
 }
 
-/// How much later than the multiples of `length` the windows of a consumer of this name close: a few seconds at the
-/// most.
+/// The delay after the multiples of `length` at which the windows of a consumer of this name close: at most a few
+/// seconds.
 pub fn offset(consumer: &str, length: Duration) -> Duration {
     let largest = LARGEST_OFFSET.min(length / LARGEST_OFFSET_PART);
     let mut hasher = DefaultHasher::new();
@@ -167,10 +167,10 @@ pub fn offset(consumer: &str, length: Duration) -> Duration {
     Duration::from_millis(hasher.finish() % millis.saturating_add(1))
 }
 
-/// From `time` to the next multiple of `length` plus `offset` that is strictly after it.
+/// The time from `time` to the next multiple of `length` plus `offset` that is strictly after it.
 fn until_edge(time: Duration, length: Duration, offset: Duration) -> Duration {
     let length_nanos = length.as_nanos().max(1);
-    // As far behind the last edge as behind a multiple, had there been no offset.
+    // The distance from the last edge, computed without the offset as the distance from a multiple.
     let behind = (time.as_nanos() + length_nanos - offset.as_nanos() % length_nanos) % length_nanos;
     let until = length_nanos - behind;
     Duration::new(u64::try_from(until / 1_000_000_000).unwrap_or(u64::MAX), (until % 1_000_000_000) as u32)

@@ -1,20 +1,21 @@
-//! Distinct counts: sets of listeners or tracks of which only the size is asked for.
+//! Distinct counts: sets of listeners or tracks of which only the size matters.
 //!
-//! Pure. What is stored and merged is an Apache DataSketches HLL sketch ([`Distinct`]), whose bytes Java, C++ and Python read too.
-//! While a batch's rows are folded, a set is a plain list of hashes, or plain registers once it is large ([`Members`]): its
-//! sketch is only wanted once, as bytes, and is written out in one go. docs/adr/0011-compute-path.md has what that saves.
+//! Pure. Sets are stored and merged as Apache DataSketches HLL sketches ([`Distinct`]), whose bytes Java, C++ and
+//! Python can read too. While a batch's rows are folded, a set is a plain list of hashes, or plain registers once it is
+//! large ([`Members`]): its sketch is needed only once, as bytes, and is written in one pass.
+//! docs/adr/0011-compute-path.md has the measurements.
 
 use std::hash::{Hash, Hasher};
 
 use datasketches::hash::value::raw_bytes;
 use datasketches::hll::{Coupon, HllSketch, HllType, HllUnion};
 
-/// Number of registers of a sketch, as a power of two. 2^14 gives a standard error of 0.8 % and counts exactly, in
-/// practice, up to some 1,500 members (below that the sketch keeps the members' hashes). A full sketch takes 8 KiB; one of
-/// a hundred members 400 bytes.
+/// Binary logarithm of the number of registers of a sketch. 2^14 registers give a standard error of 0.8 %. Up to about
+/// 1,500 members the sketch keeps their hashes, and the count is in practice exact. A full sketch takes 8 KiB; one of a
+/// hundred members takes 400 bytes.
 pub const SKETCH_LG_K: u8 = 14;
 
-/// The hash of a member, made once and used in many sketches.
+/// The hash of a member, computed once and used in many sketches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member(Coupon);
 
@@ -29,7 +30,7 @@ impl Member {
         Member(Coupon::from_value(raw_bytes::from_str(track_id)))
     }
 
-    /// The hash as a number, which the library shows to hashers alone.
+    /// The hash as a number. The library reveals it only through `Hash`.
     fn number(self) -> u32 {
         struct Seen(u32);
         impl Hasher for Seen {
@@ -49,19 +50,19 @@ impl Member {
     }
 }
 
-/// A set in the making.
+/// A set that is being filled.
 #[derive(Debug)]
 pub enum Members {
-    /// Its members; some may be there several times.
+    /// Its members, possibly with duplicates.
     Few(Vec<Member>),
     /// The registers of its sketch.
     Many(Box<[u8; REGISTERS]>),
 }
 
-/// A sketch lists as many members, and has registers beyond. It is the library's own number, and must be: the two forms estimate a
-/// little differently, so that a count would depend on which form it went through.
+/// The most members that a sketch lists; a larger one has registers. It must be the library's own number: the two forms
+/// estimate slightly differently, so a count would otherwise depend on the forms it went through.
 const MAX_LISTED: usize = 1536;
-/// Members that are listed before duplicates are looked for.
+/// Members that are listed before duplicates are removed.
 const FEW_MEMBERS: usize = 2 * MAX_LISTED;
 const REGISTERS: usize = 1 << SKETCH_LG_K;
 
@@ -72,7 +73,7 @@ impl Default for Members {
 }
 
 impl Members {
-    /// Bytes of memory that they take, besides themselves.
+    /// Bytes of heap memory that they take.
     pub fn memory_bytes(&self) -> usize {
         match self {
             Members::Few(few) => few.capacity() * std::mem::size_of::<Member>(),
@@ -80,7 +81,7 @@ impl Members {
         }
     }
 
-    /// Bytes of their sketch, at the most.
+    /// The largest possible size of their sketch, in bytes.
     pub fn sketch_bytes(&self) -> usize {
         match self {
             Members::Few(few) if few.len() <= MAX_LISTED => 12 + few.len() * std::mem::size_of::<Member>(),
@@ -88,7 +89,7 @@ impl Members {
         }
     }
 
-    /// Adds members; gives the bytes that it takes in addition.
+    /// Adds members. Returns the number of additional bytes of memory.
     pub fn extend(&mut self, members: impl Iterator<Item = Member>) -> usize {
         match self {
             Members::Few(few) => {
@@ -107,7 +108,8 @@ impl Members {
         }
     }
 
-    /// Looks for duplicates, and takes to registers when there are many members all the same; gives the bytes that it takes in addition.
+    /// Removes duplicates, and changes to registers if many members are left. Returns the number of additional bytes of
+    /// memory.
     #[cold]
     fn condense(&mut self, bytes_before: usize) -> usize {
         if let Members::Few(few) = self {
@@ -120,9 +122,9 @@ impl Members {
         self.memory_bytes().saturating_sub(bytes_before)
     }
 
-    /// The sketch in DataSketches' serialized form: what [`Distinct::to_bytes`] gives, but for the order of members and, of large
-    /// sets, with a byte for each register. Source: `HllSketch::serialize` of the library, and PreambleUtil.java in
-    /// <https://github.com/apache/datasketches-java>.
+    /// Serializes the sketch in DataSketches' form: as [`Distinct::to_bytes`] does, except for the order of members
+    /// and, for large sets, with one byte for each register. Source: `HllSketch::serialize` of the library, and
+    /// PreambleUtil.java in <https://github.com/apache/datasketches-java>.
     pub fn into_bytes(self) -> Vec<u8> {
         let mut few = match self {
             Members::Few(few) => few,
@@ -143,14 +145,14 @@ fn registers(members: &[Member]) -> Box<[u8; REGISTERS]> {
     registers
 }
 
-/// A register keeps the greatest value, the upper six bits, of the members whose lower bits name it.
+/// Raises the register that a member's lower bits name to the value of its upper six bits.
 fn raise(registers: &mut [u8; REGISTERS], member: Member) {
     let number = member.number();
     let register = &mut registers[number as usize % REGISTERS];
     *register = (*register).max((number >> 26) as u8);
 }
 
-/// What every image begins with.
+/// Fields of the preamble that every serialized sketch begins with.
 const SERIAL_VERSION: u8 = 1;
 const HLL_FAMILY: u8 = 7;
 const EMPTY: u8 = 4;
@@ -158,7 +160,7 @@ const COMPACT: u8 = 8;
 const OUT_OF_ORDER: u8 = 16;
 
 fn bytes_of_list(members: &[Member]) -> Vec<u8> {
-    /// A list of fewer members is written as such, one of more as a hash table without its gaps.
+    /// Fewer than 2^3 members are written as a list, more of them as a hash table without its gaps.
     const LIST_LG_SIZE: u8 = 3;
     const MIN_TABLE_LG_SIZE: u8 = 5;
     let mut bytes = Vec::with_capacity(12 + 4 * members.len());
@@ -181,7 +183,7 @@ fn bytes_of_list(members: &[Member]) -> Vec<u8> {
 fn bytes_of_registers(registers: &[u8; REGISTERS]) -> Vec<u8> {
     let mut counts = [0_u32; 64];
     registers.iter().for_each(|&value| counts[usize::from(value) % counts.len()] += 1);
-    // The estimate is made of the sums of 2 to the power of minus the value, of small and of large values.
+    // The estimate is based on the sums of 2^-value, separately for small and for large values.
     let sum = |values: std::ops::Range<i32>| -> f64 {
         values.map(|value| f64::from(counts[value as usize]) * f64::from(-value).exp2()).sum()
     };
@@ -197,7 +199,7 @@ fn bytes_of_registers(registers: &[u8; REGISTERS]) -> Vec<u8> {
     bytes
 }
 
-/// A set of which only the size is asked for.
+/// A set of which only the size matters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Distinct(HllSketch);
 
@@ -225,26 +227,26 @@ impl Distinct {
         }
     }
 
-    /// How many members. Estimated from the registers alone, so that it does not depend on the order of merges.
+    /// The number of members. Estimated from the registers alone, so that it does not depend on the order of merges.
     pub fn count(&self) -> u64 {
         self.0.composite_estimate().round() as u64
     }
 
-    /// In DataSketches' serialized form.
+    /// Serializes the sketch in DataSketches' form.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.0.serialize()
     }
 
-    /// From DataSketches' serialized form. The error says what is wrong with the bytes.
+    /// Parses DataSketches' serialized form. The error describes the fault in the bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         let read = |bytes| HllSketch::deserialize(bytes).map_err(|error| format!("not an HLL sketch: {error}"));
         let sketch = read(bytes)?;
-        // The library reads some damaged sketches whose like it could not read again once they are written.
+        // The library reads some damaged sketches that it could not read again after writing them.
         read(&sketch.serialize())?;
         Ok(Distinct(sketch))
     }
 
-    /// Bytes of memory it takes, about.
+    /// The approximate number of bytes of memory that it takes.
     pub fn memory_bytes(&self) -> usize {
         std::mem::size_of::<Self>() + self.0.estimated_size()
     }
@@ -263,7 +265,7 @@ mod tests {
             prop_assert_eq!(Distinct::from_bytes(&distinct.to_bytes()).unwrap().count(), distinct.count());
         }
 
-        /// Two members of a small set fall together once in 200 million pairs, so not even this may ask for equality.
+        /// Two members of a small set collide once in 200 million pairs, so not even this test can demand equality.
         #[test]
         fn small_counts_are_off_by_chance_only(users in prop::collection::hash_set(1..i64::MAX, 0..1000)) {
             let mut distinct = Distinct::default();

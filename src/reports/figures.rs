@@ -1,6 +1,6 @@
-//! Reports: what is counted, and how two counts become one.
+//! Figures: the contents of the reports, and how two sets of figures become one.
 //!
-//! Pure. A [`Delta`] is what one batch adds to one report item. Merging deltas is commutative and associative, so neither
+//! Pure. A [`Delta`] is one batch's contribution to one report item. Merging is commutative and associative, so neither
 //! the order of rows nor that of batches changes a figure. Counts and times are integers; distinct counts are sketches
 //! ([`crate::reports::distinct`]).
 
@@ -8,14 +8,15 @@ use std::collections::BTreeSet;
 
 use crate::reports::distinct::Distinct;
 
-/// Joins several genres in one attribute, as the catalogue joins several artists.
+/// Separator of several genres in one attribute, the same as that of several artists in the catalogue.
 pub const LIST_SEPARATOR: char = ';';
 
-/// Stands for a genre or a country that the catalogue does not tell.
+/// Placeholder for a genre or a country that is not in the catalogue.
 pub const UNKNOWN: &str = "unknown";
 
-/// Genres that an item keeps. A track has at most [`crate::reference::catalogue::MAX_GENRES`] at a time, and gets others when the catalogue changes;
-/// the item, which names all of them, must stay far below DynamoDB's 400 KB, and a listing is written for each.
+/// The most genres that an item keeps. A track has at most [`crate::reference::catalogue::MAX_GENRES`] at a time, and
+/// gets others when the catalogue changes. The item names all of them and must stay far below DynamoDB's 400 KB, and a
+/// listing is written for each.
 pub const MAX_GENRES: usize = 200;
 
 /// The three reports.
@@ -30,10 +31,10 @@ pub enum Report {
 }
 
 impl Report {
-    /// All of them.
+    /// All reports.
     pub const ALL: [Report; 3] = [Report::Track, Report::Genre, Report::Listener];
 
-    /// Its name in the delta file.
+    /// The report's name in delta files.
     pub fn name(self) -> &'static str {
         match self {
             Report::Track => "track",
@@ -42,12 +43,12 @@ impl Report {
         }
     }
 
-    /// Finds it by [`Report::name`].
+    /// Finds a report by its [`Report::name`].
     pub fn from_name(name: &str) -> Option<Self> {
         Report::ALL.into_iter().find(|report| report.name() == name)
     }
 
-    /// Its DynamoDB table, without the prefix.
+    /// The name of its DynamoDB table, without the prefix.
     pub fn table(self) -> &'static str {
         match self {
             Report::Track => "track_level_reports",
@@ -56,7 +57,7 @@ impl Report {
         }
     }
 
-    /// Partition key of the table; the sort key is `report_date`.
+    /// The partition key of its table; the sort key is `report_date`.
     pub fn key_attribute(self) -> &'static str {
         match self {
             Report::Track => "track_id",
@@ -65,7 +66,7 @@ impl Report {
         }
     }
 
-    /// Attribute of the distinct count.
+    /// The attribute of the distinct count.
     pub fn distinct_attribute(self) -> &'static str {
         match self {
             Report::Track | Report::Genre => "unique_users",
@@ -74,10 +75,10 @@ impl Report {
     }
 }
 
-/// Names one report item.
+/// The key of one report item.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// Which report.
+    /// The report.
     pub report: Report,
     /// The track id, genre or user id.
     pub id: String,
@@ -85,7 +86,7 @@ pub struct Key {
     pub day: i32,
 }
 
-/// What the catalogue says about the item of a report.
+/// Descriptive attributes of a report item, from the catalogue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// The track's name.
@@ -99,7 +100,7 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// Takes over what a newer batch says. Genres are kept, as the item was counted under each of them.
+    /// Takes over the attributes of a newer batch. Genres are only added, as the item was counted under each of them.
     pub fn update(&mut self, newer: Attributes) {
         self.track_name = newer.track_name.or(self.track_name.take());
         self.artists = newer.artists.or(self.artists.take());
@@ -107,7 +108,7 @@ impl Attributes {
         self.add_genres(newer.genres);
     }
 
-    /// Takes over what an older batch says where nothing newer is known, and its genres.
+    /// Takes over the attributes of an older batch where none are known, and adds its genres.
     pub fn complete(&mut self, older: Attributes) {
         self.track_name = self.track_name.take().or(older.track_name);
         self.artists = self.artists.take().or(older.artists);
@@ -115,8 +116,8 @@ impl Attributes {
         self.add_genres(older.genres);
     }
 
-    /// Those that are there stay, as listings were written for them. Of others, as many come in as there is room for: the genre's own figures
-    /// count the track all the same.
+    /// Adds genres as far as there is room. Existing ones stay, as listings were written for them. A genre's own
+    /// figures count the track in any case.
     fn add_genres(&mut self, genres: BTreeSet<String>) {
         for genre in genres {
             if self.genres.len() >= MAX_GENRES {
@@ -139,7 +140,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Adds other figures. Commutative and associative.
+    /// Adds other figures. The operation is commutative and associative.
     pub fn merge(&mut self, other: &Figures) {
         self.listens = self.listens.saturating_add(other.listens);
         self.listening_ms = self.listening_ms.saturating_add(other.listening_ms);
@@ -147,18 +148,18 @@ impl Figures {
     }
 }
 
-/// What one batch adds to one report item.
+/// One batch's contribution to one report item.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delta {
-    /// Which item.
+    /// The item.
     pub key: Key,
-    /// What is added to it.
+    /// The figures to add.
     pub figures: Figures,
-    /// What the catalogue said.
+    /// The attributes at the time of the batch.
     pub attributes: Attributes,
 }
 
-/// Milliseconds as a decimal number of seconds, exact: `1234` is `1.234`, `1000` is `1`.
+/// Formats milliseconds as an exact decimal number of seconds: `1234` is `1.234`, `1000` is `1`.
 pub fn seconds_text(milliseconds: u64) -> String {
     let (seconds, rest) = (milliseconds / 1000, milliseconds % 1000);
     if rest == 0 {
@@ -167,7 +168,7 @@ pub fn seconds_text(milliseconds: u64) -> String {
     format!("{seconds}.{rest:03}").trim_end_matches('0').to_owned()
 }
 
-/// The inverse of [`seconds_text`], for any decimal with at most three places.
+/// Parses seconds with at most three decimal places into milliseconds: the inverse of [`seconds_text`].
 pub fn parse_seconds(text: &str) -> Option<u64> {
     let (seconds, places) = text.split_once('.').unwrap_or((text, ""));
     if places.len() > 3 || !places.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -177,7 +178,7 @@ pub fn parse_seconds(text: &str) -> Option<u64> {
     seconds.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(rest)
 }
 
-/// Milliseconds a listener, rounded to the nearest.
+/// Milliseconds per listener, rounded to the nearest; 0 without listeners.
 pub fn average_ms(listening_ms: u64, listeners: u64) -> u64 {
     (listening_ms.saturating_add(listeners / 2)).checked_div(listeners).unwrap_or(0)
 }

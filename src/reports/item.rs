@@ -1,9 +1,9 @@
-//! The report tables: what an item looks like, and how it becomes another.
+//! Report items: their attributes, and how a delta changes an item.
 //!
-//! Pure, and the only module that makes and reads report items. The attributes that people read stand beside those that
-//! the protocol needs: the sketch of the distinct count, the version, and the batches in it ([`Applied`]).
+//! Pure, and the only module that builds and parses report items. Beside the attributes that people read, an item has
+//! those that the protocol needs: the sketch of the distinct count, the version, and the batches in it ([`Applied`]).
 //!
-//! Beside a track's item stands one listing per genre ([`LISTINGS_TABLE`]): a copy of its figures under `genre#date`, kept
+//! A track's item also has one listing per genre ([`LISTINGS_TABLE`]): a copy of its figures under `genre#date`, kept
 //! because a DynamoDB index lists an item only once and a track may have several genres. A listing carries its item's
 //! version and is never replaced by an older one.
 
@@ -19,13 +19,14 @@ use crate::protocol::{Applied, BatchNumber};
 use crate::reports::distinct::Distinct;
 use crate::reports::figures::{self, Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
 
-/// The table of listings, without the prefix.
+/// Name of the table of listings, without the prefix.
 pub const LISTINGS_TABLE: &str = "genre_track_listings";
 
-/// Index of every table by `total_listens`.
+/// Name of the index that every table has by `total_listens`.
 pub const BY_LISTENS: &str = "by_listens";
 
-/// A day's tracks and listeners are spread over so many index partitions, each of which takes some 1,000 writes a second:
+/// The number of index partitions over which a day's tracks and listeners are spread. Each accepts about 1,000 writes a
+/// second:
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html>.
 pub const DATE_SHARDS: u32 = 8;
 
@@ -38,12 +39,13 @@ pub struct ReportItem {
     pub attributes: Attributes,
     /// The batches in it.
     pub applied: Applied,
-    /// Counts the writes; 0 where there is no item.
+    /// The number of writes, raised at times; 0 if there is no item.
     pub version: u64,
 }
 
 impl ReportItem {
-    /// The item after a delta, or `None` when it has it already. `through` is the registry's watermark.
+    /// Returns the item with a delta added, or `None` if it has the batch already. `through` is the registry's
+    /// watermark.
     #[must_use]
     pub fn with(&self, delta: &Delta, batch: BatchNumber, through: BatchNumber) -> Option<Self> {
         if self.applied.contains(batch) {
@@ -61,8 +63,9 @@ impl ReportItem {
         Some(next)
     }
 
-    /// The item with these figures instead; or `None` when it has a batch in it that they do not have, and that would be lost. No
-    /// straggler can add one of their batches again, and the version is beyond every one that the item and its listings had.
+    /// Returns the item with its figures replaced, or `None` if it has a batch that the new figures lack and that would
+    /// be lost. Afterwards no straggler can add one of their batches again. The version is above every one that the
+    /// item and its listings had.
     #[must_use]
     pub fn replaced(&self, figures: Figures, attributes: Attributes, of: Replacement) -> Option<Self> {
         if self.applied.newest() > of.through {
@@ -72,45 +75,45 @@ impl ReportItem {
         Some(ReportItem { figures, attributes, applied, version: of.now_ms.max(self.version + 1) })
     }
 
-    /// Its listing under a genre that it does not have any more: no listens.
+    /// Returns the item without listens, for its listing under a genre that it no longer has.
     pub fn emptied(&self) -> Self {
         ReportItem { figures: Figures::default(), ..self.clone() }
     }
 }
 
-/// What the figures are made of that replace those of items.
+/// The batches behind the figures that replace those of items.
 #[derive(Debug, Clone, Copy)]
 pub struct Replacement {
-    /// Every batch up to here is finished, and in the figures if it has rows of the day.
+    /// The number up to which every batch is finished, and is in the figures if it has rows of the day.
     pub through: BatchNumber,
-    /// The last of those that have rows of the day. Later numbers are known to the ledger alone, and it may forget them.
+    /// The last batch that has rows of the day. Only the ledger knows later numbers, and it may lose them.
     pub last: BatchNumber,
-    /// Milliseconds since the Unix epoch: a version that no item counts up to.
+    /// Milliseconds since the Unix epoch: a version that no item reaches by counting.
     pub now_ms: u64,
 }
 
-/// Whether an item or a listing has no listens: what a rebuild has left of one that should not be there. It stays, so that no straggler
-/// brings it back, and nobody is shown it.
+/// Returns true if an item or a listing has no listens: a replay has emptied it because it should not exist. It stays,
+/// so that no straggler brings it back, and is never shown.
 pub fn is_empty(item: &Item) -> bool {
     number(item, "total_listens") == Some(0)
 }
 
-/// Partition key of listings.
+/// The partition key of listings.
 pub fn genre_date(genre: &str, date: &str) -> String {
     format!("{genre}#{date}")
 }
 
-/// The shard of an item's day in the index.
+/// The index partition of one shard of a day.
 pub fn date_shard(date: &str, shard: u32) -> String {
     format!("{date}#{shard}")
 }
 
-/// Which shard an id belongs to: FNV-1a, the same on every machine and for ever.
+/// The shard of an id: FNV-1a, which must stay the same on every machine and in every version.
 fn shard_of(id: &str) -> u32 {
     id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)) % DATE_SHARDS
 }
 
-/// The key of an item.
+/// The key of a report item, as DynamoDB attributes.
 pub fn key_item(key: &Key) -> Item {
     HashMap::from([
         (key.report.key_attribute().to_owned(), text(&key.id)),
@@ -118,7 +121,7 @@ pub fn key_item(key: &Key) -> Item {
     ])
 }
 
-/// The key that an item of this report has.
+/// Parses the key of an item of this report.
 pub fn parse_key(report: Report, item: &Item) -> Option<Key> {
     let id = item.get(report.key_attribute())?.as_s().ok()?.clone();
     let day = crate::calendar::parse_date(item.get("report_date")?.as_s().ok()?)?;
@@ -153,7 +156,7 @@ fn visible_attributes(key: &Key, stored: &ReportItem) -> Item {
     item
 }
 
-/// The whole item: what people read, and what the protocol needs.
+/// The whole item: the attributes that people read, and those that the protocol needs.
 pub fn item_of(key: &Key, stored: &ReportItem) -> Item {
     let mut item = visible_attributes(key, stored);
     let mut add = |name: &str, value| item.insert(name.to_owned(), value);
@@ -177,7 +180,7 @@ pub fn listing_key(key: &Key, genre: &str) -> Item {
     ])
 }
 
-/// The place of a listing: its partition and its track.
+/// Parses the key of a listing: its partition and its track.
 pub fn parse_listing_key(item: &Item) -> Option<(String, String)> {
     Some((text_of(item, "genre_date")?, text_of(item, "track_id")?))
 }
@@ -190,7 +193,7 @@ pub fn listing_of(key: &Key, genre: &str, stored: &ReportItem) -> Item {
     item
 }
 
-/// Reads an item back. The error names what is wrong with it.
+/// Parses an item. The error names the attribute that is wrong.
 pub fn parse_item(report: Report, item: &Item) -> Result<ReportItem, String> {
     let needed = |name: &str| number(item, name).ok_or_else(|| format!("no whole number in {name}"));
     let optional = |name: &str| text_of(item, name);
@@ -215,7 +218,7 @@ pub fn parse_item(report: Report, item: &Item) -> Result<ReportItem, String> {
     })
 }
 
-/// The figures of an item or a listing that people read.
+/// The published figures of an item or a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublishedFigures {
     /// Rows counted.
@@ -224,19 +227,19 @@ pub struct PublishedFigures {
     pub listening_ms: u64,
     /// Distinct listeners or tracks.
     pub distinct: u64,
-    /// Milliseconds a listener, where the report has that.
+    /// Milliseconds per listener, if the report has that.
     pub average_ms: Option<u64>,
 }
 
 impl PublishedFigures {
-    /// What is shown of figures.
+    /// The published form of figures.
     pub fn of(report: Report, figures: &Figures) -> Self {
         let distinct = figures.distinct.count();
         let average_ms = (report != Report::Listener).then(|| figures::average_ms(figures.listening_ms, distinct));
         PublishedFigures { listens: figures.listens, listening_ms: figures.listening_ms, distinct, average_ms }
     }
 
-    /// What an item shows; `None` when it is not what this program writes.
+    /// Parses an item; `None` if it was not written by this program.
     pub fn read(report: Report, item: &Item) -> Option<Self> {
         Some(PublishedFigures {
             listens: number(item, "total_listens")?,
@@ -272,7 +275,7 @@ pub fn applied_of(item: &Item) -> Option<Applied> {
             numbers.iter().map(|number| number.parse()).collect::<Result<_, _>>().ok()?
         }
         None => BTreeSet::new(),
-        // Taken for none, its batches could be applied again.
+        // If this counted as none, its batches could be applied again.
         Some(_) => return None,
     };
     Some(Applied { through: number(item, "applied_through")?, listed })

@@ -1,4 +1,12 @@
-//! Reports: figures, the items that hold them, and how they are written.
+//! Reports: the figures, the items that hold them, and the tables that hold the items.
+//!
+//! A batch's rows are folded into deltas, one for each report item that it touches. Each delta is added to its item
+//! exactly once, however often the batch is carried out.
+//!
+//! * [`figures`]: the reports, and how two sets of figures become one (pure)
+//! * [`distinct`]: sketches of sets of which only the size matters (pure)
+//! * [`item`]: the DynamoDB items, and how a delta changes one (pure)
+//! * [`store`]: reading and writing the tables
 
 pub mod distinct;
 pub mod figures;

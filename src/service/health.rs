@@ -1,13 +1,15 @@
-//! Health: whether the consumer should get work, and whether it should be replaced.
+//! Health: is the consumer ready for work, and is it live or should it be replaced?
 //!
-//! * **Ready**: queue, bucket, tables and catalogue have answered, it is not stopping, and no service has failed for
-//!   long.
-//! * **Live**: it has started, and no batch at work stands still. While a service fails that is not held against it: a
-//!   new process would meet the same.
+//! * **Ready**: queue, bucket, tables and catalogue have answered, the consumer is not stopping, and no service has
+//!   failed for long.
+//! * **Live**: the consumer has started, and no batch at work stands still. A batch may stand still while a service
+//!   fails, because a new process would meet the same failure.
 //!
 //! Both are answered over HTTP (`/ready` and `/live`: 200, or 503 with the reason), and by `music-streams health`,
-//! which needs no shell and no `curl` in the container.
+//! which needs neither a shell nor `curl` in the container. The tests below are of the rules; tests/pipeline/health.rs
+//! asks over HTTP.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,16 +19,18 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::aws::requests::Requests;
 use crate::process::tasks;
+use crate::service::StartError;
 use crate::telemetry::progress::Progress;
 
 /// The consumer's health.
 #[derive(Debug, Clone)]
 pub struct Health {
     requests: Requests,
-    /// Where a batch's progress is told.
+    /// Receives the progress of batches.
     pub progress: Progress,
     started: Arc<AtomicBool>,
     shutdown: CancellationToken,
@@ -35,8 +39,8 @@ pub struct Health {
 }
 
 impl Health {
-    /// Of a consumer that is starting. It is unready when a service fails for `unready_after`, and dead when a batch
-    /// stands still for `stuck_after`.
+    /// The health of a consumer that is starting. It will be unready once a service has failed for `unready_after`, and
+    /// not live once a batch has stood still for `stuck_after`.
     pub fn new(
         requests: Requests,
         shutdown: CancellationToken,
@@ -53,12 +57,12 @@ impl Health {
         }
     }
 
-    /// Everything that it needs has answered.
+    /// Notes that every resource has answered.
     pub fn started(&self) {
         self.started.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it should get work; else why not.
+    /// Returns `Ok` if the consumer is ready for work, else the reason.
     pub fn ready(&self) -> Result<(), String> {
         self.has_started()?;
         if self.shutdown.is_cancelled() {
@@ -68,8 +72,9 @@ impl Health {
         if failing.is_empty() {
             return Ok(());
         }
-        let say = |(service, duration): &(String, Duration)| format!("{service} has failed for {}", seconds(*duration));
-        Err(failing.iter().map(say).collect::<Vec<_>>().join(", "))
+        let text =
+            |(service, duration): &(String, Duration)| format!("{service} has failed for {}", seconds(*duration));
+        Err(failing.iter().map(text).collect::<Vec<_>>().join(", "))
     }
 
     fn has_started(&self) -> Result<(), String> {
@@ -79,24 +84,31 @@ impl Health {
         Err("starting: queue, bucket, tables and catalogue have not all answered yet".to_owned())
     }
 
-    /// Whether it should go on; else why not.
+    /// Returns `Ok` if the consumer is live, else the reason.
     pub fn live(&self) -> Result<(), String> {
         self.has_started()?;
-        let standing = self.progress.stalled_for();
-        if standing < self.stuck_after || !self.requests.failing_for(Duration::ZERO, self.stuck_after).is_empty() {
+        let standstill = self.progress.standing_for();
+        if standstill < self.stuck_after || !self.requests.failing_for(Duration::ZERO, self.stuck_after).is_empty() {
             return Ok(());
         }
-        Err(format!("a batch has stood still for {}", seconds(standing)))
+        Err(format!("a batch has stood still for {}", seconds(standstill)))
     }
 
-    /// Answers whoever asks there, for ever.
-    pub async fn answer(self, listener: TcpListener) {
+    /// Starts to answer over HTTP at the address, if there is one, until the handle is dropped.
+    pub async fn listen(&self, address: Option<SocketAddr>) -> Result<Option<AbortOnDropHandle<()>>, StartError> {
+        let Some(address) = address else { return Ok(None) };
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.map_err(|error| StartError::HealthAddress { address, error })?;
+        Ok(Some(AbortOnDropHandle::new(tasks::spawn("health", self.clone().answer(listener)))))
+    }
+
+    async fn answer(self, listener: TcpListener) {
         let (of_live, of_ready) = (self.clone(), self);
         let routes = Router::new()
             .route("/live", get(async move || answer(of_live.live(), "live")))
             .route("/ready", get(async move || answer(of_ready.ready(), "ready")));
         let ended = axum::serve(listener, routes).await;
-        tasks::end(&format!("the answers about health came to an end: {ended:?}"));
+        tasks::end(&format!("the HTTP server for health ended: {ended:?}"));
     }
 }
 
@@ -128,7 +140,7 @@ mod tests {
         assert!(health.live().unwrap_err().contains("stood still"));
         health.progress.made();
         assert!(health.live().is_ok());
-        health.progress.clear();
+        health.progress.rests();
         std::thread::sleep(Duration::from_millis(210));
         assert!(health.live().is_ok(), "the batch is done");
     }

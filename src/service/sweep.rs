@@ -1,14 +1,14 @@
-//! Sweep: objects that lie in the bucket and that no message announces.
+//! The sweep: finds objects in the bucket that no message announces.
 //!
-//! The second way into the window, beside the queue. Files from before the deployment and files whose notification was
-//! lost are found by listing the incoming prefix, at start and every [`Sweeper::interval`]. What is found goes the same way
-//! as what is announced, with a claim and all, so a file that is found and announced counts once.
+//! It is the second way into the window, beside the queue. Files from before the deployment, and files whose
+//! notification was lost, are found by listing the incoming prefix, at the start and every [`Sweeper::interval`]. They
+//! take the same way as announced files, including the claim, so a file that is both found and announced counts once.
 //!
-//! What is set aside is passed over until it is to be tried again. Claims on objects that still lie there are kept from
-//! expiring, whatever has become of their batch, so that nothing counts again.
+//! Objects that are set aside are skipped until their next attempt is due. Claims on objects that are still there are
+//! kept from expiring, whatever the state of their batch, so that nothing counts twice.
 //!
-//! A sweep lists page by page and hands on a few objects at a time, only when there is a place for them: memory does not
-//! grow with what lies there. Several consumers take turns.
+//! A sweep lists page by page and passes on a few objects at a time, only when there is room for them: its memory does
+//! not grow with the number of files. Several consumers take turns. The tests are in tests/pipeline and tests/chaos.
 
 use std::time::Duration;
 
@@ -18,8 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::error::{AwsError, Kind};
 use crate::aws::s3::Bucket;
-use crate::aws::sqs::BATCH_ENTRIES;
-use crate::intake::custody::Custody;
+use crate::aws::sqs::{BATCH_ENTRIES, Custody};
 use crate::intake::notification::{Notification, admit};
 use crate::intake::window::Message;
 use crate::layout::INCOMING;
@@ -28,26 +27,26 @@ use crate::object::ObjectEvent;
 use crate::protocol::ClaimConflict;
 use crate::telemetry::metrics::{label, metrics};
 
-/// Questions to the ledger under way at once.
+/// Requests to the ledger under way at once.
 const CONCURRENT_LOOKS: usize = 16;
-/// How an object stands that a batch is to look at.
+/// The claim status of an object that a batch must look at.
 const UNCLAIMED: ClaimStatus = ClaimStatus::Held(ClaimConflict::TakeOver { died: false });
 
-/// Looks for objects that nobody announced.
+/// A task that looks for objects that no message announces.
 pub struct Sweeper {
     /// The bucket.
     pub bucket: Bucket,
     /// The ledger.
     pub ledger: Ledger,
-    /// Names what came without a message.
+    /// Names objects that came without a message.
     pub custody: Custody,
-    /// Where found objects go: where announced ones do.
+    /// Receives the objects found, together with the announced ones.
     pub messages: mpsc::Sender<Vec<Message>>,
-    /// Time between two sweeps, of whichever consumers.
+    /// The time between two sweeps, whichever consumers make them.
     pub interval: Duration,
-    /// How long an object is left to its notification.
+    /// The age up to which an object is left to its notification.
     pub age: Duration,
-    /// The process is about to stop.
+    /// Cancelled when the process is to stop.
     pub shutdown: CancellationToken,
 }
 
@@ -56,7 +55,7 @@ impl Sweeper {
     pub async fn run(self) {
         loop {
             let sweep = async {
-                if self.ledger.begin_sweep(self.interval).await? {
+                if self.ledger.take_sweep_turn(self.interval).await? {
                     let swept = self.sweep().await?;
                     self.ledger.end_sweep(swept).await?;
                     metrics().sweep_objects.add(swept.found, &label("finding", "found"));
@@ -69,7 +68,7 @@ impl Sweeper {
             };
             match self.shutdown.run_until_cancelled(sweep).await {
                 Some(Ok(())) => {}
-                Some(Err(error)) => tracing::warn!("the sweep did not come to its end: {error}; sweeping again later"),
+                Some(Err(error)) => tracing::warn!("the sweep did not finish: {error}; sweeping again later"),
                 None => return,
             }
             if self.shutdown.run_until_cancelled(tokio::time::sleep(self.interval)).await.is_none() {
@@ -86,23 +85,23 @@ impl Sweeper {
             next = following.map(Some);
             let judge = self.ledger.judge();
             let looks = self.old_enough(listed).into_iter().map(|event| async {
-                let standing = match self.ledger.claim_status(&event.object, &judge).await {
-                    // A claim that nobody understands: a batch that meets it lists it as set aside.
+                let status = match self.ledger.look_at(&event.object, &judge).await {
+                    // A claim that this version cannot read: a batch that meets it lists it as set aside.
                     Err(error) if error.kind == Kind::Refused => UNCLAIMED,
-                    standing => standing?,
+                    status => status?,
                 };
-                match standing {
-                    UNCLAIMED if self.ledger.is_overwritten(&event).await? => {
+                match status {
+                    UNCLAIMED if self.ledger.is_history(&event).await? => {
                         Ok((ClaimStatus::Held(ClaimConflict::Leave), event))
                     }
-                    standing => Ok((standing, event)),
+                    status => Ok((status, event)),
                 }
             });
             let looked: Vec<_> =
                 futures::stream::iter(looks).buffer_unordered(CONCURRENT_LOOKS).try_collect::<Vec<_>>().await?;
             let mut found = Vec::new();
-            for (standing, event) in looked {
-                match standing {
+            for (status, event) in looked {
+                match status {
                     ClaimStatus::Held(ClaimConflict::TakeOver { .. }) => found.push(event),
                     ClaimStatus::Held(ClaimConflict::Duplicate) => swept.left_over += 1,
                     ClaimStatus::Held(ClaimConflict::Leave) | ClaimStatus::Aside => {}
@@ -111,16 +110,16 @@ impl Sweeper {
             fail::fail_point!("swept");
             swept.found += found.len() as u64;
             for some in found.chunks(BATCH_ENTRIES) {
-                let message =
-                    |event: &ObjectEvent| Message { id: self.custody.untracked_id(), events: vec![event.clone()] };
-                // The consumer stops when nobody receives any more.
+                let message = |event: &ObjectEvent| Message { id: self.custody.unheld(), events: vec![event.clone()] };
+                // The send fails only when the consumer stops.
                 let _ = self.messages.send(some.iter().map(message).collect()).await;
             }
         }
         Ok(swept)
     }
 
-    /// Younger objects are left to their notifications, which are on their way or in a window.
+    /// Selects the objects to look at. Younger ones are left to their notifications, which are on their way or in a
+    /// window.
     fn old_enough(&self, listed: Vec<ObjectEvent>) -> Vec<ObjectEvent> {
         let latest = jiff::Timestamp::now().as_second() - i64::try_from(self.age.as_secs()).unwrap_or(i64::MAX);
         let is_old = |event: &ObjectEvent| event.created_at.is_none_or(|created| created.as_second() <= latest);

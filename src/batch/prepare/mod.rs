@@ -1,0 +1,198 @@
+//! Preparation: reading the objects of a batch, and writing everything that the batch is going to publish.
+//!
+//! Streams each object once, never whole in memory: plain or gzip, CSV with a header. Rows are cleansed, enriched,
+//! encoded and folded; what cannot be used is set aside with its reason. Everything is written invisibly
+//! ([`Bucket::upload`](crate::aws::s3::Bucket::upload)), so a preparation can be abandoned at any point.
+//!
+//! An object counts whole or not at all. Its rows stay in memory until its end is reached, so that a file which turns
+//! out bad at its last byte leaves no trace. A file with more rows than fit there is used as it arrives; if it turns
+//! out bad afterwards, the preparation ends with [`PrepareError::Spoiled`] and the batch is prepared again without it.
+//!
+//! * `mod.rs`: the preparation, its bounds and its errors
+//! * `object.rs`: reading one object
+//! * `rejects.rs`: the list of rejected rows
+//! * `curated.rs`: folding, encoding and uploading rows, and making room in memory
+//! * `finish.rs`: the delta files, and the end of a preparation
+//!
+//! The tests are tests/pipeline, tests/hostile/files.rs and tests/parquet.rs.
+
+mod curated;
+mod finish;
+mod object;
+mod rejects;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use governor::DefaultDirectRateLimiter;
+use tokio_util::sync::CancellationToken;
+
+use crate::aws::error::AwsError;
+use crate::aws::s3::{Bucket, PendingUpload, Upload};
+use crate::batch::manifest::DeltaFile;
+use crate::batch::prepare::curated::CuratedFileWriter;
+pub use crate::batch::prepare::finish::DELTAS_PER_FILE;
+pub use crate::batch::prepare::object::ObjectOutcome;
+use crate::compute::aggregate::{Dictionary, Rows};
+use crate::compute::columnar::ColumnarError;
+use crate::compute::{Compute, ComputeError, Scope};
+use crate::input::file::BadObject;
+use crate::memory::Memory;
+use crate::protocol::BatchNumber;
+use crate::reference::catalogue::Catalogue;
+use crate::telemetry::progress::Progress;
+
+/// Bytes of memory that a finished upload takes, also in the manifest: keys, eTags, and S3's upload id.
+const UPLOAD_BYTES: usize = 2 << 10;
+
+/// The error that kept a batch from being prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// A call failed.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// Encoding failed.
+    #[error(transparent)]
+    Columnar(#[from] ColumnarError),
+    /// A computation did not finish.
+    #[error(transparent)]
+    Compute(#[from] ComputeError),
+    /// The process is about to stop.
+    #[error("stopped by request")]
+    Cancelled,
+    /// An object cannot be in the batch: it turned out unusable after rows of it were used.
+    #[error("object {object} turned out unusable late")]
+    Spoiled {
+        /// Its position among those given to [`Preparation::add`].
+        object: usize,
+        /// Its outcome.
+        outcome: ObjectOutcome,
+    },
+    /// The objects together touch more report items than a batch may touch, or than memory can hold. The reason applies
+    /// to an object that does so alone.
+    #[error("too much for one batch")]
+    TooLarge(BadObject),
+}
+
+/// The subject of a preparation.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// The batch that the files carry in their names.
+    pub batch: BatchNumber,
+    /// The time at which it was opened, against which the times of rows are checked.
+    pub opened_at: jiff::Timestamp,
+    /// The rows that are wanted; others are read and ignored.
+    pub scope: Scope,
+}
+
+/// Bounds of a preparation.
+#[derive(Debug, Clone)]
+pub struct PreparationLimits {
+    /// Bytes of the largest object, before and after decompression.
+    pub object_bytes: u64,
+    /// Report items that a batch may touch.
+    pub report_items: usize,
+    /// Memory of the process, which the names and report items of a batch share with its catalogue.
+    pub memory: Memory,
+    /// Limiter of the rows read per second, if they are limited.
+    pub rows: Option<Arc<DefaultDirectRateLimiter>>,
+}
+
+/// Everything that a batch is going to publish.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Uploads to complete.
+    pub uploads: Vec<Upload>,
+    /// The delta files.
+    pub delta_files: Vec<DeltaFile>,
+    /// Report items in them.
+    pub report_items: usize,
+    /// Rejected rows of the objects that count, by [`Rejection::kind`](crate::input::cleanse::Rejection::kind).
+    pub rejected: BTreeMap<String, u64>,
+}
+
+/// A batch in preparation.
+pub struct Preparation {
+    bucket: Bucket,
+    plan: Plan,
+    limits: PreparationLimits,
+    shutdown: CancellationToken,
+    dictionary: Dictionary,
+    /// Rows that are neither folded nor encoded yet.
+    rows: Rows,
+    compute: Compute,
+    /// The file being written for each day.
+    files: BTreeMap<i32, CuratedFileWriter>,
+    /// The number of the last file begun for each day.
+    parts: BTreeMap<i32, usize>,
+    finished: Vec<Upload>,
+    /// Lines about rejected rows that are not in the upload yet.
+    rejects: Vec<u8>,
+    rejects_upload: Option<PendingUpload>,
+    /// Bytes of memory taken by the rows that are folded.
+    folded_bytes: usize,
+    rejected: BTreeMap<&'static str, u64>,
+    progress: Progress,
+}
+
+impl Preparation {
+    /// Starts a preparation, without objects.
+    pub fn new(
+        bucket: Bucket,
+        catalogue: Arc<Catalogue>,
+        plan: Plan,
+        limits: PreparationLimits,
+        shutdown: CancellationToken,
+        progress: Progress,
+    ) -> Self {
+        let dictionary = Dictionary::of(catalogue);
+        let compute = Compute::new(dictionary.names().clone(), plan.scope);
+        Preparation {
+            bucket,
+            plan,
+            shutdown,
+            dictionary,
+            rows: Rows::with_capacity(room(limits.memory.row_group_rows())),
+            compute,
+            files: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            finished: Vec::new(),
+            rejects: Vec::new(),
+            rejects_upload: None,
+            folded_bytes: 0,
+            rejected: BTreeMap::new(),
+            progress,
+            limits,
+        }
+    }
+
+    /// Returns true if anything of it may have been written.
+    pub fn has_written(&self) -> bool {
+        self.rejects_upload.is_some() || !self.files.is_empty() || !self.finished.is_empty()
+    }
+
+    fn row_group_rows(&self) -> usize {
+        self.limits.memory.row_group_rows()
+    }
+
+    fn too_many_items(&self) -> PrepareError {
+        PrepareError::TooLarge(BadObject::TooManyItems { limit: self.limits.report_items })
+    }
+
+    fn too_much_memory(&self) -> PrepareError {
+        PrepareError::TooLarge(BadObject::TooMuchMemory { limit_bytes: self.limits.memory.bytes() })
+    }
+
+    /// Bytes of memory that report items may take: those that everything else of the same lifetime leaves over.
+    fn fold_limit_bytes(&self) -> usize {
+        let others = self.dictionary.names().catalogue().memory_bytes()
+            + self.dictionary.memory_bytes()
+            + self.finished.len() * UPLOAD_BYTES;
+        self.limits.memory.lasting().saturating_sub(others)
+    }
+}
+
+/// The number of rows to allocate memory for at the start: a row group, and the block that fills it.
+pub fn room(row_group_rows: usize) -> usize {
+    row_group_rows + 32 * 1024
+}

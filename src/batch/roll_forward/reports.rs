@@ -1,0 +1,73 @@
+//! First step of a roll forward: the batch's figures into the reports.
+//!
+//! The tests are tests/pipeline/refusals.rs and tests/chaos.
+
+use crate::aws::error::{AwsError, Kind};
+use crate::aws::retry::retry_until;
+use crate::batch::manifest::{DeltaFile, DeltaFileError, Manifest};
+use crate::batch::roll_forward::{RollForward, RollForwardError};
+use crate::ledger::aside::{Aside, What};
+use crate::protocol::BatchNumber;
+use crate::reports::figures::{Delta, Key, Report};
+use crate::reports::store::WriteOutcome;
+
+/// Number of items of one report, all of them refused, from which on the table must be at fault and not the items.
+const REFUSED_BY_THE_TABLE: usize = 20;
+
+impl RollForward {
+    /// Applies the batch's delta files, and sets refused items aside.
+    pub(super) async fn report(&self, manifest: &Manifest) -> Result<(), RollForwardError> {
+        let (batch, deadline) = (manifest.batch, &self.deadline);
+        let registry = retry_until(deadline, async || self.ledger.registry().await).await?;
+        let through = registry.applied_through().min(batch - 1);
+        for file in &manifest.delta_files {
+            match self.deltas(file).await? {
+                Ok(deltas) => {
+                    let outcomes = self.reports.apply(batch, through, 0, deltas, deadline).await?;
+                    self.set_refused_items_aside(batch, outcomes).await?;
+                }
+                Err(error) => {
+                    let what = What::Batch { key: file.key.clone() };
+                    self.set_aside(vec![Aside::new(what, batch, &error.to_string())]).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the deltas of a file. The inner error is that of a file that is gone or damaged.
+    pub async fn deltas(&self, file: &DeltaFile) -> Result<Result<Vec<Delta>, DeltaFileError>, AwsError> {
+        match retry_until(&self.deadline, async || self.bucket.read_all(&file.key).await).await {
+            Ok(bytes) => Ok(file.decode(&bytes)),
+            Err(error) if error.kind == Kind::NotFound => Ok(Err(file.gone())),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn set_refused_items_aside(
+        &self,
+        batch: BatchNumber,
+        outcomes: Vec<(Key, WriteOutcome)>,
+    ) -> Result<(), RollForwardError> {
+        for report in Report::ALL {
+            let of_report = outcomes.iter().filter(|(key, _)| key.report == report);
+            let (mut refused, mut count) = (Vec::new(), 0);
+            for (key, outcome) in of_report {
+                count += 1;
+                if let WriteOutcome::Refused(reason) = outcome {
+                    refused.push((key, reason));
+                }
+            }
+            if let [(_, reason), ..] = refused[..]
+                && refused.len() == count
+                && count >= REFUSED_BY_THE_TABLE
+            {
+                let table = self.reports.table(report);
+                return Err(RollForwardError::TableRefuses { table, count, reason: reason.clone() });
+            }
+            let entries = refused.into_iter().map(|(key, reason)| Aside::item(key, batch, reason)).collect();
+            self.set_aside(entries).await?;
+        }
+        Ok(())
+    }
+}

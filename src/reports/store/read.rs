@@ -1,0 +1,107 @@
+//! Reads of items, and queries of a day's items.
+//!
+//! The tests are tests/pipeline and tests/chaos.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use futures::{Stream, StreamExt};
+
+use crate::aws::error::{AwsError, Kind, aws_error};
+use crate::aws::item::{Item, text};
+use crate::calendar::date_text;
+use crate::reports::figures::{Key, Report};
+use crate::reports::item::{BY_LISTENS, DATE_SHARDS, date_shard, key_item, parse_key};
+use crate::reports::store::Reports;
+
+/// First pause before keys that a read left unprocessed are requested again; doubled each time.
+const UNPROCESSED_PAUSE: Duration = Duration::from_millis(25);
+
+impl Reports {
+    /// Streams every item of a report's day, as the index has it: only the attributes that people read, and eventually
+    /// consistent.
+    pub fn day(&self, report: Report, day: i32) -> impl Stream<Item = Result<Item, AwsError>> {
+        let date = date_text(day);
+        let (attribute, partitions) = match report {
+            Report::Genre => ("report_date", vec![date]),
+            Report::Track | Report::Listener => {
+                ("date_shard", (0..DATE_SHARDS).map(|shard| date_shard(&date, shard)).collect())
+            }
+        };
+        let table = self.table(report);
+        let query = move |partition| {
+            let query = self.client.query().table_name(&table).index_name(BY_LISTENS);
+            let query = query
+                .key_condition_expression("#key = :partition AND total_listens > :none")
+                .expression_attribute_values(":none", AttributeValue::N("0".to_owned()));
+            pages(query, attribute, partition, format!("{table}/index/{BY_LISTENS}"))
+        };
+        futures::stream::iter(partitions).flat_map(query)
+    }
+
+    /// Reads at most [`READ_ITEMS`](crate::reports::store::READ_ITEMS) items with all attributes, strongly consistent.
+    pub async fn read(&self, keys: &[&Key]) -> Result<HashMap<Key, Item>, AwsError> {
+        let mut request: HashMap<String, KeysAndAttributes> = HashMap::new();
+        for report in Report::ALL {
+            let of_table = keys.iter().filter(|key| key.report == report).map(|key| key_item(key)).collect::<Vec<_>>();
+            if !of_table.is_empty() {
+                let keys = KeysAndAttributes::builder().set_keys(Some(of_table)).consistent_read(true).build();
+                request.extend(keys.ok().map(|keys| (self.table(report), keys)));
+            }
+        }
+        let tables = request.keys().cloned().collect::<Vec<_>>().join(", ");
+        let key = |(table, item): (String, Item)| {
+            let report = Report::ALL.into_iter().find(|&report| self.table(report) == table);
+            Some((parse_key(report?, &item)?, item))
+        };
+        Ok(self.read_all(request, &tables).await?.into_iter().filter_map(key).collect())
+    }
+
+    /// Reads items, and requests again those that a read leaves unprocessed. Returns each with its table.
+    pub(super) async fn read_all(
+        &self,
+        mut request: HashMap<String, KeysAndAttributes>,
+        tables: &str,
+    ) -> Result<Vec<(String, Item)>, AwsError> {
+        let explain_read = || aws_error("dynamodb:BatchGetItem", tables);
+        let mut found = Vec::new();
+        let mut pause = UNPROCESSED_PAUSE;
+        while !request.is_empty() {
+            let output =
+                self.client.batch_get_item().set_request_items(Some(request)).send().await.map_err(explain_read())?;
+            for (table, items) in output.responses.unwrap_or_default() {
+                found.extend(items.into_iter().map(|item| (table.clone(), item)));
+            }
+            request = output.unprocessed_keys.unwrap_or_default();
+            if !request.is_empty() {
+                if pause > UNPROCESSED_PAUSE * 64 {
+                    let (operation, cause) = ("dynamodb:BatchGetItem", "keys stay unprocessed".to_owned());
+                    let resource = tables.to_owned();
+                    return Err(AwsError { operation, resource, kind: Kind::Throttled, cause });
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Streams the items of one partition. The query's condition must name the key `#key`, and the partition `:partition`.
+pub(super) fn pages(
+    query: QueryFluentBuilder,
+    attribute: &str,
+    partition: String,
+    resource: String,
+) -> impl Stream<Item = Result<Item, AwsError>> + use<> {
+    let mut items = query
+        .expression_attribute_names("#key", attribute)
+        .expression_attribute_values(":partition", text(partition))
+        .into_paginator()
+        .items()
+        .send();
+    futures::stream::poll_fn(move |context| items.poll_next(context))
+        .map(move |item| item.map_err(aws_error("dynamodb:Query", resource.clone())))
+}

@@ -1,0 +1,165 @@
+//! The flow: the window that fills, and the batch that runs beside it.
+//!
+//! The tests are tests/pipeline and tests/chaos.
+
+use std::time::{Duration, Instant};
+
+use futures::future::LocalBoxFuture;
+use tokio::sync::mpsc;
+
+use crate::aws::sqs::Custody;
+use crate::batch::Worker;
+use crate::intake::window::{Closed, Message, Window};
+use crate::protocol::{BatchNumber, Entry};
+use crate::service::{Shutdown, unix_time};
+use crate::telemetry::metrics::metrics;
+
+/// The place of the worker, or of the batch that it is processing.
+enum Slot {
+    Idle(Box<Worker>),
+    Busy(LocalBoxFuture<'static, Box<Worker>>),
+}
+
+impl Slot {
+    fn process(mut worker: Box<Worker>, window: Closed) -> Self {
+        Slot::Busy(Box::pin(async move {
+            tracing::info!(objects = window.objects.len(), messages = window.messages.len(), "window closed");
+            worker.process(window).await;
+            worker
+        }))
+    }
+
+    fn recover(mut worker: Box<Worker>, batch: BatchNumber, entry: Entry) -> Self {
+        Slot::Busy(Box::pin(async move {
+            worker.recover(batch, entry).await;
+            worker
+        }))
+    }
+
+    /// Waits for the batch under way or, if there is none, for one to recover.
+    async fn next(&mut self) -> Next {
+        match self {
+            Slot::Busy(batch) => Next::Done(batch.await),
+            Slot::Idle(worker) => match worker.overdue.recv().await {
+                Some((batch, entry)) => Next::Overdue(batch, entry),
+                None => std::future::pending().await,
+            },
+        }
+    }
+}
+
+/// The next event in the slot.
+enum Next {
+    /// The batch under way is finished.
+    Done(Box<Worker>),
+    /// A batch of a silent owner was found while the worker was idle.
+    Overdue(BatchNumber, Entry),
+}
+
+/// The window that fills, with its input and its output.
+pub(super) struct Flow {
+    pub(super) window: Window,
+    pub(super) messages: mpsc::Receiver<Vec<Message>>,
+    /// The time without messages and batches after which the process stops.
+    pub(super) idle_limit: Option<Duration>,
+    pub(super) custody: Custody,
+    pub(super) shutdown: Shutdown,
+}
+
+impl Flow {
+    /// Fills and processes windows until the process stops, then returns buffered messages and waits for the batch.
+    pub(super) async fn run(mut self, worker: Box<Worker>) {
+        let requested = self.shutdown.requested.clone();
+        let mut slot = Slot::Idle(worker);
+        let mut last_activity = Instant::now();
+        // Windows and recoveries take turns: each waits for at most one of the other kind.
+        let mut is_windows_turn = false;
+        loop {
+            let is_idle = matches!(slot, Slot::Idle(_));
+            metrics().window_objects.record(self.window.objects() as u64, &[]);
+            metrics().window_fill.record(self.window.fill(), &[]);
+            let due_in = self.window.due_in(Instant::now());
+            let is_due = due_in.is_some_and(|due_in| due_in.is_zero());
+            let idle_for = match self.idle_limit {
+                Some(limit) if is_idle && self.window.is_empty() => Some(limit.saturating_sub(last_activity.elapsed())),
+                _ => None,
+            };
+            slot = tokio::select! {
+                biased;
+                () = requested.cancelled() => break,
+                next = slot.next(), if !(is_idle && is_due && is_windows_turn) => match (next, slot) {
+                    (Next::Done(worker), _) => {
+                        last_activity = Instant::now();
+                        Slot::Idle(worker)
+                    }
+                    (Next::Overdue(batch, entry), Slot::Idle(worker)) => {
+                        is_windows_turn = true;
+                        Slot::recover(worker, batch, entry)
+                    }
+                    (Next::Overdue(..), busy) => busy,
+                },
+                () = sleep_if(due_in), if is_idle => match (slot, self.window.close()) {
+                    (Slot::Idle(worker), Some(window)) => {
+                        is_windows_turn = false;
+                        Slot::process(worker, window)
+                    }
+                    (slot, _) => slot,
+                },
+                Some(messages) = self.messages.recv(), if !self.window.is_full() => {
+                    last_activity = Instant::now();
+                    self.fill(messages).await;
+                    slot
+                }
+                () = sleep_if(idle_for) => {
+                    tracing::info!("idle; stopping as configured");
+                    requested.cancel();
+                    slot
+                }
+            };
+        }
+        self.stop(slot).await;
+    }
+
+    /// Adds the messages of one receive call to the window. Those that no longer fit go back to the queue.
+    async fn fill(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            if let Err(message) = self.window.offer(message, unix_time(), Instant::now()) {
+                self.custody.release(vec![message.id], Duration::ZERO).await;
+            }
+        }
+    }
+
+    /// Returns every buffered message and waits for the batch under way, until the deadline.
+    async fn stop(mut self, slot: Slot) {
+        let deadline = self.shutdown.deadline.clone();
+        let batch = async {
+            if let Slot::Busy(batch) = slot {
+                batch.await;
+            }
+        };
+        // Dropping both at the deadline is as safe as a crash.
+        let _ = deadline.run_until_cancelled(futures::future::join(self.give_back(), batch)).await;
+    }
+
+    /// Returns every buffered message to the queue.
+    async fn give_back(&mut self) {
+        tracing::info!("stopping");
+        let mut ids: Vec<_> =
+            self.window.close().into_iter().flat_map(|window| window.messages).map(|message| message.id).collect();
+        self.messages.close();
+        while let Some(messages) = self.messages.recv().await {
+            ids.extend(messages.into_iter().map(|message| message.id));
+        }
+        let given_back = ids.len();
+        self.custody.release(ids, Duration::ZERO).await;
+        tracing::info!(given_back, "buffered messages are back in the queue");
+    }
+}
+
+/// Sleeps for the duration; forever if there is none.
+async fn sleep_if(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,97 @@
+//! The start: the resources of a consumer, and the checks that they exist and may be used.
+//!
+//! The tests are tests/pipeline and tests/chaos/permissions.rs.
+
+use crate::aws::Clients;
+use crate::aws::error::AwsError;
+use crate::aws::s3::Bucket;
+use crate::aws::sqs::Queue;
+use crate::layout;
+use crate::ledger::{LEDGER_TABLE, Ledger};
+use crate::memory::Memory;
+use crate::reference::catalogue::CatalogueSource;
+use crate::reports::store::Reports;
+use crate::service::config::Settings;
+use crate::service::{StartError, limiter, unix_time};
+use crate::telemetry::progress::Progress;
+
+/// The resources of a consumer.
+pub(super) struct Resources {
+    pub(super) queue: Queue,
+    pub(super) bucket: Bucket,
+    pub(super) ledger: Ledger,
+    pub(super) reports: Reports,
+    pub(super) memory: Memory,
+}
+
+impl Resources {
+    /// The resources named by the settings.
+    pub(super) fn new(settings: &Settings, clients: Clients, progress: &Progress) -> Self {
+        let prefix = settings.table_prefix.clone();
+        let ledger_table = format!("{prefix}{LEDGER_TABLE}");
+        let writes = limiter(settings.max_writes_per_second);
+        Resources {
+            queue: Queue::new(clients.sqs, settings.queue_url.clone(), settings.visibility_timeout),
+            bucket: Bucket::new(clients.s3, settings.bucket.clone()),
+            ledger: Ledger::new(clients.dynamodb.clone(), ledger_table, consumer_name()),
+            reports: Reports::new(clients.dynamodb, prefix, settings.write_concurrency, writes, progress.clone()),
+            memory: Memory::of(settings.max_memory),
+        }
+    }
+
+    /// Checks every resource, and loads the catalogue. The error has all faults at once, because permissions are rarely
+    /// missing one at a time.
+    pub(super) async fn check(&self) -> Result<CatalogueSource, StartError> {
+        let (queue, bucket, ledger, reports, catalogue) = futures::join!(
+            self.queue.check(),
+            self.bucket.check(self.ledger.owner()),
+            self.check_ledger(),
+            self.reports.check(),
+            CatalogueSource::load(self.bucket.clone(), self.ledger.clone(), self.memory.catalogue())
+        );
+        let problems: Vec<String> = [queue, ledger, reports]
+            .into_iter()
+            .filter_map(Result::err)
+            .chain(bucket)
+            .map(|error| error.to_string())
+            .chain(catalogue.as_ref().err().map(|error| error.to_string()))
+            .collect();
+        match catalogue {
+            Ok(catalogue) if problems.is_empty() => Ok(catalogue),
+            _ => Err(StartError::Resources(problems.join("\n"))),
+        }
+    }
+
+    async fn check_ledger(&self) -> Result<(), AwsError> {
+        self.ledger.check().await?;
+        self.skip_taken_numbers().await
+    }
+
+    /// Reserves the batch numbers that the bucket shows to be taken, in case the ledger was lost or restored to an
+    /// earlier time.
+    async fn skip_taken_numbers(&self) -> Result<(), AwsError> {
+        let last = self.ledger.registry().await?.last;
+        let number = |key: &str| layout::batch_of_folder(key, 1);
+        let Some(taken) = self.bucket.last_behind(layout::BATCHES, layout::behind_batch(last), number).await? else {
+            return Ok(());
+        };
+        // Another consumer may have taken that number between the two reads.
+        let last = self.ledger.registry().await?.last;
+        if taken <= last {
+            return Ok(());
+        }
+        tracing::warn!(
+            last,
+            taken,
+            "the ledger has forgotten batches that are in the bucket; their numbers are skipped"
+        );
+        self.ledger.skip_to(taken).await
+    }
+}
+
+/// A name that no other process has had: host, process id and a random number.
+fn consumer_name() -> String {
+    let host = std::env::var("HOSTNAME").ok().filter(|host| !host.is_empty()).unwrap_or_else(|| "consumer".to_owned());
+    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), unix_time());
+    format!("{host}-{}-{random:016x}", std::process::id())
+}
