@@ -19,7 +19,7 @@ use music_streams::intake::custody::MessageId;
 use music_streams::intake::notification;
 use music_streams::intake::window::{Limits, Message, Window};
 use music_streams::object::{ObjectEvent, ObjectId, Version};
-use music_streams::reference::catalogue::Catalogue;
+use music_streams::reference::Catalogue;
 use music_streams::reports::distinct::{Distinct, Member, Members};
 use music_streams::reports::item::{self, ReportItem};
 

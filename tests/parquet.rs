@@ -9,7 +9,7 @@ use std::sync::Arc;
 use music_streams::compute::{Dictionary, Rows, curated};
 use music_streams::formats::parquet;
 use music_streams::input::file::Blocks;
-use music_streams::reference::catalogue::Catalogue;
+use music_streams::reference::Catalogue;
 use music_streams::reports::distinct::{Distinct, Member, Members};
 
 const SONGS: &str = "track_id,track_name,artists,track_genre,duration_ms\n\

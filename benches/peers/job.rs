@@ -19,7 +19,7 @@ use music_streams::compute::{self, Compute, Dictionary, Rows, Scope, curated};
 use music_streams::formats::parquet::{ParquetFile, RowGroup};
 use music_streams::input::file::Blocks;
 use music_streams::memory::Memory;
-use music_streams::reference::catalogue::Catalogue;
+use music_streams::reference::Catalogue;
 
 /// As in the program itself.
 #[global_allocator]

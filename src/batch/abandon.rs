@@ -20,7 +20,7 @@ impl Worker {
             Ok(true) => self.clear_away(batch, State::Abandoned, has_written).await,
             // Abandoned by another consumer, which may have cleared away before the last of it was written.
             Ok(false) => match ledger.state_of(batch).await {
-                Ok(Some(state)) if state.is_given_up() => self.clear_away(batch, state, has_written).await,
+                Ok(Some(state)) if state.is_abandoned() => self.clear_away(batch, state, has_written).await,
                 Ok(_) => Ok(()),
                 Err(error) => Err(error),
             },

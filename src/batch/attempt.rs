@@ -23,7 +23,7 @@ use crate::compute::Scope;
 use crate::layout::{self, KeyAllocator};
 use crate::object::{ObjectEvent, ObjectId};
 use crate::protocol::{BatchNumber, MAX_UNFINISHED};
-use crate::telemetry::stages::BatchTrace;
+use crate::telemetry::batch_trace::BatchTrace;
 
 /// Time that a preparation has to end by itself when the process stops.
 const STOP_GRACE: Duration = Duration::from_secs(2);

@@ -81,7 +81,7 @@ impl Worker {
     async fn warn_if_repeated(&self, batch: BatchNumber, event: &ObjectEvent) {
         let ledger = &self.roll_forward.ledger;
         // A warning is not worth a retry.
-        if let Ok(Some(earlier)) = self.claims.call(ledger.had_its_like(event)).await {
+        if let Ok(Some(earlier)) = self.claims.call(ledger.find_similar_claim(event)).await {
             let ObjectId { key, version, .. } = &event.object;
             tracing::warn!(
                 batch,

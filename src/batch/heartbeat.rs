@@ -29,7 +29,7 @@ impl Worker {
             loop {
                 tokio::time::sleep(interval).await;
                 // One that hangs must not delay the next.
-                match tokio::time::timeout(interval, ledger.beat(batch)).await {
+                match tokio::time::timeout(interval, ledger.renew_lease(batch)).await {
                     Ok(Ok(true)) => {}
                     Ok(Ok(false)) => return cancel.cancel(),
                     Ok(Err(error)) => tracing::warn!(batch, "{error}; trying again"),

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::aws::error::{AwsError, Kind};
 use crate::aws::s3::{Bucket, Upload};
-use crate::compute::columnar::{self, ColumnarError};
+use crate::compute::deltas;
 use crate::counts::Counts;
+use crate::formats::parquet::ParquetError;
 use crate::layout::{self, hexadecimal_sha256};
 use crate::object::ObjectId;
 use crate::protocol::BatchNumber;
@@ -32,7 +33,7 @@ pub struct Manifest {
     /// The number of rejected rows for each reason.
     #[serde(default)]
     pub rejected: BTreeMap<String, u64>,
-    /// The context of its trace ([`crate::telemetry::stages`]), if there is one.
+    /// The context of its trace ([`crate::telemetry::batch_trace`]), if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }
@@ -96,11 +97,8 @@ impl DeltaFile {
 
     /// Decodes the deltas in these bytes, if they are those that were written.
     pub fn decode(&self, bytes: &[u8]) -> Result<Vec<Delta>, DeltaFileError> {
-        let decoded = if self.is_whole(bytes) {
-            columnar::decode_deltas(bytes).map_err(Problem::Unreadable)
-        } else {
-            Err(Problem::Bytes)
-        };
+        let decoded =
+            if self.is_whole(bytes) { deltas::decode(bytes).map_err(Problem::Unreadable) } else { Err(Problem::Bytes) };
         decoded.map_err(|problem| DeltaFileError { key: self.key.clone(), problem })
     }
 }
@@ -120,7 +118,7 @@ enum Problem {
     #[error("is not as its batch wrote it; restore that version of it, and the operation resumes")]
     Bytes,
     #[error("cannot be read by this version of the program: {0}")]
-    Unreadable(ColumnarError),
+    Unreadable(ParquetError),
 }
 
 /// One object of a batch.

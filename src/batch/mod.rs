@@ -45,17 +45,17 @@ use tracing::Instrument;
 
 use crate::aws::pace::Pace;
 use crate::aws::retry::Backoff;
-use crate::aws::sqs::{Custody, MessageId};
 use crate::batch::attempt::{BatchError, Work};
 use crate::batch::groups::Groups;
 use crate::batch::prepare::{PreparationLimits, PrepareError};
 use crate::batch::roll_forward::RollForward;
+use crate::intake::custody::{Custody, MessageId};
 use crate::intake::window::Closed;
 use crate::process::ecs::ScaleInProtection;
 use crate::protocol::{BatchNumber, Entry};
-use crate::reference::catalogue::CatalogueSource;
+use crate::reference::CatalogueSource;
+use crate::telemetry::batch_trace::BatchTrace;
 use crate::telemetry::metrics::{label, metrics};
-use crate::telemetry::stages::BatchTrace;
 
 /// Objects set aside by one batch that are logged one by one; of the others the log has the number.
 const LOGGED_ASIDE: usize = 10;
@@ -128,7 +128,7 @@ impl Worker {
             }
         }
         self.settle_messages(&window, &dispositions).await;
-        self.roll_forward.progress.rests();
+        self.roll_forward.progress.clear();
     }
 
     /// Makes one attempt, with its trace. Returns the positions of objects that must be processed alone.

@@ -14,8 +14,8 @@ use crate::batch::roll_forward::{CarriedOut, RollForward, RollForwardError};
 use crate::counts::Counts;
 use crate::layout;
 use crate::protocol::{BatchNumber, Entry, State};
+use crate::telemetry::batch_trace::BatchTrace;
 use crate::telemetry::metrics::{label, metrics};
-use crate::telemetry::stages::BatchTrace;
 
 impl Worker {
     /// Does what remains to be done for a batch whose owner is silent.
@@ -36,7 +36,7 @@ impl Worker {
             // An error each time, so that it is also seen by those who look at the log late.
             tracing::error!(batch, "the batch cannot be finished: {error}; trying again, less and less often");
         }
-        self.roll_forward.progress.rests();
+        self.roll_forward.progress.clear();
     }
 
     /// Abandons an open batch, or finishes one that turns out to have been committed.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::memory::{allocated, table_bytes};
-use crate::reference::catalogue::{Catalogue, Song};
+use crate::reference::Catalogue;
+use crate::reference::catalogue::Song;
 use crate::reports::distinct::Member;
 
 /// The meaning of a batch's codes. Clones share their content and see later additions.

@@ -211,7 +211,7 @@ pub(super) mod tests {
     use crate::calendar::date_text;
     use crate::compute::codes::Dictionary;
     use crate::compute::deltas::{self, DeltaRow};
-    use crate::reference::catalogue::Catalogue;
+    use crate::reference::Catalogue;
     use crate::reports::figures::Delta;
     use proptest::prelude::*;
     use std::collections::HashSet;

@@ -216,7 +216,7 @@ pub fn encode_deltas(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::catalogue::Catalogue;
+    use crate::reference::Catalogue;
     use bytesize::ByteSize;
 
     /// 3,000 tracks of 2,000 listeners each, whose sketches take 16 KiB each: 48 MiB in one file if only items were

@@ -158,7 +158,7 @@ fn append_codes(codes: &mut Vec<u32>, of_block: &[u32], new: &[u32]) {
 mod tests {
     use super::*;
     use crate::compute::fold::tests::USERS;
-    use crate::reference::catalogue::Catalogue;
+    use crate::reference::Catalogue;
     use std::collections::HashSet;
     use std::sync::Arc;
 

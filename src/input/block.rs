@@ -23,7 +23,7 @@ use foldhash::fast::RandomState;
 use crate::formats::csv::{self, Line};
 use crate::input::cleanse::{Columns, Rejection, Row};
 use crate::input::rejects::Rejects;
-use crate::reference::catalogue::Catalogue;
+use crate::reference::Catalogue;
 
 /// Marks the number of a track or listener that is new in the block.
 const NEW: u32 = 1 << 31;

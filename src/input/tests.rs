@@ -6,7 +6,7 @@ use crate::input::block::Parsed;
 use crate::input::file::{Blocks, ReadError};
 use crate::input::rejects::SHOWN;
 use crate::object::ObjectId;
-use crate::reference::catalogue::Catalogue;
+use crate::reference::Catalogue;
 use proptest::prelude::*;
 use std::io::Cursor;
 

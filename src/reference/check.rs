@@ -3,7 +3,7 @@
 //! Covered by `tests/pipeline` (`refusals`, `edges`).
 
 use crate::ledger::CatalogueState;
-use crate::reference::catalogue::Catalogue;
+use crate::reference::Catalogue;
 use crate::reference::error::{CatalogueError, Refusal};
 use crate::reference::parse::{SONGS_KEY, USERS_KEY};
 

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use tokio::io::AsyncRead;
 
 use crate::memory::allocated;
-use crate::reference::catalogue::{Catalogue, MAX_GENRES};
+use crate::reference::Catalogue;
+use crate::reference::catalogue::MAX_GENRES;
 use crate::reference::error::CatalogueError;
 use crate::reference::ids::{parse_track_id, parse_user_id};
 use crate::reference::lines::Table;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use futures::future::LocalBoxFuture;
 use tokio::sync::mpsc;
 
-use crate::aws::sqs::Custody;
 use crate::batch::Worker;
+use crate::intake::custody::Custody;
 use crate::intake::window::{Closed, Message, Window};
 use crate::protocol::{BatchNumber, Entry};
 use crate::service::{Shutdown, unix_time};

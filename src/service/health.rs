@@ -87,7 +87,7 @@ impl Health {
     /// Returns `Ok` if the consumer is live, else the reason.
     pub fn live(&self) -> Result<(), String> {
         self.has_started()?;
-        let standstill = self.progress.standing_for();
+        let standstill = self.progress.stalled_for();
         if standstill < self.stuck_after || !self.requests.failing_for(Duration::ZERO, self.stuck_after).is_empty() {
             return Ok(());
         }
@@ -140,7 +140,7 @@ mod tests {
         assert!(health.live().unwrap_err().contains("stood still"));
         health.progress.made();
         assert!(health.live().is_ok());
-        health.progress.rests();
+        health.progress.clear();
         std::thread::sleep(Duration::from_millis(210));
         assert!(health.live().is_ok(), "the batch is done");
     }

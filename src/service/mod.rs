@@ -53,15 +53,15 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::aws::Clients;
 use crate::aws::pace::Pace;
 use crate::aws::s3::CONCURRENT_OBJECTS;
-use crate::aws::sqs::Custody;
 use crate::batch::Worker;
 use crate::batch::prepare::PreparationLimits;
 use crate::batch::roll_forward::RollForward;
+use crate::intake::custody::Custody;
 use crate::intake::window::{self, Message, Window};
 use crate::process::ecs::ScaleInProtection;
 use crate::process::tasks;
 use crate::protocol::{BatchNumber, Entry};
-use crate::reference::catalogue::CatalogueSource;
+use crate::reference::CatalogueSource;
 use crate::service::config::Settings;
 use crate::service::flow::Flow;
 use crate::service::health::Health;
@@ -115,7 +115,7 @@ pub async fn run(
     let catalogue = checked?;
     health.started();
 
-    let (custody, custodian) = Custody::keep(resources.queue.clone());
+    let (custody, custodian) = Custody::start(resources.queue.clone());
     let (messages, sources) = start_sources(settings, &shutdown, &resources, &custody);
     let _observing = telemetry.interval().map(|interval| {
         AbortOnDropHandle::new(tasks::spawn("observer", observer::observe(resources.queue.clone(), interval)))

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::retry::Backoff;
-use crate::aws::sqs::{Custody, Queue, Received};
+use crate::intake::custody::{Custody, Received};
 use crate::intake::notification::{Admission, admit, decode};
 use crate::intake::window::Message;
 use crate::telemetry::metrics::{label, metrics};
@@ -18,7 +18,6 @@ const UNREADABLE_DELAY: Duration = Duration::from_secs(5);
 
 /// A task that polls the queue and decodes the messages.
 pub(super) struct Receiver {
-    pub(super) queue: Queue,
     pub(super) custody: Custody,
     pub(super) bucket: String,
     pub(super) poll_wait: Duration,
@@ -37,7 +36,7 @@ impl Receiver {
                 () = self.shutdown.cancelled() => return,
             };
             let Ok(permit) = permit else { return };
-            let received = match self.queue.receive(self.poll_wait, &self.custody).await {
+            let received = match self.custody.receive(self.poll_wait).await {
                 Ok(received) => received,
                 Err(error) => {
                     tracing::error!("{error}; trying again");
@@ -75,7 +74,7 @@ impl Receiver {
             if !admission.events.is_empty() {
                 // The readable objects of a partly unreadable message are processed without the message, like those
                 // that a sweep finds.
-                let id = if is_readable { id } else { self.custody.unheld() };
+                let id = if is_readable { id } else { self.custody.untracked_id() };
                 messages.push(Message { id, events: admission.events });
             }
         }

@@ -9,7 +9,7 @@ use crate::aws::sqs::Queue;
 use crate::layout;
 use crate::ledger::{LEDGER_TABLE, Ledger};
 use crate::memory::Memory;
-use crate::reference::catalogue::CatalogueSource;
+use crate::reference::CatalogueSource;
 use crate::reports::store::Reports;
 use crate::service::config::Settings;
 use crate::service::{StartError, limiter, unix_time};
@@ -72,7 +72,8 @@ impl Resources {
     async fn skip_taken_numbers(&self) -> Result<(), AwsError> {
         let last = self.ledger.registry().await?.last;
         let number = |key: &str| layout::batch_of_folder(key, 1);
-        let Some(taken) = self.bucket.last_behind(layout::BATCHES, layout::behind_batch(last), number).await? else {
+        let Some(taken) = self.bucket.last_key_after(layout::BATCHES, layout::key_after_batch(last), number).await?
+        else {
             return Ok(());
         };
         // Another consumer may have taken that number between the two reads.

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::error::{AwsError, Kind};
 use crate::aws::s3::Bucket;
-use crate::aws::sqs::{BATCH_ENTRIES, Custody};
+use crate::aws::sqs::BATCH_ENTRIES;
+use crate::intake::custody::Custody;
 use crate::intake::notification::{Notification, admit};
 use crate::intake::window::Message;
 use crate::layout::INCOMING;
@@ -55,7 +56,7 @@ impl Sweeper {
     pub async fn run(self) {
         loop {
             let sweep = async {
-                if self.ledger.take_sweep_turn(self.interval).await? {
+                if self.ledger.begin_sweep(self.interval).await? {
                     let swept = self.sweep().await?;
                     self.ledger.end_sweep(swept).await?;
                     metrics().sweep_objects.add(swept.found, &label("finding", "found"));
@@ -85,13 +86,13 @@ impl Sweeper {
             next = following.map(Some);
             let judge = self.ledger.judge();
             let looks = self.old_enough(listed).into_iter().map(|event| async {
-                let status = match self.ledger.look_at(&event.object, &judge).await {
+                let status = match self.ledger.claim_status(&event.object, &judge).await {
                     // A claim that this version cannot read: a batch that meets it lists it as set aside.
                     Err(error) if error.kind == Kind::Refused => UNCLAIMED,
                     status => status?,
                 };
                 match status {
-                    UNCLAIMED if self.ledger.is_history(&event).await? => {
+                    UNCLAIMED if self.ledger.is_overwritten(&event).await? => {
                         Ok((ClaimStatus::Held(ClaimConflict::Leave), event))
                     }
                     status => Ok((status, event)),
@@ -110,7 +111,8 @@ impl Sweeper {
             fail::fail_point!("swept");
             swept.found += found.len() as u64;
             for some in found.chunks(BATCH_ENTRIES) {
-                let message = |event: &ObjectEvent| Message { id: self.custody.unheld(), events: vec![event.clone()] };
+                let message =
+                    |event: &ObjectEvent| Message { id: self.custody.untracked_id(), events: vec![event.clone()] };
                 // The send fails only when the consumer stops.
                 let _ = self.messages.send(some.iter().map(message).collect()).await;
             }

@@ -12,8 +12,9 @@ use crate::batch::prepare::rejects::MAX_REJECT_BYTES;
 use crate::batch::prepare::{Preparation, PrepareError, room};
 use crate::calendar::{date_of, date_text};
 use crate::compute;
-use crate::compute::aggregate::Rows;
-use crate::compute::columnar::{ParquetFile, RowGroup};
+use crate::compute::Rows;
+use crate::compute::curated;
+use crate::formats::parquet::{ParquetFile, RowGroup};
 use crate::layout;
 
 /// Uploads that are finished at the same time.
@@ -143,7 +144,7 @@ impl Preparation {
                 let part = self.parts.entry(day).and_modify(|part| *part += 1).or_insert(1);
                 let key = layout::curated_key(&date_text(day), self.plan.batch, *part);
                 entry.insert(CuratedFileWriter {
-                    parquet: ParquetFile::curated()?,
+                    parquet: curated::new_file()?,
                     upload: self.bucket.upload(key, self.shutdown.clone()),
                     row_groups: 0,
                 })

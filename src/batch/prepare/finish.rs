@@ -9,8 +9,8 @@ use crate::aws::s3::Upload;
 use crate::batch::manifest::DeltaFile;
 use crate::batch::prepare::{Preparation, PrepareError, Prepared};
 use crate::compute;
-use crate::compute::aggregate::Fold;
-use crate::compute::columnar;
+use crate::compute::Fold;
+use crate::compute::deltas;
 use crate::layout;
 use crate::reports::figures::Delta;
 
@@ -48,7 +48,7 @@ impl Preparation {
         let rows = fold.listens();
         let encoded =
             compute::encode_deltas(fold, self.dictionary.names().clone(), DELTAS_PER_FILE, self.limits.memory);
-        Ok((uploads, rows, encoded.map(|bytes| Ok(columnar::decode_deltas(&bytes?)?))))
+        Ok((uploads, rows, encoded.map(|bytes| Ok(deltas::decode(&bytes?)?))))
     }
 
     /// Finishes the curated files and the list of rejected rows. Returns their uploads, and the folded rows.

@@ -33,13 +33,13 @@ use crate::batch::manifest::DeltaFile;
 use crate::batch::prepare::curated::CuratedFileWriter;
 pub use crate::batch::prepare::finish::DELTAS_PER_FILE;
 pub use crate::batch::prepare::object::ObjectOutcome;
-use crate::compute::aggregate::{Dictionary, Rows};
-use crate::compute::columnar::ColumnarError;
 use crate::compute::{Compute, ComputeError, Scope};
+use crate::compute::{Dictionary, Rows};
+use crate::formats::parquet::ParquetError;
 use crate::input::file::BadObject;
 use crate::memory::Memory;
 use crate::protocol::BatchNumber;
-use crate::reference::catalogue::Catalogue;
+use crate::reference::Catalogue;
 use crate::telemetry::progress::Progress;
 
 /// Bytes of memory that a finished upload takes, also in the manifest: keys, eTags, and S3's upload id.
@@ -53,7 +53,7 @@ pub enum PrepareError {
     Aws(#[from] AwsError),
     /// Encoding failed.
     #[error(transparent)]
-    Columnar(#[from] ColumnarError),
+    Columnar(#[from] ParquetError),
     /// A computation did not finish.
     #[error(transparent)]
     Compute(#[from] ComputeError),

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::input::block::{MAX_LISTED, Parsed};
+use crate::input::block::Parsed;
+use crate::input::rejects::MAX_LISTED;
 use crate::object::ObjectId;
 
 /// Bytes of lines about rejected rows that wait in memory for the end of their object. Twice what is listed of one
@@ -53,7 +54,7 @@ impl Listing {
 mod tests {
     use super::*;
     use crate::object::Version;
-    use crate::reference::catalogue::Catalogue;
+    use crate::reference::Catalogue;
 
     fn list(lines: &[&str]) -> (Vec<serde_json::Value>, usize) {
         let object = ObjectId {

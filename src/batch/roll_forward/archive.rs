@@ -64,7 +64,7 @@ impl RollForward {
         for attempt in 1..=MOVE_ATTEMPTS {
             match self.move_away(batch, object, *size, to, reason, is_repeated || attempt > 1).await {
                 Ok(()) => return Ok(()),
-                Err(error) if error.kind.is_transient() || !error.kind.may_be_of_the_thing() => return Err(error),
+                Err(error) if error.kind.is_transient() || !error.kind.may_concern_one_resource() => return Err(error),
                 Err(error) => refusal = Some(error),
             }
             if !backoff.pause(&self.deadline).await {

@@ -30,7 +30,7 @@ impl RollForward {
     pub async fn set_aside(&self, entries: Vec<Aside>) -> Result<(), AwsError> {
         let count = entries.len();
         for entry in entries.iter().take(LOGGED_ASIDE) {
-            let [kind, name, way_back] = entry.told();
+            let [kind, name, way_back] = entry.describe();
             tracing::error!(
                 batch = entry.batch,
                 "set aside: {kind} {name}: {} ({way_back}; music-streams aside lists it)",
@@ -67,7 +67,7 @@ impl RollForward {
             return Ok(());
         }
         futures::stream::iter(&manifest.objects)
-            .map(|object| self.ledger.renew_own(&object.object, manifest.batch))
+            .map(|object| self.ledger.renew_claim(&object.object, manifest.batch))
             .buffer_unordered(CONCURRENT_OBJECTS)
             .try_collect::<()>()
             .await?;

@@ -27,9 +27,9 @@ use crate::ledger::Ledger;
 use crate::object::ObjectId;
 use crate::protocol::State;
 use crate::reports::store::Reports;
+use crate::telemetry::batch_trace::BatchTrace;
 use crate::telemetry::metrics::{label, metrics};
 use crate::telemetry::progress::Progress;
-use crate::telemetry::stages::BatchTrace;
 
 /// The error that kept a roll forward from finishing.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::figures::Refused;
 use super::{Replay, ReplayError, now_ms};
 use crate::calendar::date_text;
-use crate::reports::store::Outcome;
+use crate::reports::store::WriteOutcome;
 
 impl Replay {
     /// Applies the batches of a day again, and returns a summary. No consumer may be at work.
@@ -28,7 +28,7 @@ impl Replay {
                 items += deltas.len();
                 let never = CancellationToken::new();
                 for (key, outcome) in self.reports.apply(batch, batch - 1, now_ms(), deltas, &never).await? {
-                    lacked += usize::from(outcome == Outcome::Changed);
+                    lacked += usize::from(outcome == WriteOutcome::Changed);
                     refused.note(key, outcome);
                 }
             }

@@ -9,8 +9,9 @@ use super::{Replay, ReplayError};
 use crate::aws::error::AwsError;
 use crate::aws::s3::Upload;
 use crate::batch::manifest::{Fate, Manifest, ManifestObject};
-use crate::batch::prepare::{self, Limits, Plan, Preparation, PrepareError};
-use crate::compute::{Scope, columnar};
+use crate::batch::prepare::{ObjectOutcome, Plan, Preparation, PreparationLimits, PrepareError};
+use crate::compute::Scope;
+use crate::formats::parquet;
 use crate::input::file::BadObject;
 use crate::layout;
 use crate::object::{ObjectEvent, ObjectId, Version};
@@ -49,7 +50,7 @@ impl Replay {
         lasting_bytes: usize,
     ) -> Result<(Vec<Upload>, impl futures::Stream<Item = Result<Vec<Delta>, PrepareError>>), ReplayError> {
         let Archived { opened_at, files } = self.archived(batch).await?;
-        let limits = Limits {
+        let limits = PreparationLimits {
             object_bytes: u64::MAX,
             report_items: self.max_report_items as usize,
             memory: self.memory.without(lasting_bytes),
@@ -78,7 +79,7 @@ impl Replay {
                 Err(error) => return Err(self.limit_error(error)),
             };
             match outcome {
-                prepare::Outcome::Counted { rows, rejected } => match counts {
+                ObjectOutcome::Counted { rows, rejected } => match counts {
                     Some(counted) if *counted != (rows, rejected) => {
                         let (had, had_rejected) = counted;
                         return Err(problem(format!(
@@ -87,9 +88,9 @@ impl Replay {
                     }
                     _ => {}
                 },
-                prepare::Outcome::Bad(bad) => return Err(problem(format!("cannot be read: {bad}"))),
-                prepare::Outcome::Unreadable(reason) => return Err(problem(format!("cannot be read: {reason}"))),
-                prepare::Outcome::Gone => return Err(problem("was replaced while it was read".to_owned())),
+                ObjectOutcome::Bad(bad) => return Err(problem(format!("cannot be read: {bad}"))),
+                ObjectOutcome::Unreadable(reason) => return Err(problem(format!("cannot be read: {reason}"))),
+                ObjectOutcome::Gone => return Err(problem("was replaced while it was read".to_owned())),
             }
         }
         let (uploads, rows, deltas) = preparation.finish_unwritten().await.map_err(|error| self.limit_error(error))?;
@@ -110,8 +111,8 @@ impl Replay {
     async fn rows_in(&self, key: &str) -> Result<u64, ReplayError> {
         for bytes in END_BYTES {
             let end = self.bucket.read_end(key, bytes).await?;
-            match columnar::footer_bytes(&end) {
-                Some(footer) if footer <= end.len() => return Ok(columnar::count_rows(&end).unwrap_or(0)),
+            match parquet::footer_bytes(&end) {
+                Some(footer) if footer <= end.len() => return Ok(parquet::count_rows(&end).unwrap_or(0)),
                 Some(_) => {}
                 None => break,
             }

@@ -4,7 +4,7 @@ use crate::aws::error::AwsError;
 use crate::batch::manifest::DeltaFileError;
 use crate::batch::prepare::PrepareError;
 use crate::protocol::BatchNumber;
-use crate::reference::catalogue::CatalogueError;
+use crate::reference::CatalogueError;
 
 /// An error that ends a replay. Everything written before it is right, and the replay can be run again.
 #[derive(Debug, thiserror::Error)]

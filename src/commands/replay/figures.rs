@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Replay, ReplayError};
 use crate::reports::figures::{Attributes, Delta, Figures, Key};
-use crate::reports::store::Outcome;
+use crate::reports::store::WriteOutcome;
 
 /// Bytes of memory for an item's figures, key and names in a hash table that is partly empty. Its sketch is counted
 /// apart.
@@ -19,8 +19,8 @@ pub(super) struct Refused {
 
 impl Refused {
     /// Notes an item if it was refused.
-    pub(super) fn note(&mut self, key: Key, outcome: Outcome) {
-        if let Outcome::Refused(reason) = outcome
+    pub(super) fn note(&mut self, key: Key, outcome: WriteOutcome) {
+        if let WriteOutcome::Refused(reason) = outcome
             && self.keys.insert(key.clone())
         {
             self.items.push((key, reason));
@@ -28,11 +28,11 @@ impl Refused {
     }
 
     /// Notes the refused items, and returns those that have a later batch.
-    pub(super) fn take_changing(&mut self, outcomes: Vec<(Key, Outcome)>) -> HashSet<Key> {
+    pub(super) fn take_changing(&mut self, outcomes: Vec<(Key, WriteOutcome)>) -> HashSet<Key> {
         let mut changing = HashSet::new();
         for (key, outcome) in outcomes {
             match outcome {
-                Outcome::HasLater => drop(changing.insert(key)),
+                WriteOutcome::HasLater => drop(changing.insert(key)),
                 outcome => self.note(key, outcome),
             }
         }

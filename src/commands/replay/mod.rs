@@ -53,7 +53,8 @@ use crate::commands::resources::Resources;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::protocol::BatchNumber;
-use crate::reference::catalogue::{self, Catalogue};
+use crate::reference;
+use crate::reference::Catalogue;
 use crate::reports::store::Reports;
 
 pub use error::ReplayError;
@@ -164,7 +165,7 @@ impl Replay {
         let reports = resources.tables.reports(clients, limits.write_concurrency, limits.max_writes_per_second);
         reports.check().await?;
         let memory = Memory::of(limits.max_memory);
-        let catalogue = Arc::new(catalogue::read_once(&bucket, memory.catalogue()).await?);
+        let catalogue = Arc::new(reference::read_once(&bucket, memory.catalogue()).await?);
         let (max_report_items, progress) = (limits.max_report_items, progress_bar());
         Ok(Replay { bucket, ledger, reports, catalogue, lost, memory, max_report_items, progress })
     }

@@ -12,7 +12,7 @@ use super::{Auditor, VerifyError};
 use crate::aws::error::AwsError;
 use crate::aws::s3::Bucket;
 use crate::calendar::{date_text, day_of, parse_date};
-use crate::compute::columnar;
+use crate::compute::curated;
 use crate::layout;
 use crate::ledger::aside::{Aside, What};
 use crate::protocol::BatchNumber;
@@ -76,7 +76,7 @@ impl Auditor {
                 What::Object { .. } | What::Original { .. } => false,
             };
             if is_of_day {
-                let [kind, name, way_back] = entry.told();
+                let [kind, name, way_back] = entry.describe();
                 let found = format!("set aside: {} ({way_back})", entry.reason);
                 self.findings.difference(format!("{kind} {name}"), "in its place", found);
             }
@@ -122,7 +122,7 @@ impl Auditor {
             };
             let mut digest = Digest::default();
             let mut strays = 0_u64;
-            let read = columnar::read_curated(content, |row| {
+            let read = curated::read_rows(content, |row| {
                 digest.add(row.user_id, row.track_id, row.listen_time, row.source_key);
                 strays += u64::from(day_of(row.listen_time) != day);
                 expected.add(&row, partition, day);

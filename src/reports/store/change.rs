@@ -89,7 +89,7 @@ impl Reports {
         deadline: &CancellationToken,
     ) -> Result<(WriteOutcome, ReportItem), AwsError> {
         let mut item = item;
-        let mut race = Backoff::after_a_race();
+        let mut race = Backoff::for_contention();
         self.progress.made();
         loop {
             let stored = match self.parse(&delta.key, item.take()) {
