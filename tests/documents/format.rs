@@ -226,7 +226,7 @@ fn the_attributes_of_the_ledger() {
     let own = registry.keys().filter(|name| !["pk", "sk"].contains(&name.as_str()));
     assert_eq!(documented["registry"], own.chain(entry.keys()).cloned().collect());
 
-    // The other items are written where the writes are: every name in their strings is documented, and the other way round.
+    // The other items have no pure function: compares the names in the strings of the code that reads and writes them.
     let mut literals = BTreeSet::new();
     for path in crate::house::files("src/ledger", "rs") {
         for line in crate::house::code_of(&path).lines() {

@@ -1,6 +1,6 @@
 //! Documents that follow from the code, and rules that hold for all of it.
 //!
-//! The tables of metrics and settings are made here: `UPDATE_DOCUMENTS=1 make test` writes them again. Everything else is
+//! The tables of metrics and settings are generated here: `UPDATE_DOCUMENTS=1 make test` writes them again. The rest is
 //! only checked: the Grafana dashboard, the formats ([`format`]), and the layout and language of the code ([`house`]).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
