@@ -1,16 +1,16 @@
-# Everything a developer or a user does here. `make help` lists it; each target installs what it needs, pinned, into .tools/.
+# Every task of developers and users. `make help` lists them; each target installs what it needs, pinned, into .tools/.
 
 SHELL := /bin/bash
 PYTHON ?= python3
 STACK := $(PYTHON) localstack/stack.py
-# What libtest is told by `make test-ministack`.
+# Arguments of libtest for `make test-ministack`.
 TESTS ?=
-# Values of `make local`: a folder with songs.csv, users.csv and streams*.csv; the length of a window.
+# Settings of `make local`: a folder with songs.csv, users.csv and streams*.csv; the length of a window.
 DATA ?=
 WINDOW ?= 5s
 # Random walks of `make sim`.
 SEEDS ?= 10000
-# Length of `make chaos` and `make fuzz`, seed of the former, target of the latter.
+# Seconds that `make chaos` and `make fuzz` run, seed of the former, target of the latter.
 SECONDS ?= 120
 SEED ?= 1
 TARGET ?= file
@@ -21,9 +21,9 @@ ROUNDS ?= 5
 LATENCY_MS ?= 5
 SAVE ?=
 COMPARE ?=
-# Tests that run at the same time. Those of the pipeline wait for windows and leases most of the time.
+# Tests that run at the same time. Those of the pipeline mostly wait for windows and leases.
 export RUST_TEST_THREADS ?= 4
-# What `make dist` builds with, and where to.
+# Profile and output folder of `make dist`.
 PROFILE ?= dist
 DIST ?= target/image/dist
 
@@ -54,8 +54,8 @@ build: ## build the release binary
 	cargo build --release --locked
 
 .PHONY: dist
-dist: ## build the static binary and what the image needs beside it: make dist PROFILE=dist DIST=target/image/dist
-	@# Only the program itself is linked statically: libraries are the same either way, and need not be built again.
+dist: ## build the static binary and the other files of the image: make dist PROFILE=dist DIST=target/image/dist
+	@# Only the program itself is linked statically: its libraries are the same either way, and are not built again.
 	cargo rustc --profile $(PROFILE) --locked --bin music-streams -- -C target-feature=+crt-static
 	install -D --strip target/$(PROFILE)/music-streams $(DIST)/music-streams
 	install -D -m 644 /etc/ssl/certs/ca-certificates.crt $(DIST)/etc/ssl/certs/ca-certificates.crt
@@ -69,7 +69,7 @@ test-image: image ## run the image as ECS would, on a LocalStack of its own
 	@$(STACK) run .tools/stack/bin/python localstack/image.py check
 
 .PHONY: release
-release: dist sbom ## build what is released into target/release-files: binary, checksums, bill of materials
+release: dist sbom ## build a release into target/release-files: binary, checksums, bill of materials
 	@rm -rf target/release-files && mkdir -p target/release-files
 	@cp $(DIST)/music-streams target/release-files/music-streams-$$(uname -m)-linux
 	@cp target/music-streams.cdx.json target/release-files/
@@ -94,7 +94,7 @@ test-ministack: ## run the tests that need AWS on ministack instead; make test-m
 	@$(STACK) run --ministack cargo test --release --locked --test pipeline -- $(TESTS)
 
 .PHONY: model
-model: ## explore the protocol exhaustively with every trouble at once (some minutes, 8 GiB)
+model: ## explore the protocol exhaustively with every failure at once (some minutes, 8 GiB)
 	MODEL_EVERYTHING=1 cargo test --release --locked --test model -- --nocapture --test-threads 1
 
 .PHONY: sim
@@ -128,17 +128,17 @@ measure-memory: up build ## measure peak memory on 20 files of 50 MB
 	@.tools/stack/bin/python benches/memory.py
 
 .PHONY: measure-telemetry
-measure-telemetry: up build ## measure what telemetry takes of a batch of ten million rows
+measure-telemetry: up build ## measure the cost of telemetry in a batch of ten million rows
 	@.tools/stack/bin/python benches/telemetry.py
 
 .PHONY: measure-consumers
-measure-consumers: up build ## measure how long one, two and three consumers take
+measure-consumers: up build ## measure the time that one, two and three consumers take
 	@.tools/stack/bin/python benches/consumers.py
 
 .PHONY: fuzz
 fuzz: ## fuzz one of the targets in tests/fuzz: make fuzz TARGET=file SECONDS=600
 	@$(STACK) install-fuzz
-	@# What is found goes to target/; what is worth keeping is copied to the corpus by hand.
+	@# Findings go to target/; those worth keeping are copied to the corpus by hand.
 	@mkdir -p target/fuzz-corpus/$(TARGET)
 	.tools/fuzz/bin/cargo-fuzz fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz --sanitizer none $(TARGET) \
 	    target/fuzz-corpus/$(TARGET) tests/fuzz/corpus/$(TARGET) -- -max_total_time=$(SECONDS) -timeout=20 -max_len=16384
@@ -157,14 +157,14 @@ lint: ## check format, lints, documentation, templates, compose file and Dockerf
 deny: ## check licences, sources and advisories of every dependency
 	@$(STACK) install-deny
 	.tools/deny/bin/cargo-deny --locked check bans licenses sources
-	@# The advisories are a database of its own; where it cannot be reached, that is said and not passed over.
+	@# Advisories are a separate database. If it cannot be reached, that is reported, not ignored.
 	@if timeout 120 .tools/deny/bin/cargo-deny --locked fetch db 2>/dev/null; \
 	then .tools/deny/bin/cargo-deny --locked --offline check advisories; \
 	else echo "advisories: NOT CHECKED, their database cannot be reached from this machine"; fi
 
 .PHONY: ci
-ci: lint deny test chaos ## everything that must hold
-	@# The parts whose tests are the longest ask nothing of S3, SQS and DynamoDB that the others do not.
+ci: lint deny test chaos ## all checks: lint, deny, tests, chaos, image
+	@# The longest tests use nothing of S3, SQS and DynamoDB that the others do not use.
 	@$(MAKE) --no-print-directory test-ministack TESTS='--skip refusals --skip replay --skip telemetry --skip health'
 	cargo test --release --locked --bench compute
 	@$(MAKE) --no-print-directory test-image PROFILE=release

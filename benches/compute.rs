@@ -42,8 +42,8 @@ fn track_id(track: usize) -> String {
     format!("{track:022x}")
 }
 
-/// Listens of one day; half of them go to a hundredth of the tracks. With quotes, which every reader takes for the same,
-/// the lines take the general way.
+/// Listens of one day; half of them go to a hundredth of the tracks. With quotes, which change no value, the lines take
+/// the general way.
 fn csv(quoted: bool) -> String {
     let mut csv = String::from("user_id,track_id,listen_time\n");
     let mut state = 7;
@@ -125,8 +125,13 @@ fn floors(criterion: &mut Criterion) {
 
 fn messages(criterion: &mut Criterion) {
     let record = |number| {
-        serde_json::json!({"eventVersion": "2.1", "eventName": "ObjectCreated:Put", "eventTime": "2026-01-02T03:04:05.678Z",
-            "s3": {"bucket": {"name": "b"}, "object": {"key": format!("incoming/{number}+a.csv"), "size": 1000, "eTag": "e"}}})
+        serde_json::json!({
+            "eventVersion": "2.1", "eventName": "ObjectCreated:Put", "eventTime": "2026-01-02T03:04:05.678Z",
+            "s3": {
+                "bucket": {"name": "b"},
+                "object": {"key": format!("incoming/{number}+a.csv"), "size": 1000, "eTag": "e"},
+            },
+        })
     };
     let body = serde_json::json!({ "Records": (0..10).map(record).collect::<Vec<_>>() }).to_string();
     let mut group = group(criterion, "messages");

@@ -1,5 +1,6 @@
 //! The compute path of a batch on local files, as a job like those of its peers: `job --data DIR --out DIR` reads
-//! `DIR/streams-*.csv` with the catalogue beside them and writes curated Parquet and delta files. Run by `make bench-peers`.
+//! `DIR/streams-*.csv` with the catalogue beside them and writes curated Parquet and delta files. Run by `make
+//! bench-peers`.
 
 #![allow(clippy::print_stdout, missing_docs)]
 

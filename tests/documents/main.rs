@@ -1,8 +1,12 @@
-//! Documents that follow from the code: what they say is what the code says.
+//! Documents that follow from the code, and rules that hold for all of it.
 //!
-//! `UPDATE_DOCUMENTS=1 make test` writes those anew that are tables; the dashboard is only checked.
+//! The tables of metrics and settings are generated here: `UPDATE_DOCUMENTS=1 make test` writes them again. The rest is
+//! only checked: the Grafana dashboard, the formats ([`format`]), and the layout and language of the code ([`house`]).
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
+
+mod format;
+mod house;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -20,7 +24,7 @@ fn document(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// A document is its head, written by hand, and the table behind it.
+/// Compares the generated part of a document, behind the mark, with the table.
 fn is_current(path: &str, table: &str) {
     const MARK: &str = "<!-- From here on made from the code: UPDATE_DOCUMENTS=1 make test -->\n";
     let text = std::fs::read_to_string(document(path)).unwrap();
@@ -28,10 +32,7 @@ fn is_current(path: &str, table: &str) {
     if std::env::var_os("UPDATE_DOCUMENTS").is_some() {
         std::fs::write(document(path), format!("{head}{MARK}\n{table}")).unwrap();
     } else {
-        assert!(
-            found.trim() == table.trim(),
-            "{path} is not what the code says; UPDATE_DOCUMENTS=1 make test mends it"
-        );
+        assert!(found.trim() == table.trim(), "{path} differs from the code; UPDATE_DOCUMENTS=1 make test updates it");
     }
 }
 
@@ -71,7 +72,7 @@ fn the_settings_are_documented() {
             let defaults: Vec<_> = argument.get_default_values().iter().map(|it| it.to_string_lossy()).collect();
             let default = match defaults.join(" ") {
                 _ if argument.is_required_set() => "required".to_owned(),
-                // The help says what happens without it.
+                // Its help says what happens if it is not set.
                 text if text.is_empty() => "–".to_owned(),
                 text => format!("`{text}`"),
             };
@@ -87,7 +88,7 @@ fn the_settings_are_documented() {
 }
 
 /// The names that Prometheus gives the series of a metric:
-/// <https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/#otlp-metric-points-to-prometheus>.
+/// <https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/#otlp-metric-points-to-prometheus>
 fn prometheus_names(metric: &Metric) -> Vec<String> {
     let unit = match (metric.unit, metric.kind) {
         ("s", _) => "_seconds",
