@@ -164,7 +164,6 @@ fn start_sources(
     let mut sources: Vec<_> = (0..settings.receivers)
         .map(|_| {
             let receiver = Receiver {
-                queue: resources.queue.clone(),
                 custody: custody.clone(),
                 bucket: settings.bucket.clone(),
                 poll_wait: settings.poll_wait,
