@@ -65,7 +65,7 @@ const LOGGED_ASIDE: usize = 10;
 enum Disposition {
     /// Archived, quarantined, gone, set aside, or finished by another batch: its messages can be deleted.
     Finished,
-    /// Another consumer has it: its messages come back after a lease, and later each time.
+    /// Held by another consumer: its messages come back after a lease, and later each time.
     Elsewhere,
     /// Not processed, because the process stops: its messages come back at once.
     Undone,

@@ -22,18 +22,18 @@ const ROWS_PER_CHECK: u32 = 4096;
 /// The outcome of reading an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObjectOutcome {
-    /// It counts.
+    /// Counted in the batch.
     Counted {
         /// Rows of the file, without the header.
         rows: u64,
         /// Rows among them that were rejected.
         rejected: u64,
     },
-    /// It goes to quarantine.
+    /// Unusable, and bound for quarantine.
     Bad(BadObject),
-    /// It was deleted or replaced before it was read; the object that replaced it has its own event.
+    /// Deleted or replaced before it was read; the object that replaced it has its own event.
     Gone,
-    /// The service does not return it: no permission, a storage class that cannot be read, a lost key, or failures that
+    /// Not returned by the service: no permission, a storage class that cannot be read, a lost key, or failures that
     /// lasted as long as reading is tried. The text is the service's error. Nothing of the object is in the batch, and
     /// it stays where it is.
     Unreadable(String),

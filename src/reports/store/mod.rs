@@ -51,13 +51,13 @@ pub struct Reports {
 /// The outcome of a change of one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// It was written.
+    /// Written.
     Changed,
-    /// It was up to date.
+    /// Up to date already.
     HadIt,
-    /// It stays as it is, because the change would lose a batch that is in it.
+    /// Left as it is, because the change would lose a batch that is in it.
     HasLater,
-    /// It cannot be written, for this reason: it was not written by this program, or DynamoDB refuses the new item.
+    /// Refused, for this reason: it was not written by this program, or DynamoDB refuses the new item.
     Refused(String),
 }
 
