@@ -34,4 +34,5 @@ pub mod source;
 
 pub use catalogue::Catalogue;
 pub use error::CatalogueError;
+pub use parse::{SONGS_KEY, USERS_KEY};
 pub use source::{CatalogueSource, read_once};

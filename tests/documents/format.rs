@@ -8,7 +8,7 @@ use arrow2::datatypes::{DataType, Field, TimeUnit};
 use arrow2::io::parquet::read::{infer_schema, read_metadata};
 use music_streams::aws::s3::Upload;
 use music_streams::batch::manifest::{DeltaFile, Fate, Manifest, ManifestObject, Note};
-use music_streams::compute::columnar::{ParquetFile, encode_deltas};
+use music_streams::compute::{curated, deltas};
 use music_streams::counts::Counts;
 use music_streams::input::file::Blocks;
 use music_streams::layout;
@@ -16,7 +16,7 @@ use music_streams::ledger::aside::{Aside, What};
 use music_streams::ledger::{LEDGER_TABLE, registry_item};
 use music_streams::object::{ObjectId, Version};
 use music_streams::protocol::{Applied, Entry, Registry, State};
-use music_streams::reference::catalogue::{Catalogue, SONGS_KEY, USERS_KEY};
+use music_streams::reference::{Catalogue, SONGS_KEY, USERS_KEY};
 use music_streams::reports::distinct::Distinct;
 use music_streams::reports::figures::{Attributes, Figures, Key, Report};
 use music_streams::reports::item::{
@@ -198,11 +198,11 @@ fn the_columns_of_parquet_files() {
     let owned = |columns: Vec<(String, &str, bool)>| {
         columns.into_iter().map(|(name, type_, nulls)| (name, type_.to_owned(), nulls)).collect::<Vec<_>>()
     };
-    let curated = owned(columns(ParquetFile::curated().unwrap().finish().unwrap()));
+    let curated = owned(columns(curated::new_file().unwrap().finish().unwrap()));
     assert_eq!(documented_columns("docs/curated.md", ""), curated);
     let named: Vec<String> = curated.into_iter().map(|(name, ..)| name).collect();
     assert_eq!(first_column("Curated files"), set(named));
-    let deltas = owned(columns(encode_deltas(&[]).unwrap()));
+    let deltas = owned(columns(deltas::encode(&[]).unwrap()));
     assert_eq!(documented_columns("docs/format.md", "Delta files"), deltas);
 }
 
