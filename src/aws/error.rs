@@ -92,7 +92,8 @@ impl fmt::Display for AwsError {
             Kind::WrongRegion => write!(f, " (set AWS_REGION to the region of the bucket, the queue and the tables)"),
             Kind::Cold => write!(
                 f,
-                " (it is in a cold storage class: restore it with aws s3api restore-object, or copy it over itself into a warm one)"
+                " (it is in a cold storage class: restore it with aws s3api restore-object, \
+                 or copy it over itself into a warm one)"
             ),
             Kind::MissingResource => {
                 write!(f, " (check the name, the account and AWS_REGION; deploy/template.yaml creates it)")

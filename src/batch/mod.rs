@@ -24,7 +24,8 @@
 //! | `recovery.rs` | batches of silent owners |
 //! | `heartbeat.rs` | renewing the lease of the batch at work |
 //!
-//! The tests are tests/pipeline, tests/chaos (crashes at every step) and tests/model (every interleaving of the protocol).
+//! The tests are tests/pipeline, tests/chaos (crashes at every step) and tests/model (every interleaving of the
+//! protocol).
 
 mod abandon;
 mod attempt;

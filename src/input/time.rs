@@ -135,7 +135,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn times_agree_with_an_independent_calendar(seconds in -62_135_596_800..253_402_300_799_i64, micros in 0..1_000_000_i64) {
+        fn times_agree_with_an_independent_calendar(
+            seconds in -62_135_596_800..253_402_300_799_i64, micros in 0..1_000_000_i64,
+        ) {
             let time = jiff::Timestamp::from_microsecond(seconds * 1_000_000 + micros).unwrap();
             prop_assert_eq!(parse_time(time.to_string().as_bytes()), Some(time.as_microsecond()));
         }

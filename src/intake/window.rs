@@ -264,7 +264,8 @@ mod tests {
             let (time, now) = (Duration::from_secs(1000), Instant::now());
             let (mut distinct, mut taken) = (BTreeSet::<&u8>::new(), 0);
             for (id, objects) in messages.iter().enumerate() {
-                let full = distinct.len() >= limits.objects || 10 * distinct.len() as u64 >= limits.bytes || taken >= limits.messages;
+                let bytes = 10 * distinct.len() as u64;
+                let full = distinct.len() >= limits.objects || bytes >= limits.bytes || taken >= limits.messages;
                 prop_assert_eq!(window.is_full(), full);
                 prop_assert_eq!(window.due_in(now) == Some(Duration::ZERO), full && taken > 0);
                 prop_assert_eq!(window.offer(message(id as u64, objects), time, now).is_err(), full);
@@ -286,14 +287,17 @@ mod tests {
         }
 
         #[test]
-        fn w5_w6_nothing_is_lost_or_doubled(limits in limits(), messages in messages(), closes in prop::collection::vec(any::<bool>(), 30)) {
+        fn w5_w6_nothing_is_lost_or_doubled(
+            limits in limits(), messages in messages(), closes in prop::collection::vec(any::<bool>(), 30),
+        ) {
             let mut window = Window::new(LENGTH, limits, Duration::ZERO);
             let (mut taken, mut given) = (Vec::new(), Vec::new());
             let mut check = |closed: Closed| {
                 let distinct: BTreeSet<_> = closed.objects.iter().map(|event| event.object.key.clone()).collect();
                 assert_eq!(distinct.len(), closed.objects.len());
                 for waiting in closed.messages {
-                    let mut keys: Vec<_> = waiting.objects.iter().map(|&index| closed.objects[index].object.key.clone()).collect();
+                    let key = |&index: &usize| closed.objects[index].object.key.clone();
+                    let mut keys: Vec<_> = waiting.objects.iter().map(key).collect();
                     keys.sort();
                     given.push((waiting.id.0, keys));
                 }

@@ -171,7 +171,8 @@ async fn ask(client: reqwest::Client, url: String, mut changes: watch::Receiver<
         let left = times.protection.saturating_sub(since.elapsed());
         if is_wanted && left.is_zero() {
             tracing::warn!(
-                "a batch is unfinished an hour after its commit; ECS may stop this task, and another consumer finishes the batch"
+                "a batch is unfinished an hour after its commit; ECS may stop this task, and another consumer \
+                 finishes the batch"
             );
             wait = Duration::MAX;
             continue;
@@ -188,7 +189,8 @@ async fn ask(client: reqwest::Client, url: String, mut changes: watch::Receiver<
             Err(error) => {
                 if !std::mem::replace(&mut is_said, true) {
                     tracing::warn!(
-                        "ECS does not change the scale-in protection of this task: {error} (give its role ecs:UpdateTaskProtection); \
+                        "ECS does not change the scale-in protection of this task: {error} (give its role \
+                         ecs:UpdateTaskProtection); \
                          repeating the request until it does"
                     );
                 }
@@ -207,8 +209,10 @@ mod tests {
     #[test]
     fn a_task_is_described_in_the_words_of_opentelemetry() {
         let container = serde_json::from_str(
-            r#"{"DockerId": "abc-1", "Name": "consumer", "ContainerARN": "arn:aws:ecs:eu-west-1:111122223333:container/c/1",
-                "LogOptions": {"awslogs-group": "/music-streams", "awslogs-stream": "consumer/1"}, "Limits": {"CPU": 2}}"#,
+            r#"{"DockerId": "abc-1", "Name": "consumer",
+                "ContainerARN": "arn:aws:ecs:eu-west-1:111122223333:container/c/1",
+                "LogOptions": {"awslogs-group": "/music-streams", "awslogs-stream": "consumer/1"},
+                "Limits": {"CPU": 2}}"#,
         );
         let task = serde_json::from_str(
             r#"{"Cluster": "arn:aws:ecs:eu-west-1:111122223333:cluster/c", "Family": "music-streams", "Revision": "7",

@@ -257,7 +257,8 @@ mod tests {
     #[tokio::test]
     async fn a_track_of_several_genres_is_one_song() {
         let songs = "\u{feff},track_id,artists,track_name,duration_ms,track_genre\n\
-                     0,a,\"X;Y\",\"Say \"\"hi\"\", twice\",1000,pop\n1,b,,,5,\n2,a,X,other,9,rock\r\n3,a,X,other,9,pop\n4,c,Z,no duration,,pop\n5,,Z,no id,1,pop\n";
+                     0,a,\"X;Y\",\"Say \"\"hi\"\", twice\",1000,pop\n1,b,,,5,\n2,a,X,other,9,rock\r\n\
+                     3,a,X,other,9,pop\n4,c,Z,no duration,,pop\n5,,Z,no id,1,pop\n";
         let catalogue = parse(songs).await.unwrap();
         assert_eq!(catalogue.songs(), 2);
         let song = catalogue.song(catalogue.find_song(b"a").unwrap());
@@ -290,7 +291,8 @@ mod tests {
         let (long, genre) = ("é".repeat(300), "g".repeat(MAX_VALUE_BYTES + 1));
         let genres: Vec<String> = (0..60).map(|number| format!("genre {number}")).collect();
         let songs = format!(
-            "track_id,artists,track_name,duration_ms,track_genre\na,{long},{long},1000,pop\nb,X,Y,5,{genre};rock\nc,X,Y,5,{}\n",
+            "track_id,artists,track_name,duration_ms,track_genre\na,{long},{long},1000,pop\n\
+             b,X,Y,5,{genre};rock\nc,X,Y,5,{}\n",
             genres.join(";")
         );
         let users = format!("user_id,user_country\n1,{genre}\n2,Peru\n");
@@ -335,7 +337,8 @@ mod tests {
         let error = parse("track_id,track_name\na,b\n").await.unwrap_err().to_string();
         assert_eq!(
             error,
-            "reference/songs.csv cannot be used: the header lacks the columns artists, track_genre, duration_ms; the header is \
+            "reference/songs.csv cannot be used: the header lacks the columns artists, track_genre, duration_ms; \
+             the header is \
              \"track_id,track_name\"; it must name track_id, track_name, artists, track_genre, duration_ms"
         );
         assert!(parse("").await.is_err());

@@ -337,7 +337,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn items_survive_the_table(users in prop::collection::vec(1..90_i64, 1..60), batch in 5..9_u64, through in 0..4_u64) {
+        fn items_survive_the_table(
+            users in prop::collection::vec(1..90_i64, 1..60), batch in 5..9_u64, through in 0..4_u64,
+        ) {
             let delta = delta(&users, &["a", "b"], "name");
             let stored = ReportItem::default().with(&delta, batch, through).unwrap();
             let item = item_of(&delta.key, &stored);

@@ -59,7 +59,8 @@ impl Bucket {
             resource: self.url(""),
             kind: Kind::Refused,
             cause: format!(
-                "the bucket retains every new object by default ({mode}), so that no file could be moved out of {INCOMING}; \
+                "the bucket retains every new object by default ({mode}), so that no file could be moved \
+                 out of {INCOMING}; \
                  take the default retention off, and lock the objects under {ARCHIVE} instead"
             ),
         })

@@ -83,7 +83,8 @@ impl Replay {
                     Some(counted) if *counted != (rows, rejected) => {
                         let (had, had_rejected) = counted;
                         return Err(problem(format!(
-                            "has {rows} rows, {rejected} of them bad; its batch counted {had}, {had_rejected} of them bad"
+                            "has {rows} rows, {rejected} of them bad; its batch counted {had}, {had_rejected} of them \
+                             bad"
                         )));
                     }
                     _ => {}

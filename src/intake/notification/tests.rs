@@ -6,7 +6,8 @@ fn record(key: &str) -> Value {
     json!({
         "eventVersion": "2.1", "eventSource": "aws:s3", "eventTime": "2026-01-02T03:04:05.678Z",
         "eventName": "ObjectCreated:Put",
-        "s3": {"bucket": {"name": "b"}, "object": {"key": key, "size": 3_000_000_000_u64, "eTag": "e1", "sequencer": "0055"}}
+        "s3": {"bucket": {"name": "b"},
+               "object": {"key": key, "size": 3_000_000_000_u64, "eTag": "e1", "sequencer": "0055"}}
     })
 }
 
@@ -80,7 +81,8 @@ fn what_is_announced_anew_is_the_same_object() {
 
 #[test]
 fn test_events_announce_nothing_in_any_form() {
-    let test = r#"{"Service":"Amazon S3","Event":"s3:TestEvent","Time":"2026-01-02T03:04:05Z","Bucket":"b","RequestId":"r","HostId":"h"}"#;
+    let test = r#"{"Service":"Amazon S3","Event":"s3:TestEvent","Time":"2026-01-02T03:04:05Z","Bucket":"b",
+                   "RequestId":"r","HostId":"h"}"#;
     for body in [test.to_owned(), in_sns(test)] {
         let ignored = vec!["s3:TestEvent".to_owned()];
         assert_eq!(decode(&body), Notification { ignored, ..Notification::default() });
@@ -206,7 +208,8 @@ fn what_is_said_of_a_record_is_short() {
 proptest! {
     #[test]
     fn any_key_survives_form_encoding(key in "incoming/[^\\p{C}]{1,40}") {
-        let encoded: String = percent_encoding::utf8_percent_encode(&key, percent_encoding::NON_ALPHANUMERIC).to_string().replace("%20", "+");
+        let encoded = percent_encoding::utf8_percent_encode(&key, percent_encoding::NON_ALPHANUMERIC).to_string();
+        let encoded = encoded.replace("%20", "+");
         let notification = decode(&direct(&[record(&encoded)]));
         prop_assert_eq!(keys(&notification), [key.as_str()]);
     }
