@@ -3,4 +3,5 @@
 pub mod distinct;
 pub mod figures;
 pub mod item;
+pub mod statements;
 pub mod store;

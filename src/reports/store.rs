@@ -13,10 +13,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use futures::{Stream, StreamExt, TryStreamExt};
 use governor::DefaultDirectRateLimiter;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +29,7 @@ use crate::reports::item::{
     BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, Replacement, ReportItem, date_shard, genre_date, is_empty, item_of,
     key_item, listing_key, listing_of, parse_item, parse_key, parse_listing_key,
 };
+use crate::reports::statements::{Expected, ItemWrite, Written, requests, write_items};
 use crate::telemetry::metrics::{label, metrics};
 use crate::telemetry::progress::Progress;
 
@@ -38,8 +37,8 @@ use crate::telemetry::progress::Progress;
 pub const READ_ITEMS: usize = 100;
 /// First pause before asking again for keys that a read left unprocessed; doubled each time.
 const UNPROCESSED_PAUSE: Duration = Duration::from_millis(25);
-/// Writes of one group of [`READ_ITEMS`] under way at once.
-const WRITES_PER_GROUP: usize = 16;
+/// Requests to write a group of [`READ_ITEMS`] under way at once.
+const REQUESTS_PER_GROUP: usize = 4;
 
 /// The report tables.
 #[derive(Debug, Clone)]
@@ -73,7 +72,7 @@ impl Reports {
         writes: Option<Arc<DefaultDirectRateLimiter>>,
         progress: Progress,
     ) -> Self {
-        Reports { client, table_prefix, groups: concurrency.div_ceil(WRITES_PER_GROUP), writes, progress }
+        Reports { client, table_prefix, groups: concurrency.div_ceil(READ_ITEMS), writes, progress }
     }
 
     /// A table's full name.
@@ -86,27 +85,32 @@ impl Reports {
         format!("{}{LISTINGS_TABLE}", self.table_prefix)
     }
 
-    /// Whether every table is there, and may be read and written.
+    /// Returns an error unless every table is there, and may be read and written.
     pub async fn check(&self) -> Result<(), AwsError> {
         for report in Report::ALL {
             let key = Key { report, id: "check".to_owned(), day: 0 };
             self.read(&[&key]).await?;
-            // Refused by its condition, whatever is there: nothing is written, and the right to do so is seen.
-            self.try_write(&self.table(report), key_item(&key)).await?;
+            let unwritable = key_item(&Key { id: String::new(), ..key.clone() });
+            self.check_writes(self.table(report), key_item(&key), unwritable).await?;
         }
-        let table = self.listings_table();
-        let key = HashMap::from([("genre_date".to_owned(), text("check")), ("track_id".to_owned(), text("check"))]);
-        self.read_listings(vec![key.clone()]).await?;
-        self.try_write(&table, key).await
+        let key = |id| HashMap::from([("genre_date".to_owned(), text("check")), ("track_id".to_owned(), text(id))]);
+        self.read_listings(vec![key("check")]).await?;
+        self.check_writes(self.listings_table(), key("check"), key("")).await
     }
 
-    async fn try_write(&self, table: &str, key: Item) -> Result<(), AwsError> {
-        let put = self.client.put_item().table_name(table).set_item(Some(key));
-        let put = put.condition_expression("attribute_exists(never_there)").send().await;
-        match put.map_err(aws_error("dynamodb:PutItem", table)) {
-            Err(error) if error.kind == Kind::Condition => Ok(()),
-            done => done.map(drop),
+    /// Tries an update whose condition never holds, and an insert whose key no item can have: nothing is written, and the right to do
+    /// so is seen.
+    async fn check_writes(&self, table: String, key: Item, unwritable: Item) -> Result<(), AwsError> {
+        let version = Item::from([("version".to_owned(), AttributeValue::N("0".to_owned()))]);
+        let update = ItemWrite { table, key, attributes: version, removed: Vec::new(), expected: Expected::Below(0) };
+        let insert = ItemWrite { key: unwritable, expected: Expected::Absent, ..update.clone() };
+        for outcome in write_items(&self.client, &[update, insert]).await? {
+            match outcome {
+                Err(error) if error.kind != Kind::Refused => return Err(error),
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     /// Applies deltas of a committed batch, and tells what became of each item. May be repeated, and carried out by several at a
@@ -174,23 +178,130 @@ impl Reports {
             // One key that no table can have takes the whole read with it.
             Err(error) if error.kind == Kind::Refused && group.len() > 1 => {
                 let singles = group.into_iter().map(|delta| self.change_single(delta, change, deadline));
-                return futures::stream::iter(singles).buffer_unordered(WRITES_PER_GROUP).try_collect().await;
+                return futures::stream::iter(singles).buffer_unordered(REQUESTS_PER_GROUP).try_collect().await;
             }
             Err(error) if error.kind == Kind::Refused => {
                 return Ok(group.into_iter().map(|delta| (delta.key, Outcome::Refused(error.to_string()))).collect());
             }
             read => read?,
         };
-        let writes: Vec<_> = group.into_iter().map(|delta| (stored.remove(&delta.key), delta)).collect();
-        let changed: Vec<(Key, Outcome, ReportItem)> = futures::stream::iter(writes)
-            .map(async |(item, delta)| {
-                let (outcome, stored) = self.change_one(&delta, item, change, deadline).await?;
-                Ok::<_, AwsError>((delta.key, outcome, stored))
-            })
-            .buffer_unordered(WRITES_PER_GROUP)
-            .try_collect()
-            .await?;
-        self.bring_listings_up_to_date(changed, deadline).await
+        let mut pending: Vec<_> = group.into_iter().map(|delta| (stored.remove(&delta.key), delta)).collect();
+        let mut changed = Vec::with_capacity(pending.len());
+        let mut race = Backoff::after_a_race();
+        loop {
+            pending = self.change_once(pending, change, &mut changed, deadline).await?;
+            if pending.is_empty() {
+                return self.bring_listings_up_to_date(changed, deadline).await;
+            }
+            race.pause(deadline).await;
+        }
+    }
+
+    /// Merges and writes items once. Returns those that another batch was faster with, as it left them.
+    async fn change_once(
+        &self,
+        pending: Vec<(Option<Item>, Delta)>,
+        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, Outcome>,
+        changed: &mut Vec<(Key, Outcome, ReportItem)>,
+        deadline: &CancellationToken,
+    ) -> Result<Vec<(Option<Item>, Delta)>, AwsError> {
+        let (mut merged, mut writes) = (Vec::new(), Vec::new());
+        for (item, delta) in pending {
+            match self.parse(&delta.key, item) {
+                Err(foreign) => changed.push((delta.key, Outcome::Refused(foreign), ReportItem::default())),
+                Ok(stored) => match change(&stored, &delta) {
+                    Err(unchanged) => changed.push((delta.key, unchanged, stored)),
+                    Ok(next) => {
+                        writes.push(self.item_write(&delta.key, &next, stored.version));
+                        merged.push((delta, next));
+                    }
+                },
+            }
+        }
+        let outcomes = self.write(writes, deadline).await?;
+        let (mut conflicts, mut unseen) = (Vec::new(), Vec::new());
+        for ((delta, next), outcome) in merged.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(Written::Yes) => {
+                    metrics().report_items.add(1, &label("report", delta.key.report.name()));
+                    changed.push((delta.key, Outcome::Changed, next));
+                }
+                // Another batch was faster, or an earlier try of this write did happen.
+                Ok(Written::Conflict(newer)) => {
+                    metrics().conflicts.add(1, &[]);
+                    match newer {
+                        Some(newer) => conflicts.push((Some(newer), delta)),
+                        None => unseen.push(delta),
+                    }
+                }
+                Err(error) => changed.push((delta.key, Outcome::Refused(error.to_string()), ReportItem::default())),
+            }
+        }
+        if !unseen.is_empty() {
+            let keys: Vec<&Key> = unseen.iter().map(|delta| &delta.key).collect();
+            let mut found = retry_until(deadline, async || self.read(&keys).await).await?;
+            conflicts.extend(unseen.into_iter().map(|delta| (found.remove(&delta.key), delta)));
+        }
+        Ok(conflicts)
+    }
+
+    /// Carries out writes, several requests at a time. Returns the outcome of each; an error only for one that is refused.
+    async fn write(
+        &self,
+        writes: Vec<ItemWrite>,
+        deadline: &CancellationToken,
+    ) -> Result<Vec<Result<Written, AwsError>>, AwsError> {
+        futures::stream::iter(requests(writes))
+            .map(|request| self.write_request(request, deadline))
+            .buffered(REQUESTS_PER_GROUP)
+            .try_concat()
+            .await
+    }
+
+    /// Carries out the writes of a request, and what fails for now again, alone, after growing pauses.
+    async fn write_request(
+        &self,
+        request: Vec<ItemWrite>,
+        deadline: &CancellationToken,
+    ) -> Result<Vec<Result<Written, AwsError>>, AwsError> {
+        let mut outcomes: Vec<Option<Result<Written, AwsError>>> = request.iter().map(|_| None).collect();
+        let mut open: Vec<usize> = (0..request.len()).collect();
+        let mut backoff = Backoff::default();
+        // A request that is refused as a whole is taken apart, as one of its statements is the reason.
+        let mut at_once = open.len();
+        while !open.is_empty() {
+            let now: Vec<usize> = open.drain(..at_once.min(open.len())).collect();
+            let writes: Vec<ItemWrite> = now.iter().map(|&index| request[index].clone()).collect();
+            self.pace(writes.len()).await;
+            self.progress.made();
+            let written = match retry_until(deadline, async || write_items(&self.client, &writes).await).await {
+                Err(error) if error.kind == Kind::Refused && writes.len() > 1 => {
+                    open.splice(..0, now);
+                    at_once = 1;
+                    continue;
+                }
+                Err(error) if error.kind == Kind::Refused => vec![Err(error)],
+                written => written?,
+            };
+            fail::fail_point!("item written");
+            let mut delayed = None;
+            for (index, outcome) in now.into_iter().zip(written) {
+                match outcome {
+                    Err(error) if error.kind.is_transient() => {
+                        open.push(index);
+                        delayed = Some(error);
+                    }
+                    Err(error) if error.kind != Kind::Refused => return Err(error),
+                    outcome => outcomes[index] = Some(outcome),
+                }
+            }
+            if let Some(error) = delayed
+                && !backoff.pause(deadline).await
+            {
+                return Err(error);
+            }
+        }
+        Ok(outcomes.into_iter().flatten().collect())
     }
 
     async fn change_single(
@@ -202,43 +313,6 @@ impl Reports {
         let key = delta.key.clone();
         let changed = Box::pin(self.change_group(vec![delta], change, deadline)).await?;
         Ok(changed.into_iter().next().unwrap_or((key, Outcome::HadIt)))
-    }
-
-    async fn change_one(
-        &self,
-        delta: &Delta,
-        item: Option<Item>,
-        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, Outcome>,
-        deadline: &CancellationToken,
-    ) -> Result<(Outcome, ReportItem), AwsError> {
-        let mut item = item;
-        let mut race = Backoff::after_a_race();
-        self.progress.made();
-        loop {
-            let stored = match self.parse(&delta.key, item.take()) {
-                Ok(stored) => stored,
-                Err(foreign) => return Ok((Outcome::Refused(foreign), ReportItem::default())),
-            };
-            let next = match change(&stored, delta) {
-                Ok(next) => next,
-                Err(unchanged) => return Ok((unchanged, stored)),
-            };
-            match retry_until(deadline, async || self.write(&delta.key, &next, stored.version).await).await {
-                Ok(Written::Yes) => {
-                    fail::fail_point!("item written");
-                    metrics().report_items.add(1, &label("report", delta.key.report.name()));
-                    return Ok((Outcome::Changed, next));
-                }
-                // Another batch was faster, or an earlier try of this write did happen.
-                Ok(Written::Conflict(newer)) => {
-                    metrics().conflicts.add(1, &[]);
-                    race.pause(deadline).await;
-                    item = newer;
-                }
-                Err(error) if error.kind == Kind::Refused => return Ok((Outcome::Refused(error.to_string()), stored)),
-                Err(error) => return Err(error),
-            }
-        }
     }
 
     /// Writes the listings of tracks that changed, and of those that had it already the ones that a crash has left behind.
@@ -261,27 +335,60 @@ impl Reports {
                 versions.extend(parse_listing_key(&item).map(|place| (place, version)));
             }
         }
-        futures::stream::iter(changed)
-            .map(async |(key, mut outcome, stored)| {
-                if key.report == Report::Track && matches!(outcome, Outcome::Changed | Outcome::HadIt) {
-                    for genre in &stored.attributes.genres {
-                        let place = parse_listing_key(&listing_key(&key, genre));
-                        let there = place.and_then(|place| versions.get(&place).copied()).unwrap_or(0);
-                        if outcome == Outcome::HadIt && there >= stored.version {
-                            continue;
-                        }
-                        match retry_until(deadline, async || self.write_listing(&key, genre, &stored).await).await {
-                            Err(error) if error.kind == Kind::Refused => outcome = Outcome::Refused(error.to_string()),
-                            written => written?,
-                        }
-                    }
+        let (mut tracks, mut writes) = (Vec::new(), Vec::new());
+        for (position, (key, outcome, stored)) in changed.iter().enumerate() {
+            if key.report != Report::Track || !matches!(outcome, Outcome::Changed | Outcome::HadIt) {
+                continue;
+            }
+            for genre in &stored.attributes.genres {
+                let place = parse_listing_key(&listing_key(key, genre));
+                let there = place.and_then(|place| versions.get(&place).copied()).unwrap_or(0);
+                if *outcome == Outcome::Changed || there < stored.version {
+                    tracks.push(position);
+                    writes.push(self.listing_write(key, genre, stored));
                 }
-                self.progress.made();
-                Ok((key, outcome))
-            })
-            .buffer_unordered(WRITES_PER_GROUP)
-            .try_collect()
-            .await
+            }
+        }
+        let outcomes = self.write_listings(writes, deadline).await?;
+        let mut changed: Vec<(Key, Outcome)> = changed.into_iter().map(|(key, outcome, _)| (key, outcome)).collect();
+        for (position, outcome) in tracks.into_iter().zip(outcomes) {
+            if let Err(error) = outcome {
+                changed[position].1 = Outcome::Refused(error.to_string());
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Writes listings that are older than these, or not there yet. Returns an error for each that is refused.
+    async fn write_listings(
+        &self,
+        writes: Vec<ItemWrite>,
+        deadline: &CancellationToken,
+    ) -> Result<Vec<Result<(), AwsError>>, AwsError> {
+        let mut outcomes: Vec<Result<(), AwsError>> = writes.iter().map(|_| Ok(())).collect();
+        // Nearly all are either new with their item, or there. The other way is tried once where that is wrong; after that the listing
+        // is there and as new.
+        let mut open: Vec<(usize, ItemWrite)> = writes.into_iter().enumerate().collect();
+        for _ in 0..2 {
+            let written = self.write(open.iter().map(|(_, write)| write.clone()).collect(), deadline).await?;
+            let mut again = Vec::new();
+            for ((index, mut write), written) in open.into_iter().zip(written) {
+                match written {
+                    Ok(Written::Yes) => metrics().report_items.add(1, &label("report", "listing")),
+                    Ok(Written::Conflict(Some(_))) if write.expected != Expected::Absent => {}
+                    Ok(Written::Conflict(_)) => {
+                        write.expected = match write.expected {
+                            Expected::Absent => Expected::Below(write.version()),
+                            _ => Expected::Absent,
+                        };
+                        again.push((index, write));
+                    }
+                    Err(error) => outcomes[index] = Err(error),
+                }
+            }
+            open = again;
+        }
+        Ok(outcomes)
     }
 
     async fn read_listings(&self, keys: Vec<Item>) -> Result<Vec<Item>, AwsError> {
@@ -306,6 +413,7 @@ impl Reports {
             let is_shown = |item: &Item| (!is_empty(item)).then(|| parse_key(Report::Track, item)).flatten();
             let keys: Vec<Key> = listings.iter().filter_map(is_shown).collect();
             let mut items = retry_until(deadline, async || self.read(&keys.iter().collect::<Vec<_>>()).await).await?;
+            let mut emptied = Vec::new();
             for key in keys {
                 // An item that somebody else wrote was told of when it was to be replaced.
                 let Ok(mut stored) = self.parse(&key, items.remove(&key)) else { continue };
@@ -313,17 +421,18 @@ impl Reports {
                     // Its item must be behind the listing, or the next one of the track would not get past it.
                     stored.applied.through = of.last;
                     stored.version = of.now_ms;
-                    if let Written::Conflict(newer) =
-                        retry_until(deadline, async || self.write(&key, &stored, 0).await).await?
-                    {
+                    let written = self.write(vec![self.item_write(&key, &stored, 0)], deadline).await?;
+                    if let Some(Ok(Written::Conflict(_))) = written.first() {
+                        let newer = retry_until(deadline, async || self.read(&[&key]).await).await?.remove(&key);
                         let Ok(newer) = self.parse(&key, newer) else { continue };
                         stored = newer;
                     }
                 }
                 if !stored.attributes.genres.contains(genre) {
-                    retry_until(deadline, async || self.write_listing(&key, genre, &stored.emptied()).await).await?;
+                    emptied.push(self.listing_write(&key, genre, &stored.emptied()));
                 }
             }
+            self.write_listings(emptied, deadline).await?.into_iter().collect::<Result<(), AwsError>>()?;
         }
         Ok(())
     }
@@ -403,56 +512,22 @@ impl Reports {
         Ok(found)
     }
 
-    async fn write(&self, key: &Key, stored: &ReportItem, old_version: u64) -> Result<Written, AwsError> {
-        self.pace().await;
-        let table = self.table(key.report);
-        let put = self.client.put_item().table_name(&table).set_item(Some(item_of(key, stored)));
-        let put = if old_version == 0 {
-            put.condition_expression("attribute_not_exists(report_date)")
-        } else {
-            put.condition_expression("version = :version")
-                .expression_attribute_values(":version", AttributeValue::N(old_version.to_string()))
-        };
-        match put.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld).send().await {
-            Ok(_) => Ok(Written::Yes),
-            Err(SdkError::ServiceError(service)) if service.err().is_conditional_check_failed_exception() => {
-                if let PutItemError::ConditionalCheckFailedException(failed) = service.into_err()
-                    && let Some(item) = failed.item
-                {
-                    return Ok(Written::Conflict(Some(item)));
-                }
-                // Some emulators do not return the item that stood in the way.
-                Ok(Written::Conflict(self.read(&[key]).await?.remove(key)))
-            }
-            Err(error) => Err(aws_error("dynamodb:PutItem", format!("{table}/{}", key.id))(error)),
-        }
+    fn item_write(&self, key: &Key, stored: &ReportItem, old_version: u64) -> ItemWrite {
+        let expected = if old_version == 0 { Expected::Absent } else { Expected::Version(old_version) };
+        ItemWrite::new(self.table(key.report), key_item(key), item_of(key, stored), expected)
     }
 
-    async fn write_listing(&self, key: &Key, genre: &str, stored: &ReportItem) -> Result<(), AwsError> {
-        self.pace().await;
-        let table = self.listings_table();
-        let put = self
-            .client
-            .put_item()
-            .table_name(&table)
-            .set_item(Some(listing_of(key, genre, stored)))
-            .condition_expression("attribute_not_exists(version) OR version < :version")
-            .expression_attribute_values(":version", AttributeValue::N(stored.version.to_string()))
-            .send()
-            .await;
-        match put.map_err(aws_error("dynamodb:PutItem", format!("{table}/{}", key.id))) {
-            Ok(_) => {
-                metrics().report_items.add(1, &label("report", "listing"));
-                Ok(())
-            }
-            Err(error) if error.kind == Kind::Condition => Ok(()),
-            Err(error) => Err(error),
-        }
+    fn listing_write(&self, key: &Key, genre: &str, stored: &ReportItem) -> ItemWrite {
+        let expected = if stored.version == 1 { Expected::Absent } else { Expected::Below(stored.version) };
+        ItemWrite::new(self.listings_table(), listing_key(key, genre), listing_of(key, genre, stored), expected)
     }
 
-    async fn pace(&self) {
-        if let Some(writes) = &self.writes {
-            writes.until_ready().await;
+    /// Waits until so many items may be written.
+    async fn pace(&self, items: usize) {
+        for _ in 0..items {
+            if let Some(writes) = &self.writes {
+                writes.until_ready().await;
+            }
         }
     }
 
@@ -483,11 +558,4 @@ fn pages(
         .send();
     futures::stream::poll_fn(move |context| items.poll_next(context))
         .map(move |item| item.map_err(aws_error("dynamodb:Query", resource.clone())))
-}
-
-/// What a conditional write came to.
-enum Written {
-    Yes,
-    /// The item that stood in the way.
-    Conflict(Option<Item>),
 }
