@@ -3,9 +3,7 @@
 //! Pure, and the only module that makes and reads report items. The attributes that people read stand beside those that
 //! the protocol needs: the sketch of the distinct count, the version, and the batches in it ([`Applied`]).
 //!
-//! Beside a track's item stands one listing per genre ([`LISTINGS_TABLE`]): a copy of its figures under `genre#date`, kept
-//! because a DynamoDB index lists an item only once and a track may have several genres. A listing carries its item's
-//! version and is never replaced by an older one.
+//! The items with the most listens of a day are kept in [top lists](crate::reports::top_lists).
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -18,16 +16,6 @@ use crate::calendar::date_text;
 use crate::protocol::{Applied, BatchNumber};
 use crate::reports::distinct::Distinct;
 use crate::reports::figures::{self, Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
-
-/// The table of listings, without the prefix.
-pub const LISTINGS_TABLE: &str = "genre_track_listings";
-
-/// Index of every table by `total_listens`.
-pub const BY_LISTENS: &str = "by_listens";
-
-/// A day's tracks and listeners are spread over so many index partitions, each of which takes some 1,000 writes a second:
-/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html>.
-pub const DATE_SHARDS: u32 = 8;
 
 /// A report item as it is stored.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -71,11 +59,6 @@ impl ReportItem {
         let applied = Applied { through: of.last, listed: BTreeSet::new() };
         Some(ReportItem { figures, attributes, applied, version: of.now_ms.max(self.version + 1) })
     }
-
-    /// Its listing under a genre that it does not have any more: no listens.
-    pub fn emptied(&self) -> Self {
-        ReportItem { figures: Figures::default(), ..self.clone() }
-    }
 }
 
 /// What the figures are made of that replace those of items.
@@ -95,21 +78,6 @@ pub fn is_empty(item: &Item) -> bool {
     number(item, "total_listens") == Some(0)
 }
 
-/// Partition key of listings.
-pub fn genre_date(genre: &str, date: &str) -> String {
-    format!("{genre}#{date}")
-}
-
-/// The shard of an item's day in the index.
-pub fn date_shard(date: &str, shard: u32) -> String {
-    format!("{date}#{shard}")
-}
-
-/// Which shard an id belongs to: FNV-1a, the same on every machine and for ever.
-fn shard_of(id: &str) -> u32 {
-    id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)) % DATE_SHARDS
-}
-
 /// The key of an item.
 pub fn key_item(key: &Key) -> Item {
     HashMap::from([
@@ -126,7 +94,7 @@ pub fn parse_key(report: Report, item: &Item) -> Option<Key> {
 }
 
 /// The attributes that people read.
-fn visible_attributes(key: &Key, stored: &ReportItem) -> Item {
+pub(super) fn visible_attributes(key: &Key, stored: &ReportItem) -> Item {
     let ReportItem { figures, attributes, .. } = stored;
     let PublishedFigures { listens, listening_ms, distinct, average_ms } = PublishedFigures::of(key.report, figures);
     let mut item = key_item(key);
@@ -163,30 +131,6 @@ pub fn item_of(key: &Key, stored: &ReportItem) -> Item {
     if !stored.applied.listed.is_empty() {
         add("applied", AttributeValue::Ns(stored.applied.listed.iter().map(ToString::to_string).collect()));
     }
-    if key.report != Report::Genre {
-        add("date_shard", text(date_shard(&date_text(key.day), shard_of(&key.id))));
-    }
-    item
-}
-
-/// The key of a track's listing under one of its genres.
-pub fn listing_key(key: &Key, genre: &str) -> Item {
-    HashMap::from([
-        ("genre_date".to_owned(), text(genre_date(genre, &date_text(key.day)))),
-        ("track_id".to_owned(), text(&key.id)),
-    ])
-}
-
-/// The place of a listing: its partition and its track.
-pub fn parse_listing_key(item: &Item) -> Option<(String, String)> {
-    Some((text_of(item, "genre_date")?, text_of(item, "track_id")?))
-}
-
-/// A track's listing under one of its genres.
-pub fn listing_of(key: &Key, genre: &str, stored: &ReportItem) -> Item {
-    let mut item = visible_attributes(key, stored);
-    item.insert("genre_date".to_owned(), text(genre_date(genre, &date_text(key.day))));
-    item.insert("version".to_owned(), AttributeValue::N(stored.version.to_string()));
     item
 }
 

@@ -3,5 +3,7 @@
 pub mod distinct;
 pub mod figures;
 pub mod item;
+pub mod list_store;
 pub mod statements;
 pub mod store;
+pub mod top_lists;

@@ -8,28 +8,25 @@
 //! tried again after a growing pause. An item that is refused, since somebody else wrote it or DynamoDB does not take it, is
 //! told, and costs no other item anything.
 
-use std::collections::HashMap;
-use std::pin::pin;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use futures::{Stream, StreamExt, TryStreamExt};
 use governor::DefaultDirectRateLimiter;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::error::{AwsError, Kind, aws_error};
-use crate::aws::item::{Item, number, text};
+use crate::aws::item::{Item, text};
 use crate::aws::retry::{Backoff, retry_until};
 use crate::calendar::date_text;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key, Report};
-use crate::reports::item::{
-    BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, Replacement, ReportItem, date_shard, genre_date, is_empty, item_of,
-    key_item, listing_key, listing_of, parse_item, parse_key, parse_listing_key,
-};
+use crate::reports::item::{Replacement, ReportItem, item_of, key_item, parse_item, parse_key};
 use crate::reports::statements::{Expected, ItemWrite, Written, requests, write_items};
+use crate::reports::top_lists::{ListKey, MAX_ENTRIES, Offers};
 use crate::telemetry::metrics::{label, metrics};
 use crate::telemetry::progress::Progress;
 
@@ -43,11 +40,21 @@ const REQUESTS_PER_GROUP: usize = 4;
 /// The report tables.
 #[derive(Debug, Clone)]
 pub struct Reports {
-    client: aws_sdk_dynamodb::Client,
+    pub(super) client: aws_sdk_dynamodb::Client,
     table_prefix: String,
     groups: usize,
     writes: Option<Arc<DefaultDirectRateLimiter>>,
+    list_length: usize,
     progress: Progress,
+}
+
+/// The outcome of changes.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// The outcome of each item.
+    pub items: Vec<(Key, Outcome)>,
+    /// Top lists that cannot be written, each with the reason.
+    pub refused_lists: Vec<(ListKey, String)>,
 }
 
 /// What became of an item that was to be changed.
@@ -72,7 +79,8 @@ impl Reports {
         writes: Option<Arc<DefaultDirectRateLimiter>>,
         progress: Progress,
     ) -> Self {
-        Reports { client, table_prefix, groups: concurrency.div_ceil(READ_ITEMS), writes, progress }
+        let groups = concurrency.div_ceil(READ_ITEMS);
+        Reports { client, table_prefix, groups, writes, list_length: MAX_ENTRIES, progress }
     }
 
     /// A table's full name.
@@ -80,9 +88,14 @@ impl Reports {
         format!("{}{}", self.table_prefix, report.table())
     }
 
-    /// The full name of the table of listings.
-    pub fn listings_table(&self) -> String {
-        format!("{}{LISTINGS_TABLE}", self.table_prefix)
+    /// The full name of a table.
+    pub(super) fn prefixed(&self, table: &str) -> String {
+        format!("{}{table}", self.table_prefix)
+    }
+
+    /// Entries of a top list.
+    pub(super) fn list_length(&self) -> usize {
+        self.list_length
     }
 
     /// Returns an error unless every table is there, and may be read and written.
@@ -93,9 +106,10 @@ impl Reports {
             let unwritable = key_item(&Key { id: String::new(), ..key.clone() });
             self.check_writes(self.table(report), key_item(&key), unwritable).await?;
         }
-        let key = |id| HashMap::from([("genre_date".to_owned(), text("check")), ("track_id".to_owned(), text(id))]);
-        self.read_listings(vec![key("check")]).await?;
-        self.check_writes(self.listings_table(), key("check"), key("")).await
+        let check = ListKey { list: "check".to_owned(), day: 0 };
+        self.epochs(std::slice::from_ref(&check)).await?;
+        let unwritable = ListKey { list: String::new(), ..check.clone() }.item();
+        self.check_writes(self.lists_table(), check.item(), unwritable).await
     }
 
     /// Tries an update whose condition never holds, and an insert whose key no item can have: nothing is written, and the right to do
@@ -113,55 +127,81 @@ impl Reports {
         Ok(())
     }
 
-    /// Applies deltas of a committed batch, and tells what became of each item. May be repeated, and carried out by several at a
-    /// time. Ends early only when `halt` comes or the service refuses. An item that is written gets at least the
-    /// `version`: 0, or one beyond every one that there was where items may have lost what their listings have kept.
+    /// Applies deltas of a committed batch, and offers what they touch to the top lists. Returns the outcome of each item. May be
+    /// repeated, and carried out by several at a time. Ends early only at the deadline, or when the service refuses. Raises each written
+    /// item's version to at least `min_version`: pass 0 normally.
     pub async fn apply(
         &self,
         batch: BatchNumber,
         through: BatchNumber,
-        version: u64,
-        deltas: Vec<Delta>,
+        min_version: u64,
+        deltas: &[Delta],
         deadline: &CancellationToken,
-    ) -> Result<Vec<(Key, Outcome)>, AwsError> {
+    ) -> Result<Changes, AwsError> {
         let change = |stored: &ReportItem, delta: &Delta| {
             let next = stored.with(delta, batch, through).ok_or(Outcome::HadIt)?;
-            Ok(ReportItem { version: next.version.max(version), ..next })
+            Ok(ReportItem { version: next.version.max(min_version), ..next })
         };
-        self.change_all(deltas, &change, deadline).await
+        let mut first: Option<Vec<(Key, Outcome)>> = None;
+        loop {
+            // Before any item is read: an offer counts only in the epoch that was seen before.
+            let lists: BTreeSet<ListKey> =
+                deltas.iter().flat_map(|delta| ListKey::of_item(&delta.key, &delta.attributes.genres)).collect();
+            let lists: Vec<ListKey> = lists.into_iter().collect();
+            let seen = Seen {
+                epochs: Mutex::new(retry_until(deadline, async || self.epochs(&lists).await).await?),
+                offers: Mutex::default(),
+            };
+            // Where batches write the same items in the same order, they meet at each of them.
+            let items = self.change_all(deltas, batch as usize, &change, Some(&seen), deadline).await?;
+            let items = first.take().unwrap_or(items);
+            let Seen { epochs, offers } = seen;
+            let offered = self.offer(offers.into_inner(), &epochs.into_inner(), deadline).await?;
+            if !offered.is_stale {
+                return Ok(Changes { items, refused_lists: offered.refused });
+            }
+            first = Some(items);
+        }
     }
 
-    /// Gives items other figures, whatever they had, and tells what became of each.
+    /// Gives items other figures, whatever they had. Returns the outcome of each, and the lists that they belonged to before or
+    /// belong to now, which are to be filled anew.
     pub async fn replace(
         &self,
         of: Replacement,
-        items: Vec<Delta>,
+        items: &[Delta],
         deadline: &CancellationToken,
-    ) -> Result<Vec<(Key, Outcome)>, AwsError> {
+    ) -> Result<(Vec<(Key, Outcome)>, BTreeSet<ListKey>), AwsError> {
+        let lists = std::sync::Mutex::new(BTreeSet::new());
         let change = |stored: &ReportItem, delta: &Delta| {
+            if let Ok(mut lists) = lists.lock() {
+                let genres = stored.attributes.genres.iter().chain(&delta.attributes.genres);
+                lists.extend(ListKey::of_item(&delta.key, genres));
+            }
             if stored.version == 0 && delta.figures.listens == 0 {
                 return Err(Outcome::HadIt);
             }
             let Delta { figures, attributes, .. } = delta.clone();
             stored.replaced(figures, attributes, of).ok_or(Outcome::HasLater)
         };
-        self.change_all(items, &change, deadline).await
+        let outcomes = self.change_all(items, 0, &change, None, deadline).await?;
+        Ok((outcomes, lists.into_inner().unwrap_or_default()))
     }
 
-    /// Changes items, several at a time.
+    /// Changes items, several at a time, from one of them on that is chosen by `rotation`.
     async fn change_all(
         &self,
-        deltas: Vec<Delta>,
+        deltas: &[Delta],
+        rotation: usize,
         change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, Outcome>,
+        seen: Option<&Seen>,
         deadline: &CancellationToken,
     ) -> Result<Vec<(Key, Outcome)>, AwsError> {
-        let mut groups = Vec::new();
-        let mut deltas = deltas.into_iter().peekable();
-        while deltas.peek().is_some() {
-            groups.push(deltas.by_ref().take(READ_ITEMS).collect::<Vec<_>>());
-        }
-        futures::stream::iter(groups)
-            .map(|group| self.change_group(group, change, deadline))
+        // A number of no common pattern with the groups: its golden section.
+        let begin = (rotation as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) % (deltas.len().max(1) as u64);
+        let (behind, ahead) = deltas.split_at(begin as usize);
+        futures::stream::iter(ahead.chunks(READ_ITEMS).chain(behind.chunks(READ_ITEMS)))
+            .map(|group| self.change_group(group.iter().collect(), change, seen, deadline))
             .buffer_unordered(self.groups)
             .try_concat()
             .await
@@ -169,48 +209,79 @@ impl Reports {
 
     async fn change_group(
         &self,
-        group: Vec<Delta>,
+        group: Vec<&Delta>,
         change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, Outcome>,
+        seen: Option<&Seen>,
         deadline: &CancellationToken,
     ) -> Result<Vec<(Key, Outcome)>, AwsError> {
-        let keys: Vec<&Key> = group.iter().map(|delta| &delta.key).collect();
-        let mut stored = match retry_until(deadline, async || self.read(&keys).await).await {
+        let mut outcomes = Vec::with_capacity(group.len());
+        let mut pending = match self.read_pending(group.clone(), seen, deadline).await {
             // One key that no table can have takes the whole read with it.
             Err(error) if error.kind == Kind::Refused && group.len() > 1 => {
-                let singles = group.into_iter().map(|delta| self.change_single(delta, change, deadline));
-                return futures::stream::iter(singles).buffer_unordered(REQUESTS_PER_GROUP).try_collect().await;
+                let singles = group.into_iter().map(|delta| self.change_group(vec![delta], change, seen, deadline));
+                let singles = futures::stream::iter(singles).buffer_unordered(REQUESTS_PER_GROUP);
+                return Box::pin(singles.try_concat()).await;
             }
             Err(error) if error.kind == Kind::Refused => {
-                return Ok(group.into_iter().map(|delta| (delta.key, Outcome::Refused(error.to_string()))).collect());
+                let refused = |delta: &Delta| (delta.key.clone(), Outcome::Refused(error.to_string()));
+                return Ok(group.into_iter().map(refused).collect());
             }
             read => read?,
         };
-        let mut pending: Vec<_> = group.into_iter().map(|delta| (stored.remove(&delta.key), delta)).collect();
-        let mut changed = Vec::with_capacity(pending.len());
         let mut race = Backoff::after_a_race();
         loop {
-            pending = self.change_once(pending, change, &mut changed, deadline).await?;
+            pending = self.change_once(pending, change, seen, &mut outcomes, deadline).await?;
             if pending.is_empty() {
-                return self.bring_listings_up_to_date(changed, deadline).await;
+                return Ok(outcomes);
             }
             race.pause(deadline).await;
         }
     }
 
-    /// Merges and writes items once. Returns those that another batch was faster with, as it left them.
-    async fn change_once(
+    /// Reads the items of deltas, each after the epochs of the lists that it belongs to.
+    async fn read_pending<'a>(
         &self,
-        pending: Vec<(Option<Item>, Delta)>,
-        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, Outcome>,
-        changed: &mut Vec<(Key, Outcome, ReportItem)>,
+        deltas: Vec<&'a Delta>,
+        seen: Option<&Seen>,
         deadline: &CancellationToken,
-    ) -> Result<Vec<(Option<Item>, Delta)>, AwsError> {
+    ) -> Result<Vec<Pending<'a>>, AwsError> {
+        let keys: Vec<&Key> = deltas.iter().map(|delta| &delta.key).collect();
+        let mut items = retry_until(deadline, async || self.read(&keys).await).await?;
+        if let Some(seen) = seen {
+            let mut unseen: BTreeSet<ListKey> = BTreeSet::new();
+            for (key, item) in &items {
+                unseen.extend(seen.unseen(key, item).await);
+            }
+            if !unseen.is_empty() {
+                let unseen: Vec<ListKey> = unseen.into_iter().collect();
+                let epochs = retry_until(deadline, async || self.epochs(&unseen).await).await?;
+                seen.learn(epochs).await;
+                items = retry_until(deadline, async || self.read(&keys).await).await?;
+            }
+        }
+        Ok(deltas.into_iter().map(|delta| (items.remove(&delta.key), delta)).collect())
+    }
+
+    /// Merges and writes items once. Returns those that another batch was faster with, as it left them.
+    async fn change_once<'a>(
+        &self,
+        pending: Vec<Pending<'a>>,
+        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, Outcome>,
+        seen: Option<&Seen>,
+        outcomes: &mut Vec<(Key, Outcome)>,
+        deadline: &CancellationToken,
+    ) -> Result<Vec<Pending<'a>>, AwsError> {
         let (mut merged, mut writes) = (Vec::new(), Vec::new());
         for (item, delta) in pending {
             match self.parse(&delta.key, item) {
-                Err(foreign) => changed.push((delta.key, Outcome::Refused(foreign), ReportItem::default())),
-                Ok(stored) => match change(&stored, &delta) {
-                    Err(unchanged) => changed.push((delta.key, unchanged, stored)),
+                Err(foreign) => outcomes.push((delta.key.clone(), Outcome::Refused(foreign))),
+                Ok(stored) => match change(&stored, delta) {
+                    Err(unchanged) => {
+                        if let Some(seen) = seen {
+                            seen.offer(&delta.key, &stored).await;
+                        }
+                        outcomes.push((delta.key.clone(), unchanged));
+                    }
                     Ok(next) => {
                         writes.push(self.item_write(&delta.key, &next, stored.version));
                         merged.push((delta, next));
@@ -218,35 +289,39 @@ impl Reports {
                 },
             }
         }
-        let outcomes = self.write(writes, deadline).await?;
-        let (mut conflicts, mut unseen) = (Vec::new(), Vec::new());
-        for ((delta, next), outcome) in merged.into_iter().zip(outcomes) {
-            match outcome {
+        let written = self.write(writes, deadline).await?;
+        let (mut conflicts, mut unread) = (Vec::new(), Vec::new());
+        for ((delta, next), written) in merged.into_iter().zip(written) {
+            match written {
                 Ok(Written::Yes) => {
                     metrics().report_items.add(1, &label("report", delta.key.report.name()));
-                    changed.push((delta.key, Outcome::Changed, next));
+                    if let Some(seen) = seen {
+                        seen.offer(&delta.key, &next).await;
+                    }
+                    outcomes.push((delta.key.clone(), Outcome::Changed));
                 }
                 // Another batch was faster, or an earlier try of this write did happen.
                 Ok(Written::Conflict(newer)) => {
                     metrics().conflicts.add(1, &[]);
-                    match newer {
-                        Some(newer) => conflicts.push((Some(newer), delta)),
-                        None => unseen.push(delta),
+                    match (newer, seen) {
+                        (Some(newer), None) => conflicts.push((Some(newer), delta)),
+                        (Some(newer), Some(seen)) if seen.unseen(&delta.key, &newer).await.is_empty() => {
+                            conflicts.push((Some(newer), delta));
+                        }
+                        _ => unread.push(delta),
                     }
                 }
-                Err(error) => changed.push((delta.key, Outcome::Refused(error.to_string()), ReportItem::default())),
+                Err(error) => outcomes.push((delta.key.clone(), Outcome::Refused(error.to_string()))),
             }
         }
-        if !unseen.is_empty() {
-            let keys: Vec<&Key> = unseen.iter().map(|delta| &delta.key).collect();
-            let mut found = retry_until(deadline, async || self.read(&keys).await).await?;
-            conflicts.extend(unseen.into_iter().map(|delta| (found.remove(&delta.key), delta)));
+        if !unread.is_empty() {
+            conflicts.extend(self.read_pending(unread, seen, deadline).await?);
         }
         Ok(conflicts)
     }
 
     /// Carries out writes, several requests at a time. Returns the outcome of each; an error only for one that is refused.
-    async fn write(
+    pub(super) async fn write(
         &self,
         writes: Vec<ItemWrite>,
         deadline: &CancellationToken,
@@ -315,154 +390,21 @@ impl Reports {
         Ok(changed.into_iter().next().unwrap_or((key, Outcome::HadIt)))
     }
 
-    /// Writes the listings of tracks that changed, and of those that had it already the ones that a crash has left behind.
-    async fn bring_listings_up_to_date(
-        &self,
-        changed: Vec<(Key, Outcome, ReportItem)>,
-        deadline: &CancellationToken,
-    ) -> Result<Vec<(Key, Outcome)>, AwsError> {
-        let listed = |key: &Key, stored: &ReportItem| -> Vec<Item> {
-            stored.attributes.genres.iter().map(|genre| listing_key(key, genre)).collect()
-        };
-        let had_it = changed.iter().filter(|(key, outcome, stored)| {
-            key.report == Report::Track && *outcome == Outcome::HadIt && stored.version > 0
-        });
-        let mut versions = HashMap::new();
-        let looked_up: Vec<Item> = had_it.flat_map(|(key, _, stored)| listed(key, stored)).collect();
-        for keys in looked_up.chunks(READ_ITEMS) {
-            for item in retry_until(deadline, async || self.read_listings(keys.to_vec()).await).await? {
-                let version = number(&item, "version").unwrap_or(0);
-                versions.extend(parse_listing_key(&item).map(|place| (place, version)));
-            }
-        }
-        let (mut tracks, mut writes) = (Vec::new(), Vec::new());
-        for (position, (key, outcome, stored)) in changed.iter().enumerate() {
-            if key.report != Report::Track || !matches!(outcome, Outcome::Changed | Outcome::HadIt) {
-                continue;
-            }
-            for genre in &stored.attributes.genres {
-                let place = parse_listing_key(&listing_key(key, genre));
-                let there = place.and_then(|place| versions.get(&place).copied()).unwrap_or(0);
-                if *outcome == Outcome::Changed || there < stored.version {
-                    tracks.push(position);
-                    writes.push(self.listing_write(key, genre, stored));
-                }
-            }
-        }
-        let outcomes = self.write_listings(writes, deadline).await?;
-        let mut changed: Vec<(Key, Outcome)> = changed.into_iter().map(|(key, outcome, _)| (key, outcome)).collect();
-        for (position, outcome) in tracks.into_iter().zip(outcomes) {
-            if let Err(error) = outcome {
-                changed[position].1 = Outcome::Refused(error.to_string());
-            }
-        }
-        Ok(changed)
-    }
-
-    /// Writes listings that are older than these, or not there yet. Returns an error for each that is refused.
-    async fn write_listings(
-        &self,
-        writes: Vec<ItemWrite>,
-        deadline: &CancellationToken,
-    ) -> Result<Vec<Result<(), AwsError>>, AwsError> {
-        let mut outcomes: Vec<Result<(), AwsError>> = writes.iter().map(|_| Ok(())).collect();
-        // Nearly all are either new with their item, or there. The other way is tried once where that is wrong; after that the listing
-        // is there and as new.
-        let mut open: Vec<(usize, ItemWrite)> = writes.into_iter().enumerate().collect();
-        for _ in 0..2 {
-            let written = self.write(open.iter().map(|(_, write)| write.clone()).collect(), deadline).await?;
-            let mut again = Vec::new();
-            for ((index, mut write), written) in open.into_iter().zip(written) {
-                match written {
-                    Ok(Written::Yes) => metrics().report_items.add(1, &label("report", "listing")),
-                    Ok(Written::Conflict(Some(_))) if write.expected != Expected::Absent => {}
-                    Ok(Written::Conflict(_)) => {
-                        write.expected = match write.expected {
-                            Expected::Absent => Expected::Below(write.version()),
-                            _ => Expected::Absent,
-                        };
-                        again.push((index, write));
-                    }
-                    Err(error) => outcomes[index] = Err(error),
-                }
-            }
-            open = again;
-        }
-        Ok(outcomes)
-    }
-
-    async fn read_listings(&self, keys: Vec<Item>) -> Result<Vec<Item>, AwsError> {
-        let table = self.listings_table();
-        let keys = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build();
-        let request: HashMap<_, _> = keys.ok().map(|keys| (table.clone(), keys)).into_iter().collect();
-        let found = self.read_all(request, &table).await?;
-        Ok(found.into_iter().map(|(_, item)| item).collect())
-    }
-
-    /// Empties the listings of a genre's day whose tracks do not have the genre any more, or are not there. May be repeated.
-    pub async fn empty_stale_listings(
-        &self,
-        genre: &str,
-        day: i32,
-        of: Replacement,
-        deadline: &CancellationToken,
-    ) -> Result<(), AwsError> {
-        let mut groups = pin!(self.listings(genre, day).try_chunks(READ_ITEMS));
-        while let Some(listings) = groups.next().await {
-            let listings = listings.map_err(|broken| broken.1)?;
-            let is_shown = |item: &Item| (!is_empty(item)).then(|| parse_key(Report::Track, item)).flatten();
-            let keys: Vec<Key> = listings.iter().filter_map(is_shown).collect();
-            let mut items = retry_until(deadline, async || self.read(&keys.iter().collect::<Vec<_>>()).await).await?;
-            let mut emptied = Vec::new();
-            for key in keys {
-                // An item that somebody else wrote was told of when it was to be replaced.
-                let Ok(mut stored) = self.parse(&key, items.remove(&key)) else { continue };
-                if stored.version == 0 {
-                    // Its item must be behind the listing, or the next one of the track would not get past it.
-                    stored.applied.through = of.last;
-                    stored.version = of.now_ms;
-                    let written = self.write(vec![self.item_write(&key, &stored, 0)], deadline).await?;
-                    if let Some(Ok(Written::Conflict(_))) = written.first() {
-                        let newer = retry_until(deadline, async || self.read(&[&key]).await).await?.remove(&key);
-                        let Ok(newer) = self.parse(&key, newer) else { continue };
-                        stored = newer;
-                    }
-                }
-                if !stored.attributes.genres.contains(genre) {
-                    emptied.push(self.listing_write(&key, genre, &stored.emptied()));
-                }
-            }
-            self.write_listings(emptied, deadline).await?.into_iter().collect::<Result<(), AwsError>>()?;
-        }
-        Ok(())
-    }
-
-    /// Every item of a report's day, as the index has them: with the figures that people read, and eventually consistent.
-    pub fn day(&self, report: Report, day: i32) -> impl Stream<Item = Result<Item, AwsError>> {
-        let date = date_text(day);
-        let (attribute, partitions) = match report {
-            Report::Genre => ("report_date", vec![date]),
-            Report::Track | Report::Listener => {
-                ("date_shard", (0..DATE_SHARDS).map(|shard| date_shard(&date, shard)).collect())
-            }
-        };
+    /// Finds every item of a report's day by a scan of the table, which reads all of it.
+    pub fn scan(&self, report: Report, day: i32) -> impl Stream<Item = Result<Item, AwsError>> + use<> {
         let table = self.table(report);
-        let query = move |partition| {
-            let query = self.client.query().table_name(&table).index_name(BY_LISTENS);
-            let query = query
-                .key_condition_expression("#key = :partition AND total_listens > :none")
-                .expression_attribute_values(":none", AttributeValue::N("0".to_owned()));
-            pages(query, attribute, partition, format!("{table}/index/{BY_LISTENS}"))
-        };
-        futures::stream::iter(partitions).flat_map(query)
-    }
-
-    /// Every listing of a genre's day, strongly consistent.
-    pub fn listings(&self, genre: &str, day: i32) -> impl Stream<Item = Result<Item, AwsError>> {
-        let table = self.listings_table();
-        let query = self.client.query().table_name(&table).consistent_read(true);
-        let query = query.key_condition_expression("#key = :partition");
-        pages(query, "genre_date", genre_date(genre, &date_text(day)), table)
+        let mut items = self
+            .client
+            .scan()
+            .table_name(&table)
+            .filter_expression("report_date = :day AND total_listens > :none")
+            .expression_attribute_values(":day", text(date_text(day)))
+            .expression_attribute_values(":none", AttributeValue::N("0".to_owned()))
+            .into_paginator()
+            .items()
+            .send();
+        futures::stream::poll_fn(move |context| items.poll_next(context))
+            .map(move |item| item.map_err(aws_error("dynamodb:Scan", table.clone())))
     }
 
     /// Reads items whole, at most [`READ_ITEMS`], strongly consistent.
@@ -484,7 +426,7 @@ impl Reports {
     }
 
     /// Reads items, and asks again for what a read leaves unprocessed. Gives each with its table.
-    async fn read_all(
+    pub(super) async fn read_all(
         &self,
         mut request: HashMap<String, KeysAndAttributes>,
         tables: &str,
@@ -517,11 +459,6 @@ impl Reports {
         ItemWrite::new(self.table(key.report), key_item(key), item_of(key, stored), expected)
     }
 
-    fn listing_write(&self, key: &Key, genre: &str, stored: &ReportItem) -> ItemWrite {
-        let expected = if stored.version == 1 { Expected::Absent } else { Expected::Below(stored.version) };
-        ItemWrite::new(self.listings_table(), listing_key(key, genre), listing_of(key, genre, stored), expected)
-    }
-
     /// Waits until so many items may be written.
     async fn pace(&self, items: usize) {
         for _ in 0..items {
@@ -531,7 +468,7 @@ impl Reports {
         }
     }
 
-    fn parse(&self, key: &Key, item: Option<Item>) -> Result<ReportItem, String> {
+    pub(super) fn parse(&self, key: &Key, item: Option<Item>) -> Result<ReportItem, String> {
         let Some(item) = item else { return Ok(ReportItem::default()) };
         parse_item(key.report, &item).map_err(|reason| {
             let (table, Key { id, day, .. }) = (self.table(key.report), key);
@@ -543,19 +480,36 @@ impl Reports {
     }
 }
 
-/// All items of one partition, which is called so in the query.
-fn pages(
-    query: QueryFluentBuilder,
-    attribute: &str,
-    partition: String,
-    resource: String,
-) -> impl Stream<Item = Result<Item, AwsError>> + use<> {
-    let mut items = query
-        .expression_attribute_names("#key", attribute)
-        .expression_attribute_values(":partition", text(partition))
-        .into_paginator()
-        .items()
-        .send();
-    futures::stream::poll_fn(move |context| items.poll_next(context))
-        .map(move |item| item.map_err(aws_error("dynamodb:Query", resource.clone())))
+/// An item as it is there, and the delta that is to go into it.
+type Pending<'a> = (Option<Item>, &'a Delta);
+
+/// Epochs that were seen before items were read, and the offers made of those items.
+struct Seen {
+    epochs: Mutex<HashMap<ListKey, u64>>,
+    offers: Mutex<Offers>,
+}
+
+impl Seen {
+    /// The lists that an item belongs to and whose epochs were not seen before it was read.
+    async fn unseen(&self, key: &Key, item: &Item) -> Vec<ListKey> {
+        let Ok(stored) = parse_item(key.report, item) else { return Vec::new() };
+        let epochs = self.epochs.lock().await;
+        let lists = ListKey::of_item(key, &stored.attributes.genres);
+        lists.into_iter().filter(|list| !epochs.contains_key(list)).collect()
+    }
+
+    /// Keeps the first epoch of each list: items were read after that.
+    async fn learn(&self, epochs: HashMap<ListKey, u64>) {
+        let mut known = self.epochs.lock().await;
+        for (list, epoch) in epochs {
+            known.entry(list).or_insert(epoch);
+        }
+    }
+
+    async fn offer(&self, key: &Key, stored: &ReportItem) {
+        if stored.version > 0 {
+            let epochs = self.epochs.lock().await;
+            self.offers.lock().await.add(key, stored, |list| epochs.contains_key(list));
+        }
+    }
 }

@@ -13,6 +13,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
+mod lists;
 mod steps;
 mod world;
 
