@@ -1,4 +1,5 @@
-//! The `music-streams` program: command line, logging, exit status.
+//! The `music-streams` program: command line, logging and exit status. Covered by tests/process.rs and
+//! tests/pipeline/cli.rs.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -10,7 +11,7 @@ use music_streams::aws::Clients;
 use music_streams::aws::error::AwsError;
 use music_streams::commands::aside::AsideQuery;
 use music_streams::commands::dead_letters::DeadLettersQuery;
-use music_streams::commands::format::{say, unsaid};
+use music_streams::commands::format::{output_error, print};
 use music_streams::commands::health::HealthQuery;
 use music_streams::commands::quarantine::QuarantineQuery;
 use music_streams::commands::replay::ReplayQuery;
@@ -25,17 +26,18 @@ use music_streams::service::{self, Stopping};
 use music_streams::telemetry::export::Telemetry;
 use tracing_subscriber::EnvFilter;
 
-/// A batch allocates from every core; this takes 7 % less time for it than the system's allocator, and is as good on every libc.
+/// A batch allocates on every core. jemalloc takes 7 % less time for it than the system's allocator, and is as fast on
+/// every libc.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Longest wait at the end for standard error to take the last lines of the log.
+/// The longest wait at exit until standard error has taken the last lines of the log.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// Turns raw listening events into reports, minutes after they happened and exactly once.
+/// Turns raw listening events into reports, within minutes and exactly once.
 ///
-/// Small CSV files land under incoming/ of an S3 bucket, and an SQS queue announces them. The consumer gathers them into
-/// micro-batch windows and turns each into curated Parquet, figures in DynamoDB and archived originals.
+/// Small CSV files arrive under incoming/ of an S3 bucket, and an SQS queue announces them. The consumer gathers them
+/// into micro-batch windows, and turns each window into curated Parquet, figures in DynamoDB and archived originals.
 #[derive(Debug, Parser)]
 #[command(
     name = "music-streams",
@@ -53,40 +55,43 @@ struct CommandLine {
 enum Command {
     /// Run the consumer, until SIGTERM or Ctrl-C
     ///
-    /// Any number of consumers may run on one queue. Stopping is safe at any time, and so is a crash: what was not finished
-    /// is taken up by the next consumer, and nothing is counted twice.
+    /// Any number of consumers may run on one queue. It is safe to stop one at any time, and a crash is safe too: the
+    /// next consumer continues the unfinished work, and nothing is counted twice.
     Run(Run),
     /// Show the figures of the report tables
     Report(Query),
-    /// Show what is at work, what was done of late, and what waits; or what became of one file
+    /// Show batches at work, finished batches and waiting messages; or the history of one file
     Status(StatusQuery),
     /// Check a day's reports against its curated and archived files, and list every difference
     ///
-    /// Recomputes the reports from the curated Parquet and the curated rows from the archived originals, and looks whether each
-    /// file lies in one place. The exit status is 0 if all agree, and 1 on any difference. Writes nothing, and may run beside
-    /// consumers.
+    /// Recomputes the reports from the curated Parquet and the curated rows from the archived originals, and checks
+    /// that each file lies in one place. The exit status is 0 if all agree, and 1 on any difference. Writes nothing,
+    /// and may run beside consumers.
     Verify(VerifyQuery),
-    /// Bring a day's reports back from its archived files, or rebuild them
+    /// Restore a day's reports from its archived files, or rebuild them
     ///
-    /// Applies every batch of the day again, from the archived originals: what an item has stays, what it has lost comes back. Nothing
-    /// counts twice, however often it is done. With --rebuild, items and curated files are replaced instead.
+    /// Applies every batch of the day again, from the archived originals. An item keeps the batches that it has, and
+    /// gets back those that it has lost. Nothing is ever counted twice. With --rebuild, items and curated files are
+    /// replaced instead.
     Replay(ReplayQuery),
-    /// Show what was refused for good and set aside, and why; or bring it back
+    /// Show what was refused permanently and set aside, with the reason; or bring it back
     ///
-    /// Files that cannot be read, report items that cannot be written, counted files that cannot be moved: each is set aside by itself,
-    /// and holds nothing else up. With --retry, all of it is tried again; nothing can be counted twice by that.
+    /// Files that cannot be read, report items that cannot be written, counted files that cannot be moved: each is set
+    /// aside by itself and holds nothing else up. With --retry, all of it is tried again. Nothing is ever counted
+    /// twice.
     Aside(AsideQuery),
-    /// Show the files that could not be counted, and why; or bring them back under their own names
+    /// Show the files that could not be counted, with the reason; or bring them back under their own names
     ///
-    /// With --retry they are put where they came from, and the next batch judges them anew: after a limit was raised, say.
+    /// With --retry they return to where they came from, and the next batch reads them again: after a limit was raised,
+    /// say.
     Quarantine(QuarantineQuery),
-    /// Show the messages that nobody could work off, and why; or send them back
+    /// Show the messages that could not be processed, with the reason; or send them back
     DeadLetters(DeadLettersQuery),
-    /// Ask a running consumer whether it lives, or is ready; for health checks of containers
+    /// Ask a running consumer if it is alive, or ready; for health checks of containers
     ///
-    /// The exit status is 0 if it is, and 1 if not, with the reason.
+    /// The exit status is 0 if so, and 1 if not, with the reason.
     Health(HealthQuery),
-    /// Print every setting of the pipeline with its value and source, and say what is wrong
+    /// Print every setting of the pipeline with its value and source, and report errors
     CheckConfig(CheckConfig),
 }
 
@@ -95,10 +100,11 @@ struct Run {
     #[command(flatten)]
     settings: Settings,
 
-    /// How to log: text for people, json for programs; auto is text at a terminal and json elsewhere
+    /// Format of the log: text for people, json for programs; auto is text at a terminal and json elsewhere
     ///
-    /// What is logged follows RUST_LOG (default: info).
-    #[arg(long, env = "MUSIC_STREAMS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto, help_heading = "Process")]
+    /// RUST_LOG selects what is logged (default: info).
+    #[arg(long, env = "MUSIC_STREAMS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    #[arg(help_heading = "Process")]
     log_format: LogFormat,
 }
 
@@ -121,7 +127,7 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     tasks::end_on_panic();
-    // For tests of crashes: what the variable FAILPOINTS says happens, and a panic ends the process.
+    // For tests of crashes: the variable FAILPOINTS says what happens at which point, and a panic ends the process.
     #[cfg(feature = "failpoints")]
     std::mem::forget(fail::FailScenario::setup());
     let status = match environment::settle() {
@@ -138,7 +144,7 @@ fn run() -> ExitCode {
         Ok(line) => line,
         Err(error) => error.exit(),
     };
-    // The window and its batch run on this thread; everything that waits for the network runs on the workers.
+    // The window and its batch run on this thread. Everything that waits for the network runs on the workers.
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start threads: {error}")),
@@ -153,13 +159,13 @@ fn run() -> ExitCode {
             Command::Aside(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::Quarantine(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::DeadLetters(query) => show(query.answer(clients().await).await),
-            Command::Health(query) => query.ask().await.map(|said| say(&said)),
+            Command::Health(query) => query.ask().await.map(|said| print(&said)),
             Command::CheckConfig(check) => check_config(&check, &matches),
         }
     });
-    // A body that is still being read ahead is no reason to wait.
+    // Do not wait for bodies that are still being read ahead.
     runtime.shutdown_background();
-    match (done, unsaid()) {
+    match (done, output_error()) {
         (Err(error), _) => failed(&error),
         (Ok(()), Some(error)) => failed(&format!("standard output cannot be written: {error}")),
         (Ok(()), None) => ExitCode::SUCCESS,
@@ -171,7 +177,7 @@ async fn clients() -> Clients {
 }
 
 fn show(answer: Result<String, AwsError>) -> Result<(), String> {
-    answer.map(|answer| say(&answer)).map_err(|error| error.to_string())
+    answer.map(|answer| print(&answer)).map_err(|error| error.to_string())
 }
 
 fn failed(error: &str) -> ExitCode {
@@ -187,7 +193,7 @@ async fn run_consumer(run: &Run) -> Result<(), String> {
     }
     start_logging(run.log_format);
     let stopping = Stopping::on_signals(run.settings.shutdown_timeout).map_err(|error| error.to_string())?;
-    // Both may ask the machine who and where this is.
+    // Both may query the metadata of the machine.
     let starting = futures::future::join(Telemetry::start(), clients());
     let Some((telemetry, clients)) = stopping.shutdown.run_until_cancelled(starting).await else {
         tracing::info!("stopped before it was ready");
@@ -220,12 +226,12 @@ fn check_config(check: &CheckConfig, matches: &clap::ArgMatches) -> Result<(), S
         _ => Vec::new(),
     };
     if check.json {
-        say(&format!("{:#}", serde_json::json!(resolved)));
+        print(&format!("{:#}", serde_json::json!(resolved)));
     } else {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header(["SETTING", "VALUE", "SOURCE"]);
         table.add_rows(resolved.iter().map(|setting| [&setting.setting, &setting.value, &setting.source]));
-        say(&table.to_string());
+        print(&table.to_string());
     }
     let problems = check.settings.problems();
     if problems.is_empty() { Ok(()) } else { Err(problems.join("\nmusic-streams: ")) }

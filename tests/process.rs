@@ -2,10 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+#[allow(dead_code, reason = "each test program uses a part of it")]
+#[path = "support/eventually.rs"]
+mod eventually;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+use eventually::eventually_blocking;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -24,19 +30,15 @@ fn consumer(endpoint: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// How it ends by itself.
+/// Waits until the process has ended by itself, and returns its status.
 fn end_of(process: &mut Child) -> ExitStatus {
-    let started = Instant::now();
-    loop {
-        if let Some(status) = process.try_wait().unwrap() {
-            return status;
-        }
-        if started.elapsed() > PATIENCE {
-            process.kill().unwrap();
-            panic!("it does not end");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let ended = std::panic::AssertUnwindSafe(|| {
+        eventually_blocking("the process ends", PATIENCE, || process.try_wait().unwrap())
+    });
+    std::panic::catch_unwind(ended).unwrap_or_else(|panic| {
+        process.kill().unwrap();
+        std::panic::resume_unwind(panic)
+    })
 }
 
 /// A pipe whose reader has gone away.
@@ -114,17 +116,12 @@ fn silent() -> String {
 
 /// The answer about health, once there is one.
 fn health(address: SocketAddr, question: &str) -> String {
-    let started = Instant::now();
-    loop {
-        if let Ok(mut connection) = TcpStream::connect(address) {
-            write!(connection, "GET /{question} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-            let mut answer = String::new();
-            connection.read_to_string(&mut answer).unwrap();
-            return answer;
-        }
-        assert!(started.elapsed() < PATIENCE, "nobody answers");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let connect = || TcpStream::connect(address).ok();
+    let mut connection = eventually_blocking("the health address takes connections", PATIENCE, connect);
+    write!(connection, "GET /{question} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[test]

@@ -1,17 +1,19 @@
-//! `music-streams aside`: what was refused for good and set aside, and the way back for each kind of it.
+//! `music-streams aside`: the list of what a service refused permanently and was set aside, and the way back for each
+//! kind.
 //!
-//! | what | the way back |
+//! | kind | way back |
 //! |---|---|
-//! | file that cannot be read | its pause ends and it is announced anew; the next batch claims it |
-//! | report item | gets what all finished batches of its day have written down for it |
-//! | counted file that cannot be moved | is moved; nothing else is left to do for it |
+//! | file that cannot be read | its pause ends and it is announced again; the next batch claims it |
+//! | report item | gets the figures that all finished batches of its day recorded for it |
+//! | counted file that cannot be moved | is moved, which is all that is left to do |
 //! | file to publish | is published, or its day is rebuilt |
-//! | batch | is published and put away, and its days are rebuilt |
+//! | batch | is published and its files are moved, and its days are rebuilt |
 //!
-//! All of it may be repeated, beside consumers at work, and nothing can be counted twice by it. What is refused still stays on
-//! the list.
+//! A retry may be repeated and may run beside consumers; nothing is ever counted twice. What is still refused stays on
+//! the list. Covered by tests/pipeline/refusals.rs and tests/chaos.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -19,34 +21,33 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::Clients;
 use crate::aws::error::AwsError;
-use crate::aws::s3::{Bucket, Upload};
+use crate::aws::s3::Upload;
 use crate::aws::sqs::Queue;
 use crate::batch::manifest::Manifest;
 use crate::batch::roll_forward::RollForward;
-use crate::calendar::parse_date;
-use crate::calendar::time_text;
-use crate::commands::format::{Format, printable, say, table};
+use crate::calendar::{parse_date, time_text};
+use crate::commands::format::{Format, print, printable, table};
 use crate::commands::replay::{Replay, ReplayError, ReplayLimits};
+use crate::commands::resources::{Resources, Tables};
 use crate::intake::notification::announcement;
 use crate::layout;
+use crate::ledger::Ledger;
 use crate::ledger::aside::{Aside, What};
-use crate::ledger::{LEDGER_TABLE, Ledger};
 use crate::object::{ObjectEvent, ObjectId};
 use crate::protocol::{BatchNumber, State};
 use crate::reports::figures::Key;
-use crate::reports::store::Reports;
 use crate::telemetry::progress::Progress;
 
-/// What to do with what is set aside, and how to show it.
+/// The arguments of `music-streams aside`.
 #[derive(Debug, Args)]
 pub struct AsideQuery {
-    /// Bring all of it back, as far as what refused it is mended
+    /// Bring back everything that is no longer refused
     ///
-    /// Needs the permissions of ReplayPolicy. The exit status is 1 if some of it is refused still.
+    /// Needs the permissions of ReplayPolicy. The exit status is 1 if anything is still refused.
     #[arg(long)]
     retry: bool,
 
-    /// URL of the queue that announces created objects, where files are announced anew
+    /// URL of the queue that announces created objects, where files are announced again
     #[arg(long, env = "MUSIC_STREAMS_QUEUE_URL", value_name = "URL", required_if_eq("retry", "true"))]
     queue_url: Option<String>,
 
@@ -54,30 +55,29 @@ pub struct AsideQuery {
     #[arg(long, env = "MUSIC_STREAMS_BUCKET", value_name = "NAME", required_if_eq("retry", "true"))]
     bucket: Option<String>,
 
-    /// Put before the name of every table
-    #[arg(long, env = "MUSIC_STREAMS_TABLE_PREFIX", value_name = "TEXT", default_value = "")]
-    table_prefix: String,
+    #[command(flatten)]
+    tables: Tables,
 
-    /// How many to show at the most
+    /// Number of entries to show, at most
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
     limit: u32,
 
     #[command(flatten)]
     limits: ReplayLimits,
 
-    /// A table for people or JSON for programs
+    /// Table for people or JSON for programs
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
 
-/// Why it did not come to its end.
+/// An error of `music-streams aside`.
 #[derive(Debug, thiserror::Error)]
 pub enum AsideError {
     /// A call failed.
     #[error(transparent)]
     Aws(#[from] AwsError),
-    /// Some things are set aside still.
-    #[error("{0} things are set aside still; each line says why")]
+    /// Some things are still set aside.
+    #[error("{0} things are still set aside; each line says why")]
     Still(usize),
 }
 
@@ -90,17 +90,15 @@ struct Listed {
 }
 
 impl AsideQuery {
-    /// Lists, or brings back, and says what there is or what came of it.
+    /// Lists what is set aside, or brings it back and prints the result.
     pub async fn run(&self, clients: Clients) -> Result<(), AsideError> {
-        let name = format!("{}{LEDGER_TABLE}", self.table_prefix);
-        let owner = format!("aside-{}", std::process::id());
-        let ledger = Ledger::new(clients.dynamodb.clone(), name, owner);
+        let ledger = self.tables.ledger(&clients, format!("aside-{}", std::process::id()));
         if self.retry {
-            return self.bring_back(clients, ledger).await;
+            return self.retry_all(clients, ledger).await;
         }
         let (entries, has_more) = ledger.aside(usize::try_from(self.limit).unwrap_or(usize::MAX)).await?;
         let listed: Vec<_> = entries.into_iter().map(|(since, entry)| Listed { since, entry }).collect();
-        say(&match self.format {
+        print(&match self.format {
             Format::Json => format!("{:#}", serde_json::json!(listed)),
             Format::Table if listed.is_empty() => "nothing is set aside".to_owned(),
             Format::Table => {
@@ -117,32 +115,42 @@ impl AsideQuery {
         Ok(())
     }
 
-    async fn bring_back(&self, clients: Clients, ledger: Ledger) -> Result<(), AsideError> {
+    async fn retry_all(&self, clients: Clients, ledger: Ledger) -> Result<(), AsideError> {
         let (entries, _) = ledger.aside(usize::MAX).await?;
-        let bucket = Bucket::new(clients.s3.clone(), self.bucket.clone().unwrap_or_default());
+        // Both arguments are required with --retry.
+        let resources = Resources::new(self.bucket.clone().unwrap_or_default(), self.tables.clone());
         let queue = self.queue_url.clone().unwrap_or_default();
-        let queue = Queue::new(clients.sqs.clone(), queue, std::time::Duration::ZERO);
-        let progress = Progress::default();
-        let reports = Reports::new(clients.dynamodb.clone(), self.table_prefix.clone(), 1, None, progress.clone());
-        let roll_forward = RollForward { ledger, bucket, reports, progress, deadline: CancellationToken::new() };
-        let mut back =
-            BringBack { query: self, clients, roll_forward, queue, items: BTreeMap::new(), told: Told::default() };
+        let mut retry = Retry {
+            queue: Queue::new(clients.sqs.clone(), queue, Duration::ZERO),
+            roll_forward: RollForward {
+                ledger,
+                bucket: resources.bucket(&clients),
+                reports: resources.tables.reports(&clients, 1, None),
+                progress: Progress::default(),
+                deadline: CancellationToken::new(),
+            },
+            clients,
+            resources,
+            limits: &self.limits,
+            items: BTreeMap::new(),
+            result: Retried::default(),
+        };
         for (_, entry) in entries {
-            back.one(entry).await;
+            retry.bring_back(entry).await;
         }
-        back.report_items().await;
-        back.told.conclude(self.format)
+        retry.restore_items().await;
+        retry.result.print(self.format)
     }
 }
 
-/// What came of it.
+/// The result of a retry.
 #[derive(Debug, Default, Serialize)]
-struct Told {
+struct Retried {
     back: Vec<String>,
     still: Vec<String>,
 }
 
-impl Told {
+impl Retried {
     fn note(&mut self, entry: &Aside, done: Result<(), String>) {
         let [kind, name, _] = entry.told();
         match done {
@@ -151,14 +159,14 @@ impl Told {
         }
     }
 
-    fn conclude(self, format: Format) -> Result<(), AsideError> {
+    fn print(self, format: Format) -> Result<(), AsideError> {
         match format {
-            Format::Json => say(&format!("{:#}", serde_json::json!(self))),
+            Format::Json => print(&format!("{:#}", serde_json::json!(self))),
             Format::Table => {
-                self.back.iter().for_each(|what| say(&printable(&format!("back: {what}"))));
-                self.still.iter().for_each(|what| say(&printable(&format!("still set aside: {what}"))));
+                self.back.iter().for_each(|what| print(&printable(&format!("back: {what}"))));
+                self.still.iter().for_each(|what| print(&printable(&format!("still set aside: {what}"))));
                 if self.back.is_empty() && self.still.is_empty() {
-                    say("nothing is set aside");
+                    print("nothing is set aside");
                 }
             }
         }
@@ -166,52 +174,56 @@ impl Told {
     }
 }
 
-struct BringBack<'a> {
-    query: &'a AsideQuery,
+/// A retry under way.
+struct Retry<'a> {
     clients: Clients,
+    resources: Resources,
+    limits: &'a ReplayLimits,
     roll_forward: RollForward,
     queue: Queue,
-    /// Report items, which are brought back day by day.
+    /// Report items, which are restored day by day at the end.
     items: BTreeMap<i32, Vec<(Key, Aside)>>,
-    told: Told,
+    result: Retried,
 }
 
-impl BringBack<'_> {
-    /// Brings one thing back. What is refused is told, and keeps none of the others.
-    async fn one(&mut self, entry: Aside) {
+impl Retry<'_> {
+    /// Brings one entry back. A refusal is noted and does not stop the others.
+    async fn bring_back(&mut self, entry: Aside) {
         let done = match &entry.what {
             What::Object { object, size, created_at, .. } => {
                 let event = ObjectEvent { object: object.clone(), size: *size, created_at: *created_at };
-                self.object(event, &entry).await
+                self.announce(event, &entry).await
             }
             What::ReportItem { .. } => match entry.report_item() {
                 Some(key) => return self.items.entry(key.day).or_default().push((key, entry)),
                 None => Err("this version has no such report".to_owned()),
             },
             What::Original { object, size, to, quarantined } => {
-                self.original(object, *size, to, quarantined.as_ref(), &entry).await.map_err(|error| error.to_string())
+                let moved = self.move_original(object, *size, to, quarantined.as_ref(), &entry).await;
+                moved.map_err(|error| error.to_string())
             }
-            What::Upload { upload } => self.upload(upload, &entry).await.map_err(|error| error.to_string()),
-            What::Batch { .. } => self.batch(&entry).await,
+            What::Upload { upload } => self.publish(upload, &entry).await.map_err(|error| error.to_string()),
+            What::Batch { .. } => self.finish_batch(&entry).await,
         };
-        self.told.note(&entry, done);
+        self.result.note(&entry, done);
     }
 
-    /// A file is tried again by the next batch, which takes it off the list.
-    async fn object(&self, event: ObjectEvent, entry: &Aside) -> Result<(), String> {
+    /// Ends a file's pause and announces it again. The next batch that counts it removes it from the list.
+    async fn announce(&self, event: ObjectEvent, entry: &Aside) -> Result<(), String> {
         let RollForward { ledger, .. } = &self.roll_forward;
         let announce = async {
             let is_aside = ledger.end_pause(&event.object).await?;
             if let Some(body) = announcement(&event) {
                 self.queue.send(body).await?;
             }
-            // Taken up meanwhile, or without a claim that would say so.
+            // If it is not paused, a batch has claimed it meanwhile, or its claim has expired.
             if is_aside { Ok(()) } else { ledger.unlist_aside(entry).await }
         };
         announce.await.map_err(|error: AwsError| error.to_string())
     }
 
-    async fn original(
+    /// Moves a counted file to its place.
+    async fn move_original(
         &self,
         object: &ObjectId,
         size: u64,
@@ -223,8 +235,10 @@ impl BringBack<'_> {
         self.roll_forward.ledger.unlist_aside(entry).await
     }
 
-    async fn upload(&self, upload: &Upload, entry: &Aside) -> Result<(), ReplayError> {
-        // What cannot be published is made anew; rejected rows can be read from the archived files alone.
+    /// Publishes a curated file, or rebuilds its day.
+    async fn publish(&self, upload: &Upload, entry: &Aside) -> Result<(), ReplayError> {
+        // A lost curated file is written again. A lost list of rejected rows is not: the archived files still have the
+        // rows.
         if !matches!(self.roll_forward.bucket.complete_upload(upload).await, Ok(true))
             && let Some(day) = layout::date_of_curated(&upload.key).and_then(parse_date)
         {
@@ -233,13 +247,13 @@ impl BringBack<'_> {
         Ok(self.roll_forward.ledger.unlist_aside(entry).await?)
     }
 
-    /// A batch whose manifest is there again does what is left to do; its figures come from the archived files.
-    async fn batch(&self, entry: &Aside) -> Result<(), String> {
+    /// Finishes a batch whose manifest can be read again. Its figures come from the archived files.
+    async fn finish_batch(&self, entry: &Aside) -> Result<(), String> {
         let RollForward { bucket, ledger, .. } = &self.roll_forward;
         let batch = entry.batch;
         let manifest = Manifest::find(bucket, batch).await.map_err(|error| error.to_string())?;
         let Some(manifest) = manifest else {
-            return Err(format!("{} is not there, or cannot be read", layout::manifest_key(batch)));
+            return Err(format!("{} is missing or cannot be read", layout::manifest_key(batch)));
         };
         let finish = async {
             self.roll_forward.publish(&manifest).await?;
@@ -258,12 +272,11 @@ impl BringBack<'_> {
     }
 
     async fn replay(&self, lost: BTreeSet<BatchNumber>) -> Result<Replay, ReplayError> {
-        let AsideQuery { table_prefix, limits, .. } = self.query;
-        Replay::open(self.clients.clone(), self.roll_forward.bucket.name(), table_prefix, limits, lost).await
+        Replay::open(&self.clients, &self.resources, self.limits, lost).await
     }
 
-    /// Brings back the report items that were found, day by day.
-    async fn report_items(&mut self) {
+    /// Restores the report items that were found, day by day.
+    async fn restore_items(&mut self) {
         for (day, entries) in std::mem::take(&mut self.items) {
             let keys: HashSet<Key> = entries.iter().map(|(key, _)| key.clone()).collect();
             let restored = async { self.replay(BTreeSet::new()).await?.restore(day, keys).await };
@@ -271,7 +284,7 @@ impl BringBack<'_> {
                 Ok(refused) => refused,
                 Err(error) => {
                     let reason = error.to_string();
-                    entries.iter().for_each(|(_, entry)| self.told.note(entry, Err(reason.clone())));
+                    entries.iter().for_each(|(_, entry)| self.result.note(entry, Err(reason.clone())));
                     continue;
                 }
             };
@@ -283,7 +296,7 @@ impl BringBack<'_> {
                         unlisted.map_err(|error| error.to_string())
                     }
                 };
-                self.told.note(&entry, done);
+                self.result.note(&entry, done);
             }
         }
     }

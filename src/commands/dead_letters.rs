@@ -1,9 +1,8 @@
-//! `music-streams dead-letters`: what lies in the dead-letter queue and why, and the way back.
+//! `music-streams dead-letters`: the messages of the dead-letter queue, each with the reason, and the way back.
 //!
-//! A message ends there after its last receive, whyever it came back each time. Nobody can read it: that is told from
-//! its body. Or it can be read, and its objects were not done each time: what became of them since is told from the
-//! ledger. Looking takes each message for a moment and gives it back; moving them back to the main queue is done by SQS
-//! itself.
+//! SQS moves a message there after its last receive. If the message cannot be read, its body gives the reason. If it
+//! can be read, its objects were not finished each time, and the ledger says what has happened to them since. Listing
+//! receives each message and makes it visible again at once; SQS itself moves messages back to the main queue.
 
 use std::time::Duration;
 
@@ -14,27 +13,27 @@ use crate::aws::Clients;
 use crate::aws::error::AwsError;
 use crate::aws::sqs::{Custody, Queue};
 use crate::commands::format::{Format, printable, table};
+use crate::commands::resources::Resources;
 use crate::intake::notification::{Admission, admit, decode};
-use crate::ledger::{ClaimRecord, LEDGER_TABLE, Ledger};
+use crate::ledger::{ClaimRecord, Ledger};
 use crate::object::ObjectId;
 use crate::protocol::{BatchNumber, State};
 
-/// How long a message is hidden from others while it is looked at.
+/// The time for which a message is hidden from others while it is listed.
 const LOOK: Duration = Duration::from_secs(60);
-/// How long an empty queue is asked for more.
+/// The time for which an empty queue is polled for more.
 const WAIT: Duration = Duration::from_secs(2);
-/// Characters of a body that a table shows.
+/// The number of characters of a body that a table shows.
 const SHOWN_CHARS: usize = 120;
-
-/// Objects of one message that are looked up in the ledger.
+/// The number of objects of one message that are looked up in the ledger.
 const EXAMINED_OBJECTS: usize = 8;
 
-/// What to do with dead letters, and how to show them.
+/// The arguments of `music-streams dead-letters`.
 #[derive(Debug, Args)]
 pub struct DeadLettersQuery {
-    /// Move all of them back to the main queue, to be worked off again
+    /// Move all of them back to the main queue, to be processed again
     ///
-    /// For when what kept them from being worked off is mended. Nothing can be counted twice by it.
+    /// Use it once the cause is fixed. Nothing is ever counted twice.
     #[arg(long)]
     redrive: bool,
 
@@ -42,19 +41,14 @@ pub struct DeadLettersQuery {
     #[arg(long, env = "MUSIC_STREAMS_QUEUE_URL", value_name = "URL")]
     queue_url: String,
 
-    /// Bucket that the consumers read
-    #[arg(long, env = "MUSIC_STREAMS_BUCKET", value_name = "NAME")]
-    bucket: String,
+    #[command(flatten)]
+    resources: Resources,
 
-    /// Put before the name of every table
-    #[arg(long, env = "MUSIC_STREAMS_TABLE_PREFIX", value_name = "TEXT", default_value = "")]
-    table_prefix: String,
-
-    /// How many to show at the most
+    /// Number of messages to show, at most
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000), value_name = "COUNT")]
     limit: u16,
 
-    /// A table for people or JSON for programs
+    /// Table for people or JSON for programs
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
@@ -63,16 +57,16 @@ pub struct DeadLettersQuery {
 #[derive(Debug, Serialize)]
 struct DeadLetter {
     message_id: String,
-    /// Receives, those by this command included.
+    /// The number of receives, including those by this command.
     receive_count: u32,
     reason: String,
     body: String,
 }
 
 impl DeadLettersQuery {
-    /// Looks at or moves the messages, and gives what to print.
+    /// Lists or moves the messages, and returns the text to print.
     pub async fn answer(&self, clients: Clients) -> Result<String, AwsError> {
-        let queue = Queue::new(clients.sqs, self.queue_url.clone(), LOOK);
+        let queue = Queue::new(clients.sqs.clone(), self.queue_url.clone(), LOOK);
         let Some(dead) = queue.dead_letter_queue().await? else {
             return Ok("this queue has no redrive policy, and so no dead-letter queue".to_owned());
         };
@@ -83,10 +77,11 @@ impl DeadLettersQuery {
                 Format::Json => serde_json::json!({ "moved": moved }).to_string(),
             });
         }
-        let mut letters = self.look(&dead).await?;
-        let ledger = Ledger::new(clients.dynamodb, format!("{}{LEDGER_TABLE}", self.table_prefix), String::new());
+        let mut letters = self.receive(&dead).await?;
+        let bucket = self.resources.bucket(&clients);
+        let ledger = self.resources.tables.ledger(&clients, "");
         for letter in &mut letters {
-            letter.reason = self.reason(&letter.body, &ledger).await?;
+            letter.reason = reason(&letter.body, bucket.name(), &ledger).await?;
         }
         Ok(match self.format {
             Format::Json => format!("{:#}", serde_json::json!(letters)),
@@ -101,10 +96,10 @@ impl DeadLettersQuery {
         })
     }
 
-    async fn look(&self, dead: &Queue) -> Result<Vec<DeadLetter>, AwsError> {
+    async fn receive(&self, dead: &Queue) -> Result<Vec<DeadLetter>, AwsError> {
         let (custody, _custodian) = Custody::keep(dead.clone());
         let (mut letters, mut held) = (Vec::new(), Vec::new());
-        let looked = loop {
+        let received = loop {
             let received = match dead.receive(WAIT, &custody).await {
                 Ok(received) => received,
                 Err(error) => break Err(error),
@@ -125,38 +120,39 @@ impl DeadLettersQuery {
         };
         custody.release(held, Duration::ZERO).await;
         letters.truncate(usize::from(self.limit));
-        looked.map(|()| letters)
-    }
-
-    async fn reason(&self, body: &str, ledger: &Ledger) -> Result<String, AwsError> {
-        let Admission { events, unreadable, refused, ignored } = admit(decode(body), &self.bucket);
-        if let Some(reason) = unreadable.into_iter().next() {
-            return Ok(reason);
-        }
-        if events.is_empty() {
-            let what = refused.into_iter().chain(ignored).next().unwrap_or_default();
-            return Ok(format!("it announces nothing to work on ({what}); sent back, it is deleted"));
-        }
-        let mut found = Vec::new();
-        for event in events.iter().take(EXAMINED_OBJECTS) {
-            let ObjectId { bucket, key, version } = &event.object;
-            let claims = ledger.claims(bucket, key).await?;
-            let claim = claims.into_iter().find(|claim| claim.version == *version);
-            let holder = match claim {
-                Some(ClaimRecord { aside_until: Some(_), .. }) => Holder::Aside,
-                Some(ClaimRecord { batch: Some(batch), .. }) => Holder::Batch(batch, ledger.state_of(batch).await?),
-                Some(_) | None => Holder::Nobody,
-            };
-            found.push(format!("{key}: {}", explanation(holder)));
-        }
-        if events.len() > EXAMINED_OBJECTS {
-            found.push(format!("and {} more objects", events.len() - EXAMINED_OBJECTS));
-        }
-        Ok(found.join("; "))
+        received.map(|()| letters)
     }
 }
 
-/// Who has an object that a dead letter announces.
+/// Returns the reason for which a message is a dead letter.
+async fn reason(body: &str, bucket_name: &str, ledger: &Ledger) -> Result<String, AwsError> {
+    let Admission { events, unreadable, refused, ignored } = admit(decode(body), bucket_name);
+    if let Some(reason) = unreadable.into_iter().next() {
+        return Ok(reason);
+    }
+    if events.is_empty() {
+        let what = refused.into_iter().chain(ignored).next().unwrap_or_default();
+        return Ok(format!("it announces no object to count ({what}); if sent back, it is deleted"));
+    }
+    let mut found = Vec::new();
+    for event in events.iter().take(EXAMINED_OBJECTS) {
+        let ObjectId { bucket, key, version } = &event.object;
+        let claims = ledger.claims(bucket, key).await?;
+        let claim = claims.into_iter().find(|claim| claim.version == *version);
+        let holder = match claim {
+            Some(ClaimRecord { aside_until: Some(_), .. }) => Holder::Aside,
+            Some(ClaimRecord { batch: Some(batch), .. }) => Holder::Batch(batch, ledger.state_of(batch).await?),
+            Some(_) | None => Holder::Nobody,
+        };
+        found.push(format!("{key}: {}", explanation(holder)));
+    }
+    if events.len() > EXAMINED_OBJECTS {
+        found.push(format!("and {} more objects", events.len() - EXAMINED_OBJECTS));
+    }
+    Ok(found.join("; "))
+}
+
+/// The holder of an object that a dead letter announces.
 #[derive(Debug, Clone, Copy)]
 enum Holder {
     Nobody,
@@ -164,7 +160,7 @@ enum Holder {
     Batch(BatchNumber, Option<State>),
 }
 
-/// Why the message of an object is a dead letter, as far as the object's claim tells; and what to do.
+/// Explains from an object's claim why its message is a dead letter, and what to do.
 fn explanation(holder: Holder) -> String {
     match holder {
         Holder::Batch(batch, Some(State::Done)) => {
@@ -179,16 +175,16 @@ fn explanation(holder: Holder) -> String {
             )
         }
         Holder::Batch(batch, Some(State::Abandoned | State::Lost)) => {
-            format!("batch {batch} tried it and gave up; the log says why. Mend that, then send the message back")
+            format!("batch {batch} tried it and failed; the log says why. Fix that, then send the message back")
         }
         Holder::Batch(batch, None) => {
-            format!("batch {batch} had it, of which nothing is known any more; send the message back")
+            format!("batch {batch} had it, but its record has expired; send the message back")
         }
         Holder::Aside => {
-            "it is set aside; music-streams aside says why, it is tried again without the message, which can be deleted"
+            "it is set aside; music-streams aside says why. It is tried again without the message, which can be deleted"
                 .to_owned()
         }
-        Holder::Nobody => "nothing keeps it from being worked off now; send the message back".to_owned(),
+        Holder::Nobody => "nothing holds it up now; send the message back".to_owned(),
     }
 }
 
@@ -202,11 +198,11 @@ mod tests {
             (Holder::Batch(7, Some(State::Done)), "finished by batch 7"),
             (Holder::Batch(7, Some(State::Open)), "batch 7 has it and is not finished"),
             (Holder::Batch(7, Some(State::Committed)), "batch 7 has it and is not finished"),
-            (Holder::Batch(7, Some(State::Lost)), "batch 7 tried it and gave up"),
+            (Holder::Batch(7, Some(State::Lost)), "batch 7 tried it and failed"),
             (Holder::Batch(7, Some(State::Aside)), "batch 7 has it and is set aside"),
-            (Holder::Batch(7, None), "batch 7 had it, of which nothing is known any more"),
+            (Holder::Batch(7, None), "batch 7 had it, but its record has expired"),
             (Holder::Aside, "it is set aside"),
-            (Holder::Nobody, "nothing keeps it from being worked off now"),
+            (Holder::Nobody, "nothing holds it up now"),
         ] {
             assert!(explanation(holder).starts_with(said), "{holder:?}");
         }

@@ -1,6 +1,7 @@
-//! What people see: tables without frames, times in UTC, and nothing of a file's name or content that a terminal would obey.
+//! Output for people and programs: tables without frames, times in UTC, and text from outside made safe for a terminal.
 //!
-//! And how it comes to them: a reader that has gone away (`… | head`) is no failure, and nothing stops for it.
+//! A reader that has gone away (`… | head`) is no failure and stops nothing; any other error of standard output is kept
+//! for the exit status ([`output_error`], covered by tests/process.rs).
 
 use std::io::{ErrorKind, Write};
 use std::sync::OnceLock;
@@ -8,7 +9,7 @@ use std::sync::OnceLock;
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
-/// How an answer is given.
+/// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people.
@@ -20,23 +21,23 @@ pub enum Format {
 const ONE_LINE_BELOW_THE_HEADING: TableStyle =
     TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
-/// Why the first thing that could not be said was not.
-static UNSAID: OnceLock<std::io::Error> = OnceLock::new();
+/// The first error of standard output.
+static OUTPUT_ERROR: OnceLock<std::io::Error> = OnceLock::new();
 
-/// Says something on standard output, a line or several.
-pub fn say(text: &str) {
+/// Prints one or several lines on standard output.
+pub fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();
     if let Err(error) = writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        let _ = UNSAID.set(error);
+        let _ = OUTPUT_ERROR.set(error);
     }
 }
 
-/// Why something that was to be said is not on standard output, though somebody reads there: a full disk, mostly.
-pub fn unsaid() -> Option<&'static std::io::Error> {
-    UNSAID.get().filter(|error| error.kind() != ErrorKind::BrokenPipe)
+/// Returns the first error of standard output, such as a full disk. A reader that has gone away is none.
+pub fn output_error() -> Option<&'static std::io::Error> {
+    OUTPUT_ERROR.get().filter(|error| error.kind() != ErrorKind::BrokenPipe)
 }
 
-/// A table. `numbers` says which columns are aligned to the right.
+/// Lays out a table. Columns for which `numbers` is true are aligned to the right.
 pub fn table(headings: &[&str], numbers: &[bool], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(ONE_LINE_BELOW_THE_HEADING).set_content_arrangement(ContentArrangement::Dynamic);
@@ -50,7 +51,7 @@ pub fn table(headings: &[&str], numbers: &[bool], rows: impl Iterator<Item = Vec
     table.to_string()
 }
 
-/// A text from outside, with control characters and those that change the direction of writing made visible.
+/// Makes control characters, and those that change the direction of writing, visible in a text from outside.
 pub fn printable(text: &str) -> String {
     let is_harmful = |char: char| {
         char.is_control() || matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

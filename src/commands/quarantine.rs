@@ -1,8 +1,8 @@
-//! `music-streams quarantine`: the files that could not be counted, each with its reason, and the way back for them.
+//! `music-streams quarantine`: the files that could not be counted, each with its reason, and the way back.
 //!
-//! A file comes back under its own name, and the next batch judges it anew: when a limit was raised, or a version of the program reads
-//! what the one before did not. Nothing of it was counted, and its claim was released when it was moved here
-//! ([`Ledger::release_quarantined`]).
+//! With `--retry` a file returns to its own name, and the next batch reads it again: after a limit was raised, or with
+//! a version of the program that accepts it. Nothing of it was counted, and its claim was released when it was moved
+//! here ([`Ledger::release_quarantined`]). Covered by tests/pipeline/edges.rs.
 
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
@@ -13,50 +13,48 @@ use crate::aws::error::AwsError;
 use crate::aws::s3::{Bucket, Copied, Current};
 use crate::batch::manifest::Note;
 use crate::calendar::{day_of, parse_date};
-use crate::commands::format::{Format, printable, say, table};
+use crate::commands::format::{Format, print, printable, table};
+use crate::commands::resources::Resources;
 use crate::layout::{INCOMING, QUARANTINED_OBJECTS, REASON_SUFFIX};
-use crate::ledger::{CLAIM_DAYS, ClaimRecord, LEDGER_TABLE, Ledger};
+use crate::ledger::{CLAIM_DAYS, ClaimRecord, Ledger};
 
-/// Reasons that are read at the same time.
+/// The number of reasons that are read at the same time.
 const CONCURRENT_READS: usize = 16;
 
-/// Why an old file stays when it is not named.
+/// The reason for which an old file stays unless it is named.
 const OLD: &str =
-    "it is older than the 15 days for which can be told whether it was counted since; give its PLACE if it was not";
-/// Longest note: far above a key and a reason.
+    "it is older than 15 days, so the ledger no longer knows if it was counted since; give its PLACE if it was not";
+/// The longest note: far above a key and a reason.
 const MAX_NOTE_BYTES: u64 = 64 << 10;
 
-/// Which files to show, or to bring back.
+/// The arguments of `music-streams quarantine`.
 #[derive(Debug, Args)]
 pub struct QuarantineQuery {
-    /// Bring these files back under their own names, each given as s3://BUCKET/quarantine/objects/…, or all that are shown
+    /// Bring the files that PLACE selects back under their own names
     ///
-    /// Needs the permissions of ReplayPolicy. The exit status is 1 if some of them stay.
+    /// Without PLACE, these are all files of the last 15 days. Needs the permissions of ReplayPolicy. The exit status
+    /// is 1 if any of them stays.
     #[arg(long)]
     retry: bool,
 
-    /// Only files whose place begins with this, such as 2026-01-02/ or 2026-01-02/batch-000000000042/a.csv
+    /// Only files whose place begins with this, such as 2026-01-02/ or 2026-01-02/batch-000000000042/a.csv; s3:// URLs
+    /// and keys are accepted too
     #[arg(value_name = "PLACE", default_value = "")]
     place: String,
 
-    /// Bucket that the consumers read
-    #[arg(long, env = "MUSIC_STREAMS_BUCKET", value_name = "NAME")]
-    bucket: String,
+    #[command(flatten)]
+    resources: Resources,
 
-    /// Put before the name of every table
-    #[arg(long, env = "MUSIC_STREAMS_TABLE_PREFIX", value_name = "TEXT", default_value = "")]
-    table_prefix: String,
-
-    /// How many at the most
+    /// Number of files, at most
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
     limit: u32,
 
-    /// A table for people or JSON for programs
+    /// Table for people or JSON for programs
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
 
-/// Why it did not come to its end.
+/// An error of `music-streams quarantine`.
 #[derive(Debug, thiserror::Error)]
 pub enum QuarantineError {
     /// A call failed.
@@ -75,24 +73,23 @@ struct Quarantined {
     note: Note,
 }
 
-/// What came of it.
+/// The result of a retry.
 #[derive(Debug, Default, Serialize)]
-struct Told {
+struct Retried {
     back: Vec<String>,
     stay: Vec<String>,
 }
 
 impl QuarantineQuery {
-    /// Lists the files, or brings them back, and says what there is or what came of it.
+    /// Lists the files, or brings them back and prints the result.
     pub async fn run(&self, clients: Clients) -> Result<(), QuarantineError> {
-        let bucket = Bucket::new(clients.s3, self.bucket.clone());
+        let bucket = self.resources.bucket(&clients);
         let (found, has_more) = self.find(&bucket).await?;
         if self.retry {
-            let name = format!("{}{LEDGER_TABLE}", self.table_prefix);
-            let ledger = Ledger::new(clients.dynamodb, name, format!("quarantine-{}", std::process::id()));
+            let ledger = self.resources.tables.ledger(&clients, format!("quarantine-{}", std::process::id()));
             return self.bring_back(found, &bucket, &ledger).await;
         }
-        say(&match self.format {
+        print(&match self.format {
             Format::Json => format!("{:#}", serde_json::json!(found)),
             Format::Table if found.is_empty() => "nothing is in quarantine".to_owned(),
             Format::Table => {
@@ -107,15 +104,15 @@ impl QuarantineQuery {
         Ok(())
     }
 
-    /// The files, and whether there are more of them.
+    /// Returns the files, and true if there are more of them.
     async fn find(&self, bucket: &Bucket) -> Result<(Vec<Quarantined>, bool), AwsError> {
-        let place = self.place.strip_prefix(&format!("s3://{}/", self.bucket)).unwrap_or(&self.place);
+        let place = self.place.strip_prefix(&format!("s3://{}/", bucket.name())).unwrap_or(&self.place);
         let prefix = format!("{QUARANTINED_OBJECTS}{}", place.strip_prefix(QUARANTINED_OBJECTS).unwrap_or(place));
         let mut places: Vec<String> = bucket
             .list(&prefix)
             .await?
             .into_iter()
-            // What is larger is a file that is named like a note.
+            // Anything larger is a quarantined file whose name ends like a note's.
             .filter(|&(_, bytes)| bytes <= MAX_NOTE_BYTES)
             .filter_map(|(key, _)| key.strip_suffix(REASON_SUFFIX).map(str::to_owned))
             .collect();
@@ -124,7 +121,7 @@ impl QuarantineQuery {
         places.truncate(limit);
         let read = async |place: String| {
             let note = bucket.read_all(&format!("{place}{REASON_SUFFIX}")).await?;
-            // What somebody else put there is none of ours.
+            // Skip what other programs put there.
             let note = serde_json::from_slice(&note).ok().filter(|note: &Note| note.object.key.starts_with(INCOMING));
             Ok(note.map(|note| Quarantined { place, note }))
         };
@@ -139,7 +136,7 @@ impl QuarantineQuery {
         bucket: &Bucket,
         ledger: &Ledger,
     ) -> Result<(), QuarantineError> {
-        let mut told = Told::default();
+        let mut result = Retried::default();
         for file in found {
             let name = format!("{} as {}", file.place, file.note.object.key);
             let returned = match self.place.is_empty() && is_old(&file.place) {
@@ -147,25 +144,25 @@ impl QuarantineQuery {
                 false => return_one(&file, bucket, ledger).await,
             };
             match returned {
-                Ok(()) => told.back.push(name),
-                Err(reason) => told.stay.push(format!("{name}: {reason}")),
+                Ok(()) => result.back.push(name),
+                Err(reason) => result.stay.push(format!("{name}: {reason}")),
             }
         }
         match self.format {
-            Format::Json => say(&format!("{:#}", serde_json::json!(told))),
+            Format::Json => print(&format!("{:#}", serde_json::json!(result))),
             Format::Table => {
-                told.back.iter().for_each(|file| say(&printable(&format!("back: {file}"))));
-                told.stay.iter().for_each(|file| say(&printable(&format!("stays: {file}"))));
-                if told.back.is_empty() && told.stay.is_empty() {
-                    say("nothing is in quarantine");
+                result.back.iter().for_each(|file| print(&printable(&format!("back: {file}"))));
+                result.stay.iter().for_each(|file| print(&printable(&format!("stays: {file}"))));
+                if result.back.is_empty() && result.stay.is_empty() {
+                    print("nothing is in quarantine");
                 }
             }
         }
-        if told.stay.is_empty() { Ok(()) } else { Err(QuarantineError::Stay(told.stay.len())) }
+        if result.stay.is_empty() { Ok(()) } else { Err(QuarantineError::Stay(result.stay.len())) }
     }
 }
 
-/// Whether a place is of a date of which claims tell nothing any more.
+/// Returns true if the claims of a place's date have expired.
 fn is_old(place: &str) -> bool {
     let date = place.strip_prefix(QUARANTINED_OBJECTS).and_then(|rest| parse_date(rest.split('/').next()?));
     date.is_none_or(|date| {
@@ -173,39 +170,41 @@ fn is_old(place: &str) -> bool {
     })
 }
 
-/// Puts a file where it came from, and takes it out of quarantine. May be repeated: one that was put there before is not put there again.
+/// Copies a file back to its own name, and removes it from quarantine. May be repeated: an earlier copy is recognized.
 ///
-/// Where it cannot be told any more whether the file was counted since, it stays: claims are kept for 15 days.
+/// The error is the reason for which the file stays.
 async fn return_one(file: &Quarantined, bucket: &Bucket, ledger: &Ledger) -> Result<(), String> {
     let Quarantined { place, note: Note { object, batch, .. } } = file;
-    let told = |error: AwsError| error.to_string();
+    let text = |error: AwsError| error.to_string();
     let Some(Current { object: quarantined, size: Some(size), etag, .. }) =
-        bucket.describe_current(place).await.map_err(told)?
+        bucket.describe_current(place).await.map_err(text)?
     else {
-        return Err("it is not there; only its reason is".to_owned());
+        return Err("the file is missing; only its reason is there".to_owned());
     };
-    let claims = ledger.claims(&object.bucket, &object.key).await.map_err(told)?;
+    let claims = ledger.claims(&object.bucket, &object.key).await.map_err(text)?;
     if claims.iter().any(|claim| claim.version == object.version && claim.batch == Some(*batch)) {
         return Err(format!(
-            "batch {batch} has it still: it is being moved, or could not be taken away from where it was"
+            "batch {batch} still has it: it is being moved, or could not be deleted under its own name"
         ));
     }
-    // On a bucket with versioning the next one would be another version, and count.
+    // In a bucket with versioning the copy would be a new version, and be counted a second time.
     let is_alike = |claim: &&ClaimRecord| claim.size.is_none_or(|it| it == size);
     if let Some(later) = claims.iter().filter(is_alike).find_map(|claim| claim.batch.filter(|it| it > batch)) {
-        return Err(format!("batch {later} had a file of this name and size since; delete this one if it is the same"));
+        return Err(format!(
+            "batch {later} has had a file of this name and size since; delete this one if it is the same"
+        ));
     }
-    match bucket.describe_current(&object.key).await.map_err(told)? {
-        // Put there before: by this command, or by whoever made it.
+    match bucket.describe_current(&object.key).await.map_err(text)? {
+        // An earlier copy, by this command or by whoever made the file.
         Some(there) if there.etag.is_some() && there.etag == etag => {}
-        Some(_) => return Err("another file lies there under its name; it comes back once that is counted".to_owned()),
+        Some(_) => return Err("another file has its name; try again once that file is counted".to_owned()),
         None => {
-            let copied = bucket.copy_exactly(&quarantined, size, &object.key, false, &|| {}).await.map_err(told)?;
+            let copied = bucket.copy_exactly(&quarantined, size, &object.key, false, &|| {}).await.map_err(text)?;
             if let Copied::Lost = copied {
-                return Err("it was deleted meanwhile".to_owned());
+                return Err("it was deleted in the meantime".to_owned());
             }
         }
     }
-    bucket.delete_exactly(&quarantined).await.map_err(told)?;
-    bucket.delete(&format!("{place}{REASON_SUFFIX}")).await.map_err(told)
+    bucket.delete_exactly(&quarantined).await.map_err(text)?;
+    bucket.delete(&format!("{place}{REASON_SUFFIX}")).await.map_err(text)
 }

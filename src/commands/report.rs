@@ -1,4 +1,4 @@
-//! `music-streams report`: the report tables, queried by their keys and indexes and shown to a person or a program.
+//! `music-streams report`: the report tables, queried by their keys and indexes. Covered by tests/pipeline/cli.rs.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::commands::format::{Format, printable, table};
 use crate::reports::figures::{Report, parse_seconds};
 use crate::reports::item::{BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, date_shard, genre_date, is_empty};
 
-/// What to show, and how.
+/// The arguments of `music-streams report`.
 #[derive(Debug, Args)]
 pub struct Query {
     #[command(subcommand)]
@@ -24,25 +24,25 @@ pub struct Query {
     #[arg(long, env = "MUSIC_STREAMS_TABLE_PREFIX", value_name = "TEXT", default_value = "", global = true)]
     table_prefix: String,
 
-    /// A table for people or JSON for programs
+    /// Table for people or JSON for programs
     #[arg(long, value_enum, default_value_t = Format::Table, global = true)]
     format: Format,
 }
 
-/// A day, as `YYYY-MM-DD`.
+/// A day, as the tables have it: `YYYY-MM-DD`.
 #[derive(Debug, Clone)]
-struct Day(String);
+struct ReportDate(String);
 
-fn parse_day(text: &str) -> Result<Day, String> {
-    parse_date(text).map(|day| Day(date_text(day))).ok_or_else(|| "give a day as YYYY-MM-DD".to_owned())
+fn parse_report_date(text: &str) -> Result<ReportDate, String> {
+    parse_date(text).map(|day| ReportDate(date_text(day))).ok_or_else(|| "give a day as YYYY-MM-DD".to_owned())
 }
 
 #[derive(Debug, Args)]
 struct TopList {
     /// Day (UTC)
-    #[arg(long, value_parser = parse_day, value_name = "YYYY-MM-DD")]
-    date: Day,
-    /// How many
+    #[arg(long, value_parser = parse_report_date, value_name = "YYYY-MM-DD")]
+    date: ReportDate,
+    /// Number of entries
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "COUNT")]
     top: u16,
 }
@@ -77,7 +77,7 @@ const TRACK_COLUMNS: [(&str, &str); 8] = [
     ("total_listens", "LISTENS"),
     ("unique_users", "LISTENERS"),
     ("total_listening_time", "TIME"),
-    ("avg_listening_time_per_user", "A LISTENER"),
+    ("avg_listening_time_per_user", "TIME/LISTENER"),
 ];
 const TRACK_DAY_COLUMNS: [(&str, &str); 8] = [
     ("report_date", "DAY"),
@@ -87,14 +87,14 @@ const TRACK_DAY_COLUMNS: [(&str, &str); 8] = [
     ("total_listens", "LISTENS"),
     ("unique_users", "LISTENERS"),
     ("total_listening_time", "TIME"),
-    ("avg_listening_time_per_user", "A LISTENER"),
+    ("avg_listening_time_per_user", "TIME/LISTENER"),
 ];
 const GENRE_COLUMNS: [(&str, &str); 5] = [
     ("track_genre", "GENRE"),
     ("total_listens", "LISTENS"),
     ("unique_users", "LISTENERS"),
     ("total_listening_time", "TIME"),
-    ("avg_listening_time_per_user", "A LISTENER"),
+    ("avg_listening_time_per_user", "TIME/LISTENER"),
 ];
 const LISTENER_COLUMNS: [(&str, &str); 5] = [
     ("user_id", "LISTENER"),
@@ -105,7 +105,7 @@ const LISTENER_COLUMNS: [(&str, &str); 5] = [
 ];
 
 impl Query {
-    /// Asks the tables, and gives what to print.
+    /// Queries the tables, and returns the text to print.
     pub async fn answer(&self, client: &aws_sdk_dynamodb::Client) -> Result<String, AwsError> {
         let tables = Tables { client, prefix: &self.table_prefix };
         let (items, columns): (Vec<Item>, &[(&str, &str)]) = match &self.question {
@@ -131,7 +131,7 @@ impl Query {
     }
 }
 
-fn shards(date: &Day) -> Vec<String> {
+fn shards(date: &ReportDate) -> Vec<String> {
     (0..DATE_SHARDS).map(|shard| date_shard(&date.0, shard)).collect()
 }
 
@@ -141,7 +141,7 @@ struct Tables<'a> {
 }
 
 impl Tables<'_> {
-    /// The items with the most listens over some partitions of the index.
+    /// Returns the `top` items with the most listens in some partitions of the index.
     async fn top(&self, table: &str, key: &str, partitions: Vec<String>, top: u16) -> Result<Vec<Item>, AwsError> {
         let table = format!("{}{table}", self.prefix);
         let mut items: Vec<Item> = futures::stream::iter(partitions)
@@ -158,13 +158,13 @@ impl Tables<'_> {
                     .scan_index_forward(false)
                     .limit(i32::from(top));
                 let explain_query = aws_error("dynamodb:Query", format!("{table}/index/{BY_LISTENS}"));
-                // An item is far smaller than a page's megabyte over `top` of them, so one page is all.
+                // `top` items are far smaller than a page of one megabyte, so one page has them all.
                 async move { query.send().await.map(|page| page.items.unwrap_or_default()).map_err(explain_query) }
             })
             .buffered(DATE_SHARDS as usize)
             .try_concat()
             .await?;
-        // Ties in the order of their ids, so that an answer is the same each time.
+        // Ties are in the order of their ids, so that the answer is the same each time.
         let name = |item: &Item| {
             ["track_id", "user_id", "track_genre"].iter().find_map(|name| item.get(*name)?.as_s().ok()).cloned()
         };
@@ -173,7 +173,7 @@ impl Tables<'_> {
         Ok(items)
     }
 
-    /// A track's items, the latest first.
+    /// Returns a track's items, the latest first.
     async fn days(&self, track_id: &str) -> Result<Vec<Item>, AwsError> {
         let table = format!("{}{}", self.prefix, Report::Track.table());
         let items: Result<Vec<_>, _> = self
@@ -198,7 +198,7 @@ fn as_table(items: &[Item], columns: &[(&str, &str)]) -> String {
     if items.is_empty() {
         return "no listens".to_owned();
     }
-    // A column that no item fills tells nothing.
+    // A column that no item fills is left out.
     let columns: Vec<_> =
         columns.iter().filter(|(attribute, _)| items.iter().any(|item| item.contains_key(*attribute))).collect();
     let headings: Vec<&str> = columns.iter().map(|(_, heading)| *heading).collect();
@@ -209,7 +209,7 @@ fn as_table(items: &[Item], columns: &[(&str, &str)]) -> String {
     table(&headings, &numbers, items.iter().map(row))
 }
 
-/// A value for people: seconds as hours, minutes and seconds.
+/// Formats a value for people: seconds as hours, minutes and seconds.
 fn shown(attribute: &str, value: Option<&AttributeValue>) -> String {
     match value {
         Some(AttributeValue::N(number)) if attribute.contains("time") => match parse_seconds(number) {
@@ -225,7 +225,7 @@ fn shown(attribute: &str, value: Option<&AttributeValue>) -> String {
     }
 }
 
-/// The visible attributes; the sketch and the protocol's own are left out.
+/// Formats the visible attributes: all but the sketch and those of the protocol.
 fn as_json(items: &[Item]) -> String {
     let hidden = ["sketch", "version", "applied", "applied_through", "date_shard", "genre_date"];
     let objects = items.iter().map(|item| {

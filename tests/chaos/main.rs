@@ -384,12 +384,11 @@ async fn whatever_happens_every_row_counts_once() {
     let alone = Instant::now();
     let consumer = deployment.consumer(&["--sweep-interval", "5s", "--sweep-age", "1s"]);
     // What is refused for good keeps none of the rest.
-    let started = Instant::now();
     let is_left = |key: &String| !key.contains("/refused") && !key.contains("/held");
-    while deployment.keys("incoming/").await.iter().any(is_left) {
-        assert!(started.elapsed() < Duration::from_secs(900), "{}", consumer.log());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    eventually("all other files are moved", Duration::from_secs(900), async || {
+        !deployment.keys("incoming/").await.iter().any(is_left)
+    })
+    .await;
     deployment.registry_is_empty().await;
     bring_everything_back(&deployment).await;
     consumer.stop();
@@ -471,9 +470,7 @@ async fn a_dead_consumers_committed_batch_is_finished_within_the_lease_and_ten_s
         let rows = rows(0x2000_0000 + seed, 300);
         deployment.put(&format!("incoming/{seed}.csv"), csv_of(&rows)).await;
         all.extend(rows);
-        while dying.ended().is_none() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        dying.end().await;
         let death = Instant::now();
         let heir = deployment.consumer(&["--window", "1s"]);
         deployment.registry_is_empty().await;

@@ -45,9 +45,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
                 [("FAILPOINTS", format!("{step}=panic")), (ways[0].0, ways[0].1.into()), (ways[1].0, ways[1].1.into())];
             let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
             let mut dying = deployment.consumer_in(&["--window", "1s", "--visibility-timeout", "5s"], &environment);
-            while dying.ended().is_none() {
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
+            dying.end().await;
         }
         // A file that is gone when it is read releases its claim.
         deployment.put("incoming/gone.csv", "x").await;
@@ -59,10 +57,10 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
             deployment.consumer_in(&["--window", "1s", "--sweep-age", "1s", "--sweep-interval", "2s"], &ways);
         consumer.logged("after recovery").await;
         // All but the message that nobody can read.
-        while !deployment.keys("incoming/").await.is_empty() || deployment.messages_in(&deployment.queue_url).await > 1
-        {
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        }
+        eventually("one message is left", std::time::Duration::from_secs(120), async || {
+            deployment.keys("incoming/").await.is_empty() && deployment.messages_in(&deployment.queue_url).await <= 1
+        })
+        .await;
         deployment.registry_is_empty().await;
         consumer.stop();
         consumed.extend(generalized(calls.take(), &deployment, first.as_ref()));

@@ -14,6 +14,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod lists;
+#[allow(dead_code, reason = "each test program uses a part of it")]
+#[path = "../support/random.rs"]
+mod random;
 mod steps;
 mod world;
 
@@ -23,6 +26,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use music_streams::protocol::{ClaimConflict, State};
+use random::Random;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use steps::Way;
 use world::{
@@ -452,7 +456,7 @@ fn walk(seed: u64) -> Result<usize, String> {
     let protocol = Protocol { budget: WALK, fault: Fault::None, converging: Mutex::default() };
     let properties = protocol.properties();
     let mut world = World::new(WALK);
-    let mut random = seed;
+    let mut random = Random(seed);
     let mut actions = Vec::new();
     for steps in 0.. {
         if let Some(broken) = properties.iter().find(|property| !(property.condition)(&protocol, &world)) {
@@ -461,24 +465,16 @@ fn walk(seed: u64) -> Result<usize, String> {
         actions.clear();
         protocol.actions(&world, &mut actions);
         // Steps are what consumers mostly do; troubles are rare, or a walk would be over at once.
-        if !next(&mut random).is_multiple_of(8) && actions.iter().any(|action| matches!(action, Action::Step(_))) {
+        if !random.next().is_multiple_of(8) && actions.iter().any(|action| matches!(action, Action::Step(_))) {
             actions.retain(|action| matches!(action, Action::Step(_)));
         }
         if actions.is_empty() {
             return Ok(steps);
         }
-        let chosen = actions.swap_remove(next(&mut random) as usize % actions.len());
+        let chosen = actions.swap_remove(random.next() as usize % actions.len());
         world = protocol.next_state(&world, chosen).unwrap();
     }
     Ok(0)
-}
-
-/// SplitMix64, <https://prng.di.unimi.it/splitmix64.c>.
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 #[test]

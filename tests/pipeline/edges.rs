@@ -289,11 +289,8 @@ async fn what_its_owner_deleted_or_overwrote_is_history() {
     s3.delete_object().bucket(&deployment.bucket).key("incoming/b.csv").send().await.unwrap();
     let consumer = deployment.consumer(&["--window", "1s", "--sweep-interval", "2s", "--sweep-age", "1s"]);
     // What was overwritten shows again when what overwrote it is put away.
-    let started = std::time::Instant::now();
-    while deployment.keys("archive/").await.len() < 2 {
-        assert!(started.elapsed() < Duration::from_secs(60), "{}", consumer.log());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    eventually("both are archived", Duration::from_secs(60), async || deployment.keys("archive/").await.len() >= 2)
+        .await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     consumer.stop();
     deployment.assert_clean().await;
@@ -360,15 +357,11 @@ async fn a_key_with_control_characters_keeps_nothing_from_being_found() {
     for _ in 0..2 {
         consumer.logged("batch done").await;
     }
-    let started = std::time::Instant::now();
-    loop {
+    eventually("all rows are reported", Duration::from_secs(60), async || {
         let tracks = deployment.scan("track_level_reports").await;
-        if tracks.iter().map(|item| number(item, "total_listens")).sum::<u64>() == 60 {
-            break;
-        }
-        assert!(started.elapsed() < Duration::from_secs(60), "{}", consumer.log());
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+        tracks.iter().map(|item| number(item, "total_listens")).sum::<u64>() == 60
+    })
+    .await;
     consumer.stop();
     Expected::of(&rows).assert_reported(&deployment).await;
     let verified = program(&["verify", "--date", "2024-06-25"], &of(&deployment));

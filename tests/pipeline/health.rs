@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -54,15 +54,11 @@ impl Gate {
 
 /// Asks until the answer is as wanted.
 async fn answers(address: &str, question: &[&str], wanted: impl Fn(&Ended) -> bool) -> Ended {
-    let started = Instant::now();
-    loop {
+    eventually_some(format!("health {question:?} answers as wanted"), Duration::from_secs(30), async || {
         let ended = program(&[&["health", "--health-address", address], question].concat(), &[]);
-        if wanted(&ended) {
-            return ended;
-        }
-        assert!(started.elapsed() < Duration::from_secs(30), "{question:?}: {}{}", ended.stdout, ended.stderr);
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+        if wanted(&ended) { Ok(ended) } else { Err(ended.stdout + &ended.stderr) }
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,8 +101,5 @@ async fn an_address_that_is_taken_is_named() {
     let address = taken.local_addr().unwrap().to_string();
     let mut consumer = deployment.consumer(&["--health-address", &address]);
     consumer.logged(&format!("--health-address {address} cannot be used")).await;
-    while consumer.ended().is_none() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(!consumer.ended().unwrap().success());
+    assert!(!consumer.end().await.success());
 }

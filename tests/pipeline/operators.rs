@@ -193,14 +193,12 @@ async fn status_shows_the_work_and_tells_the_story_of_a_file() {
     let object = |key: &str| format!("s3://{}/{key}", deployment.bucket);
     let story = |key: &str| ask(&deployment, &["status", "--object", &object(key)]).stdout;
     consumer.logged("ready").await;
-    let started = std::time::Instant::now();
-    let open = loop {
+    let open = eventually_some("the batch is shown as open", Duration::from_secs(60), async || {
         let status = overview();
-        if status["unfinished_batches"][0]["state"] == "open" && story("incoming/later.csv").contains("is open") {
-            break status;
-        }
-        assert!(started.elapsed() < Duration::from_secs(60), "{status}");
-    };
+        let is_open = status["unfinished_batches"][0]["state"] == "open";
+        if is_open && story("incoming/later.csv").contains("is open") { Ok(status) } else { Err(status) }
+    })
+    .await;
     consumer.kill();
     assert_eq!(open["queue"]["in_flight"], 1, "{open}");
     let people = ask(&deployment, &["status"]).stdout;
@@ -234,11 +232,10 @@ async fn dead_letters_are_shown_with_their_reason_and_can_be_sent_back() {
     let deployment = Deployment::with("dead-letters", &["MaxReceiveCount=2"]).await;
     deployment.send("this is no event").await;
     let consumer = deployment.consumer(&[]);
-    let started = std::time::Instant::now();
-    while deployment.messages_in(&deployment.dead_letter_queue_url).await == 0 {
-        assert!(started.elapsed() < Duration::from_secs(90), "{}", consumer.log());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    eventually("the message is a dead letter", Duration::from_secs(90), async || {
+        deployment.messages_in(&deployment.dead_letter_queue_url).await > 0
+    })
+    .await;
     consumer.stop();
     for _ in 0..2 {
         let shown = ask(&deployment, &["dead-letters", "--format", "json"]).stdout;

@@ -68,14 +68,6 @@ impl Scene {
     }
 }
 
-async fn until(what: &str, patience: u64, mut holds: impl AsyncFnMut() -> bool) {
-    let started = Instant::now();
-    while !holds().await {
-        assert!(started.elapsed() < Duration::from_secs(patience), "not within {patience} s: {what}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_cannot_be_read_are_left_out_of_one_batch_and_come_back() {
     let scene = Scene::new("unreadable", &[]).await;
@@ -89,8 +81,11 @@ async fn files_that_cannot_be_read_are_left_out_of_one_batch_and_come_back() {
     }
     // A window that takes all of them, and a sweep that would bring them back every two seconds.
     let consumer = scene.consumer(&["--window", "10s", "--sweep-interval", "2s", "--sweep-age", "1s"]);
-    until("only what is denied lies there", 120, async || scene.deployment.keys("incoming/").await.len() == 30).await;
-    until("no message waits", 60, async || {
+    eventually("only what is denied lies there", Duration::from_secs(120), async || {
+        scene.deployment.keys("incoming/").await.len() == 30
+    })
+    .await;
+    eventually("no message waits", Duration::from_secs(60), async || {
         scene.deployment.messages_in(&scene.deployment.queue_url).await == 0 && scene.registered().await.is_empty()
     })
     .await;
@@ -255,11 +250,15 @@ async fn a_file_that_cannot_be_moved_is_copied_once_and_its_batch_ends() {
     scene.put("other.csv", &other).await;
     let flags = ["--lease", "2s", "--sweep-interval", "2s", "--sweep-age", "1s"];
     let consumer = scene.consumer(&flags);
-    until("the other is archived", 60, async || scene.deployment.keys("incoming/").await == ["incoming/held.csv"])
-        .await;
+    eventually("the other is archived", Duration::from_secs(60), async || {
+        scene.deployment.keys("incoming/").await == ["incoming/held.csv"]
+    })
+    .await;
     scene.deployment.registry_is_empty().await;
-    until("its message is deleted", 30, async || scene.deployment.messages_in(&scene.deployment.queue_url).await == 0)
-        .await;
+    eventually("its message is deleted", Duration::from_secs(30), async || {
+        scene.deployment.messages_in(&scene.deployment.queue_url).await == 0
+    })
+    .await;
     // Announced again and found by every sweep, it does not count again, nor is it copied again.
     tokio::time::sleep(Duration::from_secs(8)).await;
     let all = [held, other].concat();
@@ -298,7 +297,10 @@ async fn one_file_that_always_fails_holds_up_none_of_the_others() {
     let broken = rows(25_100, 30);
     scene.put("broken.csv", &broken).await;
     let consumer = scene.consumer(&[]);
-    until("nine are done", 110, async || scene.deployment.keys("incoming/").await == ["incoming/broken.csv"]).await;
+    eventually("nine are done", Duration::from_secs(110), async || {
+        scene.deployment.keys("incoming/").await == ["incoming/broken.csv"]
+    })
+    .await;
     scene.deployment.registry_is_empty().await;
     Expected::of(&all).assert_reported(&scene.deployment).await;
     assert_eq!(scene.aside().len(), 1);
@@ -352,7 +354,10 @@ async fn an_outage_of_the_reports_leaves_batches_committed_and_claims_outlive_it
     });
     let rows_a = rows(27_000, 60);
     scene.put("a.csv", &rows_a).await;
-    until("the batch stays committed", 60, async || scene.registered().await == ["committed"]).await;
+    eventually("the batch stays committed", Duration::from_secs(60), async || {
+        scene.registered().await == ["committed"]
+    })
+    .await;
     // As time to live would see it in a week: the claims are about to expire, and the file still lies there.
     let table = format!("{}music_streams_ledger", scene.deployment.table_prefix);
     let soon = jiff::Timestamp::now().as_second() + 86_400;
@@ -366,7 +371,7 @@ async fn an_outage_of_the_reports_leaves_batches_committed_and_claims_outlive_it
         let update = update.update_expression("SET expires_at = :soon");
         update.expression_attribute_values(":soon", AttributeValue::N(soon.to_string())).send().await.unwrap();
     }
-    until("the sweep has renewed the claim", 60, async || {
+    eventually("the sweep has renewed the claim", Duration::from_secs(60), async || {
         claims().await.iter().all(|claim| number(claim, "expires_at") > soon as u64 + 5 * 86_400)
     })
     .await;
@@ -392,7 +397,10 @@ async fn a_committed_batch_whose_files_are_gone_is_set_aside_and_comes_back_with
         });
         let rows_a = rows(28_000, 60);
         scene.put("a.csv", &rows_a).await;
-        until("the batch stays committed", 60, async || scene.registered().await == ["committed"]).await;
+        eventually("the batch stays committed", Duration::from_secs(60), async || {
+            scene.registered().await == ["committed"]
+        })
+        .await;
         consumer.kill();
         scene.dynamodb.relent();
         let keys = scene.deployment.keys("batches/").await;
@@ -406,7 +414,7 @@ async fn a_committed_batch_whose_files_are_gone_is_set_aside_and_comes_back_with
         let rows_b = rows(28_001, 60);
         scene.put("b.csv", &rows_b).await;
         let archived = async |name: &str| scene.deployment.keys("archive/").await.iter().any(|key| key.ends_with(name));
-        until("the other file is archived", 60, async || archived("b.csv").await).await;
+        eventually("the other file is archived", Duration::from_secs(60), async || archived("b.csv").await).await;
         let aside = scene.aside();
         assert_eq!((aside.len(), &aside[0]["kind"]), (1, &json!("batch")), "{aside:#?}");
         assert!(!scene.verify().success, "figures that are lacking are said to be");
@@ -438,13 +446,12 @@ async fn a_large_file_is_copied_in_parts_while_the_consumer_lives() {
     let flags = ["--max-object-size", "1MiB", "--stuck-after", "30s", "--health-address", &free];
     let consumer = scene.consumer(&flags);
     consumer.logged("\"ready\"").await;
-    let started = Instant::now();
-    while !scene.deployment.keys("incoming/").await.is_empty() {
+    eventually("the large files are moved", Duration::from_secs(180), async || {
         let live = program(&["health", "--health-address", &free], &[]);
         assert!(live.success, "{}", live.stderr);
-        assert!(started.elapsed() < Duration::from_secs(180), "{}", consumer.log());
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+        scene.deployment.keys("incoming/").await.is_empty()
+    })
+    .await;
     consumer.stop();
     let quarantined = scene.deployment.keys("quarantine/objects/").await;
     assert_eq!(quarantined.len(), 2, "{quarantined:?}");

@@ -172,11 +172,10 @@ impl Receiver {
     }
 
     async fn reads(&self, name: &str, of: &[(&str, &str)], value: f64) {
-        let started = Instant::now();
-        while self.sum(name, of).value != value {
-            assert!(started.elapsed() < Duration::from_secs(30), "{name} {of:?} is not {value}: {:?}", self.readings());
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        eventually_some(format!("{name} {of:?} is {value}"), Duration::from_secs(30), async || {
+            if self.sum(name, of).value == value { Ok(()) } else { Err(format!("{:?}", self.readings())) }
+        })
+        .await
     }
 }
 
@@ -230,11 +229,10 @@ async fn registry_of(deployment: &Deployment, last: u64, batch: u64, state: &str
 }
 
 async fn count_of_messages(deployment: &Deployment, count: u32) {
-    let started = Instant::now();
-    while deployment.messages_in(&deployment.queue_url).await != count {
-        assert!(started.elapsed() < Duration::from_secs(30), "not {count} messages");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually(format!("the queue has {count} messages"), Duration::from_secs(30), async || {
+        deployment.messages_in(&deployment.queue_url).await == count
+    })
+    .await;
 }
 
 /// One run in which everything happens that is counted.
@@ -300,11 +298,10 @@ async fn every_metric_is_exported_with_its_value() {
     deployment.send("not an event").await;
     receiver.reads("music_streams.queue.messages", &[("state", "in_flight")], 1.0).await;
     receiver.reads("music_streams.queue.in_flight_share", &[], 1.0 / 120_000.0).await;
-    let started = Instant::now();
-    while receiver.sum("music_streams.sweep.objects", &[("finding", "left_over")]).value < 1.0 {
-        assert!(started.elapsed() < Duration::from_secs(180), "no sweep finds what lies there again");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    eventually("a sweep finds what lies there again", Duration::from_secs(180), async || {
+        receiver.sum("music_streams.sweep.objects", &[("finding", "left_over")]).value >= 1.0
+    })
+    .await;
     let log = consumer.log();
     consumer.stop();
 

@@ -1,11 +1,14 @@
-//! What the tests stand on: a deployment of their own each, the real program as a process, generated data, and the figures
-//! that an independent fold of that data gives.
+//! The common ground of the tests against a local AWS: a deployment of its own for each test, the real program as a
+//! process, generated data, and the figures that an independent fold of that data gives.
+
+mod eventually;
+mod random;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_s3::primitives::ByteStream;
@@ -13,9 +16,13 @@ use aws_sdk_sqs::types::{MessageSystemAttributeName, QueueAttributeName};
 use music_streams::aws::Clients;
 use serde_json::json;
 
+pub use eventually::{eventually, eventually_blocking, eventually_some};
+pub use random::Random;
+
 pub type Item = HashMap<String, AttributeValue>;
 
-/// How long anything may take before a test fails: generous, as the machine may be slow, and never waited for in vain.
+/// The time that anything may take before a test fails. Generous, as the machine may be slow; a passing test never waits
+/// for all of it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub fn is_ministack() -> bool {
@@ -143,30 +150,21 @@ impl Deployment {
     }
 
     pub async fn settled_within(&self, patience: Duration) {
-        let started = Instant::now();
-        loop {
+        eventually_some("no file is incoming and no message is queued", patience, async || {
             let (files, messages) = (self.keys("incoming/").await, self.messages_in(&self.queue_url).await);
-            if files.is_empty() && messages == 0 {
-                return;
-            }
-            assert!(started.elapsed() < patience, "still there: {messages} messages, {files:?}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+            if files.is_empty() && messages == 0 { Ok(()) } else { Err(format!("{messages} messages, {files:?}")) }
+        })
+        .await
     }
 
     /// Waits until every batch is finished or cleared away.
     pub async fn registry_is_empty(&self) {
-        let started = Instant::now();
-        loop {
-            let ledger = self.scan("music_streams_ledger").await;
-            let registry = ledger.iter().find(|item| text(item, "pk") == "registry").unwrap();
-            if registry["batches"].as_m().unwrap().is_empty() {
-                return;
-            }
-            // It may have had two hundred.
-            assert!(started.elapsed() < 3 * PATIENCE, "batches are left in the registry: {registry:?}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        // It may have had two hundred.
+        eventually_some("the registry is empty", 3 * PATIENCE, async || {
+            let registry = self.ledger_item("registry").await;
+            if registry["batches"].as_m().unwrap().is_empty() { Ok(()) } else { Err(format!("{registry:?}")) }
+        })
+        .await
     }
 
     /// What must hold when everything has stopped: nothing half done is left anywhere.
@@ -245,35 +243,29 @@ impl Consumer {
         assert!(status.success());
     }
 
-    /// How it ended, if it did.
+    /// Its exit status, once it has ended.
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.process.try_wait().unwrap()
     }
 
     /// Waits for a line in the log.
     pub async fn logged(&self, text: &str) {
-        let started = Instant::now();
-        while !self.log().contains(text) {
-            assert!(started.elapsed() < PATIENCE, "not logged: {text}\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        eventually(format!("the log has {text:?}"), PATIENCE, async || self.log().contains(text)).await;
     }
 
-    /// SIGTERM: it must end with status 0 within its time.
+    /// Waits until it has ended by itself, and returns its status.
+    pub async fn end(&mut self) -> std::process::ExitStatus {
+        eventually_some("the consumer ends", PATIENCE, async || self.ended().ok_or("it runs")).await
+    }
+
+    /// Sends SIGTERM. It must end with status 0 within its time.
     pub fn stop(mut self) {
         self.signal("-TERM");
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                assert!(status.success(), "{status}\n{}", self.log());
-                return;
-            }
-            assert!(started.elapsed() < Duration::from_secs(30), "it does not stop\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let status = eventually_blocking("the consumer stops", Duration::from_secs(30), || self.ended());
+        assert!(status.success(), "{status}");
     }
 
-    /// SIGKILL: a crash.
+    /// Sends SIGKILL: a crash.
     pub fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -399,19 +391,6 @@ const TRACKS: u64 = 400;
 const CATALOGUED_TRACKS: u64 = 380;
 const USERS: u64 = 900;
 const CATALOGUED_USERS: u64 = 850;
-
-/// Numbers that look random and are the same every time: SplitMix64, <https://prng.di.unimi.it/splitmix64.c>.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
 
 fn track_id(track: u64) -> String {
     format!("{track:05}abcdefghijkmnopq")

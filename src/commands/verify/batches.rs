@@ -1,4 +1,4 @@
-//! The batches that have rows of the verified days, held against what they archived.
+//! The comparison of batches that have rows of the verified days with what they archived.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -18,10 +18,10 @@ use crate::reports::figures::Report;
 
 use super::{Auditor, VerifyError, hash};
 
-/// Archived files that are read at the same time.
+/// The number of archived files that are read at the same time.
 const CONCURRENT_FILES: usize = 8;
 
-/// Rows, whatever their order: how many, and the sum of their hashes.
+/// The number of rows and the sum of their hashes, whatever their order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Digest {
     pub(super) rows: u64,
@@ -41,7 +41,7 @@ impl Digest {
 }
 
 impl Auditor {
-    /// Holds the batches that have rows of the verified days against what they archived.
+    /// Compares the batches that have rows of the verified days with what they archived.
     pub(super) async fn verify_batches(
         &mut self,
         days: &[i32],
@@ -62,7 +62,7 @@ impl Auditor {
                 self.findings.difference(about, "none", format!("some, and the batch is {}", state.name()));
                 continue;
             }
-            // Only of these all files were there when the first day's were listed.
+            // Other batches may have published files after the first day's were listed.
             if batch > at_the_start.last || at_the_start.batches.contains_key(&batch) {
                 self.findings.note(format!("batch {batch} was at work during the audit; its files were not compared"));
                 continue;
@@ -171,15 +171,15 @@ impl Auditor {
     }
 }
 
-/// What the file of one object tells.
+/// The findings about one object.
 #[derive(Debug, Default)]
 struct Account {
-    /// What, expected, found.
+    /// Subject, expected and found.
     differences: Vec<(String, String, String)>,
-    /// Its good rows of the verified days.
+    /// Its accepted rows of the verified days.
     days: BTreeMap<i32, Digest>,
     rejected: u64,
-    /// It lies under the incoming prefix again.
+    /// True if it lies under the incoming prefix again.
     is_left_over: bool,
 }
 
@@ -189,7 +189,7 @@ impl Account {
     }
 }
 
-/// Looks an object up in the places where its batch should and should not have left it, and reads it if it was counted.
+/// Looks an object up in the places where its batch should and should not have left it. Reads it if it was counted.
 async fn account(
     bucket: &Bucket,
     object: &ManifestObject,
@@ -201,7 +201,7 @@ async fn account(
     let mut account = Account::default();
     match fate {
         Fate::Archived { to, rows, rejected } => {
-            // One that could not be moved may have been copied; it can be read where it was put all the same.
+            // An object that could not be moved can be read under its original key, if not in the archive.
             let found = match bucket.find(to).await? {
                 None if is_left => Some(object.clone()),
                 found => found,
@@ -230,7 +230,7 @@ async fn account(
         Fate::Quarantined { to, .. } => {
             let places = [to.clone(), format!("{to}{}", layout::REASON_SUFFIX)];
             let found = [bucket.find(&places[0]).await?, bucket.find(&places[1]).await?].map(|found| found.is_some());
-            // Both are gone where it came back, or has expired; one of them alone is a loss.
+            // Both are gone if the file was brought back or has expired. One of them alone is a loss.
             if found[0] != found[1] {
                 let missing = if found[0] { &places[1] } else { &places[0] };
                 account.differ(missing, "a quarantined file with its reason", "none");
@@ -247,7 +247,7 @@ async fn account(
     Ok(account)
 }
 
-/// Reads and cleanses an archived file as its batch did. How many rows it has.
+/// Reads and cleanses an archived file as its batch did, and returns its number of rows.
 async fn read_archived(
     bucket: &Bucket,
     archived: &ObjectId,
@@ -256,7 +256,7 @@ async fn read_archived(
     days: &[i32],
     account: &mut Account,
 ) -> Result<u64, ReadError> {
-    // It passed its batch's limit, whatever that was.
+    // Its batch accepted it, so there is no limit here.
     let mut file = InputFile::open(bucket.read(archived), u64::MAX, opened_at).await?;
     let mut rows = 0;
     while let Some(line) = file.next().await? {
@@ -273,8 +273,8 @@ async fn read_archived(
     Ok(rows)
 }
 
-/// How many rejected rows a list of them tells of: each has a line, and of those of a file that are too many for that, one line tells the
-/// number. None when it is not there.
+/// Returns the number of rejected rows in a list of them, 0 if it is missing. A row has a line; the rows of a file that
+/// are too many for that share one line with their number.
 async fn listed_in(bucket: &Bucket, key: &str) -> Result<u64, AwsError> {
     let Some(object) = bucket.find(key).await? else { return Ok(0) };
     let mut lines = BufReader::new(bucket.read(&object)).take(u64::MAX);
@@ -287,17 +287,17 @@ async fn listed_in(bucket: &Bucket, key: &str) -> Result<u64, AwsError> {
             Ok(_) => listed = listed.saturating_add(rows_of_line(&line)),
             Err(error) => match ReadError::from(error) {
                 ReadError::Body(error) => return Err(error),
-                // Bytes that are not decompressed have nothing bad in them.
+                // Cannot happen: only decompression finds bad bytes.
                 ReadError::Bad(_) => return Ok(listed),
             },
         }
     }
 }
 
-/// Longest line of a list of rejected rows: far above a key and the fields that are shown, whatever is escaped in them.
+/// The longest line of a list of rejected rows: far above a key and the shown fields with everything escaped.
 const MAX_LISTED_LINE_BYTES: u64 = 1 << 20;
 
-/// The rejected rows that a line tells of; none when it is not one of those that batches write.
+/// Returns the number of rejected rows that a line stands for, 0 if no batch wrote it.
 fn rows_of_line(line: &[u8]) -> u64 {
     #[derive(serde::Deserialize)]
     struct Line {
@@ -316,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_of_one_row_or_of_many() {
+    fn a_line_stands_for_one_row_or_for_many() {
         let row = r#"{"fields":["\"unlisted\":7"],"line":3,"object":"a","reason":"x","version":{"etag":"e"}}"#;
         let rest = r#"{"object":"a","reasons":{"width":5,"user_id":2},"unlisted":7,"version":{"etag":"e"}}"#;
         assert_eq!([row, rest, "", "x"].map(|line| rows_of_line(line.as_bytes())), [1, 7, 0, 0]);

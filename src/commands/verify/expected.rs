@@ -1,4 +1,4 @@
-//! What the curated rows of a day add up to: a plain fold, which shares nothing with the batch's but the figures it gives.
+//! The sums of a day's curated rows: a plain fold that has only its result in common with the batch's.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -9,19 +9,20 @@ use crate::reports::item::PublishedFigures;
 
 use super::hash;
 
-/// Shares that a day is split into at the most.
-const MAX_SHARES: u64 = 1 << 20;
+/// The number of partitions that a day is split into, at most.
+const MAX_PARTITIONS: u64 = 1 << 20;
 
-/// Which items are folded at a time.
+/// The items that are folded at a time.
 #[derive(Debug, Clone)]
 pub(super) enum Partition {
-    /// Those whose hash leaves this remainder.
+    /// The items whose hash leaves this remainder.
     Part { modulus: u64, remainder: u64 },
-    /// These.
+    /// These items.
     Only(HashSet<Key>),
 }
 
 impl Partition {
+    /// Returns true if the item belongs to the partition.
     pub(super) fn has(&self, report: Report, id: &str, day: i32) -> bool {
         match self {
             Partition::Part { modulus: 1, .. } => true,
@@ -30,11 +31,11 @@ impl Partition {
         }
     }
 
-    /// Becomes half of itself, and gives the other half.
+    /// Splits off and returns half of the partition; `None` if it cannot be split any further.
     pub(super) fn split(&mut self) -> Option<Partition> {
         match self {
-            // Ids that are still together then are one and the same.
-            Partition::Part { modulus: MAX_SHARES.., .. } | Partition::Only(_) => None,
+            // Ids that are still together have the same hash.
+            Partition::Part { modulus: MAX_PARTITIONS.., .. } | Partition::Only(_) => None,
             Partition::Part { modulus, remainder } => {
                 *modulus *= 2;
                 Some(Partition::Part { modulus: *modulus, remainder: *remainder + *modulus / 2 })
@@ -43,7 +44,7 @@ impl Partition {
     }
 }
 
-/// What the curated rows of a day add up to.
+/// The sums of a day's curated rows.
 #[derive(Debug, Default)]
 pub(super) struct Expected {
     pub(super) tracks: HashMap<String, ExpectedTrack>,
@@ -54,20 +55,22 @@ pub(super) struct Expected {
 #[derive(Debug, Default)]
 pub(super) struct ExpectedTrack {
     pub(super) figures: Figures,
-    /// Genres that it must be listed under, and was not seen under yet.
+    /// The genres that it must be listed under and has not yet been seen under.
     pub(super) genres: BTreeSet<String>,
-    /// How many there were. With more than an item keeps, which of them it has depends on the order of batches.
+    /// The number of its genres. If there are more than an item keeps, the order of batches decides which it has.
     pub(super) all_genres: usize,
-    /// Its item was seen.
+    /// True once its item was seen.
     seen: bool,
 }
 
 impl Expected {
+    /// Returns the number of items.
     pub(super) fn len(&self) -> usize {
         self.tracks.len() + self.genres.len() + self.listeners.len()
     }
 
-    pub(super) fn add(&mut self, row: &CuratedRow<'_>, share: &Partition, day: i32) {
+    /// Adds a row to those of its items that belong to the partition.
+    pub(super) fn add(&mut self, row: &CuratedRow<'_>, partition: &Partition, day: i32) {
         let listening_ms = u64::from(row.duration_ms.unwrap_or(0).unsigned_abs());
         let genres = || row.track_genre.unwrap_or(UNKNOWN).split(LIST_SEPARATOR);
         let count = |figures: &mut Figures, member| {
@@ -76,7 +79,7 @@ impl Expected {
             figures.distinct.insert(member);
         };
         let (user, track) = (Member::of_user(row.user_id), Member::of_track(row.track_id));
-        if share.has(Report::Track, row.track_id, day) {
+        if partition.has(Report::Track, row.track_id, day) {
             let expected = match self.tracks.get_mut(row.track_id) {
                 Some(expected) => expected,
                 None => self.tracks.entry(row.track_id.to_owned()).or_default(),
@@ -87,25 +90,26 @@ impl Expected {
             }
             expected.all_genres = expected.genres.len();
         }
-        for genre in genres().filter(|genre| share.has(Report::Genre, genre, day)) {
+        for genre in genres().filter(|genre| partition.has(Report::Genre, genre, day)) {
             let figures = match self.genres.get_mut(genre) {
                 Some(figures) => figures,
                 None => self.genres.entry(genre.to_owned()).or_default(),
             };
             count(figures, user);
         }
-        if share.has(Report::Listener, &row.user_id.to_string(), day) {
+        if partition.has(Report::Listener, &row.user_id.to_string(), day) {
             count(self.listeners.entry(row.user_id).or_default(), track);
         }
     }
 
-    pub(super) fn keep(&mut self, share: &Partition, day: i32) {
-        self.tracks.retain(|id, _| share.has(Report::Track, id, day));
-        self.genres.retain(|id, _| share.has(Report::Genre, id, day));
-        self.listeners.retain(|id, _| share.has(Report::Listener, &id.to_string(), day));
+    /// Drops all items outside the partition.
+    pub(super) fn keep(&mut self, partition: &Partition, day: i32) {
+        self.tracks.retain(|id, _| partition.has(Report::Track, id, day));
+        self.genres.retain(|id, _| partition.has(Report::Genre, id, day));
+        self.listeners.retain(|id, _| partition.has(Report::Listener, &id.to_string(), day));
     }
 
-    /// What an item must show, once: it counts as seen afterwards.
+    /// Returns the figures that an item must show. They are returned once: the item counts as seen afterwards.
     pub(super) fn see(&mut self, key: &Key) -> Option<PublishedFigures> {
         let figures = match key.report {
             Report::Track => {
@@ -119,7 +123,7 @@ impl Expected {
         Some(PublishedFigures::of(key.report, &figures))
     }
 
-    /// What of a report was not seen.
+    /// Returns the keys of a report's items that were not seen.
     pub(super) fn unseen(&self, report: Report, day: i32) -> Vec<Key> {
         let ids: Vec<String> = match report {
             Report::Track => self.tracks.iter().filter(|(_, track)| !track.seen).map(|(id, _)| id.clone()).collect(),
@@ -135,18 +139,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_that_are_split_have_every_item_once() {
-        let mut shares = vec![Partition::Part { modulus: 1, remainder: 0 }];
+    fn partitions_that_are_split_have_every_item_once() {
+        let mut partitions = vec![Partition::Part { modulus: 1, remainder: 0 }];
         for _ in 0..4 {
-            let halves: Vec<_> = shares.iter_mut().filter_map(Partition::split).collect();
-            shares.extend(halves);
+            let halves: Vec<_> = partitions.iter_mut().filter_map(Partition::split).collect();
+            partitions.extend(halves);
         }
-        assert_eq!(shares.len(), 16);
+        assert_eq!(partitions.len(), 16);
         for id in 0..1000 {
-            let has = |share: &&Partition| share.has(Report::Track, &id.to_string(), 7);
-            assert_eq!(shares.iter().filter(has).count(), 1, "{id}");
+            let has = |partition: &&Partition| partition.has(Report::Track, &id.to_string(), 7);
+            assert_eq!(partitions.iter().filter(has).count(), 1, "{id}");
         }
-        let mut smallest = Partition::Part { modulus: MAX_SHARES, remainder: 5 };
+        let mut smallest = Partition::Part { modulus: MAX_PARTITIONS, remainder: 5 };
         assert!(smallest.split().is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! The report tables, held against what the curated rows of a day add up to.
+//! The comparison of report items and listings with the sums of a day's curated rows.
 
 use std::collections::{BTreeSet, HashSet};
 use std::pin::pin;
@@ -15,20 +15,20 @@ use crate::reports::store::READ_ITEMS;
 use super::expected::{Expected, Partition};
 use super::{Auditor, VerifyError};
 
-/// Holds the items and listings of a day against what its curated rows add up to.
+/// A comparison of the items and listings of a day with its curated rows.
 pub(super) struct Comparison<'a> {
     pub(super) auditor: &'a mut Auditor,
     pub(super) day: i32,
     pub(super) through: BatchNumber,
-    pub(super) share: Partition,
+    pub(super) partition: Partition,
     pub(super) expected: Expected,
-    /// Items that the index does not show as expected, with what was expected.
+    /// Items that the index does not show as expected, with the expected figures.
     pub(super) suspects: Vec<(Key, Option<PublishedFigures>)>,
-    /// Items that changed meanwhile.
+    /// Items that changed in the meantime.
     pub(super) changing: &'a mut HashSet<Key>,
 }
 
-/// A listing that is not as expected.
+/// A listing that differs from the expected one.
 struct SuspectListing {
     genre: String,
     track: Key,
@@ -40,7 +40,7 @@ impl Comparison<'_> {
     pub(super) async fn run(mut self) -> Result<(), VerifyError> {
         let mut genres: BTreeSet<String> =
             self.expected.tracks.values().flat_map(|track| track.genres.iter().cloned()).collect();
-        match self.share.clone() {
+        match self.partition.clone() {
             Partition::Only(keys) => {
                 for key in keys {
                     let expected = self.expected.see(&key);
@@ -53,7 +53,7 @@ impl Comparison<'_> {
                 }
             }
         }
-        self.look_again().await?;
+        self.check_suspects().await?;
         self.compare_listings(&genres).await
     }
 
@@ -61,7 +61,7 @@ impl Comparison<'_> {
         let reports = self.auditor.reports.clone();
         let mut items = pin!(reports.day(report, self.day));
         while let Some(item) = items.next().await.transpose()? {
-            let Some(key) = parse_key(report, &item).filter(|key| self.share.has(report, &key.id, key.day)) else {
+            let Some(key) = parse_key(report, &item).filter(|key| self.partition.has(report, &key.id, key.day)) else {
                 continue;
             };
             if report == Report::Genre {
@@ -83,11 +83,11 @@ impl Comparison<'_> {
 
     async fn suspect(&mut self, key: Key, expected: Option<PublishedFigures>) -> Result<(), VerifyError> {
         self.suspects.push((key, expected));
-        if self.suspects.len() >= READ_ITEMS { self.look_again().await } else { Ok(()) }
+        if self.suspects.len() >= READ_ITEMS { self.check_suspects().await } else { Ok(()) }
     }
 
-    /// Judges suspects by the table itself: an index lags behind.
-    async fn look_again(&mut self) -> Result<(), VerifyError> {
+    /// Compares suspects with the table itself, since an index lags behind.
+    async fn check_suspects(&mut self) -> Result<(), VerifyError> {
         let suspects = std::mem::take(&mut self.suspects);
         let items = self.auditor.reports.read(&suspects.iter().map(|(key, _)| key).collect::<Vec<_>>()).await?;
         for (key, expected) in &suspects {
@@ -101,9 +101,8 @@ impl Comparison<'_> {
                 let about =
                     format!("{} of {} in {}", key.id, date_text(key.day), self.auditor.reports.table(key.report));
                 let found = match item {
-                    Some(_) => {
-                        found.map_or("an item that is not what this program writes".to_owned(), |it| it.to_string())
-                    }
+                    Some(_) => found
+                        .map_or("an item in a form that this program does not write".to_owned(), |it| it.to_string()),
                     None => "no item".to_owned(),
                 };
                 self.auditor.findings.difference(about, shown(*expected, "no item"), found);
@@ -112,7 +111,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Whether an item has a batch in it that was not finished when the curated files were listed.
+    /// Returns true if an item has a batch that was not finished when the curated files were listed.
     fn has_changed(&self, item: Option<&Item>) -> bool {
         item.and_then(applied_of).is_some_and(|applied| applied.newest() > self.through)
     }
@@ -124,7 +123,7 @@ impl Comparison<'_> {
             let mut listings = pin!(reports.listings(genre, self.day));
             while let Some(item) = listings.next().await.transpose()? {
                 let Some(key) =
-                    parse_key(Report::Track, &item).filter(|key| self.share.has(key.report, &key.id, key.day))
+                    parse_key(Report::Track, &item).filter(|key| self.partition.has(key.report, &key.id, key.day))
                 else {
                     continue;
                 };
@@ -141,7 +140,7 @@ impl Comparison<'_> {
                     suspects.push(SuspectListing { genre: genre.clone(), track: key, expected, found });
                 }
             }
-            self.judge_listings(&mut suspects).await?;
+            self.check_suspect_listings(&mut suspects).await?;
         }
         for (id, track) in self.expected.tracks.iter().filter(|(_, track)| track.all_genres <= MAX_GENRES) {
             let key = Key { report: Report::Track, id: id.clone(), day: self.day };
@@ -153,13 +152,13 @@ impl Comparison<'_> {
                 found: None,
             }));
         }
-        self.judge_listings(&mut suspects).await
+        self.check_suspect_listings(&mut suspects).await
     }
 
-    async fn judge_listings(&mut self, suspects: &mut Vec<SuspectListing>) -> Result<(), VerifyError> {
+    async fn check_suspect_listings(&mut self, suspects: &mut Vec<SuspectListing>) -> Result<(), VerifyError> {
         let suspects = std::mem::take(suspects);
         for group in suspects.chunks(READ_ITEMS) {
-            // A track may be suspected under several genres, and a read takes each key once.
+            // A track may be suspected under several genres, but a read may have each key only once.
             let keys: HashSet<&Key> = group.iter().map(|suspect| &suspect.track).collect();
             let items = self.auditor.reports.read(&keys.into_iter().collect::<Vec<_>>()).await?;
             for SuspectListing { genre, track, expected, found } in group {

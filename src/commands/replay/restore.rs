@@ -1,0 +1,46 @@
+//! Restore: selected items of a day get the figures that batches recorded for them.
+
+use std::collections::HashSet;
+use std::pin::pin;
+
+use futures::TryStreamExt;
+use tokio_util::sync::CancellationToken;
+
+use super::figures::{Refused, Sums};
+use super::{ATTEMPTS, Replay, ReplayError, now_ms};
+use crate::calendar::date_text;
+use crate::reports::figures::{Delta, Key};
+use crate::reports::item::Replacement;
+
+impl Replay {
+    /// Gives items of a day the figures that all finished batches recorded for them. Returns those that are still
+    /// refused, each with the reason.
+    pub async fn restore(&self, day: i32, keys: HashSet<Key>) -> Result<Vec<(Key, String)>, ReplayError> {
+        let mut refused = Refused::default();
+        let mut keys = keys;
+        for _ in 0..ATTEMPTS {
+            let through = self.finished_through(day).await?;
+            let batches = self.batches(day, through).await?;
+            let last = batches.keys().next_back().copied().unwrap_or(0);
+            self.begin(format!("{} restore", date_text(day)), batches.len());
+            let mut sums = Sums::default();
+            for (batch, curated) in batches {
+                let mut deltas = pin!(self.recorded_deltas(batch, &curated, day).await?);
+                while let Some(deltas) = deltas.try_next().await? {
+                    sums.add(deltas, Some(&keys));
+                    self.check_limits(&sums)?;
+                }
+                self.progress.inc(1);
+            }
+            let items = sums.figures.into_iter().map(|(key, (figures, attributes))| Delta { key, figures, attributes });
+            let of = Replacement { through, last, now_ms: now_ms() };
+            let outcomes = self.reports.replace(of, items.collect(), &CancellationToken::new()).await?;
+            keys = refused.take_changing(outcomes);
+            if keys.is_empty() {
+                self.progress.finish_and_clear();
+                return Ok(refused.items);
+            }
+        }
+        Err(ReplayError::Changing(keys.len()))
+    }
+}

@@ -1,0 +1,207 @@
+//! The state of the pipeline: its queue, sweep, lag and batches.
+
+use std::collections::BTreeMap;
+
+use futures::{StreamExt, TryStreamExt};
+use serde::Serialize;
+
+use crate::aws::error::AwsError;
+use crate::aws::sqs::{Backlog, MAX_IN_FLIGHT_MESSAGES, Queue};
+use crate::calendar::time_text;
+use crate::commands::format::{printable, table};
+use crate::counts::Counts;
+use crate::ledger::{CatalogueState, LastSweep, Ledger, Record};
+use crate::protocol::{BatchNumber, Registry, State};
+
+/// The number of entries set aside that are counted.
+const SHOWN_ASIDE: usize = 1000;
+/// The number of records that are read at the same time.
+const CONCURRENT_READS: usize = 16;
+
+/// The state of the pipeline.
+#[derive(Debug, Serialize)]
+pub(super) struct Overview {
+    queue: Backlog,
+    /// The share of messages in flight in the most that a queue can have.
+    in_flight_share: f64,
+    /// The number of messages in the dead-letter queue; `None` without such a queue.
+    dead_letters: Option<u64>,
+    /// The time from the creation of the oldest object of the last finished batch to the end of that batch, in seconds.
+    lag_s: Option<i64>,
+    last_sweep: Option<LastSweep>,
+    /// The catalogue of the consumers.
+    catalogue: Option<CatalogueState>,
+    unfinished_batches: Vec<Unfinished>,
+    /// The number of entries set aside, by kind.
+    aside: BTreeMap<&'static str, u64>,
+    /// True if there are more entries than those.
+    more_aside: bool,
+    /// The latest first.
+    recent_batches: Vec<Record>,
+}
+
+#[derive(Debug, Serialize)]
+struct Unfinished {
+    batch: BatchNumber,
+    state: State,
+    owner: String,
+    opened_at: Option<jiff::Timestamp>,
+}
+
+impl Overview {
+    pub(super) async fn read(queue: &Queue, ledger: &Ledger, recent: u16) -> Result<Self, AwsError> {
+        let backlog = queue.backlog().await?;
+        let dead_letters = match queue.dead_letter_queue().await? {
+            Some(queue) => Some(queue.backlog().await?.waiting),
+            None => None,
+        };
+        let registry = ledger.registry().await?;
+        let recent_batches: Vec<Record> = futures::stream::iter(finished(&registry).take(usize::from(recent)))
+            .map(|batch| ledger.record(batch))
+            .buffered(CONCURRENT_READS)
+            .try_filter_map(|record| std::future::ready(Ok(record)))
+            .try_collect::<Vec<_>>()
+            .await?;
+        let (entries, more_aside) = ledger.aside(SHOWN_ASIDE).await?;
+        let mut aside = BTreeMap::new();
+        for (_, entry) in entries {
+            *aside.entry(entry.what.name()).or_default() += 1;
+        }
+        let done = recent_batches.iter().find(|record| record.state == State::Done);
+        Ok(Overview {
+            queue: backlog,
+            in_flight_share: backlog.in_flight as f64 / MAX_IN_FLIGHT_MESSAGES as f64,
+            dead_letters,
+            lag_s: done.and_then(lag_of),
+            last_sweep: ledger.last_sweep().await?,
+            catalogue: ledger.catalogue().await?,
+            unfinished_batches: registry.batches.iter().map(unfinished).collect(),
+            aside,
+            more_aside,
+            recent_batches,
+        })
+    }
+
+    /// Formats the state for people.
+    pub(super) fn as_text(&self) -> String {
+        let mut lines = vec![
+            self.queue_text(),
+            self.sweep_text(),
+            match self.lag_s {
+                Some(seconds) => format!("lag        {seconds} s from the oldest file of the last batch to its end"),
+                None => "lag        unknown: no batch was done recently".to_owned(),
+            },
+            self.catalogue_text(),
+            self.rejected_text(),
+            self.aside_text(),
+            String::new(),
+            self.unfinished_text(),
+        ];
+        if !self.recent_batches.is_empty() {
+            lines.push(self.finished_text());
+        }
+        lines.join("\n")
+    }
+
+    fn queue_text(&self) -> String {
+        let Backlog { waiting, in_flight, delayed } = self.queue;
+        let dead_letters = self.dead_letters.map_or("no queue for dead letters".to_owned(), |count| {
+            format!("{count} dead {}", if count == 1 { "letter" } else { "letters" })
+        });
+        let share = self.in_flight_share * 100.0;
+        format!(
+            "queue      {waiting} waiting, {delayed} delayed, {in_flight} in flight ({share:.1} % of a queue's limit), \
+             {dead_letters}"
+        )
+    }
+
+    fn sweep_text(&self) -> String {
+        let Some(LastSweep { started_at, by, finished_at, swept }) = &self.last_sweep else {
+            return "sweep      never".to_owned();
+        };
+        let ended = finished_at.map_or(String::new(), |at| format!(", last ended {}", time_text(at)));
+        let (started_at, by) = (time_text(*started_at), printable(by));
+        format!("sweep      began {started_at} by {by}{ended}; found {}, left over {}", swept.found, swept.left_over)
+    }
+
+    fn aside_text(&self) -> String {
+        if self.aside.is_empty() {
+            return "aside      nothing".to_owned();
+        }
+        let kind = |(kind, count): (&&str, &u64)| format!("{count} {}", kind.replace('_', " "));
+        let kinds: Vec<_> = self.aside.iter().map(kind).collect();
+        let more = if self.more_aside { " and more" } else { "" };
+        format!("aside      {}{more}: music-streams aside lists them", kinds.join(", "))
+    }
+
+    fn unfinished_text(&self) -> String {
+        if self.unfinished_batches.is_empty() {
+            return "No batch is at work.".to_owned();
+        }
+        let row = |Unfinished { batch, state, owner, opened_at }: &Unfinished| {
+            let opened_at = opened_at.map_or(String::new(), time_text);
+            vec![batch.to_string(), state.name().to_owned(), opened_at, printable(owner)]
+        };
+        let rows = self.unfinished_batches.iter().map(row);
+        format!("At work\n{}", table(&["BATCH", "STATE", "OPENED", "CONSUMER"], &[true], rows))
+    }
+
+    fn finished_text(&self) -> String {
+        let headings =
+            ["BATCH", "STATE", "ENDED", "LAG S", "FILES", "QUARANTINED", "GONE", "ROWS", "REJECTED", "BYTES"];
+        let numbers = [true, false, false, true, true, true, true, true, true, true];
+        let row = |record: &Record| {
+            let counts = &record.counts;
+            let lag = lag_of(record).map_or(String::new(), |lag| lag.to_string());
+            let mut row =
+                vec![record.batch.to_string(), record.state.name().to_owned(), time_text(record.finished_at), lag];
+            let counts = [counts.objects, counts.quarantined, counts.gone, counts.rows, counts.rejected, counts.bytes];
+            row.extend(counts.iter().map(ToString::to_string));
+            row
+        };
+        format!("\nFinished\n{}", table(&headings, &numbers, self.recent_batches.iter().map(row)))
+    }
+
+    fn catalogue_text(&self) -> String {
+        let Some(CatalogueState { songs, users, loaded_at, refused, .. }) = &self.catalogue else {
+            return "catalogue  none was loaded yet".to_owned();
+        };
+        let since = loaded_at.map_or(String::new(), |at| format!(" since {}", time_text(at)));
+        let refused = refused.as_ref().map_or(String::new(), |(reason, at)| {
+            format!("; a later one was REFUSED {}: {}", time_text(*at), printable(reason))
+        });
+        format!("catalogue  {songs} tracks, {users} listeners{since}{refused}")
+    }
+
+    /// The rows and files of the recent batches that could not be counted.
+    fn rejected_text(&self) -> String {
+        let sum =
+            |count: fn(&Counts) -> u64| self.recent_batches.iter().map(|record| count(&record.counts)).sum::<u64>();
+        let (rows, rejected) = (sum(|counts| counts.rows), sum(|counts| counts.rejected));
+        let (quarantined, suspect) = (sum(|counts| counts.quarantined), sum(|counts| counts.suspect));
+        let suspect = match suspect {
+            0 => String::new(),
+            1 => "; 1 FILE gave no row or lost more than a tenth of them".to_owned(),
+            many => format!("; {many} FILES gave no row or lost more than a tenth of them"),
+        };
+        format!(
+            "rejected   {rejected} of {rows} rows, {quarantined} files quarantined, in the last {} batches{suspect}",
+            self.recent_batches.len()
+        )
+    }
+}
+
+fn unfinished((&batch, entry): (&BatchNumber, &crate::protocol::Entry)) -> Unfinished {
+    let opened_at = i64::try_from(entry.since).ok().and_then(|since| jiff::Timestamp::from_second(since).ok());
+    Unfinished { batch, state: entry.state, owner: entry.owner.clone(), opened_at }
+}
+
+/// Returns the numbers of batches that have left the registry, the latest first.
+fn finished(registry: &Registry) -> impl Iterator<Item = BatchNumber> {
+    (1..=registry.last).rev().filter(|batch| !registry.batches.contains_key(batch))
+}
+
+fn lag_of(record: &Record) -> Option<i64> {
+    let oldest = record.counts.oldest_created_at.filter(|_| record.state == State::Done)?;
+    Some(record.finished_at.as_second() - oldest.as_second())
+}

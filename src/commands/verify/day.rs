@@ -1,0 +1,170 @@
+//! The comparison of a day's report tables with its curated files.
+
+use std::collections::HashSet;
+
+use futures::{StreamExt, TryStreamExt};
+use tokio::io::AsyncWriteExt;
+
+use super::batches::Digest;
+use super::expected::{Expected, Partition};
+use super::reports::Comparison;
+use super::{Auditor, VerifyError};
+use crate::aws::error::AwsError;
+use crate::aws::s3::Bucket;
+use crate::calendar::{date_text, day_of, parse_date};
+use crate::compute::columnar;
+use crate::layout;
+use crate::ledger::aside::{Aside, What};
+use crate::protocol::BatchNumber;
+
+/// The number of attempts at items that change during the audit.
+const ATTEMPTS: usize = 3;
+
+/// A curated file of a day, as listed.
+#[derive(Debug, Clone)]
+struct ListedFile {
+    key: String,
+    bytes: u64,
+    batch: BatchNumber,
+}
+impl Auditor {
+    /// Compares the report tables with the curated files of a day.
+    pub(super) async fn verify_day(&mut self, day: i32) -> Result<(), VerifyError> {
+        let mut changing = HashSet::new();
+        for attempt in 0..ATTEMPTS {
+            let partition = match attempt {
+                0 => Partition::Part { modulus: 1, remainder: 0 },
+                _ if changing.is_empty() => return Ok(()),
+                _ => Partition::Only(std::mem::take(&mut changing)),
+            };
+            // Batches up to here were finished before the files are listed, so the files have all their rows.
+            let through = self.ledger.registry().await?.applied_through();
+            let files = self.curated_files(day, attempt == 0).await?;
+            let mut partitions = vec![partition];
+            let mut is_first_pass = attempt == 0;
+            while let Some(mut partition) = partitions.pop() {
+                let expected = self.fold(day, &files, &mut partition, &mut partitions, is_first_pass).await?;
+                is_first_pass = false;
+                Comparison {
+                    auditor: self,
+                    day,
+                    through,
+                    partition,
+                    expected,
+                    suspects: Vec::new(),
+                    changing: &mut changing,
+                }
+                .run()
+                .await?;
+            }
+        }
+        if !changing.is_empty() {
+            let (count, day) = (changing.len(), date_text(day));
+            self.findings.note(format!("{count} items of {day} kept changing and were not judged; verify again later"));
+        }
+        Ok(())
+    }
+
+    /// Reports everything of a day that is set aside as a difference, whatever the tables show.
+    pub(super) fn report_aside(&mut self, day: i32, aside: &[Aside]) {
+        for entry in aside {
+            let is_of_day = match &entry.what {
+                What::ReportItem { .. } => entry.report_item().is_some_and(|key| key.day == day),
+                What::Upload { upload } => layout::date_of_curated(&upload.key).and_then(parse_date) == Some(day),
+                // The days of its rows are unknown.
+                What::Batch { .. } => true,
+                What::Object { .. } | What::Original { .. } => false,
+            };
+            if is_of_day {
+                let [kind, name, way_back] = entry.told();
+                let found = format!("set aside: {} ({way_back})", entry.reason);
+                self.findings.difference(format!("{kind} {name}"), "in its place", found);
+            }
+        }
+    }
+
+    /// Lists the curated files of a day. Reports files of other names if `report` is true.
+    async fn curated_files(&mut self, day: i32, report: bool) -> Result<Vec<ListedFile>, VerifyError> {
+        let mut files = Vec::new();
+        for (key, bytes) in self.bucket.list(&layout::curated_prefix(&date_text(day))).await? {
+            match layout::batch_of_curated(&key) {
+                Some(batch) => files.push(ListedFile { key, bytes, batch }),
+                None if report => self.findings.difference(key, "files of batches only", "a file of another name"),
+                None => {}
+            }
+        }
+        Ok(files)
+    }
+
+    /// Folds the rows of a day. While the partition has too many items, half of it is moved to `later`.
+    async fn fold(
+        &mut self,
+        day: i32,
+        files: &[ListedFile],
+        partition: &mut Partition,
+        later: &mut Vec<Partition>,
+        is_first_pass: bool,
+    ) -> Result<Expected, VerifyError> {
+        self.findings.begin(format!("{} reports", date_text(day)), files.iter().map(|file| file.bytes).sum());
+        let mut expected = Expected::default();
+        let bucket = self.bucket.clone();
+        let mut downloads = futures::stream::iter(files)
+            .map(|file| {
+                let bucket = bucket.clone();
+                async move { Ok::<_, VerifyError>((file, download(&bucket, &file.key).await?)) }
+            })
+            .buffered(2);
+        while let Some((file, content)) = downloads.try_next().await? {
+            self.findings.progress.inc(file.bytes);
+            let Some(content) = content else {
+                self.findings.difference(&file.key, "a file that stays", "it was deleted during the audit");
+                continue;
+            };
+            let mut digest = Digest::default();
+            let mut strays = 0_u64;
+            let read = columnar::read_curated(content, |row| {
+                digest.add(row.user_id, row.track_id, row.listen_time, row.source_key);
+                strays += u64::from(day_of(row.listen_time) != day);
+                expected.add(&row, partition, day);
+                while expected.len() > self.max_items
+                    && let Some(other) = partition.split()
+                {
+                    later.push(other);
+                    expected.keep(partition, day);
+                }
+            });
+            if !is_first_pass {
+                continue;
+            }
+            if let Err(error) = read {
+                self.findings.difference(&file.key, "a readable curated file", error.to_string());
+            }
+            if strays > 0 {
+                self.findings.difference(&file.key, "rows of its day", format!("{strays} of other days"));
+            }
+            self.findings.curated_rows += digest.rows;
+            self.published.entry(file.batch).or_default().entry(day).or_default().merge(digest);
+        }
+        Ok(expected)
+    }
+}
+
+/// Copies an object to a temporary file, which can be read in any order. Returns `None` if the object is missing.
+async fn download(bucket: &Bucket, key: &str) -> Result<Option<std::fs::File>, VerifyError> {
+    let Some(object) = bucket.find(key).await? else { return Ok(None) };
+    let copy = async {
+        let mut file = tokio::fs::File::from_std(tempfile::tempfile()?);
+        tokio::io::copy(&mut bucket.read(&object), &mut file).await?;
+        file.flush().await?;
+        let mut file = file.into_std().await;
+        std::io::Seek::rewind(&mut file)?;
+        Ok(file)
+    };
+    match copy.await {
+        Ok(file) => Ok(Some(file)),
+        Err(error) => Err(match std::io::Error::downcast::<AwsError>(error) {
+            Ok(error) => error.into(),
+            Err(error) => VerifyError::TemporaryFile(error),
+        }),
+    }
+}
