@@ -12,6 +12,7 @@ use crate::layout::hexadecimal_sha256;
 use crate::object::ObjectId;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Key, Report};
+use crate::reports::top_lists::ListKey;
 
 /// Something that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,13 @@ pub enum What {
         /// The day, as YYYY-MM-DD.
         date: String,
     },
+    /// A top list that could not be written. It may lack entries.
+    TopList {
+        /// Name of the list.
+        list: String,
+        /// The day, as YYYY-MM-DD.
+        date: String,
+    },
     /// A file that is counted, and could not be moved out of the incoming prefix.
     Original {
         /// Which.
@@ -85,6 +93,7 @@ impl What {
         match self {
             What::Object { .. } => "object",
             What::ReportItem { .. } => "report_item",
+            What::TopList { .. } => "top_list",
             What::Original { .. } => "original",
             What::Upload { .. } => "upload",
             What::Batch { .. } => "batch",
@@ -125,11 +134,18 @@ impl Aside {
         Aside::new(what, batch, reason)
     }
 
+    /// A top list's entry.
+    pub fn top_list(key: &ListKey, batch: BatchNumber, reason: &str) -> Self {
+        let what = What::TopList { list: key.list.clone(), date: date_text(key.day) };
+        Aside::new(what, batch, reason)
+    }
+
     /// Its place in the list. What is set aside again takes the same place.
     pub fn key(&self) -> AsideKey {
         match &self.what {
             What::Object { object, .. } => AsideKey::of_object(object),
             What::ReportItem { report, id, date } => AsideKey(format!("item#{date}#{report}#{}", digest(&[id]))),
+            What::TopList { list, date } => AsideKey(format!("list#{date}#{}", digest(&[list]))),
             What::Original { to, .. } => AsideKey(format!("original#{}", digest(&[to]))),
             What::Upload { upload } => AsideKey(format!("upload#{}", digest(&[&upload.key]))),
             What::Batch { .. } => AsideKey(format!("batch#{:012}", self.batch)),
@@ -143,6 +159,12 @@ impl Aside {
         Some(Key { report, id: id.clone(), day: parse_date(date)? })
     }
 
+    /// The top list it is about.
+    pub fn top_list_key(&self) -> Option<ListKey> {
+        let What::TopList { list, date } = &self.what else { return None };
+        Some(ListKey { list: list.clone(), day: parse_date(date)? })
+    }
+
     /// Kind, name, and the way back, for people.
     pub fn told(&self) -> [String; 3] {
         let (kind, name, way_back) = match &self.what {
@@ -153,6 +175,10 @@ impl Aside {
             What::ReportItem { report, id, date } => {
                 let name = format!("{report} {id} of {date}");
                 ("report item", name, "repair or delete the item, then --retry".to_owned())
+            }
+            What::TopList { list, date } => {
+                let name = format!("{list} of {date}");
+                ("top list", name, "delete the item, then --retry, which rebuilds its day".to_owned())
             }
             What::Original { object, to, .. } => {
                 ("counted file", url(object), format!("allow its copy to {to} and its deletion, then --retry"))

@@ -9,13 +9,13 @@ use aws_sdk_dynamodb::types::KeysAndAttributes;
 use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::error::{AwsError, aws_error};
+use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::aws::item::{Item, number, text};
 use crate::aws::retry::{Backoff, retry_until};
 use crate::calendar::date_text;
 use crate::reports::figures::Key;
 use crate::reports::statements::{Expected, ItemWrite, Written};
-use crate::reports::store::{READ_ITEMS, Reports};
+use crate::reports::store::{READ_ITEMS, Reports, Seen};
 use crate::reports::top_lists::{Entry, ListKey, Offers, TOP_LISTS_TABLE, TopList};
 use crate::telemetry::metrics::{label, metrics};
 
@@ -77,6 +77,17 @@ impl Reports {
             found.insert(key, parsed);
         }
         Ok(found)
+    }
+
+    /// Reads one list. A list that somebody else wrote is an error.
+    pub async fn list(&self, key: &ListKey) -> Result<TopList, AwsError> {
+        let found = self.lists(std::slice::from_ref(key)).await?.remove(key);
+        found.unwrap_or(Ok(TopList::default())).map_err(|cause| AwsError {
+            operation: "dynamodb:BatchGetItem",
+            resource: self.lists_table(),
+            kind: Kind::Refused,
+            cause,
+        })
     }
 
     /// Offers entries, each made of an item that was read after the list's epoch in `epochs`. May be repeated.
@@ -185,6 +196,27 @@ impl Reports {
             lists.extend(ListKey::parse(&item));
         }
         Ok(lists)
+    }
+
+    /// Offers items to the lists that they belong to. May be repeated.
+    pub async fn offer_again(&self, keys: &[Key], deadline: &CancellationToken) -> Result<Offered, AwsError> {
+        loop {
+            let seen = Seen::default();
+            for group in keys.chunks(READ_ITEMS) {
+                let items = self.read_seen(&group.iter().collect::<Vec<_>>(), Some(&seen), deadline).await?;
+                for (key, item) in items {
+                    // An item that somebody else wrote is reported where it is written.
+                    if let Ok(stored) = self.parse(&key, Some(item)) {
+                        seen.offer(&key, &stored).await;
+                    }
+                }
+            }
+            let (epochs, offers) = seen.into_inner();
+            let offered = self.offer(offers, &epochs, deadline).await?;
+            if !offered.is_stale {
+                return Ok(offered);
+            }
+        }
     }
 
     /// Fills lists anew from these items of a day, after the items were replaced: empties the lists in the next epoch, reads all items

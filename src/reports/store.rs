@@ -148,15 +148,13 @@ impl Reports {
             let lists: BTreeSet<ListKey> =
                 deltas.iter().flat_map(|delta| ListKey::of_item(&delta.key, &delta.attributes.genres)).collect();
             let lists: Vec<ListKey> = lists.into_iter().collect();
-            let seen = Seen {
-                epochs: Mutex::new(retry_until(deadline, async || self.epochs(&lists).await).await?),
-                offers: Mutex::default(),
-            };
+            let seen = Seen::default();
+            seen.learn(retry_until(deadline, async || self.epochs(&lists).await).await?).await;
             // Where batches write the same items in the same order, they meet at each of them.
             let items = self.change_all(deltas, batch as usize, &change, Some(&seen), deadline).await?;
             let items = first.take().unwrap_or(items);
-            let Seen { epochs, offers } = seen;
-            let offered = self.offer(offers.into_inner(), &epochs.into_inner(), deadline).await?;
+            let (epochs, offers) = seen.into_inner();
+            let offered = self.offer(offers, &epochs, deadline).await?;
             if !offered.is_stale {
                 return Ok(Changes { items, refused_lists: offered.refused });
             }
@@ -246,7 +244,18 @@ impl Reports {
         deadline: &CancellationToken,
     ) -> Result<Vec<Pending<'a>>, AwsError> {
         let keys: Vec<&Key> = deltas.iter().map(|delta| &delta.key).collect();
-        let mut items = retry_until(deadline, async || self.read(&keys).await).await?;
+        let mut items = self.read_seen(&keys, seen, deadline).await?;
+        Ok(deltas.into_iter().map(|delta| (items.remove(&delta.key), delta)).collect())
+    }
+
+    /// Reads items, each after the epochs of the lists that it belongs to.
+    pub(super) async fn read_seen(
+        &self,
+        keys: &[&Key],
+        seen: Option<&Seen>,
+        deadline: &CancellationToken,
+    ) -> Result<HashMap<Key, Item>, AwsError> {
+        let mut items = retry_until(deadline, async || self.read(keys).await).await?;
         if let Some(seen) = seen {
             let mut unseen: BTreeSet<ListKey> = BTreeSet::new();
             for (key, item) in &items {
@@ -256,10 +265,10 @@ impl Reports {
                 let unseen: Vec<ListKey> = unseen.into_iter().collect();
                 let epochs = retry_until(deadline, async || self.epochs(&unseen).await).await?;
                 seen.learn(epochs).await;
-                items = retry_until(deadline, async || self.read(&keys).await).await?;
+                items = retry_until(deadline, async || self.read(keys).await).await?;
             }
         }
-        Ok(deltas.into_iter().map(|delta| (items.remove(&delta.key), delta)).collect())
+        Ok(items)
     }
 
     /// Merges and writes items once. Returns those that another batch was faster with, as it left them.
@@ -379,15 +388,16 @@ impl Reports {
         Ok(outcomes.into_iter().flatten().collect())
     }
 
-    async fn change_single(
-        &self,
-        delta: Delta,
-        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, Outcome>,
-        deadline: &CancellationToken,
-    ) -> Result<(Key, Outcome), AwsError> {
-        let key = delta.key.clone();
-        let changed = Box::pin(self.change_group(vec![delta], change, deadline)).await?;
-        Ok(changed.into_iter().next().unwrap_or((key, Outcome::HadIt)))
+    /// Reads all items of one id, the latest day first.
+    pub async fn days_of(&self, report: Report, id: &str) -> Result<Vec<Item>, AwsError> {
+        let table = self.table(report);
+        let query = self.client.query().table_name(&table).scan_index_forward(false);
+        let query = query
+            .key_condition_expression("#id = :id")
+            .expression_attribute_names("#id", report.key_attribute())
+            .expression_attribute_values(":id", text(id));
+        let items: Result<Vec<Item>, _> = query.into_paginator().items().send().try_collect().await;
+        items.map_err(aws_error("dynamodb:Query", table))
     }
 
     /// Finds every item of a report's day by a scan of the table, which reads all of it.
@@ -484,7 +494,8 @@ impl Reports {
 type Pending<'a> = (Option<Item>, &'a Delta);
 
 /// Epochs that were seen before items were read, and the offers made of those items.
-struct Seen {
+#[derive(Debug, Default)]
+pub(super) struct Seen {
     epochs: Mutex<HashMap<ListKey, u64>>,
     offers: Mutex<Offers>,
 }
@@ -506,10 +517,16 @@ impl Seen {
         }
     }
 
-    async fn offer(&self, key: &Key, stored: &ReportItem) {
+    /// Offers an item to those of its lists whose epochs were seen before it was read.
+    pub(super) async fn offer(&self, key: &Key, stored: &ReportItem) {
         if stored.version > 0 {
             let epochs = self.epochs.lock().await;
             self.offers.lock().await.add(key, stored, |list| epochs.contains_key(list));
         }
+    }
+
+    /// Returns the epochs and the offers.
+    pub(super) fn into_inner(self) -> (HashMap<ListKey, u64>, Offers) {
+        (self.epochs.into_inner(), self.offers.into_inner())
     }
 }

@@ -161,7 +161,7 @@ metrics! {
         "Objects by what became of them: counted and archived; set aside, because they cannot be counted; deleted or replaced before they were read; counted before.";
     object_bytes: Counter<u64> = "music_streams.objects.size", "By", [],
         "Bytes of the objects that batches had, as announced.";
-    report_items: Counter<u64> = "music_streams.report_items.written", "{item}", [("report", ["track", "genre", "listener", "listing"])],
+    report_items: Counter<u64> = "music_streams.report_items.written", "{item}", [("report", ["track", "genre", "listener", "top_list"])],
         "Report items written: each is a write request that DynamoDB charges for.";
     conflicts: Counter<u64> = "music_streams.report_items.conflicts", "{conflict}", [],
         "Writes of report items that were done again, because another batch had written the item meanwhile.";

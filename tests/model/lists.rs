@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 use music_streams::aws::item::Item;
 use music_streams::reports::top_lists::{Entry, TopList};
 
+use crate::random::Random;
+
 const ITEMS: usize = 8;
 const LENGTH: usize = 3;
 const SEEDS: u64 = 20_000;
@@ -214,25 +216,13 @@ impl Actor {
     }
 }
 
-/// Numbers from a seed: SplitMix64.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
-    }
-}
-
 /// Returns true if the list is right in the end.
 fn is_right(seed: u64, broken: Broken) -> bool {
-    let mut numbers = Numbers(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
+    let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
+    let mut below = |bound: usize| random.below(bound as u64) as usize;
     let mut items = vec![Stored::default(); ITEMS];
     for item in &mut items {
-        (item.surplus, item.version) = (numbers.below(6) as u64, 1);
+        (item.surplus, item.version) = (below(6) as u64, 1);
     }
     let mut world = World { items, list: TopList::default(), offers: 0, broken };
     // As an earlier batch left it.
@@ -243,22 +233,22 @@ fn is_right(seed: u64, broken: Broken) -> bool {
         })
         .collect();
     world.list = world.list.with(&entries, LENGTH).unwrap_or_default();
-    let mut actors: Vec<Actor> = (0..2 + numbers.below(4))
+    let mut actors: Vec<Actor> = (0..2 + below(4))
         .map(|number| {
-            let deltas = (0..1 + numbers.below(3)).map(|_| (numbers.below(ITEMS), 1 + numbers.below(4) as u64));
+            let deltas = (0..1 + below(3)).map(|_| (below(ITEMS), 1 + below(4) as u64));
             let deltas = deltas.collect::<std::collections::BTreeMap<_, _>>().into_iter().collect();
-            Actor { number, deltas, step: Step::Begin, epoch: 0, offers: Vec::new(), crashes: numbers.below(3) as u32 }
+            Actor { number, deltas, step: Step::Begin, epoch: 0, offers: Vec::new(), crashes: below(3) as u32 }
         })
         .collect();
-    if numbers.below(4) > 0 {
+    if below(4) > 0 {
         let number = actors.len();
         actors.push(Actor { number, deltas: Vec::new(), step: Step::Begin, epoch: 0, offers: Vec::new(), crashes: 0 });
     }
     loop {
         let busy: Vec<usize> = (0..actors.len()).filter(|&actor| !matches!(actors[actor].step, Step::Done)).collect();
-        let Some(&turn) = busy.get(numbers.below(busy.len().max(1))) else { break };
+        let Some(&turn) = busy.get(below(busy.len().max(1))) else { break };
         let actor = &mut actors[turn];
-        if actor.crashes > 0 && numbers.below(8) == 0 {
+        if actor.crashes > 0 && below(8) == 0 {
             actor.crashes -= 1;
             (actor.step, actor.offers) = (Step::Begin, Vec::new());
         } else {
