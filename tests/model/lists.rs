@@ -141,7 +141,7 @@ impl Actor {
                 Step::Read(position + 1)
             }
             Step::ReadList => self.offer(world, if offered_first { Step::Read(0) } else { Step::Done }),
-            Step::WriteList(version, next) if world.swap(version, next) => {
+            Step::WriteList(version, next) if world.swap(version, next.clone()) => {
                 if offered_first {
                     Step::Read(0)
                 } else {
@@ -209,7 +209,7 @@ impl Actor {
                 Step::Read(id + 1)
             }
             Step::ReadList => self.offer(world, Step::Done),
-            Step::WriteList(version, next) if world.swap(version, next) => Step::Done,
+            Step::WriteList(version, next) if world.swap(version, next.clone()) => Step::Done,
             Step::WriteList(..) => Step::ReadList,
             Step::Done => Step::Done,
         }
