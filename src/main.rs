@@ -152,7 +152,7 @@ fn run() -> ExitCode {
     let done = runtime.block_on(async {
         match line.command {
             Command::Run(run) => run_consumer(&run).await,
-            Command::Report(query) => show(query.answer(&clients().await.dynamodb).await),
+            Command::Report(query) => show(query.answer(&clients().await).await),
             Command::Status(query) => show(query.answer(clients().await).await),
             Command::Verify(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::Replay(query) => query.run(clients().await).await.map_err(|error| error.to_string()),

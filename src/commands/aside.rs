@@ -198,6 +198,7 @@ impl Retry<'_> {
                 Some(key) => return self.items.entry(key.day).or_default().push((key, entry)),
                 None => Err("this version has no such report".to_owned()),
             },
+            What::TopList { date, .. } => self.rebuild(date, &entry).await.map_err(|error| error.to_string()),
             What::Original { object, size, to, quarantined } => {
                 let moved = self.move_original(object, *size, to, quarantined.as_ref(), &entry).await;
                 moved.map_err(|error| error.to_string())
@@ -233,6 +234,14 @@ impl Retry<'_> {
     ) -> Result<(), AwsError> {
         self.roll_forward.move_away(entry.batch, object, size, to, reason, true).await?;
         self.roll_forward.ledger.unlist_aside(entry).await
+    }
+
+    /// Rebuilds the day of a top list, which fills its lists anew.
+    async fn rebuild(&self, date: &str, entry: &Aside) -> Result<(), ReplayError> {
+        if let Some(day) = parse_date(date) {
+            self.replay(BTreeSet::new()).await?.rebuild(day).await?;
+        }
+        Ok(self.roll_forward.ledger.unlist_aside(entry).await?)
     }
 
     /// Publishes a curated file, or rebuilds its day.

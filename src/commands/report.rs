@@ -1,18 +1,21 @@
-//! `music-streams report`: the report tables, queried by their keys and indexes. Covered by tests/pipeline/cli.rs.
+//! `music-streams report`: top lists, and a track's items day by day. Covered by tests/pipeline/cli.rs.
 
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use clap::{Args, Subcommand};
-use futures::{StreamExt, TryStreamExt};
 use serde_json::{Map, Value};
 
-use crate::aws::error::{AwsError, aws_error};
-use crate::aws::item::{Item, number, text};
-use crate::calendar::{date_text, parse_date};
+use crate::aws::Clients;
+use crate::aws::error::AwsError;
+use crate::aws::item::{Item, text};
+use crate::calendar::{date_text, parse_day};
 use crate::commands::format::{Format, printable, table};
 use crate::reports::figures::{Report, parse_seconds};
-use crate::reports::item::{BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, date_shard, genre_date, is_empty};
+use crate::reports::item::is_empty;
+use crate::reports::store::Reports;
+use crate::reports::top_lists::{ListKey, MAX_ENTRIES, TopList};
+use crate::telemetry::progress::Progress;
 
 /// The arguments of `music-streams report`.
 #[derive(Debug, Args)]
@@ -29,19 +32,11 @@ pub struct Query {
     format: Format,
 }
 
-/// A day, as the tables have it: `YYYY-MM-DD`.
-#[derive(Debug, Clone)]
-struct ReportDate(String);
-
-fn parse_report_date(text: &str) -> Result<ReportDate, String> {
-    parse_date(text).map(|day| ReportDate(date_text(day))).ok_or_else(|| "give a day as YYYY-MM-DD".to_owned())
-}
-
 #[derive(Debug, Args)]
-struct TopList {
+struct Selection {
     /// Day (UTC)
-    #[arg(long, value_parser = parse_report_date, value_name = "YYYY-MM-DD")]
-    date: ReportDate,
+    #[arg(long, value_parser = parse_day, value_name = "YYYY-MM-DD")]
+    date: i32,
     /// Number of entries
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "COUNT")]
     top: u16,
@@ -52,15 +47,15 @@ enum Question {
     /// The most listened tracks of a day, of one genre or of all
     Tracks {
         #[command(flatten)]
-        list: TopList,
+        list: Selection,
         /// Genre; all of them if not given
         #[arg(long)]
         genre: Option<String>,
     },
     /// The most listened genres of a day
-    Genres(TopList),
+    Genres(Selection),
     /// The busiest listeners of a day
-    Listeners(TopList),
+    Listeners(Selection),
     /// One track, day by day
     Track {
         /// Track id
@@ -105,93 +100,55 @@ const LISTENER_COLUMNS: [(&str, &str); 5] = [
 ];
 
 impl Query {
-    /// Queries the tables, and returns the text to print.
-    pub async fn answer(&self, client: &aws_sdk_dynamodb::Client) -> Result<String, AwsError> {
-        let tables = Tables { client, prefix: &self.table_prefix };
-        let (items, columns): (Vec<Item>, &[(&str, &str)]) = match &self.question {
-            Question::Tracks { list: TopList { date, top }, genre: Some(genre) } => {
-                let partitions = vec![genre_date(genre, &date.0)];
-                (tables.top(LISTINGS_TABLE, "genre_date", partitions, *top).await?, &TRACK_COLUMNS)
+    /// Reads the answer from the tables, and returns it as text.
+    pub async fn answer(&self, clients: &Clients) -> Result<String, AwsError> {
+        let (client, prefix) = (clients.dynamodb.clone(), self.table_prefix.clone());
+        let reports = Reports::new(client, prefix, 1, None, Progress::default());
+        let (columns, key, top): (&[_], _, _) = match &self.question {
+            Question::Tracks { list, genre: Some(genre) } => {
+                (&TRACK_COLUMNS, ListKey::of_genre(genre, list.date), list.top)
             }
-            Question::Tracks { list: TopList { date, top }, genre: None } => {
-                (tables.top(Report::Track.table(), "date_shard", shards(date), *top).await?, &TRACK_COLUMNS)
+            Question::Tracks { list, genre: None } => {
+                (&TRACK_COLUMNS, ListKey::of_report(Report::Track, list.date), list.top)
             }
-            Question::Genres(TopList { date, top }) => {
-                (tables.top(Report::Genre.table(), "report_date", vec![date.0.clone()], *top).await?, &GENRE_COLUMNS)
+            Question::Genres(list) => (&GENRE_COLUMNS, ListKey::of_report(Report::Genre, list.date), list.top),
+            Question::Listeners(list) => (&LISTENER_COLUMNS, ListKey::of_report(Report::Listener, list.date), list.top),
+            Question::Track { id } => {
+                let mut items = reports.days_of(Report::Track, id).await?;
+                items.retain(|item| !is_empty(item));
+                return Ok(self.formatted(&items, &TRACK_DAY_COLUMNS, None));
             }
-            Question::Listeners(TopList { date, top }) => {
-                (tables.top(Report::Listener.table(), "date_shard", shards(date), *top).await?, &LISTENER_COLUMNS)
-            }
-            Question::Track { id } => (tables.days(id).await?, &TRACK_DAY_COLUMNS),
         };
-        Ok(match self.format {
-            Format::Table => as_table(&items, columns),
-            Format::Json => as_json(&items),
-        })
-    }
-}
-
-fn shards(date: &ReportDate) -> Vec<String> {
-    (0..DATE_SHARDS).map(|shard| date_shard(&date.0, shard)).collect()
-}
-
-struct Tables<'a> {
-    client: &'a aws_sdk_dynamodb::Client,
-    prefix: &'a str,
-}
-
-impl Tables<'_> {
-    /// Returns the `top` items with the most listens in some partitions of the index.
-    async fn top(&self, table: &str, key: &str, partitions: Vec<String>, top: u16) -> Result<Vec<Item>, AwsError> {
-        let table = format!("{}{table}", self.prefix);
-        let mut items: Vec<Item> = futures::stream::iter(partitions)
-            .map(|partition| {
-                let query = self
-                    .client
-                    .query()
-                    .table_name(&table)
-                    .index_name(BY_LISTENS)
-                    .key_condition_expression("#key = :partition AND total_listens > :none")
-                    .expression_attribute_names("#key", key)
-                    .expression_attribute_values(":partition", text(partition))
-                    .expression_attribute_values(":none", AttributeValue::N("0".to_owned()))
-                    .scan_index_forward(false)
-                    .limit(i32::from(top));
-                let explain_query = aws_error("dynamodb:Query", format!("{table}/index/{BY_LISTENS}"));
-                // `top` items are far smaller than a page of one megabyte, so one page has them all.
-                async move { query.send().await.map(|page| page.items.unwrap_or_default()).map_err(explain_query) }
-            })
-            .buffered(DATE_SHARDS as usize)
-            .try_concat()
-            .await?;
-        // Ties are in the order of their ids, so that the answer is the same each time.
-        let name = |item: &Item| {
-            ["track_id", "user_id", "track_genre"].iter().find_map(|name| item.get(*name)?.as_s().ok()).cloned()
+        let list = reports.list(&key).await?;
+        let (top, date) = (usize::from(top), date_text(key.day));
+        let remark = remark_on(&list, top);
+        let with_date = |mut item: Item| {
+            item.insert("report_date".to_owned(), text(&date));
+            item
         };
-        items.sort_by_key(|item| (std::cmp::Reverse(number(item, "total_listens")), name(item)));
-        items.truncate(usize::from(top));
-        Ok(items)
+        let items: Vec<Item> = list.entries.into_iter().take(top).map(|entry| with_date(entry.shown)).collect();
+        Ok(self.formatted(&items, columns, remark))
     }
 
-    /// Returns a track's items, the latest first.
-    async fn days(&self, track_id: &str) -> Result<Vec<Item>, AwsError> {
-        let table = format!("{}{}", self.prefix, Report::Track.table());
-        let items: Result<Vec<_>, _> = self
-            .client
-            .query()
-            .table_name(&table)
-            .key_condition_expression("track_id = :id")
-            .expression_attribute_values(":id", text(track_id))
-            .scan_index_forward(false)
-            .into_paginator()
-            .items()
-            .send()
-            .try_collect()
-            .await;
-        let mut items = items.map_err(aws_error("dynamodb:Query", table))?;
-        items.retain(|item| !is_empty(item));
-        Ok(items)
+    fn formatted(&self, items: &[Item], columns: &[(&str, &str)], remark: Option<String>) -> String {
+        match (self.format, remark) {
+            (Format::Table, Some(remark)) => format!("{}\n{remark}", as_table(items, columns)),
+            (Format::Table, None) => as_table(items, columns),
+            (Format::Json, _) => as_json(items),
+        }
     }
+}
+
+/// Returns a remark on a list that does not have everything that was asked for.
+fn remark_on(list: &TopList, top: usize) -> Option<String> {
+    if list.rebuilding {
+        return Some("the list is being rebuilt and is not complete yet".to_owned());
+    }
+    (list.entries.len() == MAX_ENTRIES && top > MAX_ENTRIES).then(|| {
+        format!(
+            "a list has {MAX_ENTRIES} entries; the others are in the report's table, by id, and in the curated files"
+        )
+    })
 }
 
 fn as_table(items: &[Item], columns: &[(&str, &str)]) -> String {
@@ -227,7 +184,7 @@ fn shown(attribute: &str, value: Option<&AttributeValue>) -> String {
 
 /// Formats the visible attributes: all but the sketch and those of the protocol.
 fn as_json(items: &[Item]) -> String {
-    let hidden = ["sketch", "version", "applied", "applied_through", "date_shard", "genre_date"];
+    let hidden = ["sketch", "version", "applied", "applied_through"];
     let objects = items.iter().map(|item| {
         let visible: HashMap<_, _> = item.iter().filter(|(name, _)| !hidden.contains(&name.as_str())).collect();
         let mut fields: Vec<_> = visible.into_iter().collect();

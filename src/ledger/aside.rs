@@ -11,6 +11,7 @@ use crate::layout::hexadecimal_sha256;
 use crate::object::ObjectId;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Key, Report};
+use crate::reports::top_lists::ListKey;
 
 /// One entry: a thing that is set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +53,13 @@ pub enum What {
         /// The day, as YYYY-MM-DD.
         date: String,
     },
+    /// A top list that could not be written. It may lack entries.
+    TopList {
+        /// Name of the list.
+        list: String,
+        /// The day, as YYYY-MM-DD.
+        date: String,
+    },
     /// A file that is counted, and could not be moved out of the incoming prefix.
     Original {
         /// The file.
@@ -84,6 +92,7 @@ impl What {
         match self {
             What::Object { .. } => "object",
             What::ReportItem { .. } => "report_item",
+            What::TopList { .. } => "top_list",
             What::Original { .. } => "original",
             What::Upload { .. } => "upload",
             What::Batch { .. } => "batch",
@@ -125,11 +134,18 @@ impl Aside {
         Aside::new(what, batch, reason)
     }
 
+    /// The entry of a top list.
+    pub fn top_list(key: &ListKey, batch: BatchNumber, reason: &str) -> Self {
+        let what = What::TopList { list: key.list.clone(), date: date_text(key.day) };
+        Aside::new(what, batch, reason)
+    }
+
     /// Returns the entry's sort key in the list. What is set aside again replaces its earlier entry.
     pub fn key(&self) -> AsideKey {
         match &self.what {
             What::Object { object, .. } => AsideKey::of_object(object),
             What::ReportItem { report, id, date } => AsideKey(format!("item#{date}#{report}#{}", digest(&[id]))),
+            What::TopList { list, date } => AsideKey(format!("list#{date}#{}", digest(&[list]))),
             What::Original { to, .. } => AsideKey(format!("original#{}", digest(&[to]))),
             What::Upload { upload } => AsideKey(format!("upload#{}", digest(&[&upload.key]))),
             What::Batch { .. } => AsideKey(format!("batch#{:012}", self.batch)),
@@ -143,6 +159,12 @@ impl Aside {
         Some(Key { report, id: id.clone(), day: parse_date(date)? })
     }
 
+    /// The top list that the entry is about; `None` for other kinds.
+    pub fn top_list_key(&self) -> Option<ListKey> {
+        let What::TopList { list, date } = &self.what else { return None };
+        Some(ListKey { list: list.clone(), day: parse_date(date)? })
+    }
+
     /// Returns the kind, the name and the remedy, for people.
     pub fn describe(&self) -> [String; 3] {
         let (kind, name, way_back) = match &self.what {
@@ -153,6 +175,10 @@ impl Aside {
             What::ReportItem { report, id, date } => {
                 let name = format!("{report} {id} of {date}");
                 ("report item", name, "repair or delete the item, then --retry".to_owned())
+            }
+            What::TopList { list, date } => {
+                let name = format!("{list} of {date}");
+                ("top list", name, "delete the item, then --retry, which rebuilds its day".to_owned())
             }
             What::Original { object, to, .. } => {
                 ("counted file", url(object), format!("permit its copy to {to} and its deletion, then --retry"))

@@ -3,9 +3,7 @@
 //! Pure, and the only module that builds and parses report items. Beside the attributes that people read, an item has
 //! those that the protocol needs: the sketch of the distinct count, the version, and the batches in it ([`Applied`]).
 //!
-//! A track's item also has one listing per genre ([`LISTINGS_TABLE`]): a copy of its figures under `genre#date`, kept
-//! because a DynamoDB index lists an item only once and a track may have several genres. A listing carries its item's
-//! version and is never replaced by an older one.
+//! A day's items with the most listens are also in [top lists](crate::reports::top_lists).
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -18,17 +16,6 @@ use crate::calendar::date_text;
 use crate::protocol::{Applied, BatchNumber};
 use crate::reports::distinct::Distinct;
 use crate::reports::figures::{self, Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
-
-/// Name of the table of listings, without the prefix.
-pub const LISTINGS_TABLE: &str = "genre_track_listings";
-
-/// Name of the index that every table has by `total_listens`.
-pub const BY_LISTENS: &str = "by_listens";
-
-/// The number of index partitions over which a day's tracks and listeners are spread. Each accepts about 1,000 writes a
-/// second:
-/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html>.
-pub const DATE_SHARDS: u32 = 8;
 
 /// A report item as it is stored.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -65,7 +52,7 @@ impl ReportItem {
 
     /// Returns the item with its figures replaced, or `None` if it has a batch that the new figures lack and that would
     /// be lost. Afterwards no straggler can add one of their batches again. The version is above every one that the
-    /// item and its listings had.
+    /// item had.
     #[must_use]
     pub fn replaced(&self, figures: Figures, attributes: Attributes, of: Replacement) -> Option<Self> {
         if self.applied.newest() > of.through {
@@ -73,11 +60,6 @@ impl ReportItem {
         }
         let applied = Applied { through: of.last, listed: BTreeSet::new() };
         Some(ReportItem { figures, attributes, applied, version: of.now_ms.max(self.version + 1) })
-    }
-
-    /// Returns the item without listens, for its listing under a genre that it no longer has.
-    pub fn emptied(&self) -> Self {
-        ReportItem { figures: Figures::default(), ..self.clone() }
     }
 }
 
@@ -92,25 +74,10 @@ pub struct Replacement {
     pub now_ms: u64,
 }
 
-/// Returns true if an item or a listing has no listens: a replay has emptied it because it should not exist. It stays,
+/// Returns true if an item has no listens: a replay has emptied it because it should not exist. It stays,
 /// so that no straggler brings it back, and is never shown.
 pub fn is_empty(item: &Item) -> bool {
     number(item, "total_listens") == Some(0)
-}
-
-/// The partition key of listings.
-pub fn genre_date(genre: &str, date: &str) -> String {
-    format!("{genre}#{date}")
-}
-
-/// The index partition of one shard of a day.
-pub fn date_shard(date: &str, shard: u32) -> String {
-    format!("{date}#{shard}")
-}
-
-/// The shard of an id: FNV-1a, which must stay the same on every machine and in every version.
-fn shard_of(id: &str) -> u32 {
-    id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)) % DATE_SHARDS
 }
 
 /// The key of a report item, as DynamoDB attributes.
@@ -129,7 +96,7 @@ pub fn parse_key(report: Report, item: &Item) -> Option<Key> {
 }
 
 /// The attributes that people read.
-fn visible_attributes(key: &Key, stored: &ReportItem) -> Item {
+pub(super) fn visible_attributes(key: &Key, stored: &ReportItem) -> Item {
     let ReportItem { figures, attributes, .. } = stored;
     let PublishedFigures { listens, listening_ms, distinct, average_ms } = PublishedFigures::of(key.report, figures);
     let mut item = key_item(key);
@@ -166,30 +133,6 @@ pub fn item_of(key: &Key, stored: &ReportItem) -> Item {
     if !stored.applied.listed.is_empty() {
         add("applied", AttributeValue::Ns(stored.applied.listed.iter().map(ToString::to_string).collect()));
     }
-    if key.report != Report::Genre {
-        add("date_shard", text(date_shard(&date_text(key.day), shard_of(&key.id))));
-    }
-    item
-}
-
-/// The key of a track's listing under one of its genres.
-pub fn listing_key(key: &Key, genre: &str) -> Item {
-    HashMap::from([
-        ("genre_date".to_owned(), text(genre_date(genre, &date_text(key.day)))),
-        ("track_id".to_owned(), text(&key.id)),
-    ])
-}
-
-/// Parses the key of a listing: its partition and its track.
-pub fn parse_listing_key(item: &Item) -> Option<(String, String)> {
-    Some((text_of(item, "genre_date")?, text_of(item, "track_id")?))
-}
-
-/// A track's listing under one of its genres.
-pub fn listing_of(key: &Key, genre: &str, stored: &ReportItem) -> Item {
-    let mut item = visible_attributes(key, stored);
-    item.insert("genre_date".to_owned(), text(genre_date(genre, &date_text(key.day))));
-    item.insert("version".to_owned(), AttributeValue::N(stored.version.to_string()));
     item
 }
 

@@ -11,4 +11,6 @@
 pub mod distinct;
 pub mod figures;
 pub mod item;
+pub mod statements;
 pub mod store;
+pub mod top_lists;

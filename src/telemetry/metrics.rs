@@ -182,7 +182,7 @@ metrics! {
     object_bytes: Counter<u64> = "music_streams.objects.size", "By", [],
         "Bytes of the objects in batches, as announced.";
     report_items: Counter<u64> = "music_streams.report_items.written", "{item}",
-        [("report", ["track", "genre", "listener", "listing"])],
+        [("report", ["track", "genre", "listener", "top_list"])],
         "Report items written: each is a write request that DynamoDB charges for.";
     conflicts: Counter<u64> = "music_streams.report_items.conflicts", "{conflict}", [],
         "Writes of report items that were repeated, because another batch had written the item meanwhile.";

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -96,6 +96,15 @@ fn dynamodb_calls(operation: &str, body: &Value) -> Vec<Call> {
     if let Some(parts) = body["TransactItems"].as_array() {
         let parts = parts.iter().flat_map(|part| part.as_object().unwrap());
         return parts.flat_map(|(action, part)| dynamodb_calls(&format!("{action}Item"), part)).collect();
+    }
+    // So is a batch of statements, each of which begins with its verb and names its table in quotes.
+    if let Some(statements) = body["Statements"].as_array() {
+        let texts = statements.iter().map(|statement| statement["Statement"].as_str().unwrap());
+        let calls = texts.flat_map(|text| {
+            let action = if text.starts_with("INSERT") { "PartiQLInsert" } else { "PartiQLUpdate" };
+            dynamodb_calls(action, &json!({"TableName": text.split('"').nth(1)}))
+        });
+        return calls.collect();
     }
     let tables: Vec<String> = match body["RequestItems"].as_object() {
         Some(items) => items.keys().cloned().collect(),

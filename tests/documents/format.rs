@@ -19,9 +19,8 @@ use music_streams::protocol::{Applied, Entry, Registry, State};
 use music_streams::reference::{Catalogue, SONGS_KEY, USERS_KEY};
 use music_streams::reports::distinct::Distinct;
 use music_streams::reports::figures::{Attributes, Figures, Key, Report};
-use music_streams::reports::item::{
-    BY_LISTENS, DATE_SHARDS, LISTINGS_TABLE, ReportItem, date_shard, genre_date, item_of, listing_of,
-};
+use music_streams::reports::item::{ReportItem, item_of};
+use music_streams::reports::top_lists::{self, ListKey, TOP_LISTS_TABLE, TopList};
 use serde_json::Value;
 
 use crate::document;
@@ -257,6 +256,7 @@ fn the_json_in_the_ledger() {
     let text = || "x".to_owned();
     let mut kinds = vec![
         What::ReportItem { report: text(), id: text(), date: text() },
+        What::TopList { list: text(), date: text() },
         What::Upload { upload: upload() },
         What::Batch { key: text() },
     ];
@@ -306,9 +306,6 @@ fn the_attributes_of_report_items() {
     for report in Report::ALL {
         written.insert(report.table().to_owned(), item_of(&key(report), &stored(report)).into_keys().collect());
     }
-    let listing = listing_of(&key(Report::Track), "pop", &stored(Report::Track));
-    written.insert(LISTINGS_TABLE.to_owned(), listing.into_keys().collect());
-
     let rows = tables("docs/format.md", "Report items");
     let (heading, rows) = rows.split_first().unwrap();
     let mut documented: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -319,10 +316,13 @@ fn the_attributes_of_report_items() {
     }
     assert_eq!(documented, written);
 
+    let entry = top_lists::Entry::of(&key(Report::Genre), &stored(Report::Genre));
+    let list = TopList { entries: vec![entry], ..TopList::default() };
+    let list: BTreeSet<String> =
+        ListKey::of_genre("folk", 19_899).item().into_keys().chain(list.attributes().into_keys()).collect();
+    assert_eq!(first_column("Top lists"), list);
     let text = std::fs::read_to_string(document("docs/format.md")).unwrap();
-    let shards = format!("{DATE_SHARDS} shards");
-    let [shard, listing] = [date_shard("2024-06-25", DATE_SHARDS - 1), genre_date("folk", "2024-06-25")];
-    for name in [BY_LISTENS, &shards, &shard, &listing] {
-        assert!(text.contains(name), "docs/format.md lacks {name}");
+    for name in [TOP_LISTS_TABLE, &ListKey::of_genre("GENRE", 0).list] {
+        assert!(text.contains(&format!("`{name}`")), "docs/format.md lacks {name}");
     }
 }

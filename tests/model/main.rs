@@ -13,6 +13,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
+mod lists;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../support/random.rs"]
 mod random;

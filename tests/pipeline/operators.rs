@@ -46,6 +46,15 @@ async fn worked_off(test: &str) -> (Deployment, Vec<Row>) {
     (deployment, all)
 }
 
+/// The entry of a top list that a track's item would make.
+fn busiest_entry(item: &Item) -> Item {
+    let hidden = ["report_date", "sketch", "applied", "applied_through"];
+    item.iter()
+        .filter(|(name, _)| !hidden.contains(&name.as_str()))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
 #[tokio::test]
 async fn the_auditor_agrees_with_what_is_right_and_lists_every_difference() {
     let (deployment, all) = worked_off("verify").await;
@@ -57,10 +66,10 @@ async fn the_auditor_agrees_with_what_is_right_and_lists_every_difference() {
     for table in ["track_level_reports", "genre_level_reports", "listener_level_reports"] {
         items += deployment.scan(table).await.len();
     }
-    let listings = deployment.scan("genre_track_listings").await.len();
+    let top_lists = deployment.top_lists().await.len();
     assert_eq!(
         *summary,
-        json!({"curated_rows": all.len(), "report_items": items, "listings": listings, "archived_files": 5,
+        json!({"curated_rows": all.len(), "report_items": items, "top_lists": top_lists, "archived_files": 5,
                "batches": deployment.batches().await, "differences": 0})
     );
     // The same with far less memory than the items take, in many passes.
@@ -97,10 +106,15 @@ async fn the_auditor_agrees_with_what_is_right_and_lists_every_difference() {
     let date = text(&invented, "report_date").to_owned();
     dynamodb.put_item().table_name(table("genre_level_reports")).set_item(Some(invented)).send().await.unwrap();
 
-    let listing = deployment.scan("genre_track_listings").await.remove(0);
-    let delete = dynamodb.delete_item().table_name(table("genre_track_listings"));
-    let delete = delete.key("genre_date", listing["genre_date"].clone()).key("track_id", listing["track_id"].clone());
-    delete.send().await.unwrap();
+    // Of one list the first entry is lost, and another should not be there.
+    let mut list = deployment.scan("top_lists").await.remove(0);
+    let AttributeValue::L(entries) = list.get_mut("entries").unwrap() else { panic!("no entries") };
+    entries.remove(0);
+    let (list_name, list_date) = (text(&list, "list").to_owned(), text(&list, "report_date").to_owned());
+    dynamodb.put_item().table_name(table("top_lists")).set_item(Some(list.clone())).send().await.unwrap();
+    list.insert("list".into(), AttributeValue::S("tracks#track_genre#invented".into()));
+    list.insert("entries".into(), AttributeValue::L(vec![AttributeValue::M(busiest_entry(busiest))]));
+    dynamodb.put_item().table_name(table("top_lists")).set_item(Some(list)).send().await.unwrap();
 
     // One archived file lost, one changed in a way that no count shows.
     let s3 = &deployment.clients.s3;
@@ -123,7 +137,7 @@ async fn the_auditor_agrees_with_what_is_right_and_lists_every_difference() {
     }
     assert!(lying.is_some());
 
-    let (success, differences, _, summary) = verify(&deployment, &[]);
+    let (success, differences, _, summary) = verify(&deployment, &["--scan"]);
     assert!(!success);
     let about: Vec<&str> = differences.iter().map(|difference| difference["about"].as_str().unwrap()).collect();
     let require = |start: String, end: &str| {
@@ -136,19 +150,24 @@ async fn the_auditor_agrees_with_what_is_right_and_lists_every_difference() {
         "listener_level_reports",
     );
     require(format!("invented of {date} in "), "genre_level_reports");
-    let (genre, day) = text(&listing, "genre_date").split_once('#').unwrap();
-    require(format!("{} under {genre} of {day} in ", text(&listing, "track_id")), "genre_track_listings");
+    require(format!("place 1 of the top list {list_name} of {list_date}"), "");
+    require(format!("place 1 of the top list tracks#track_genre#invented of {list_date}"), "");
     require(place("1 +é.csv"), "");
     require("incoming/0 +é.csv".to_owned(), "");
-    // The lost and the changed file make their batches wrong on the days of their rows.
+    // The file that is lost and the one that was changed leave their batches short or wrong, on the days of their rows.
     let curated = about.iter().filter(|about| about.starts_with("curated rows of batch ")).count();
     assert!((2..=4).contains(&curated), "{differences:#?}");
     let rejected = about.iter().filter(|about| about.starts_with("rejected rows of batch ")).count();
     assert_eq!(rejected, 1, "of the lost file: {differences:#?}");
-    assert_eq!(about.len(), 6 + curated + rejected, "{differences:#?}");
+    assert_eq!(about.len(), 7 + curated + rejected, "{differences:#?}");
     assert_eq!(summary["differences"], about.len());
 
-    let people = ask(&deployment, &["verify", "--date", "2024-06-24", "--date", "2024-06-25"]);
+    // What no row explains is found by a scan, and not without.
+    let (_, without, ..) = verify(&deployment, &[]);
+    let of_scan = |about: &&Value| about["about"].as_str().unwrap().contains("invented");
+    assert_eq!(without.len() + differences.iter().filter(of_scan).count(), differences.len(), "{without:#?}");
+
+    let people = ask(&deployment, &["verify", "--scan", "--date", "2024-06-24", "--date", "2024-06-25"]);
     assert!(people.stdout.contains(&format!(": {} differences", about.len())), "{}", people.stdout);
     assert!(people.stdout.contains("DIFFERENCE ") && people.stderr.contains("differences"), "{}", people.stderr);
 }

@@ -158,7 +158,7 @@ async fn every_metric_is_exported_with_its_value() {
         ("track", "track_level_reports"),
         ("genre", "genre_level_reports"),
         ("listener", "listener_level_reports"),
-        ("listing", "genre_track_listings"),
+        ("top_list", "top_lists"),
     ] {
         // Each write counts the version up.
         let written: u64 = deployment.scan(table).await.iter().map(|item| number(item, "version")).sum();

@@ -1,6 +1,6 @@
 //! The figures and curated rows that the generated data must give, by an independent fold.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::process::Command;
 
 use super::data::{country, track_id};
@@ -55,7 +55,7 @@ impl Expected {
         for item in &listeners {
             assert_eq!(text(item, "user_country"), country(text(item, "user_id").parse().unwrap()));
         }
-        let mut listed = BTreeSet::new();
+        let mut lists = BTreeMap::new();
         for item in &tracks {
             let song = songs.get(text(item, "track_id"));
             assert_eq!(text(item, "track_name"), song.map_or("", |song| &song.name));
@@ -63,21 +63,44 @@ impl Expected {
             let genres = song.map_or(vec!["unknown"], |song| song.genres.clone());
             assert_eq!(text(item, "track_genre"), genres.join(";"));
             for genre in genres {
-                listed.insert((
-                    format!("{genre}#{}", text(item, "report_date")),
-                    text(item, "track_id").to_owned(),
-                    number(item, "total_listens"),
-                ));
+                add_to_list(&mut lists, &format!("tracks#track_genre#{genre}"), "track_id", item);
+            }
+            add_to_list(&mut lists, "tracks", "track_id", item);
+        }
+        genres.iter().for_each(|item| add_to_list(&mut lists, "genres", "track_genre", item));
+        listeners.iter().for_each(|item| add_to_list(&mut lists, "listeners", "user_id", item));
+        for list in lists.values_mut() {
+            list.sort_by_key(|(id, listens)| (std::cmp::Reverse(*listens), id.clone()));
+            list.truncate(100);
+        }
+        assert_eq!(deployment.top_lists().await, lists);
+    }
+}
+
+/// The entries of each list and day: id and listens.
+pub type TopLists = BTreeMap<(String, String), Vec<(String, u64)>>;
+
+fn add_to_list(lists: &mut TopLists, list: &str, id: &str, item: &Item) {
+    let list = lists.entry((list.to_owned(), text(item, "report_date").to_owned())).or_default();
+    list.push((text(item, id).to_owned(), number(item, "total_listens")));
+}
+
+impl Deployment {
+    /// Reads the top lists, those that have entries.
+    pub async fn top_lists(&self) -> TopLists {
+        let mut lists = TopLists::new();
+        for item in self.scan("top_lists").await {
+            let id = |entry: &Item| {
+                let id = ["track_id", "user_id"].into_iter().find(|name| entry.contains_key(*name));
+                text(entry, id.unwrap_or("track_genre")).to_owned()
+            };
+            let entries = item["entries"].as_l().unwrap().iter().map(|entry| entry.as_m().unwrap());
+            let entries: Vec<_> = entries.map(|entry| (id(entry), number(entry, "total_listens"))).collect();
+            if !entries.is_empty() {
+                lists.insert((text(&item, "list").to_owned(), text(&item, "report_date").to_owned()), entries);
             }
         }
-        let listings = deployment.scan("genre_track_listings").await;
-        let found: BTreeSet<_> = listings
-            .iter()
-            .map(|item| {
-                (text(item, "genre_date").to_owned(), text(item, "track_id").to_owned(), number(item, "total_listens"))
-            })
-            .collect();
-        assert_eq!(found, listed);
+        lists
     }
 }
 

@@ -23,8 +23,11 @@ impl RollForward {
         for file in &manifest.delta_files {
             match self.deltas(file).await? {
                 Ok(deltas) => {
-                    let outcomes = self.reports.apply(batch, through, 0, deltas, deadline).await?;
-                    self.set_refused_items_aside(batch, outcomes).await?;
+                    let changes = self.reports.apply(batch, through, 0, &deltas, deadline).await?;
+                    self.set_refused_items_aside(batch, changes.items).await?;
+                    let refused = changes.refused_lists.iter();
+                    self.set_aside(refused.map(|(list, reason)| Aside::top_list(list, batch, reason)).collect())
+                        .await?;
                 }
                 Err(error) => {
                     let what = What::Batch { key: file.key.clone() };

@@ -27,7 +27,9 @@ impl Replay {
             while let Some(deltas) = deltas.try_next().await? {
                 items += deltas.len();
                 let never = CancellationToken::new();
-                for (key, outcome) in self.reports.apply(batch, batch - 1, now_ms(), deltas, &never).await? {
+                let changes = self.reports.apply(batch, batch - 1, now_ms(), &deltas, &never).await?;
+                refused.note_lists(changes.refused_lists);
+                for (key, outcome) in changes.items {
                     lacked += usize::from(outcome == WriteOutcome::Changed);
                     refused.note(key, outcome);
                 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::{Replay, ReplayError};
 use crate::reports::figures::{Attributes, Delta, Figures, Key};
 use crate::reports::store::WriteOutcome;
+use crate::reports::top_lists::ListKey;
 
 /// Bytes of memory for an item's figures, key and names in a hash table that is partly empty. Its sketch is counted
 /// apart.
@@ -15,6 +16,8 @@ const FIGURES_BYTES: usize = 1024;
 pub(super) struct Refused {
     pub(super) keys: HashSet<Key>,
     pub(super) items: Vec<(Key, String)>,
+    /// Top lists that the table refused, with the reason of each.
+    pub(super) lists: Vec<(ListKey, String)>,
 }
 
 impl Refused {
@@ -25,6 +28,11 @@ impl Refused {
         {
             self.items.push((key, reason));
         }
+    }
+
+    /// Notes top lists that were refused.
+    pub(super) fn note_lists(&mut self, lists: Vec<(ListKey, String)>) {
+        self.lists.extend(lists);
     }
 
     /// Notes the refused items, and returns those that have a later batch.
@@ -41,9 +49,10 @@ impl Refused {
 
     /// Returns an error if any item was refused.
     pub(super) fn into_result(self) -> Result<(), ReplayError> {
-        let count = self.items.len();
-        match self.items.into_iter().next() {
-            Some((_, first)) => Err(ReplayError::Refused { count, first }),
+        let count = self.items.len() + self.lists.len();
+        let items = self.items.into_iter().map(|(_, reason)| reason);
+        match items.chain(self.lists.into_iter().map(|(_, reason)| reason)).next() {
+            Some(first) => Err(ReplayError::Refused { count, first }),
             None => Ok(()),
         }
     }

@@ -75,6 +75,13 @@ pub struct ReplayQuery {
     #[arg(long)]
     rebuild: bool,
 
+    /// Also look through the whole report tables for items of the day that no row explains
+    ///
+    /// Without it, a rebuild finds such items where they are in a top list. A scan reads every item of every day, and is
+    /// charged for that.
+    #[arg(long, requires = "rebuild")]
+    scan: bool,
+
     /// Include this batch, whose curated file of the day is lost; may be given several times
     ///
     /// Its number is in the name of the file, and of its folder in the archive. Only a rebuild restores the file
@@ -117,7 +124,8 @@ impl ReplayQuery {
         self.days.sort_unstable();
         self.days.dedup();
         let lost = self.lost.iter().copied().collect();
-        let replay = Replay::open(&clients, &self.resources, &self.limits, lost).await?;
+        let mut replay = Replay::open(&clients, &self.resources, &self.limits, lost).await?;
+        replay.scan = self.scan;
         for &day in &self.days {
             let done = if self.rebuild { replay.rebuild(day).await } else { replay.apply_again(day).await };
             replay.progress.reset();
@@ -149,6 +157,8 @@ pub struct Replay {
     lost: BTreeSet<BatchNumber>,
     memory: Memory,
     max_report_items: u32,
+    /// A rebuild scans the report tables.
+    scan: bool,
     progress: ProgressBar,
 }
 
@@ -167,7 +177,7 @@ impl Replay {
         let memory = Memory::of(limits.max_memory);
         let catalogue = Arc::new(reference::read_once(&bucket, memory.catalogue()).await?);
         let (max_report_items, progress) = (limits.max_report_items, progress_bar());
-        Ok(Replay { bucket, ledger, reports, catalogue, lost, memory, max_report_items, progress })
+        Ok(Replay { bucket, ledger, reports, catalogue, lost, memory, max_report_items, scan: false, progress })
     }
 
     /// Starts the progress bar for an operation on some batches.

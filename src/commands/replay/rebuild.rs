@@ -16,13 +16,18 @@ use crate::ledger::aside::Aside;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key, Report};
 use crate::reports::item::{Replacement, parse_key};
+use crate::reports::top_lists::ListKey;
+
+/// Top lists that are read at a time.
+const LISTS_AT_A_TIME: usize = 25;
 
 impl Replay {
     /// Gives every item of a day the figures of its archived files, and returns a summary. The day's items that were
     /// set aside are removed from that list, as they are right again.
     pub async fn rebuild(&self, day: i32) -> Result<String, ReplayError> {
         let (mut batches, mut items) = (0, 0);
-        let mut genres = BTreeSet::new();
+        let (mut lists, mut keys) = (BTreeSet::new(), BTreeSet::new());
+        let never = CancellationToken::new();
         let mut refused = Refused::default();
         // Read first: an item that is set aside from now on may lack figures.
         let (listed, _) = self.ledger.aside(usize::MAX).await?;
@@ -35,44 +40,53 @@ impl Replay {
             let of = Replacement { through, last, now_ms: now_ms() };
             self.progress.set_message(format!("{} writing", date_text(day)));
             if is_first {
-                self.add_items_without_rows(day, &mut sums).await?;
+                lists = self.reports.lists_of_day(day).await?;
+                self.add_items_without_rows(day, &lists, &mut sums).await?;
                 items = sums.figures.len();
-                genres.extend(sums.figures.keys().filter(|key| key.report == Report::Genre).map(|key| key.id.clone()));
             }
-            for key in only.into_iter().flatten() {
+            for key in only.take().into_iter().flatten() {
                 sums.entry(key);
             }
-            let deltas =
-                sums.figures.into_iter().map(|(key, (figures, attributes))| Delta { key, figures, attributes });
-            // The item of a genre without rows leads to stale listings, so it is emptied last.
-            let (genres_without_rows, first): (Vec<_>, Vec<_>) =
-                deltas.partition(|delta| delta.key.report == Report::Genre && delta.figures.listens == 0);
-            let never = CancellationToken::new();
-            let mut outcomes = self.reports.replace(of, first, &never).await?;
-            for genre in &genres {
-                self.reports.empty_stale_listings(genre, day, of, &never).await?;
-            }
-            outcomes.extend(self.reports.replace(of, genres_without_rows, &never).await?);
+            let deltas: Vec<Delta> = sums
+                .figures
+                .into_iter()
+                .map(|(key, (figures, attributes))| Delta { key, figures, attributes })
+                .collect();
+            let (outcomes, touched) = self.reports.replace(of, &deltas, &never).await?;
+            lists.extend(touched);
+            keys.extend(deltas.into_iter().map(|delta| delta.key));
             let changing = refused.take_changing(outcomes);
-            if changing.is_empty() {
-                self.unlist(day, listed, &refused.keys).await?;
-                refused.into_result()?;
-                return Ok(format!("rebuilt {items} report items and the curated files of {batches} batches"));
-            }
             only = Some(changing);
+            if only.as_ref().is_some_and(HashSet::is_empty) {
+                break;
+            }
         }
-        Err(ReplayError::Changing(only.map_or(0, |only| only.len())))
+        // In any case, as figures may be lower than before.
+        self.progress.set_message(format!("{} top lists", date_text(day)));
+        let keys: Vec<Key> = keys.into_iter().collect();
+        refused.note_lists(self.reports.refill(&lists, &keys, &never).await?);
+        if let Some(changing) = only.filter(|changing| !changing.is_empty()) {
+            return Err(ReplayError::Changing(changing.len()));
+        }
+        self.unlist(day, listed, &refused).await?;
+        refused.into_result()?;
+        Ok(format!("rebuilt {items} report items and the curated files of {batches} batches"))
     }
 
-    /// Removes a day's report items from the list of what is set aside, except those that are still refused.
+    /// Removes a day's report items and top lists from the list of what is set aside, except those that are still refused.
     async fn unlist(
         &self,
         day: i32,
         listed: Vec<(jiff::Timestamp, Aside)>,
-        refused: &HashSet<Key>,
+        refused: &Refused,
     ) -> Result<(), ReplayError> {
         for (_, entry) in listed {
-            if entry.report_item().is_some_and(|key| key.day == day && !refused.contains(&key)) {
+            let is_right = match (entry.report_item(), entry.top_list_key()) {
+                (Some(key), _) => key.day == day && !refused.keys.contains(&key),
+                (_, Some(list)) => list.day == day && refused.lists.iter().all(|(it, _)| *it != list),
+                _ => false,
+            };
+            if is_right {
                 self.ledger.unlist_aside(&entry).await?;
             }
         }
@@ -128,10 +142,24 @@ impl Replay {
         Ok(())
     }
 
-    /// Adds the items of the tables that have no row, so that they get no listens.
-    async fn add_items_without_rows(&self, day: i32, sums: &mut Sums) -> Result<(), ReplayError> {
-        for report in Report::ALL {
-            let mut items = pin!(self.reports.day(report, day));
+    /// Adds items that no row explains, so that they get no listens: those in the top lists, and with `--scan` those of the tables.
+    async fn add_items_without_rows(
+        &self,
+        day: i32,
+        lists: &BTreeSet<ListKey>,
+        sums: &mut Sums,
+    ) -> Result<(), ReplayError> {
+        let lists: Vec<ListKey> = lists.iter().cloned().collect();
+        for group in lists.chunks(LISTS_AT_A_TIME) {
+            for (list, stored) in self.reports.lists(group).await? {
+                for entry in stored.into_iter().flat_map(|stored| stored.entries) {
+                    sums.entry(Key { report: list.report(), id: entry.id, day });
+                }
+            }
+            self.check_limits(sums)?;
+        }
+        for report in Report::ALL.into_iter().filter(|_| self.scan) {
+            let mut items = pin!(self.reports.scan(report, day));
             while let Some(item) = items.try_next().await? {
                 if let Some(key) = parse_key(report, &item) {
                     sums.entry(key);

@@ -34,8 +34,13 @@ impl Replay {
             }
             let items = sums.figures.into_iter().map(|(key, (figures, attributes))| Delta { key, figures, attributes });
             let of = Replacement { through, last, now_ms: now_ms() };
-            let outcomes = self.reports.replace(of, items.collect(), &CancellationToken::new()).await?;
+            let (items, never): (Vec<Delta>, _) = (items.collect(), CancellationToken::new());
+            let (outcomes, _) = self.reports.replace(of, &items, &never).await?;
+            let replaced: Vec<Key> = items.into_iter().map(|item| item.key).collect();
             keys = refused.take_changing(outcomes);
+            // An item that is right has at least the listens that it had: offering it is enough.
+            let offered = self.reports.offer_again(&replaced, &never).await?;
+            refused.note_lists(offered.refused);
             if keys.is_empty() {
                 self.progress.finish_and_clear();
                 return Ok(refused.items);

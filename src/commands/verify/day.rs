@@ -7,6 +7,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::batches::Digest;
 use super::expected::{Expected, Partition};
+use super::lists::ExpectedLists;
 use super::reports::Comparison;
 use super::{Auditor, VerifyError};
 use crate::aws::error::AwsError;
@@ -42,9 +43,13 @@ impl Auditor {
             let files = self.curated_files(day, attempt == 0).await?;
             let mut partitions = vec![partition];
             let mut is_first_pass = attempt == 0;
+            let mut lists = ExpectedLists::default();
             while let Some(mut partition) = partitions.pop() {
                 let expected = self.fold(day, &files, &mut partition, &mut partitions, is_first_pass).await?;
                 is_first_pass = false;
+                if attempt == 0 {
+                    lists.add(&expected, day);
+                }
                 Comparison {
                     auditor: self,
                     day,
@@ -56,6 +61,9 @@ impl Auditor {
                 }
                 .run()
                 .await?;
+            }
+            if attempt == 0 {
+                self.verify_lists(day, lists, through).await?;
             }
         }
         if !changing.is_empty() {
@@ -70,6 +78,7 @@ impl Auditor {
         for entry in aside {
             let is_of_day = match &entry.what {
                 What::ReportItem { .. } => entry.report_item().is_some_and(|key| key.day == day),
+                What::TopList { .. } => entry.top_list_key().is_some_and(|key| key.day == day),
                 What::Upload { upload } => layout::date_of_curated(&upload.key).and_then(parse_date) == Some(day),
                 // The days of its rows are unknown.
                 What::Batch { .. } => true,

@@ -48,19 +48,15 @@ impl Partition {
 #[derive(Debug, Default)]
 pub(super) struct Expected {
     pub(super) tracks: HashMap<String, ExpectedTrack>,
-    genres: HashMap<String, Figures>,
-    listeners: HashMap<i64, Figures>,
+    pub(super) genres: HashMap<String, Figures>,
+    pub(super) listeners: HashMap<i64, Figures>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct ExpectedTrack {
     pub(super) figures: Figures,
-    /// The genres that it must be listed under and has not yet been seen under.
+    /// Its genres, in whose lists it may be.
     pub(super) genres: BTreeSet<String>,
-    /// The number of its genres. If there are more than an item keeps, the order of batches decides which it has.
-    pub(super) all_genres: usize,
-    /// True once its item was seen.
-    seen: bool,
 }
 
 impl Expected {
@@ -88,7 +84,6 @@ impl Expected {
             for genre in genres().filter(|genre| !expected.genres.contains(*genre)).collect::<Vec<_>>() {
                 expected.genres.insert(genre.to_owned());
             }
-            expected.all_genres = expected.genres.len();
         }
         for genre in genres().filter(|genre| partition.has(Report::Genre, genre, day)) {
             let figures = match self.genres.get_mut(genre) {
@@ -112,21 +107,26 @@ impl Expected {
     /// Returns the figures that an item must show. They are returned once: the item counts as seen afterwards.
     pub(super) fn see(&mut self, key: &Key) -> Option<PublishedFigures> {
         let figures = match key.report {
-            Report::Track => {
-                let expected = self.tracks.get_mut(&key.id).filter(|expected| !expected.seen)?;
-                expected.seen = true;
-                return Some(PublishedFigures::of(key.report, &expected.figures));
-            }
+            Report::Track => self.tracks.remove(&key.id)?.figures,
             Report::Genre => self.genres.remove(&key.id)?,
             Report::Listener => self.listeners.remove(&key.id.parse().ok()?)?,
         };
         Some(PublishedFigures::of(key.report, &figures))
     }
 
+    /// Returns true if the item is expected and was not seen.
+    pub(super) fn has(&self, key: &Key) -> bool {
+        match key.report {
+            Report::Track => self.tracks.contains_key(&key.id),
+            Report::Genre => self.genres.contains_key(&key.id),
+            Report::Listener => key.id.parse().is_ok_and(|id: i64| self.listeners.contains_key(&id)),
+        }
+    }
+
     /// Returns the keys of a report's items that were not seen.
     pub(super) fn unseen(&self, report: Report, day: i32) -> Vec<Key> {
         let ids: Vec<String> = match report {
-            Report::Track => self.tracks.iter().filter(|(_, track)| !track.seen).map(|(id, _)| id.clone()).collect(),
+            Report::Track => self.tracks.keys().cloned().collect(),
             Report::Genre => self.genres.keys().cloned().collect(),
             Report::Listener => self.listeners.keys().map(ToString::to_string).collect(),
         };

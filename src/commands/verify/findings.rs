@@ -12,7 +12,7 @@ pub(super) struct Findings {
     pub(super) differences: u64,
     pub(super) curated_rows: u64,
     pub(super) items: u64,
-    pub(super) listings: u64,
+    pub(super) top_lists: u64,
     pub(super) batches: u64,
     pub(super) archived_files: u64,
 }
@@ -27,7 +27,7 @@ impl Findings {
             differences: 0,
             curated_rows: 0,
             items: 0,
-            listings: 0,
+            top_lists: 0,
             batches: 0,
             archived_files: 0,
         }
@@ -73,16 +73,16 @@ impl Findings {
     /// Prints the summary. Returns an error if there were differences.
     pub(super) fn conclude(self) -> Result<(), VerifyError> {
         self.progress.finish_and_clear();
-        let Findings { differences, curated_rows, items, listings, batches, archived_files, .. } = self;
+        let Findings { differences, curated_rows, items, top_lists, batches, archived_files, .. } = self;
         match self.format {
             Format::Table => print(&format!(
-                "{curated_rows} curated rows, {items} report items, {listings} listings, {archived_files} archived \
+                "{curated_rows} curated rows, {items} report items, {top_lists} top lists, {archived_files} archived \
                  files of {batches} batches: {}",
                 if differences == 0 { "all agree".to_owned() } else { format!("{differences} differences") }
             )),
             Format::Json => print(
                 &serde_json::json!({"summary": {
-                    "curated_rows": curated_rows, "report_items": items, "listings": listings, "batches": batches,
+                    "curated_rows": curated_rows, "report_items": items, "top_lists": top_lists, "batches": batches,
                     "archived_files": archived_files, "differences": differences,
                 }})
                 .to_string(),

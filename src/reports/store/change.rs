@@ -1,153 +1,241 @@
-//! Changes of items: read, merge, and write on condition that the version is unchanged.
+//! Changes of items: read, merge, and write on condition that the version is unchanged, 25 items to a request.
 //!
 //! The tests are tests/pipeline and tests/chaos.
 
-use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
+use std::collections::{BTreeSet, HashMap};
+
 use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::error::{AwsError, Kind, aws_error};
+use crate::aws::error::{AwsError, Kind};
 use crate::aws::item::Item;
 use crate::aws::retry::{Backoff, retry_until};
 use crate::calendar::date_text;
 use crate::reports::figures::{Delta, Key};
-use crate::reports::item::{ReportItem, item_of, parse_item};
-use crate::reports::store::{READ_ITEMS, Reports, WRITES_PER_GROUP, WriteOutcome};
+use crate::reports::item::{ReportItem, item_of, key_item, parse_item};
+use crate::reports::statements::{Expected, ItemWrite, Written, requests, write_items};
+use crate::reports::store::seen::Seen;
+use crate::reports::store::{READ_ITEMS, REQUESTS_PER_GROUP, Reports, WriteOutcome};
+use crate::reports::top_lists::ListKey;
 use crate::telemetry::metrics::{label, metrics};
 
+/// An item as it is there, and the delta that is to go into it.
+type Pending<'a> = (Option<Item>, &'a Delta);
+
 impl Reports {
-    /// Changes items, several at a time.
+    /// Changes items, several at a time, from one of them on that is chosen by `rotation`.
     pub(super) async fn change_all(
         &self,
-        deltas: Vec<Delta>,
+        deltas: &[Delta],
+        rotation: usize,
         change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, WriteOutcome>,
+        seen: Option<&Seen>,
         deadline: &CancellationToken,
     ) -> Result<Vec<(Key, WriteOutcome)>, AwsError> {
-        let mut groups = Vec::new();
-        let mut deltas = deltas.into_iter().peekable();
-        while deltas.peek().is_some() {
-            groups.push(deltas.by_ref().take(READ_ITEMS).collect::<Vec<_>>());
-        }
-        futures::stream::iter(groups)
-            .map(|group| self.change_group(group, change, deadline))
+        // A number of no common pattern with the groups: its golden section.
+        let begin = (rotation as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) % (deltas.len().max(1) as u64);
+        let (behind, ahead) = deltas.split_at(begin as usize);
+        futures::stream::iter(ahead.chunks(READ_ITEMS).chain(behind.chunks(READ_ITEMS)))
+            .map(|group| self.change_group(group.iter().collect(), change, seen, deadline))
             .buffer_unordered(self.groups)
             .try_concat()
             .await
     }
 
-    pub(super) async fn change_group(
+    async fn change_group(
         &self,
-        group: Vec<Delta>,
+        group: Vec<&Delta>,
         change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, WriteOutcome>,
+        seen: Option<&Seen>,
         deadline: &CancellationToken,
     ) -> Result<Vec<(Key, WriteOutcome)>, AwsError> {
-        let keys: Vec<&Key> = group.iter().map(|delta| &delta.key).collect();
-        let mut stored = match retry_until(deadline, async || self.read(&keys).await).await {
-            // One key that DynamoDB cannot accept fails the whole read, so each item is read alone.
+        let mut outcomes = Vec::with_capacity(group.len());
+        let mut pending = match self.read_pending(group.clone(), seen, deadline).await {
+            // One key that no table can have takes the whole read with it.
             Err(error) if error.kind == Kind::Refused && group.len() > 1 => {
-                let singles = group.into_iter().map(|delta| self.change_single(delta, change, deadline));
-                return futures::stream::iter(singles).buffer_unordered(WRITES_PER_GROUP).try_collect().await;
+                let singles = group.into_iter().map(|delta| self.change_group(vec![delta], change, seen, deadline));
+                let singles = futures::stream::iter(singles).buffer_unordered(REQUESTS_PER_GROUP);
+                return Box::pin(singles.try_concat()).await;
             }
             Err(error) if error.kind == Kind::Refused => {
-                return Ok(group
-                    .into_iter()
-                    .map(|delta| (delta.key, WriteOutcome::Refused(error.to_string())))
-                    .collect());
+                let refused = |delta: &Delta| (delta.key.clone(), WriteOutcome::Refused(error.to_string()));
+                return Ok(group.into_iter().map(refused).collect());
             }
             read => read?,
         };
-        let writes: Vec<_> = group.into_iter().map(|delta| (stored.remove(&delta.key), delta)).collect();
-        let changed: Vec<(Key, WriteOutcome, ReportItem)> = futures::stream::iter(writes)
-            .map(async |(item, delta)| {
-                let (outcome, stored) = self.change_one(&delta, item, change, deadline).await?;
-                Ok::<_, AwsError>((delta.key, outcome, stored))
-            })
-            .buffer_unordered(WRITES_PER_GROUP)
-            .try_collect()
-            .await?;
-        self.update_listings(changed, deadline).await
-    }
-
-    pub(super) async fn change_single(
-        &self,
-        delta: Delta,
-        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, WriteOutcome>,
-        deadline: &CancellationToken,
-    ) -> Result<(Key, WriteOutcome), AwsError> {
-        let key = delta.key.clone();
-        let changed = Box::pin(self.change_group(vec![delta], change, deadline)).await?;
-        Ok(changed.into_iter().next().unwrap_or((key, WriteOutcome::HadIt)))
-    }
-
-    pub(super) async fn change_one(
-        &self,
-        delta: &Delta,
-        item: Option<Item>,
-        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, WriteOutcome>,
-        deadline: &CancellationToken,
-    ) -> Result<(WriteOutcome, ReportItem), AwsError> {
-        let mut item = item;
         let mut race = Backoff::for_contention();
-        self.progress.made();
         loop {
-            let stored = match self.parse(&delta.key, item.take()) {
-                Ok(stored) => stored,
-                Err(foreign) => return Ok((WriteOutcome::Refused(foreign), ReportItem::default())),
-            };
-            let next = match change(&stored, delta) {
-                Ok(next) => next,
-                Err(unchanged) => return Ok((unchanged, stored)),
-            };
-            match retry_until(deadline, async || self.write(&delta.key, &next, stored.version).await).await {
+            pending = self.change_once(pending, change, seen, &mut outcomes, deadline).await?;
+            if pending.is_empty() {
+                return Ok(outcomes);
+            }
+            race.pause(deadline).await;
+        }
+    }
+
+    /// Reads the items of deltas, each after the epochs of the lists that it belongs to.
+    async fn read_pending<'a>(
+        &self,
+        deltas: Vec<&'a Delta>,
+        seen: Option<&Seen>,
+        deadline: &CancellationToken,
+    ) -> Result<Vec<Pending<'a>>, AwsError> {
+        let keys: Vec<&Key> = deltas.iter().map(|delta| &delta.key).collect();
+        let mut items = self.read_seen(&keys, seen, deadline).await?;
+        Ok(deltas.into_iter().map(|delta| (items.remove(&delta.key), delta)).collect())
+    }
+
+    /// Reads items, each after the epochs of the lists that it belongs to.
+    pub(super) async fn read_seen(
+        &self,
+        keys: &[&Key],
+        seen: Option<&Seen>,
+        deadline: &CancellationToken,
+    ) -> Result<HashMap<Key, Item>, AwsError> {
+        let mut items = retry_until(deadline, async || self.read(keys).await).await?;
+        if let Some(seen) = seen {
+            let mut unseen: BTreeSet<ListKey> = BTreeSet::new();
+            for (key, item) in &items {
+                unseen.extend(seen.unseen(key, item).await);
+            }
+            if !unseen.is_empty() {
+                let unseen: Vec<ListKey> = unseen.into_iter().collect();
+                let epochs = retry_until(deadline, async || self.epochs(&unseen).await).await?;
+                seen.learn(epochs).await;
+                items = retry_until(deadline, async || self.read(keys).await).await?;
+            }
+        }
+        Ok(items)
+    }
+
+    /// Merges and writes items once. Returns those that another batch was faster with, as it left them.
+    async fn change_once<'a>(
+        &self,
+        pending: Vec<Pending<'a>>,
+        change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, WriteOutcome>,
+        seen: Option<&Seen>,
+        outcomes: &mut Vec<(Key, WriteOutcome)>,
+        deadline: &CancellationToken,
+    ) -> Result<Vec<Pending<'a>>, AwsError> {
+        let (mut merged, mut writes) = (Vec::new(), Vec::new());
+        for (item, delta) in pending {
+            match self.parse(&delta.key, item) {
+                Err(foreign) => outcomes.push((delta.key.clone(), WriteOutcome::Refused(foreign))),
+                Ok(stored) => match change(&stored, delta) {
+                    Err(unchanged) => {
+                        if let Some(seen) = seen {
+                            seen.offer(&delta.key, &stored).await;
+                        }
+                        outcomes.push((delta.key.clone(), unchanged));
+                    }
+                    Ok(next) => {
+                        writes.push(self.item_write(&delta.key, &next, stored.version));
+                        merged.push((delta, next));
+                    }
+                },
+            }
+        }
+        let written = self.write(writes, deadline).await?;
+        let (mut conflicts, mut unread) = (Vec::new(), Vec::new());
+        for ((delta, next), written) in merged.into_iter().zip(written) {
+            match written {
                 Ok(Written::Yes) => {
-                    fail::fail_point!("item written");
                     metrics().report_items.add(1, &label("report", delta.key.report.name()));
-                    return Ok((WriteOutcome::Changed, next));
+                    if let Some(seen) = seen {
+                        seen.offer(&delta.key, &next).await;
+                    }
+                    outcomes.push((delta.key.clone(), WriteOutcome::Changed));
                 }
-                // Another batch was faster, or an earlier attempt at this write has succeeded.
+                // Another batch was faster, or an earlier try of this write did happen.
                 Ok(Written::Conflict(newer)) => {
                     metrics().conflicts.add(1, &[]);
-                    race.pause(deadline).await;
-                    item = newer;
+                    match (newer, seen) {
+                        (Some(newer), None) => conflicts.push((Some(newer), delta)),
+                        (Some(newer), Some(seen)) if seen.unseen(&delta.key, &newer).await.is_empty() => {
+                            conflicts.push((Some(newer), delta));
+                        }
+                        _ => unread.push(delta),
+                    }
                 }
-                Err(error) if error.kind == Kind::Refused => {
-                    return Ok((WriteOutcome::Refused(error.to_string()), stored));
-                }
-                Err(error) => return Err(error),
+                Err(error) => outcomes.push((delta.key.clone(), WriteOutcome::Refused(error.to_string()))),
             }
         }
-    }
-
-    pub(super) async fn write(&self, key: &Key, stored: &ReportItem, old_version: u64) -> Result<Written, AwsError> {
-        self.pace().await;
-        let table = self.table(key.report);
-        let put = self.client.put_item().table_name(&table).set_item(Some(item_of(key, stored)));
-        let put = if old_version == 0 {
-            put.condition_expression("attribute_not_exists(report_date)")
-        } else {
-            put.condition_expression("version = :version")
-                .expression_attribute_values(":version", AttributeValue::N(old_version.to_string()))
-        };
-        match put.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld).send().await {
-            Ok(_) => Ok(Written::Yes),
-            Err(SdkError::ServiceError(service)) if service.err().is_conditional_check_failed_exception() => {
-                if let PutItemError::ConditionalCheckFailedException(failed) = service.into_err()
-                    && let Some(item) = failed.item
-                {
-                    return Ok(Written::Conflict(Some(item)));
-                }
-                // Some emulators do not return the item that failed the condition.
-                Ok(Written::Conflict(self.read(&[key]).await?.remove(key)))
-            }
-            Err(error) => Err(aws_error("dynamodb:PutItem", format!("{table}/{}", key.id))(error)),
+        if !unread.is_empty() {
+            conflicts.extend(self.read_pending(unread, seen, deadline).await?);
         }
+        Ok(conflicts)
     }
 
-    pub(super) async fn pace(&self) {
-        if let Some(writes) = &self.writes {
-            writes.until_ready().await;
+    /// Carries out writes, several requests at a time. Returns the outcome of each; an error only for one that is refused.
+    pub(super) async fn write(
+        &self,
+        writes: Vec<ItemWrite>,
+        deadline: &CancellationToken,
+    ) -> Result<Vec<Result<Written, AwsError>>, AwsError> {
+        futures::stream::iter(requests(writes))
+            .map(|request| self.write_request(request, deadline))
+            .buffered(REQUESTS_PER_GROUP)
+            .try_concat()
+            .await
+    }
+
+    /// Carries out the writes of a request, and what fails for now again, alone, after growing pauses.
+    async fn write_request(
+        &self,
+        request: Vec<ItemWrite>,
+        deadline: &CancellationToken,
+    ) -> Result<Vec<Result<Written, AwsError>>, AwsError> {
+        let mut outcomes: Vec<Option<Result<Written, AwsError>>> = request.iter().map(|_| None).collect();
+        let mut open: Vec<usize> = (0..request.len()).collect();
+        let mut backoff = Backoff::default();
+        // A request that is refused as a whole is taken apart, as one of its statements is the reason.
+        let mut at_once = open.len();
+        while !open.is_empty() {
+            let now: Vec<usize> = open.drain(..at_once.min(open.len())).collect();
+            let writes: Vec<ItemWrite> = now.iter().map(|&index| request[index].clone()).collect();
+            self.pace(writes.len()).await;
+            self.progress.made();
+            let written = match retry_until(deadline, async || write_items(&self.client, &writes).await).await {
+                Err(error) if error.kind == Kind::Refused && writes.len() > 1 => {
+                    open.splice(..0, now);
+                    at_once = 1;
+                    continue;
+                }
+                Err(error) if error.kind == Kind::Refused => vec![Err(error)],
+                written => written?,
+            };
+            fail::fail_point!("item written");
+            let mut delayed = None;
+            for (index, outcome) in now.into_iter().zip(written) {
+                match outcome {
+                    Err(error) if error.kind.is_transient() => {
+                        open.push(index);
+                        delayed = Some(error);
+                    }
+                    Err(error) if error.kind != Kind::Refused => return Err(error),
+                    outcome => outcomes[index] = Some(outcome),
+                }
+            }
+            if let Some(error) = delayed
+                && !backoff.pause(deadline).await
+            {
+                return Err(error);
+            }
+        }
+        Ok(outcomes.into_iter().flatten().collect())
+    }
+
+    fn item_write(&self, key: &Key, stored: &ReportItem, old_version: u64) -> ItemWrite {
+        let expected = if old_version == 0 { Expected::Absent } else { Expected::Version(old_version) };
+        ItemWrite::new(self.table(key.report), key_item(key), item_of(key, stored), expected)
+    }
+
+    /// Waits until so many items may be written.
+    async fn pace(&self, items: usize) {
+        for _ in 0..items {
+            if let Some(writes) = &self.writes {
+                writes.until_ready().await;
+            }
         }
     }
 
@@ -161,11 +249,4 @@ impl Reports {
             )
         })
     }
-}
-
-/// The outcome of a conditional write.
-pub(super) enum Written {
-    Yes,
-    /// The version has changed: the item as it is now.
-    Conflict(Option<Item>),
 }

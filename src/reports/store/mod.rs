@@ -1,7 +1,8 @@
 //! The report tables: adding the deltas of a committed batch, each exactly once, and reading items.
 //!
-//! Each report item is read, merged with its delta and written on condition that its version is unchanged; a conflict
-//! means that another batch was faster, and the merge is repeated with what that batch wrote. The item itself records
+//! Each report item is read, merged with its delta and written on condition that its version is unchanged, 25 items to a
+//! request ([`crate::reports::statements`]); a conflict means that another batch was faster, and the merge is repeated
+//! with what that batch wrote. Then the items are offered to the [top lists](crate::reports::top_lists). The item itself records
 //! the batches in it ([`crate::protocol::Applied`]), so applying a delta again, by anyone, at any time, changes
 //! nothing.
 //!
@@ -11,32 +12,40 @@
 //!
 //! * `mod.rs`: the tables, their check, and the two kinds of changes
 //! * `change.rs`: the read, merge and conditional write behind both
-//! * `listings.rs`: the copies of track items under each of their genres
+//! * `lists.rs`: the top lists
+//! * `seen.rs`: the epochs and offers of one pass over the items
 //! * `read.rs`: reads and queries
 //!
 //! The tests are tests/pipeline (figures, replay) and tests/chaos.
 
 mod change;
-mod listings;
+mod lists;
 mod read;
+mod seen;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use governor::DefaultDirectRateLimiter;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::error::{AwsError, Kind, aws_error};
-use crate::aws::item::{Item, text};
+use crate::aws::error::{AwsError, Kind};
+use crate::aws::item::Item;
+use crate::aws::retry::retry_until;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key, Report};
-use crate::reports::item::{LISTINGS_TABLE, Replacement, ReportItem, key_item};
+use crate::reports::item::{Replacement, ReportItem, key_item};
+use crate::reports::statements::{Expected, ItemWrite, write_items};
+use crate::reports::top_lists::ListKey;
 use crate::telemetry::progress::Progress;
+
+use seen::Seen;
 
 /// Items in one read: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
 pub const READ_ITEMS: usize = 100;
-/// Writes of one group of [`READ_ITEMS`] under way at once.
-const WRITES_PER_GROUP: usize = 16;
+/// Requests to write one group of [`READ_ITEMS`] under way at once.
+const REQUESTS_PER_GROUP: usize = 4;
 
 /// The report tables.
 #[derive(Debug, Clone)]
@@ -46,6 +55,15 @@ pub struct Reports {
     groups: usize,
     writes: Option<Arc<DefaultDirectRateLimiter>>,
     progress: Progress,
+}
+
+/// The outcome of the deltas of a batch.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// The outcome of each item.
+    pub items: Vec<(Key, WriteOutcome)>,
+    /// Top lists that were refused, each with the reason.
+    pub refused_lists: Vec<(ListKey, String)>,
 }
 
 /// The outcome of a change of one item.
@@ -62,7 +80,7 @@ pub enum WriteOutcome {
 }
 
 impl Reports {
-    /// The tables with this prefix. `concurrency` bounds the writes at a time, rounded up to a multiple of 16, and
+    /// The tables with this prefix. `concurrency` bounds the writes at a time, rounded up to a multiple of 100, and
     /// `writes` their rate. Each item is reported to `progress`.
     pub fn new(
         client: aws_sdk_dynamodb::Client,
@@ -71,7 +89,7 @@ impl Reports {
         writes: Option<Arc<DefaultDirectRateLimiter>>,
         progress: Progress,
     ) -> Self {
-        Reports { client, table_prefix, groups: concurrency.div_ceil(WRITES_PER_GROUP), writes, progress }
+        Reports { client, table_prefix, groups: concurrency.div_ceil(READ_ITEMS), writes, progress }
     }
 
     /// The full name of a report's table.
@@ -79,69 +97,94 @@ impl Reports {
         format!("{}{}", self.table_prefix, report.table())
     }
 
-    /// The full name of the table of listings.
-    pub fn listings_table(&self) -> String {
-        format!("{}{LISTINGS_TABLE}", self.table_prefix)
+    /// The full name of a table.
+    fn prefixed(&self, table: &str) -> String {
+        format!("{}{table}", self.table_prefix)
     }
 
-    /// Checks that every table exists, and may be read and written.
+    /// Returns an error unless every table is there, and may be read and written.
     pub async fn check(&self) -> Result<(), AwsError> {
         for report in Report::ALL {
             let key = Key { report, id: "check".to_owned(), day: 0 };
             self.read(&[&key]).await?;
-            // Its condition never holds, so nothing is written, but DynamoDB checks the permission first.
-            self.try_write(&self.table(report), key_item(&key)).await?;
+            let unwritable = key_item(&Key { id: String::new(), ..key.clone() });
+            self.check_writes(self.table(report), key_item(&key), unwritable).await?;
         }
-        let table = self.listings_table();
-        let key = HashMap::from([("genre_date".to_owned(), text("check")), ("track_id".to_owned(), text("check"))]);
-        self.read_listings(vec![key.clone()]).await?;
-        self.try_write(&table, key).await
+        let check = ListKey { list: "check".to_owned(), day: 0 };
+        self.epochs(std::slice::from_ref(&check)).await?;
+        let unwritable = ListKey { list: String::new(), ..check.clone() }.item();
+        self.check_writes(self.lists_table(), check.item(), unwritable).await
     }
 
-    async fn try_write(&self, table: &str, key: Item) -> Result<(), AwsError> {
-        let put = self.client.put_item().table_name(table).set_item(Some(key));
-        let put = put.condition_expression("attribute_exists(never_there)").send().await;
-        match put.map_err(aws_error("dynamodb:PutItem", table)) {
-            Err(error) if error.kind == Kind::Condition => Ok(()),
-            done => done.map(drop),
+    /// Tries an update whose condition never holds, and an insert whose key no item can have: nothing is written, and the right to do
+    /// so is seen.
+    async fn check_writes(&self, table: String, key: Item, unwritable: Item) -> Result<(), AwsError> {
+        let version = Item::from([("version".to_owned(), AttributeValue::N("0".to_owned()))]);
+        let update = ItemWrite { table, key, attributes: version, removed: Vec::new(), expected: Expected::Below(0) };
+        let insert = ItemWrite { key: unwritable, expected: Expected::Absent, ..update.clone() };
+        for outcome in write_items(&self.client, &[update, insert]).await? {
+            match outcome {
+                Err(error) if error.kind != Kind::Refused => return Err(error),
+                _ => {}
+            }
         }
+        Ok(())
     }
 
-    /// Applies deltas of a committed batch, and returns the outcome for each item. May be repeated, and may run in
-    /// several consumers at a time. Returns early only at the `deadline`, or if the service refuses.
-    ///
-    /// `through` is the registry's watermark. Raises each written item's version to at least `min_version`. Pass 0
-    /// normally; a replay passes a value above any earlier version, because a listing may have a higher version than a
-    /// restored item.
+    /// Applies deltas of a committed batch, and offers what they touch to the top lists. Returns the outcome of each item. May be
+    /// repeated, and carried out by several at a time. Ends early only at the deadline, or when the service refuses. Raises each written
+    /// item's version to at least `min_version`: pass 0 normally.
     pub async fn apply(
         &self,
         batch: BatchNumber,
         through: BatchNumber,
         min_version: u64,
-        deltas: Vec<Delta>,
+        deltas: &[Delta],
         deadline: &CancellationToken,
-    ) -> Result<Vec<(Key, WriteOutcome)>, AwsError> {
+    ) -> Result<Changes, AwsError> {
         let change = |stored: &ReportItem, delta: &Delta| {
             let next = stored.with(delta, batch, through).ok_or(WriteOutcome::HadIt)?;
             Ok(ReportItem { version: next.version.max(min_version), ..next })
         };
-        self.change_all(deltas, &change, deadline).await
+        let mut first: Option<Vec<(Key, WriteOutcome)>> = None;
+        loop {
+            // Before any item is read: an offer counts only in the epoch that was seen before.
+            let lists: BTreeSet<ListKey> =
+                deltas.iter().flat_map(|delta| ListKey::of_item(&delta.key, &delta.attributes.genres)).collect();
+            let lists: Vec<ListKey> = lists.into_iter().collect();
+            let seen = Seen::default();
+            seen.learn(retry_until(deadline, async || self.epochs(&lists).await).await?).await;
+            // Where batches write the same items in the same order, they meet at each of them.
+            let items = self.change_all(deltas, batch as usize, &change, Some(&seen), deadline).await?;
+            let items = first.take().unwrap_or(items);
+            let (epochs, offers) = seen.into_inner();
+            let offered = self.offer(offers, &epochs, deadline).await?;
+            if !offered.is_stale {
+                return Ok(Changes { items, refused_lists: offered.refused });
+            }
+            first = Some(items);
+        }
     }
 
-    /// Replaces the figures of items, and returns the outcome for each.
+    /// Gives items other figures, whatever they had. Returns the outcome of each, and the lists that they belonged to before or
+    /// belong to now, which are to be filled anew.
     pub async fn replace(
         &self,
         of: Replacement,
-        items: Vec<Delta>,
+        items: &[Delta],
         deadline: &CancellationToken,
-    ) -> Result<Vec<(Key, WriteOutcome)>, AwsError> {
+    ) -> Result<(Vec<(Key, WriteOutcome)>, BTreeSet<ListKey>), AwsError> {
+        let lists = Mutex::new(BTreeSet::new());
         let change = |stored: &ReportItem, delta: &Delta| {
+            let genres = stored.attributes.genres.iter().chain(&delta.attributes.genres);
+            lists.lock().unwrap_or_else(PoisonError::into_inner).extend(ListKey::of_item(&delta.key, genres));
             if stored.version == 0 && delta.figures.listens == 0 {
                 return Err(WriteOutcome::HadIt);
             }
             let Delta { figures, attributes, .. } = delta.clone();
             stored.replaced(figures, attributes, of).ok_or(WriteOutcome::HasLater)
         };
-        self.change_all(items, &change, deadline).await
+        let outcomes = self.change_all(items, 0, &change, None, deadline).await?;
+        Ok((outcomes, lists.into_inner().unwrap_or_else(PoisonError::into_inner)))
     }
 }

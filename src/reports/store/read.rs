@@ -1,11 +1,10 @@
-//! Reads of items, and queries of a day's items.
+//! Reads of items by key, by id, and by a scan.
 //!
 //! The tests are tests/pipeline and tests/chaos.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use futures::{Stream, StreamExt};
 
@@ -13,32 +12,40 @@ use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::aws::item::{Item, text};
 use crate::calendar::date_text;
 use crate::reports::figures::{Key, Report};
-use crate::reports::item::{BY_LISTENS, DATE_SHARDS, date_shard, key_item, parse_key};
+use crate::reports::item::{key_item, parse_key};
 use crate::reports::store::Reports;
 
 /// First pause before keys that a read left unprocessed are requested again; doubled each time.
 const UNPROCESSED_PAUSE: Duration = Duration::from_millis(25);
 
 impl Reports {
-    /// Streams every item of a report's day, as the index has it: only the attributes that people read, and eventually
-    /// consistent.
-    pub fn day(&self, report: Report, day: i32) -> impl Stream<Item = Result<Item, AwsError>> {
-        let date = date_text(day);
-        let (attribute, partitions) = match report {
-            Report::Genre => ("report_date", vec![date]),
-            Report::Track | Report::Listener => {
-                ("date_shard", (0..DATE_SHARDS).map(|shard| date_shard(&date, shard)).collect())
-            }
-        };
+    /// Reads all items of one id, the latest day first.
+    pub async fn days_of(&self, report: Report, id: &str) -> Result<Vec<Item>, AwsError> {
         let table = self.table(report);
-        let query = move |partition| {
-            let query = self.client.query().table_name(&table).index_name(BY_LISTENS);
-            let query = query
-                .key_condition_expression("#key = :partition AND total_listens > :none")
-                .expression_attribute_values(":none", AttributeValue::N("0".to_owned()));
-            pages(query, attribute, partition, format!("{table}/index/{BY_LISTENS}"))
-        };
-        futures::stream::iter(partitions).flat_map(query)
+        let query = self.client.query().table_name(&table).scan_index_forward(false);
+        let query = query
+            .key_condition_expression("#id = :id")
+            .expression_attribute_names("#id", report.key_attribute())
+            .expression_attribute_values(":id", text(id));
+        let items: Result<Vec<Item>, _> = query.into_paginator().items().send().try_collect().await;
+        items.map_err(aws_error("dynamodb:Query", table))
+    }
+
+    /// Finds every item of a report's day by a scan of the table, which reads all of it.
+    pub fn scan(&self, report: Report, day: i32) -> impl Stream<Item = Result<Item, AwsError>> + use<> {
+        let table = self.table(report);
+        let mut items = self
+            .client
+            .scan()
+            .table_name(&table)
+            .filter_expression("report_date = :day AND total_listens > :none")
+            .expression_attribute_values(":day", text(date_text(day)))
+            .expression_attribute_values(":none", AttributeValue::N("0".to_owned()))
+            .into_paginator()
+            .items()
+            .send();
+        futures::stream::poll_fn(move |context| items.poll_next(context))
+            .map(move |item| item.map_err(aws_error("dynamodb:Scan", table.clone())))
     }
 
     /// Reads at most [`READ_ITEMS`](crate::reports::store::READ_ITEMS) items with all attributes, strongly consistent.
@@ -87,21 +94,4 @@ impl Reports {
         }
         Ok(found)
     }
-}
-
-/// Streams the items of one partition. The query's condition must name the key `#key`, and the partition `:partition`.
-pub(super) fn pages(
-    query: QueryFluentBuilder,
-    attribute: &str,
-    partition: String,
-    resource: String,
-) -> impl Stream<Item = Result<Item, AwsError>> + use<> {
-    let mut items = query
-        .expression_attribute_names("#key", attribute)
-        .expression_attribute_values(":partition", text(partition))
-        .into_paginator()
-        .items()
-        .send();
-    futures::stream::poll_fn(move |context| items.poll_next(context))
-        .map(move |item| item.map_err(aws_error("dynamodb:Query", resource.clone())))
 }
