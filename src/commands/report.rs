@@ -126,7 +126,7 @@ impl Query {
             item.insert("report_date".to_owned(), text(&date));
             item
         };
-        let items: Vec<Item> = list.entries.into_iter().take(top).map(|entry| with_date(entry.shown)).collect();
+        let items: Vec<Item> = list.entries.into_iter().take(top).map(|entry| with_date(entry.shown.clone())).collect();
         Ok(self.formatted(&items, columns, remark))
     }
 

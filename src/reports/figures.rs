@@ -15,8 +15,8 @@ pub const LIST_SEPARATOR: char = ';';
 pub const UNKNOWN: &str = "unknown";
 
 /// The most genres that an item keeps. A track has at most [`crate::reference::catalogue::MAX_GENRES`] at a time, and
-/// gets others when the catalogue changes. The item names all of them and must stay far below DynamoDB's 400 KB, and a
-/// listing is written for each.
+/// gets others when the catalogue changes. The item names all of them and must stay far below DynamoDB's 400 KB, and it is
+/// offered to the top list of each.
 pub const MAX_GENRES: usize = 200;
 
 /// The three reports.
@@ -116,7 +116,7 @@ impl Attributes {
         self.add_genres(older.genres);
     }
 
-    /// Adds genres as far as there is room. Existing ones stay, as listings were written for them. A genre's own
+    /// Adds genres as far as there is room. Existing ones stay, as the item is in their top lists. A genre's own
     /// figures count the track in any case.
     fn add_genres(&mut self, genres: BTreeSet<String>) {
         for genre in genres {

@@ -161,7 +161,7 @@ pub fn parse_item(report: Report, item: &Item) -> Result<ReportItem, String> {
     })
 }
 
-/// The published figures of an item or a listing.
+/// The published figures of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublishedFigures {
     /// Rows counted.

@@ -6,6 +6,8 @@
 //! * [`figures`]: the reports, and how two sets of figures become one (pure)
 //! * [`distinct`]: sketches of sets of which only the size matters (pure)
 //! * [`item`]: the DynamoDB items, and how a delta changes one (pure)
+//! * [`top_lists`]: the best of a day, kept as items (pure)
+//! * [`statements`]: conditional writes, 25 to a request
 //! * [`store`]: reading and writing the tables
 
 pub mod distinct;

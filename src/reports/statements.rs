@@ -1,6 +1,7 @@
 //! Conditional writes of items, up to 25 in one request.
 //!
-//! `BatchExecuteStatement` carries out PartiQL statements that each have a condition and an outcome of their own; it is no
+//! `BatchExecuteStatement` carries out PartiQL statements that each have a condition and an outcome of their own; it
+//! is no
 //! transaction. A statement's text is made of the names of tables and attributes, never of data: values are parameters.
 //! An item that is not there yet is inserted; one that is there is updated, if it still has the version that was read.
 //!
@@ -60,7 +61,7 @@ pub enum Written {
     Conflict(Option<Item>),
 }
 
-/// Attributes that not every item of a report or listing has.
+/// Attributes that not every item of a report has.
 const OPTIONAL: [&str; 4] = ["applied", "artists", "track_name", "user_country"];
 
 impl ItemWrite {
@@ -192,7 +193,8 @@ pub fn requests(writes: Vec<ItemWrite>) -> Vec<Vec<ItemWrite>> {
     requests
 }
 
-/// Carries out the writes of one request. Returns the outcome of each, in their order, or the error of the request as a whole, after
+/// Carries out the writes of one request. Returns the outcome of each, in their order, or the error of the request as
+/// a whole, after
 /// which any of them may have happened.
 pub async fn write_items(
     client: &aws_sdk_dynamodb::Client,

@@ -1,18 +1,20 @@
 //! Top lists: the items of a day with the most listens, of all and of each genre, kept as one item each.
 //!
-//! Pure. After a batch has written its report items, it offers each list the entries that it touched. A list keeps the best
-//! [`MAX_ENTRIES`] of all offers. Listens only grow, so an entry that was cut off can come back only by a change of its own
-//! item, which is offered when it happens: a list is exact whatever the order and repetition of offers.
+//! Pure. After a batch has written its report items, it offers each list the entries that it touched. A list keeps the
+//! best [`MAX_ENTRIES`] of all offers. Listens only grow, so an entry that was cut off can come back only by a change
+//! of its own item, which is offered when it happens: a list is exact whatever the order and repetition of offers.
 //!
 //! * An entry carries its item's version, and the higher one wins.
-//! * A rebuild may lower listens. It replaces the items, then empties the lists and raises their **epoch**, then offers all items
-//!   anew. An offer counts only in the epoch that was seen before its item was read; else the item is read again.
+//! * A rebuild may lower listens. It replaces the items, then empties the lists and raises their **epoch**, then offers
+//!   all items anew. An offer counts only in the epoch that was seen before its item was read; else the item is read
+//!   again.
 //!
-//! Format of an item (keys `list`, `report_date`): `entries` (a list of maps: the attributes of the report item that people read,
-//! and `version`), `version`, `epoch`, and `rebuilding` while a rebuild has not offered everything yet.
+//! Format of an item (keys `list`, `report_date`): `entries` (a list of maps: the attributes of the report item that
+//! people read, and `version`), `version`, `epoch`, and `rebuilding` while a rebuild has not offered everything yet.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -128,8 +130,8 @@ impl Entry {
 /// A list as it is stored.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TopList {
-    /// Its entries, best first.
-    pub entries: Vec<Entry>,
+    /// Its entries, best first. An item's entry is shared by all lists that it is offered to.
+    pub entries: Vec<Arc<Entry>>,
     /// The number of writes; 0 where there is no item.
     pub version: u64,
     /// The number of rebuilds.
@@ -141,8 +143,8 @@ pub struct TopList {
 impl TopList {
     /// Returns the list with these offers in it, of at most `most` entries; `None` where they change nothing.
     #[must_use]
-    pub fn with(&self, offers: &[Entry], most: usize) -> Option<Self> {
-        let mut newest: BTreeMap<&str, &Entry> = BTreeMap::new();
+    pub fn with(&self, offers: &[Arc<Entry>], most: usize) -> Option<Self> {
+        let mut newest: BTreeMap<&str, &Arc<Entry>> = BTreeMap::new();
         for entry in self.entries.iter().chain(offers) {
             match newest.get(entry.id.as_str()) {
                 Some(known) if known.version >= entry.version => {}
@@ -151,7 +153,7 @@ impl TopList {
                 }
             }
         }
-        let mut entries: Vec<&Entry> = newest.into_values().filter(|entry| entry.listens > 0).collect();
+        let mut entries: Vec<&Arc<Entry>> = newest.into_values().filter(|entry| entry.listens > 0).collect();
         entries.sort_by(|one, other| one.rank().cmp(&other.rank()));
         entries.truncate(most);
         if entries.iter().copied().eq(&self.entries) {
@@ -195,7 +197,7 @@ impl TopList {
             let version = number(&shown, "version")?;
             shown.remove("version");
             let id = text_of(&shown, report.key_attribute())?;
-            Some(Entry { id, listens: number(&shown, "total_listens")?, version, shown })
+            Some(Arc::new(Entry { id, listens: number(&shown, "total_listens")?, version, shown }))
         };
         Some(TopList {
             entries: item.get("entries")?.as_l().ok()?.iter().map(entry).collect::<Option<_>>()?,
@@ -208,15 +210,15 @@ impl TopList {
 
 /// Offers to lists, each with the best of its entries. More than that of one batch cannot come into a list.
 #[derive(Debug, Default)]
-pub struct Offers(BTreeMap<ListKey, Vec<Entry>>);
+pub struct Offers(BTreeMap<ListKey, Vec<Arc<Entry>>>);
 
 impl Offers {
     /// Offers an item to those of its lists that `is_known`.
     pub fn add(&mut self, key: &Key, stored: &ReportItem, is_known: impl Fn(&ListKey) -> bool) {
-        let entry = Entry::of(key, stored);
+        let entry = Arc::new(Entry::of(key, stored));
         for list in ListKey::of_item(key, &stored.attributes.genres).into_iter().filter(|list| is_known(list)) {
             let entries = self.0.entry(list).or_default();
-            entries.push(entry.clone());
+            entries.push(Arc::clone(&entry));
             if entries.len() >= 2 * MAX_ENTRIES {
                 entries.sort_by(|one, other| one.rank().cmp(&other.rank()));
                 entries.truncate(MAX_ENTRIES);
@@ -224,8 +226,13 @@ impl Offers {
         }
     }
 
-    /// The offers by list.
-    pub fn into_lists(self) -> BTreeMap<ListKey, Vec<Entry>> {
+    /// Returns the number of entries in all lists.
+    pub fn entries(&self) -> usize {
+        self.0.values().map(Vec::len).sum()
+    }
+
+    /// Returns the offers by list.
+    pub fn into_lists(self) -> BTreeMap<ListKey, Vec<Arc<Entry>>> {
         self.0
     }
 }

@@ -36,13 +36,14 @@ use stack::Stack;
 use support::*;
 
 /// The places in the program at which it can be made to crash.
-const STEPS: [&str; 20] = [
+const STEPS: [&str; 21] = [
     "opened",
     "claimed",
     "prepared",
     "manifest written",
     "committed",
     "item written",
+    "lists written",
     "upserted",
     "upload completed",
     "published",
@@ -406,7 +407,16 @@ async fn rolling_deployments_lose_and_double_nothing() {
 async fn a_dead_consumers_committed_batch_is_finished_within_the_lease_and_ten_seconds() {
     let deployment = Deployment::new("recovery").await;
     let mut all = Vec::new();
-    let steps = ["committed", "item written", "upserted", "upload completed", "copied", "archived", "recorded"];
+    let steps = [
+        "committed",
+        "item written",
+        "lists written",
+        "upserted",
+        "upload completed",
+        "copied",
+        "archived",
+        "recorded",
+    ];
     for (seed, step) in (0..).zip(steps) {
         let mut dying = deployment.consumer_in(&["--window", "1s"], &[("FAILPOINTS", &format!("{step}=panic"))]);
         dying.logged("ready").await;

@@ -317,7 +317,7 @@ fn the_attributes_of_report_items() {
     assert_eq!(documented, written);
 
     let entry = top_lists::Entry::of(&key(Report::Genre), &stored(Report::Genre));
-    let list = TopList { entries: vec![entry], ..TopList::default() };
+    let list = TopList { entries: vec![entry.into()], ..TopList::default() };
     let list: BTreeSet<String> =
         ListKey::of_genre("folk", 19_899).item().into_keys().chain(list.attributes().into_keys()).collect();
     assert_eq!(first_column("Top lists"), list);

@@ -9,7 +9,7 @@ use crate::batch::roll_forward::{RollForward, RollForwardError};
 use crate::ledger::aside::{Aside, What};
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key, Report};
-use crate::reports::store::WriteOutcome;
+use crate::reports::store::{Offered, Offering, WriteOutcome};
 
 /// Number of items of one report, all of them refused, from which on the table must be at fault and not the items.
 const REFUSED_BY_THE_TABLE: usize = 20;
@@ -20,22 +20,37 @@ impl RollForward {
         let (batch, deadline) = (manifest.batch, &self.deadline);
         let registry = retry_until(deadline, async || self.ledger.registry().await).await?;
         let through = registry.applied_through().min(batch - 1);
-        for file in &manifest.delta_files {
-            match self.deltas(file).await? {
-                Ok(deltas) => {
-                    let changes = self.reports.apply(batch, through, 0, &deltas, deadline).await?;
-                    self.set_refused_items_aside(batch, changes.items).await?;
-                    let refused = changes.refused_lists.iter();
-                    self.set_aside(refused.map(|(list, reason)| Aside::top_list(list, batch, reason)).collect())
-                        .await?;
+        loop {
+            let (offering, mut is_stale) = (Offering::default(), false);
+            for file in &manifest.delta_files {
+                match self.deltas(file).await? {
+                    Ok(deltas) => {
+                        let items = self.reports.apply((batch, through), 0, &deltas, &offering, deadline).await?;
+                        self.set_refused_items_aside(batch, items).await?;
+                    }
+                    Err(error) => {
+                        let what = What::Batch { key: file.key.clone() };
+                        self.set_aside(vec![Aside::new(what, batch, &error.to_string())]).await?;
+                    }
                 }
-                Err(error) => {
-                    let what = What::Batch { key: file.key.clone() };
-                    self.set_aside(vec![Aside::new(what, batch, &error.to_string())]).await?;
+                if offering.is_large().await {
+                    is_stale |= self.offer(batch, &offering).await?;
                 }
             }
+            is_stale |= self.offer(batch, &offering).await?;
+            if !is_stale {
+                return Ok(());
+            }
+            // A rebuild of a day has come between: all items are read and offered again. None is counted again.
         }
-        Ok(())
+    }
+
+    /// Makes offers to the top lists, and sets aside the lists that are refused. Returns true if the offers are stale.
+    async fn offer(&self, batch: BatchNumber, offering: &Offering) -> Result<bool, AwsError> {
+        let Offered { is_stale, refused } = self.reports.offer(batch, offering, &self.deadline).await?;
+        let entries = refused.iter().map(|(list, reason)| Aside::top_list(list, batch, reason));
+        self.set_aside(entries.collect()).await?;
+        Ok(is_stale)
     }
 
     /// Reads the deltas of a file. The inner error is that of a file that is gone or damaged.

@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 use super::figures::Refused;
 use super::{Replay, ReplayError, now_ms};
 use crate::calendar::date_text;
-use crate::reports::store::WriteOutcome;
+use crate::reports::figures::Key;
+use crate::reports::store::{Offering, WriteOutcome};
 
 impl Replay {
     /// Applies the batches of a day again, and returns a summary. No consumer may be at work.
@@ -27,9 +28,15 @@ impl Replay {
             while let Some(deltas) = deltas.try_next().await? {
                 items += deltas.len();
                 let never = CancellationToken::new();
-                let changes = self.reports.apply(batch, batch - 1, now_ms(), &deltas, &never).await?;
-                refused.note_lists(changes.refused_lists);
-                for (key, outcome) in changes.items {
+                let offering = Offering::default();
+                let outcomes = self.reports.apply((batch, batch - 1), now_ms(), &deltas, &offering, &never).await?;
+                let offered = self.reports.offer(batch, &offering, &never).await?;
+                refused.note_lists(offered.refused);
+                if offered.is_stale {
+                    let keys: Vec<Key> = deltas.iter().map(|delta| delta.key.clone()).collect();
+                    refused.note_lists(self.reports.offer_again(&keys, &never).await?.refused);
+                }
+                for (key, outcome) in outcomes {
                     lacked += usize::from(outcome == WriteOutcome::Changed);
                     refused.note(key, outcome);
                 }

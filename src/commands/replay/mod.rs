@@ -77,7 +77,8 @@ pub struct ReplayQuery {
 
     /// Also look through the whole report tables for items of the day that no row explains
     ///
-    /// Without it, a rebuild finds such items where they are in a top list. A scan reads every item of every day, and is
+    /// Without it, a rebuild finds such items where they are in a top list. A scan reads every item of every day, and
+    /// is
     /// charged for that.
     #[arg(long, requires = "rebuild")]
     scan: bool,
@@ -113,8 +114,8 @@ pub struct ReplayLimits {
     #[arg(long, env = "MUSIC_STREAMS_MAX_WRITES_PER_SECOND", value_name = "COUNT")]
     max_writes_per_second: Option<NonZeroU32>,
 
-    /// Report items written at the same time, rounded up to a multiple of 16
-    #[arg(long, env = "MUSIC_STREAMS_WRITE_CONCURRENCY", value_name = "COUNT", default_value_t = 64)]
+    /// Report items written at the same time, rounded up to a multiple of 100
+    #[arg(long, env = "MUSIC_STREAMS_WRITE_CONCURRENCY", value_name = "COUNT", default_value_t = 400)]
     write_concurrency: usize,
 }
 

@@ -73,7 +73,8 @@ impl Replay {
         Ok(format!("rebuilt {items} report items and the curated files of {batches} batches"))
     }
 
-    /// Removes a day's report items and top lists from the list of what is set aside, except those that are still refused.
+    /// Removes a day's report items and top lists from the list of what is set aside, except those that are still
+    /// refused.
     async fn unlist(
         &self,
         day: i32,
@@ -142,7 +143,8 @@ impl Replay {
         Ok(())
     }
 
-    /// Adds items that no row explains, so that they get no listens: those in the top lists, and with `--scan` those of the tables.
+    /// Adds items that no row explains, so that they get no listens: those in the top lists, and with `--scan` those
+    /// of the tables.
     async fn add_items_without_rows(
         &self,
         day: i32,
@@ -153,7 +155,7 @@ impl Replay {
         for group in lists.chunks(LISTS_AT_A_TIME) {
             for (list, stored) in self.reports.lists(group).await? {
                 for entry in stored.into_iter().flat_map(|stored| stored.entries) {
-                    sums.entry(Key { report: list.report(), id: entry.id, day });
+                    sums.entry(Key { report: list.report(), id: entry.id.clone(), day });
                 }
             }
             self.check_limits(sums)?;

@@ -64,7 +64,8 @@ fn keep_best(entries: &mut Vec<Shown>) {
 }
 
 impl Auditor {
-    /// Compares the top lists of a day with the expected ones. `through` is the batch up to which the curated files have all rows.
+    /// Compares the top lists of a day with the expected ones. `through` is the batch up to which the curated files
+    /// have all rows.
     pub(super) async fn verify_lists(
         &mut self,
         day: i32,

@@ -11,32 +11,38 @@ use crate::aws::error::{AwsError, Kind};
 use crate::aws::item::Item;
 use crate::aws::retry::{Backoff, retry_until};
 use crate::calendar::date_text;
+use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key};
 use crate::reports::item::{ReportItem, item_of, key_item, parse_item};
 use crate::reports::statements::{Expected, ItemWrite, Written, requests, write_items};
-use crate::reports::store::seen::Seen;
-use crate::reports::store::{READ_ITEMS, REQUESTS_PER_GROUP, Reports, WriteOutcome};
+use crate::reports::store::{Offering, READ_ITEMS, REQUESTS_PER_GROUP, Reports, WriteOutcome};
 use crate::reports::top_lists::ListKey;
 use crate::telemetry::metrics::{label, metrics};
 
 /// An item as it is there, and the delta that is to go into it.
 type Pending<'a> = (Option<Item>, &'a Delta);
 
+/// Returns the place among `count` items or lists at which a batch begins. Batches that end at the same moment write the
+/// same items; in the same order, they would meet at each of them.
+pub(super) fn beginning(batch: BatchNumber, count: usize) -> usize {
+    // The golden section spreads successive numbers.
+    let place = batch.wrapping_mul(0x9e37_79b9_7f4a_7c15) % u64::try_from(count.max(1)).unwrap_or(1);
+    usize::try_from(place).unwrap_or(0)
+}
+
 impl Reports {
-    /// Changes items, several at a time, from one of them on that is chosen by `rotation`.
+    /// Changes items, several at a time, from one of them on that depends on the batch.
     pub(super) async fn change_all(
         &self,
         deltas: &[Delta],
-        rotation: usize,
+        batch: BatchNumber,
         change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, WriteOutcome>,
-        seen: Option<&Seen>,
+        offering: Option<&Offering>,
         deadline: &CancellationToken,
     ) -> Result<Vec<(Key, WriteOutcome)>, AwsError> {
-        // A number of no common pattern with the groups: its golden section.
-        let begin = (rotation as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) % (deltas.len().max(1) as u64);
-        let (behind, ahead) = deltas.split_at(begin as usize);
+        let (behind, ahead) = deltas.split_at(beginning(batch, deltas.len()));
         futures::stream::iter(ahead.chunks(READ_ITEMS).chain(behind.chunks(READ_ITEMS)))
-            .map(|group| self.change_group(group.iter().collect(), change, seen, deadline))
+            .map(|group| self.change_group(group.iter().collect(), change, offering, deadline))
             .buffer_unordered(self.groups)
             .try_concat()
             .await
@@ -46,14 +52,14 @@ impl Reports {
         &self,
         group: Vec<&Delta>,
         change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, WriteOutcome>,
-        seen: Option<&Seen>,
+        offering: Option<&Offering>,
         deadline: &CancellationToken,
     ) -> Result<Vec<(Key, WriteOutcome)>, AwsError> {
         let mut outcomes = Vec::with_capacity(group.len());
-        let mut pending = match self.read_pending(group.clone(), seen, deadline).await {
+        let mut pending = match self.read_pending(group.clone(), offering, deadline).await {
             // One key that no table can have takes the whole read with it.
             Err(error) if error.kind == Kind::Refused && group.len() > 1 => {
-                let singles = group.into_iter().map(|delta| self.change_group(vec![delta], change, seen, deadline));
+                let singles = group.into_iter().map(|delta| self.change_group(vec![delta], change, offering, deadline));
                 let singles = futures::stream::iter(singles).buffer_unordered(REQUESTS_PER_GROUP);
                 return Box::pin(singles.try_concat()).await;
             }
@@ -65,7 +71,7 @@ impl Reports {
         };
         let mut race = Backoff::for_contention();
         loop {
-            pending = self.change_once(pending, change, seen, &mut outcomes, deadline).await?;
+            pending = self.change_once(pending, change, offering, &mut outcomes, deadline).await?;
             if pending.is_empty() {
                 return Ok(outcomes);
             }
@@ -77,11 +83,11 @@ impl Reports {
     async fn read_pending<'a>(
         &self,
         deltas: Vec<&'a Delta>,
-        seen: Option<&Seen>,
+        offering: Option<&Offering>,
         deadline: &CancellationToken,
     ) -> Result<Vec<Pending<'a>>, AwsError> {
         let keys: Vec<&Key> = deltas.iter().map(|delta| &delta.key).collect();
-        let mut items = self.read_seen(&keys, seen, deadline).await?;
+        let mut items = self.read_seen(&keys, offering, deadline).await?;
         Ok(deltas.into_iter().map(|delta| (items.remove(&delta.key), delta)).collect())
     }
 
@@ -89,19 +95,19 @@ impl Reports {
     pub(super) async fn read_seen(
         &self,
         keys: &[&Key],
-        seen: Option<&Seen>,
+        offering: Option<&Offering>,
         deadline: &CancellationToken,
     ) -> Result<HashMap<Key, Item>, AwsError> {
         let mut items = retry_until(deadline, async || self.read(keys).await).await?;
-        if let Some(seen) = seen {
+        if let Some(offering) = offering {
             let mut unseen: BTreeSet<ListKey> = BTreeSet::new();
             for (key, item) in &items {
-                unseen.extend(seen.unseen(key, item).await);
+                unseen.extend(offering.unseen_of(key, item).await);
             }
             if !unseen.is_empty() {
                 let unseen: Vec<ListKey> = unseen.into_iter().collect();
                 let epochs = retry_until(deadline, async || self.epochs(&unseen).await).await?;
-                seen.learn(epochs).await;
+                offering.learn(epochs).await;
                 items = retry_until(deadline, async || self.read(keys).await).await?;
             }
         }
@@ -113,7 +119,7 @@ impl Reports {
         &self,
         pending: Vec<Pending<'a>>,
         change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, WriteOutcome>,
-        seen: Option<&Seen>,
+        offering: Option<&Offering>,
         outcomes: &mut Vec<(Key, WriteOutcome)>,
         deadline: &CancellationToken,
     ) -> Result<Vec<Pending<'a>>, AwsError> {
@@ -123,8 +129,8 @@ impl Reports {
                 Err(foreign) => outcomes.push((delta.key.clone(), WriteOutcome::Refused(foreign))),
                 Ok(stored) => match change(&stored, delta) {
                     Err(unchanged) => {
-                        if let Some(seen) = seen {
-                            seen.offer(&delta.key, &stored).await;
+                        if let Some(offering) = offering {
+                            offering.offer(&delta.key, &stored).await;
                         }
                         outcomes.push((delta.key.clone(), unchanged));
                     }
@@ -141,17 +147,17 @@ impl Reports {
             match written {
                 Ok(Written::Yes) => {
                     metrics().report_items.add(1, &label("report", delta.key.report.name()));
-                    if let Some(seen) = seen {
-                        seen.offer(&delta.key, &next).await;
+                    if let Some(offering) = offering {
+                        offering.offer(&delta.key, &next).await;
                     }
                     outcomes.push((delta.key.clone(), WriteOutcome::Changed));
                 }
                 // Another batch was faster, or an earlier try of this write did happen.
                 Ok(Written::Conflict(newer)) => {
                     metrics().conflicts.add(1, &[]);
-                    match (newer, seen) {
+                    match (newer, offering) {
                         (Some(newer), None) => conflicts.push((Some(newer), delta)),
-                        (Some(newer), Some(seen)) if seen.unseen(&delta.key, &newer).await.is_empty() => {
+                        (Some(newer), Some(offering)) if offering.unseen_of(&delta.key, &newer).await.is_empty() => {
                             conflicts.push((Some(newer), delta));
                         }
                         _ => unread.push(delta),
@@ -161,12 +167,13 @@ impl Reports {
             }
         }
         if !unread.is_empty() {
-            conflicts.extend(self.read_pending(unread, seen, deadline).await?);
+            conflicts.extend(self.read_pending(unread, offering, deadline).await?);
         }
         Ok(conflicts)
     }
 
-    /// Carries out writes, several requests at a time. Returns the outcome of each; an error only for one that is refused.
+    /// Carries out writes, several requests at a time. Returns the outcome of each; an error only for one that is
+    /// refused.
     pub(super) async fn write(
         &self,
         writes: Vec<ItemWrite>,

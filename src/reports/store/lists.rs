@@ -1,9 +1,10 @@
 //! Top lists in DynamoDB: epochs and offers of a batch, and the steps of a rebuild.
 //!
-//! The only writer of lists. Each is written by compare-and-swap on its version, and not at all where nothing changes. Tested in
-//! tests/pipeline and tests/chaos; the rules are those of [`crate::reports::top_lists`].
+//! The only writer of lists. Each is written by compare-and-swap on its version, and not at all where nothing changes.
+//! Tested in tests/pipeline and tests/chaos; the rules are those of [`crate::reports::top_lists`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::KeysAndAttributes;
 use futures::{StreamExt, TryStreamExt};
@@ -13,10 +14,11 @@ use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::aws::item::{Item, number, text};
 use crate::aws::retry::{Backoff, retry_until};
 use crate::calendar::date_text;
+use crate::protocol::BatchNumber;
 use crate::reports::figures::Key;
 use crate::reports::statements::{Expected, ItemWrite, Written};
-use crate::reports::store::seen::Seen;
-use crate::reports::store::{READ_ITEMS, Reports};
+use crate::reports::store::change::beginning;
+use crate::reports::store::{Offering, READ_ITEMS, Reports};
 use crate::reports::top_lists::{Entry, ListKey, MAX_ENTRIES, Offers, TOP_LISTS_TABLE, TopList};
 use crate::telemetry::metrics::{label, metrics};
 
@@ -91,26 +93,42 @@ impl Reports {
         })
     }
 
-    /// Offers entries, each made of an item that was read after the list's epoch in `epochs`. May be repeated.
-    pub(super) async fn offer(
+    /// Makes the offers of a batch's pass over its items. If the result is stale, the pass must be repeated, with a new
+    /// offering. May be repeated.
+    pub async fn offer(
         &self,
+        batch: BatchNumber,
+        offering: &Offering,
+        deadline: &CancellationToken,
+    ) -> Result<Offered, AwsError> {
+        let (epochs, offers) = offering.take().await;
+        self.offer_entries(batch, offers, &epochs, deadline).await
+    }
+
+    /// Offers entries, each made of an item that was read after the list's epoch in `epochs`.
+    async fn offer_entries(
+        &self,
+        batch: BatchNumber,
         offers: Offers,
         epochs: &HashMap<ListKey, u64>,
         deadline: &CancellationToken,
     ) -> Result<Offered, AwsError> {
         let offers = offers.into_lists();
-        let lists: Vec<&ListKey> = offers.keys().collect();
+        let mut lists: Vec<&ListKey> = offers.keys().collect();
+        let begin = beginning(batch, lists.len());
+        lists.rotate_left(begin);
         let change = |list: &ListKey, stored: &TopList| {
             if epochs.get(list) != Some(&stored.epoch) {
                 return Err(());
             }
-            let entries = offers.get(list).map_or(&[][..], |entries: &Vec<Entry>| entries);
+            let entries = offers.get(list).map_or(&[][..], |entries: &Vec<Arc<Entry>>| entries);
             Ok(stored.with(entries, MAX_ENTRIES))
         };
         self.change_lists(&lists, &change, deadline).await
     }
 
-    /// Changes lists by compare-and-swap. `change` returns the next list, `None` for no change, or an error for one of another epoch.
+    /// Changes lists by compare-and-swap. `change` returns the next list, `None` for no change, or an error for one of
+    /// another epoch.
     async fn change_lists(
         &self,
         lists: &[&ListKey],
@@ -202,26 +220,25 @@ impl Reports {
     /// Offers items to the lists that they belong to. May be repeated.
     pub async fn offer_again(&self, keys: &[Key], deadline: &CancellationToken) -> Result<Offered, AwsError> {
         loop {
-            let seen = Seen::default();
+            let offering = Offering::default();
             for group in keys.chunks(READ_ITEMS) {
-                let items = self.read_seen(&group.iter().collect::<Vec<_>>(), Some(&seen), deadline).await?;
+                let items = self.read_seen(&group.iter().collect::<Vec<_>>(), Some(&offering), deadline).await?;
                 for (key, item) in items {
                     // An item that somebody else wrote is reported where it is written.
                     if let Ok(stored) = self.parse(&key, Some(item)) {
-                        seen.offer(&key, &stored).await;
+                        offering.offer(&key, &stored).await;
                     }
                 }
             }
-            let (epochs, offers) = seen.into_inner();
-            let offered = self.offer(offers, &epochs, deadline).await?;
+            let offered = self.offer(0, &offering, deadline).await?;
             if !offered.is_stale {
                 return Ok(offered);
             }
         }
     }
 
-    /// Fills lists anew from these items of a day, after the items were replaced: empties the lists in the next epoch, reads all items
-    /// and offers them. Returns the lists that are refused. May be repeated.
+    /// Fills lists anew from these items of a day, after the items were replaced: empties the lists in the next epoch,
+    /// reads all items and offers them. Returns the lists that are refused. May be repeated.
     pub async fn refill(
         &self,
         lists: &BTreeSet<ListKey>,
@@ -247,7 +264,7 @@ impl Reports {
                     offers.add(&key, &stored, |list| epochs.contains_key(list));
                 }
             }
-            let offered = self.offer(offers, &epochs, deadline).await?;
+            let offered = self.offer_entries(0, offers, &epochs, deadline).await?;
             if !offered.is_stale {
                 break;
             }

@@ -1,10 +1,10 @@
 //! The report tables: adding the deltas of a committed batch, each exactly once, and reading items.
 //!
-//! Each report item is read, merged with its delta and written on condition that its version is unchanged, 25 items to a
-//! request ([`crate::reports::statements`]); a conflict means that another batch was faster, and the merge is repeated
-//! with what that batch wrote. Then the items are offered to the [top lists](crate::reports::top_lists). The item itself records
-//! the batches in it ([`crate::protocol::Applied`]), so applying a delta again, by anyone, at any time, changes
-//! nothing.
+//! Each report item is read, merged with its delta and written on condition that its version is unchanged, 25 items to
+//! a request ([`crate::reports::statements`]); a conflict means that another batch was faster, and the merge is
+//! repeated with what that batch wrote. Then the items are offered to the [top lists](crate::reports::top_lists). The
+//! item itself records the batches in it ([`crate::protocol::Applied`]), so applying a delta again, by anyone, at any
+//! time, changes nothing.
 //!
 //! Throttling slows this down and does not fail it: the rate is limited beforehand ([`governor`]), and a throttled
 //! write is retried after a growing pause. An item that is refused, because it is not this program's or DynamoDB does
@@ -13,15 +13,15 @@
 //! * `mod.rs`: the tables, their check, and the two kinds of changes
 //! * `change.rs`: the read, merge and conditional write behind both
 //! * `lists.rs`: the top lists
-//! * `seen.rs`: the epochs and offers of one pass over the items
+//! * `offering.rs`: the epochs and offers of one pass over a batch's items
 //! * `read.rs`: reads and queries
 //!
 //! The tests are tests/pipeline (figures, replay) and tests/chaos.
 
 mod change;
 mod lists;
+mod offering;
 mod read;
-mod seen;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,7 +40,8 @@ use crate::reports::statements::{Expected, ItemWrite, write_items};
 use crate::reports::top_lists::ListKey;
 use crate::telemetry::progress::Progress;
 
-use seen::Seen;
+pub use lists::Offered;
+pub use offering::Offering;
 
 /// Items in one read: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
 pub const READ_ITEMS: usize = 100;
@@ -55,15 +56,6 @@ pub struct Reports {
     groups: usize,
     writes: Option<Arc<DefaultDirectRateLimiter>>,
     progress: Progress,
-}
-
-/// The outcome of the deltas of a batch.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// The outcome of each item.
-    pub items: Vec<(Key, WriteOutcome)>,
-    /// Top lists that were refused, each with the reason.
-    pub refused_lists: Vec<(ListKey, String)>,
 }
 
 /// The outcome of a change of one item.
@@ -116,8 +108,8 @@ impl Reports {
         self.check_writes(self.lists_table(), check.item(), unwritable).await
     }
 
-    /// Tries an update whose condition never holds, and an insert whose key no item can have: nothing is written, and the right to do
-    /// so is seen.
+    /// Tries an update whose condition never holds, and an insert whose key no item can have: nothing is written, and
+    /// the right to do so is seen.
     async fn check_writes(&self, table: String, key: Item, unwritable: Item) -> Result<(), AwsError> {
         let version = Item::from([("version".to_owned(), AttributeValue::N("0".to_owned()))]);
         let update = ItemWrite { table, key, attributes: version, removed: Vec::new(), expected: Expected::Below(0) };
@@ -131,43 +123,33 @@ impl Reports {
         Ok(())
     }
 
-    /// Applies deltas of a committed batch, and offers what they touch to the top lists. Returns the outcome of each item. May be
-    /// repeated, and carried out by several at a time. Ends early only at the deadline, or when the service refuses. Raises each written
-    /// item's version to at least `min_version`: pass 0 normally.
+    /// Applies deltas of a committed batch, and notes in `offering` what they touch. Returns the outcome of each item. May
+    /// be repeated, and carried out by several at a time. Ends early only at the deadline, or when the service refuses.
+    ///
+    /// `through` is the registry's watermark. Raises each written item's version to at least `min_version`: pass 0
+    /// normally; a replay passes a value above any earlier version.
     pub async fn apply(
         &self,
-        batch: BatchNumber,
-        through: BatchNumber,
+        (batch, through): (BatchNumber, BatchNumber),
         min_version: u64,
         deltas: &[Delta],
+        offering: &Offering,
         deadline: &CancellationToken,
-    ) -> Result<Changes, AwsError> {
+    ) -> Result<Vec<(Key, WriteOutcome)>, AwsError> {
         let change = |stored: &ReportItem, delta: &Delta| {
             let next = stored.with(delta, batch, through).ok_or(WriteOutcome::HadIt)?;
             Ok(ReportItem { version: next.version.max(min_version), ..next })
         };
-        let mut first: Option<Vec<(Key, WriteOutcome)>> = None;
-        loop {
-            // Before any item is read: an offer counts only in the epoch that was seen before.
-            let lists: BTreeSet<ListKey> =
-                deltas.iter().flat_map(|delta| ListKey::of_item(&delta.key, &delta.attributes.genres)).collect();
-            let lists: Vec<ListKey> = lists.into_iter().collect();
-            let seen = Seen::default();
-            seen.learn(retry_until(deadline, async || self.epochs(&lists).await).await?).await;
-            // Where batches write the same items in the same order, they meet at each of them.
-            let items = self.change_all(deltas, batch as usize, &change, Some(&seen), deadline).await?;
-            let items = first.take().unwrap_or(items);
-            let (epochs, offers) = seen.into_inner();
-            let offered = self.offer(offers, &epochs, deadline).await?;
-            if !offered.is_stale {
-                return Ok(Changes { items, refused_lists: offered.refused });
-            }
-            first = Some(items);
-        }
+        // Before any item is read: an offer counts only in the epoch that was seen before.
+        let lists: BTreeSet<ListKey> =
+            deltas.iter().flat_map(|delta| ListKey::of_item(&delta.key, &delta.attributes.genres)).collect();
+        let unseen = offering.unseen(lists).await;
+        offering.learn(retry_until(deadline, async || self.epochs(&unseen).await).await?).await;
+        self.change_all(deltas, batch, &change, Some(offering), deadline).await
     }
 
-    /// Gives items other figures, whatever they had. Returns the outcome of each, and the lists that they belonged to before or
-    /// belong to now, which are to be filled anew.
+    /// Gives items other figures, whatever they had. Returns the outcome of each, and the lists that they belonged to
+    /// before or belong to now, which are to be filled anew.
     pub async fn replace(
         &self,
         of: Replacement,

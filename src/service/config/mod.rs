@@ -209,12 +209,12 @@ pub struct Settings {
     #[arg(long, env = "MUSIC_STREAMS_MAX_WRITES_PER_SECOND", value_name = "COUNT", help_heading = "Batch")]
     pub max_writes_per_second: Option<NonZeroU32>,
 
-    /// Report items written at the same time, rounded up to a multiple of 16
+    /// Report items written at the same time, rounded up to a multiple of 100
     #[arg(
         long,
         env = "MUSIC_STREAMS_WRITE_CONCURRENCY",
         value_name = "COUNT",
-        default_value_t = 64,
+        default_value_t = 400,
         help_heading = "Batch"
     )]
     pub write_concurrency: usize,
