@@ -162,11 +162,26 @@ deny: ## check licences, sources and advisories of every dependency
 	then .tools/deny/bin/cargo-deny --locked --offline check advisories; \
 	else echo "advisories: NOT CHECKED, their database cannot be reached from this machine"; fi
 
+# The parts of `make ci`, in order.
+CI_PARTS := lint deny test chaos ci-ministack ci-benches ci-image local down
+
 .PHONY: ci
-ci: lint deny test chaos ## all checks: lint, deny, tests, chaos, image
+ci: ## all checks, with the time of each: lint, licences, tests, chaos, ministack, benchmarks, image, make local
+	@for part in $(CI_PARTS); do \
+	    began=$$(date +%s); \
+	    $(MAKE) --no-print-directory $$part || exit 1; \
+	    echo "== $$part: $$(( $$(date +%s) - began )) s"; \
+	done
+
+.PHONY: ci-ministack
+ci-ministack:
 	@# The longest tests use nothing of S3, SQS and DynamoDB that the others do not use.
 	@$(MAKE) --no-print-directory test-ministack TESTS='--skip refusals --skip replay --skip telemetry --skip health'
+
+.PHONY: ci-benches
+ci-benches:
 	cargo test --release --locked --bench compute
+
+.PHONY: ci-image
+ci-image:
 	@$(MAKE) --no-print-directory test-image PROFILE=release
-	@$(MAKE) --no-print-directory local
-	@$(MAKE) --no-print-directory down
