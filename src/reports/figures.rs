@@ -15,8 +15,8 @@ pub const LIST_SEPARATOR: char = ';';
 pub const UNKNOWN: &str = "unknown";
 
 /// The most genres that an item keeps. A track has at most [`crate::reference::catalogue::MAX_GENRES`] at a time, and
-/// gets others when the catalogue changes. The item names all of them and must stay far below DynamoDB's 400 KB, and it is
-/// offered to the top list of each.
+/// gets others when the catalogue changes. The item names all of them and must stay far below DynamoDB's 400 KB, and it
+/// is offered to the top list of each.
 pub const MAX_GENRES: usize = 200;
 
 /// The three reports.

@@ -22,8 +22,8 @@ use crate::telemetry::metrics::{label, metrics};
 /// An item as it is there, and the delta that is to go into it.
 type Pending<'a> = (Option<Item>, &'a Delta);
 
-/// Returns the place among `count` items or lists at which a batch begins. Batches that end at the same moment write the
-/// same items; in the same order, they would meet at each of them.
+/// Returns the place among `count` items or lists at which a batch begins. Batches that end at the same moment write
+/// the same items; in the same order, they would meet at each of them.
 pub(super) fn beginning(batch: BatchNumber, count: usize) -> usize {
     // The golden section spreads successive numbers.
     let place = batch.wrapping_mul(0x9e37_79b9_7f4a_7c15) % u64::try_from(count.max(1)).unwrap_or(1);

@@ -123,8 +123,9 @@ impl Reports {
         Ok(())
     }
 
-    /// Applies deltas of a committed batch, and notes in `offering` what they touch. Returns the outcome of each item. May
-    /// be repeated, and carried out by several at a time. Ends early only at the deadline, or when the service refuses.
+    /// Applies deltas of a committed batch, and notes in `offering` what they touch. Returns the outcome of each item.
+    /// May be repeated, and carried out by several at a time. Ends early only at the deadline, or when the service
+    /// refuses.
     ///
     /// `through` is the registry's watermark. Raises each written item's version to at least `min_version`: pass 0
     /// normally; a replay passes a value above any earlier version.
