@@ -133,12 +133,14 @@ impl AsideQuery {
             resources,
             limits: &self.limits,
             items: BTreeMap::new(),
+            lists: BTreeMap::new(),
             result: Retried::default(),
         };
         for (_, entry) in entries {
             retry.bring_back(entry).await;
         }
         retry.restore_items().await;
+        retry.rebuild_lists().await;
         retry.result.print(self.format)
     }
 }
@@ -183,6 +185,8 @@ struct Retry<'a> {
     queue: Queue,
     /// Report items, which are restored day by day at the end.
     items: BTreeMap<i32, Vec<(Key, Aside)>>,
+    /// Top lists, whose days are rebuilt at the end.
+    lists: BTreeMap<i32, Vec<Aside>>,
     result: Retried,
 }
 
@@ -198,7 +202,10 @@ impl Retry<'_> {
                 Some(key) => return self.items.entry(key.day).or_default().push((key, entry)),
                 None => Err("this version has no such report".to_owned()),
             },
-            What::TopList { date, .. } => self.rebuild(date, &entry).await.map_err(|error| error.to_string()),
+            What::TopList { .. } => match entry.top_list_key() {
+                Some(list) => return self.lists.entry(list.day).or_default().push(entry),
+                None => Err("it has no day that can be read".to_owned()),
+            },
             What::Original { object, size, to, quarantined } => {
                 let moved = self.move_original(object, *size, to, quarantined.as_ref(), &entry).await;
                 moved.map_err(|error| error.to_string())
@@ -236,12 +243,14 @@ impl Retry<'_> {
         self.roll_forward.ledger.unlist_aside(entry).await
     }
 
-    /// Rebuilds the day of a top list, which fills its lists anew.
-    async fn rebuild(&self, date: &str, entry: &Aside) -> Result<(), ReplayError> {
-        if let Some(day) = parse_date(date) {
-            self.replay(BTreeSet::new()).await?.rebuild(day).await?;
+    /// Rebuilds each day that has top lists among the entries, which fills them anew. The rebuild removes those from the
+    /// list of what is set aside that are right again.
+    async fn rebuild_lists(&mut self) {
+        for (day, entries) in std::mem::take(&mut self.lists) {
+            let rebuilt = async { self.replay(BTreeSet::new()).await?.rebuild(day).await };
+            let done = rebuilt.await.map(drop).map_err(|error| error.to_string());
+            entries.iter().for_each(|entry| self.result.note(entry, done.clone()));
         }
-        Ok(self.roll_forward.ledger.unlist_aside(entry).await?)
     }
 
     /// Publishes a curated file, or rebuilds its day.

@@ -157,7 +157,9 @@ pub fn parse_item(report: Report, item: &Item) -> Result<ReportItem, String> {
             user_country: optional("user_country"),
         },
         applied: applied_of(item).ok_or("no batch numbers in applied_through or applied")?,
-        version: number(item, "version").filter(|&version| version < u64::MAX).ok_or("no whole number in version")?,
+        version: number(item, "version")
+            .filter(|version| (1..u64::MAX).contains(version))
+            .ok_or("no whole number in version")?,
     })
 }
 

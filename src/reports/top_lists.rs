@@ -134,7 +134,7 @@ pub struct TopList {
     pub entries: Vec<Arc<Entry>>,
     /// The number of writes; 0 where there is no item.
     pub version: u64,
-    /// The number of rebuilds.
+    /// The time of the last rebuild in milliseconds; 0 before the first.
     pub epoch: u64,
     /// A rebuild has not offered everything yet.
     pub rebuilding: bool,
@@ -163,10 +163,18 @@ impl TopList {
         Some(TopList { entries, version: self.version + 1, ..*self })
     }
 
-    /// Returns the list as a rebuild begins it, empty and in the next epoch.
+    /// Returns the list as a rebuild marks it before it changes any item.
     #[must_use]
-    pub fn restarted(&self) -> Self {
-        TopList { entries: Vec::new(), version: self.version + 1, epoch: self.epoch + 1, rebuilding: true }
+    pub fn marked(&self) -> Self {
+        TopList { version: self.version + 1, rebuilding: true, ..self.clone() }
+    }
+
+    /// Returns the list empty and in a new epoch, which is a time in milliseconds, so that none comes again when a list
+    /// was deleted.
+    #[must_use]
+    pub fn restarted(&self, now_ms: u64) -> Self {
+        let epoch = now_ms.max(self.epoch + 1);
+        TopList { entries: Vec::new(), version: self.version + 1, epoch, rebuilding: true }
     }
 
     /// Returns the list as a rebuild leaves it.
@@ -201,7 +209,7 @@ impl TopList {
         };
         Some(TopList {
             entries: item.get("entries")?.as_l().ok()?.iter().map(entry).collect::<Option<_>>()?,
-            version: number(item, "version").filter(|&version| version < u64::MAX)?,
+            version: number(item, "version").filter(|version| (1..u64::MAX).contains(version))?,
             epoch: number(item, "epoch")?,
             rebuilding: item.get("rebuilding").and_then(|value| value.as_bool().ok()).copied().unwrap_or(false),
         })

@@ -194,7 +194,7 @@ impl Actor {
             Step::Restart(None) => Step::Restart(Some(world.list.clone())),
             Step::Restart(Some(read)) => {
                 let entries = if world.broken == Broken::NotEmptied { read.entries.clone() } else { Vec::new() };
-                if !world.swap(read.version, TopList { entries, ..read.restarted() }) {
+                if !world.swap(read.version, TopList { entries, ..read.restarted(0) }) {
                     return Step::Restart(None);
                 }
                 if restarts_first {

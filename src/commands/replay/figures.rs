@@ -32,7 +32,11 @@ impl Refused {
 
     /// Notes top lists that were refused.
     pub(super) fn note_lists(&mut self, lists: Vec<(ListKey, String)>) {
-        self.lists.extend(lists);
+        for (list, reason) in lists {
+            if self.lists.iter().all(|(known, _)| *known != list) {
+                self.lists.push((list, reason));
+            }
+        }
     }
 
     /// Notes the refused items, and returns those that have a later batch.

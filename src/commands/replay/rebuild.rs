@@ -21,56 +21,94 @@ use crate::reports::top_lists::ListKey;
 /// Top lists that are read at a time.
 const LISTS_AT_A_TIME: usize = 25;
 
+/// What a rebuild has done so far.
+#[derive(Debug, Default)]
+struct Rebuilt {
+    /// The last batch in the figures of the first attempt.
+    through: BatchNumber,
+    batches: usize,
+    items: usize,
+    /// The lists of the day, by now and before.
+    lists: BTreeSet<ListKey>,
+    /// The items of the day.
+    keys: BTreeSet<Key>,
+    refused: Refused,
+}
+
 impl Replay {
-    /// Gives every item of a day the figures of its archived files, and returns a summary. The day's items that were
-    /// set aside are removed from that list, as they are right again.
+    /// Gives every item of a day the figures of its archived files, fills its top lists anew, and returns a summary. The
+    /// day's items and lists that were set aside are removed from that list, as they are right again.
     pub async fn rebuild(&self, day: i32) -> Result<String, ReplayError> {
-        let (mut batches, mut items) = (0, 0);
-        let (mut lists, mut keys) = (BTreeSet::new(), BTreeSet::new());
-        let never = CancellationToken::new();
-        let mut refused = Refused::default();
+        let mut rebuilt = Rebuilt { lists: self.reports.lists_of_day(day).await?, ..Rebuilt::default() };
         // Read first: an item that is set aside from now on may lack figures.
         let (listed, _) = self.ledger.aside(usize::MAX).await?;
+        let never = CancellationToken::new();
+        self.reports.mark_rebuilding(&rebuilt.lists, &never).await?;
+        let replaced = self.replace_items(day, &mut rebuilt).await;
+        // In any case: some figures may be lower than before by now.
+        self.refill_lists(day, &mut rebuilt).await?;
+        replaced?;
+        self.unlist(day, listed, &rebuilt.refused).await?;
+        let Rebuilt { items, batches, refused, .. } = rebuilt;
+        refused.into_result()?;
+        Ok(format!("rebuilt {items} report items and the curated files of {batches} batches"))
+    }
+
+    async fn replace_items(&self, day: i32, rebuilt: &mut Rebuilt) -> Result<(), ReplayError> {
+        let never = CancellationToken::new();
         // The items to replace; `None` for all.
         let mut only: Option<HashSet<Key>> = None;
         for attempt in 0..ATTEMPTS {
             let is_first = attempt == 0;
             let through = self.finished_through(day).await?;
-            let (mut sums, last) = self.fold(day, through, only.as_ref(), is_first, &mut batches).await?;
+            let (mut sums, last) = self.fold(day, through, only.as_ref(), is_first, &mut rebuilt.batches).await?;
             let of = Replacement { through, last, now_ms: now_ms() };
             self.progress.set_message(format!("{} writing", date_text(day)));
             if is_first {
-                lists = self.reports.lists_of_day(day).await?;
-                self.add_items_without_rows(day, &lists, &mut sums).await?;
-                items = sums.figures.len();
+                rebuilt.through = through;
+                self.add_items_without_rows(day, &rebuilt.lists, &mut sums).await?;
+                rebuilt.items = sums.figures.len();
             }
             for key in only.take().into_iter().flatten() {
                 sums.entry(key);
             }
-            let deltas: Vec<Delta> = sums
-                .figures
-                .into_iter()
-                .map(|(key, (figures, attributes))| Delta { key, figures, attributes })
-                .collect();
-            let (outcomes, touched) = self.reports.replace(of, &deltas, &never).await?;
-            lists.extend(touched);
-            keys.extend(deltas.into_iter().map(|delta| delta.key));
-            let changing = refused.take_changing(outcomes);
+            let figures = sums.figures.into_iter();
+            let deltas: Vec<Delta> =
+                figures.map(|(key, (figures, attributes))| Delta { key, figures, attributes }).collect();
+            let replaced = self.reports.replace(of, &deltas, &never).await;
+            rebuilt.keys.extend(deltas.into_iter().map(|delta| delta.key));
+            let (outcomes, touched) = replaced?;
+            rebuilt.lists.extend(touched);
+            let changing = rebuilt.refused.take_changing(outcomes);
+            if changing.is_empty() {
+                return Ok(());
+            }
             only = Some(changing);
-            if only.as_ref().is_some_and(HashSet::is_empty) {
-                break;
+        }
+        Err(ReplayError::Changing(only.map_or(0, |only| only.len())))
+    }
+
+    /// Empties the day's lists, and offers them all items of the day: those that were replaced, and those of batches that
+    /// were at work meanwhile. Batches that begin after the lists were emptied offer theirs by themselves.
+    async fn refill_lists(&self, day: i32, rebuilt: &mut Rebuilt) -> Result<(), ReplayError> {
+        self.progress.set_message(format!("{} top lists", date_text(day)));
+        let never = CancellationToken::new();
+        // Twice: a batch that does not end must not leave the lists empty. They are marked as being rebuilt until then.
+        self.finished_through(day).await?;
+        let mut refused = self.reports.restart(&rebuilt.lists, now_ms(), &never).await?;
+        let through = self.finished_through(day).await?;
+        for (batch, curated) in self.batches(day, through).await? {
+            if batch > rebuilt.through {
+                let mut deltas = pin!(self.recorded_deltas(batch, &curated, day).await?);
+                while let Some(deltas) = deltas.try_next().await? {
+                    rebuilt.keys.extend(deltas.into_iter().map(|delta| delta.key));
+                }
             }
         }
-        // In any case, as figures may be lower than before.
-        self.progress.set_message(format!("{} top lists", date_text(day)));
-        let keys: Vec<Key> = keys.into_iter().collect();
-        refused.note_lists(self.reports.refill(&lists, &keys, &never).await?);
-        if let Some(changing) = only.filter(|changing| !changing.is_empty()) {
-            return Err(ReplayError::Changing(changing.len()));
-        }
-        self.unlist(day, listed, &refused).await?;
-        refused.into_result()?;
-        Ok(format!("rebuilt {items} report items and the curated files of {batches} batches"))
+        let keys: Vec<Key> = std::mem::take(&mut rebuilt.keys).into_iter().collect();
+        refused.extend(self.reports.refill(&rebuilt.lists, &keys, &never).await?);
+        rebuilt.refused.note_lists(refused);
+        Ok(())
     }
 
     /// Removes a day's report items and top lists from the list of what is set aside, except those that are still

@@ -30,6 +30,12 @@ pub(super) fn beginning(batch: BatchNumber, count: usize) -> usize {
     usize::try_from(place).unwrap_or(0)
 }
 
+/// The error of changes that others were faster with until the time to stop was up.
+pub(super) fn contended(resource: String) -> AwsError {
+    let cause = "other consumers changed the same items until it was time to stop".to_owned();
+    AwsError { operation: "dynamodb:PartiQLUpdate", resource, kind: Kind::Transient, cause }
+}
+
 impl Reports {
     /// Changes items, several at a time, from one of them on that depends on the batch.
     pub(super) async fn change_all(
@@ -75,7 +81,9 @@ impl Reports {
             if pending.is_empty() {
                 return Ok(outcomes);
             }
-            race.pause(deadline).await;
+            if !race.pause(deadline).await {
+                return Err(contended(self.table(group[0].key.report)));
+            }
         }
     }
 
@@ -98,20 +106,20 @@ impl Reports {
         offering: Option<&Offering>,
         deadline: &CancellationToken,
     ) -> Result<HashMap<Key, Item>, AwsError> {
-        let mut items = retry_until(deadline, async || self.read(keys).await).await?;
-        if let Some(offering) = offering {
+        loop {
+            let items = retry_until(deadline, async || self.read(keys).await).await?;
+            let Some(offering) = offering else { return Ok(items) };
             let mut unseen: BTreeSet<ListKey> = BTreeSet::new();
             for (key, item) in &items {
                 unseen.extend(offering.unseen_of(key, item).await);
             }
-            if !unseen.is_empty() {
-                let unseen: Vec<ListKey> = unseen.into_iter().collect();
-                let epochs = retry_until(deadline, async || self.epochs(&unseen).await).await?;
-                offering.learn(epochs).await;
-                items = retry_until(deadline, async || self.read(keys).await).await?;
+            if unseen.is_empty() {
+                return Ok(items);
             }
+            // An item has at most 200 genres, so this ends.
+            let unseen: Vec<ListKey> = unseen.into_iter().collect();
+            offering.learn(retry_until(deadline, async || self.epochs(&unseen).await).await?).await;
         }
-        Ok(items)
     }
 
     /// Merges and writes items once. Returns those that another batch was faster with, as it left them.

@@ -17,7 +17,7 @@ use crate::calendar::date_text;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::Key;
 use crate::reports::statements::{Expected, ItemWrite, Written};
-use crate::reports::store::change::beginning;
+use crate::reports::store::change::{beginning, contended};
 use crate::reports::store::{Offering, READ_ITEMS, Reports};
 use crate::reports::top_lists::{Entry, ListKey, MAX_ENTRIES, Offers, TOP_LISTS_TABLE, TopList};
 use crate::telemetry::metrics::{label, metrics};
@@ -183,8 +183,8 @@ impl Reports {
                 }
             }
             fail::fail_point!("lists written");
-            if !open.is_empty() {
-                race.pause(deadline).await;
+            if !open.is_empty() && !race.pause(deadline).await {
+                return Err(contended(self.lists_table()));
             }
         }
         Ok(offered)
@@ -237,8 +237,31 @@ impl Reports {
         }
     }
 
-    /// Fills lists anew from these items of a day, after the items were replaced: empties the lists in the next epoch,
-    /// reads all items and offers them. Returns the lists that are refused. May be repeated.
+    /// Begins a rebuild: marks lists as being rebuilt, before any of their items is replaced. Returns those refused.
+    pub async fn mark_rebuilding(
+        &self,
+        lists: &BTreeSet<ListKey>,
+        deadline: &CancellationToken,
+    ) -> Result<Vec<(ListKey, String)>, AwsError> {
+        let lists: Vec<&ListKey> = lists.iter().collect();
+        let change = |_: &ListKey, list: &TopList| Ok((!list.rebuilding).then(|| list.marked()));
+        Ok(self.change_lists(&lists, &change, deadline).await?.refused)
+    }
+
+    /// Empties lists in a new epoch, after all their items were replaced. Returns those refused.
+    pub async fn restart(
+        &self,
+        lists: &BTreeSet<ListKey>,
+        now_ms: u64,
+        deadline: &CancellationToken,
+    ) -> Result<Vec<(ListKey, String)>, AwsError> {
+        let lists: Vec<&ListKey> = lists.iter().collect();
+        let change = |_: &ListKey, list: &TopList| Ok(Some(list.restarted(now_ms)));
+        Ok(self.change_lists(&lists, &change, deadline).await?.refused)
+    }
+
+    /// Ends a rebuild: reads all items of a day, offers them to the restarted lists, and takes the mark off those lists
+    /// that took the offers. Returns those refused. May be repeated.
     pub async fn refill(
         &self,
         lists: &BTreeSet<ListKey>,
@@ -246,8 +269,6 @@ impl Reports {
         deadline: &CancellationToken,
     ) -> Result<Vec<(ListKey, String)>, AwsError> {
         let lists: Vec<ListKey> = lists.iter().cloned().collect();
-        let all: Vec<&ListKey> = lists.iter().collect();
-        let restarted = self.change_lists(&all, &|_, list| Ok(Some(list.restarted())), deadline).await?;
         loop {
             let epochs = retry_until(deadline, async || self.epochs(&lists).await).await?;
             let mut offers = Offers::default();
@@ -264,12 +285,19 @@ impl Reports {
                     offers.add(&key, &stored, |list| epochs.contains_key(list));
                 }
             }
-            let offered = self.offer_entries(0, offers, &epochs, deadline).await?;
-            if !offered.is_stale {
-                break;
+            let Offered { is_stale, mut refused } = self.offer_entries(0, offers, &epochs, deadline).await?;
+            if is_stale {
+                continue;
             }
+            // A list in a later epoch is another rebuild's to complete.
+            let took: Vec<&ListKey> =
+                lists.iter().filter(|list| refused.iter().all(|(refused, _)| refused != *list)).collect();
+            let change = |key: &ListKey, list: &TopList| {
+                let is_ours = list.rebuilding && epochs.get(key) == Some(&list.epoch);
+                Ok(is_ours.then(|| list.completed()))
+            };
+            refused.extend(self.change_lists(&took, &change, deadline).await?.refused);
+            return Ok(refused);
         }
-        self.change_lists(&all, &|_, list| Ok(list.rebuilding.then(|| list.completed())), deadline).await?;
-        Ok(restarted.refused)
     }
 }

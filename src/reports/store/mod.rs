@@ -114,10 +114,20 @@ impl Reports {
         let version = Item::from([("version".to_owned(), AttributeValue::N("0".to_owned()))]);
         let update = ItemWrite { table, key, attributes: version, removed: Vec::new(), expected: Expected::Below(0) };
         let insert = ItemWrite { key: unwritable, expected: Expected::Absent, ..update.clone() };
-        for outcome in write_items(&self.client, &[update, insert]).await? {
-            match outcome {
+        for write in [update, insert] {
+            // A request may be refused as a whole for its key; that it came so far is what is asked.
+            match write_items(&self.client, &[write]).await {
                 Err(error) if error.kind != Kind::Refused => return Err(error),
-                _ => {}
+                Err(_) => {}
+                Ok(outcomes) => {
+                    for outcome in outcomes {
+                        if let Err(error) = outcome
+                            && error.kind != Kind::Refused
+                        {
+                            return Err(error);
+                        }
+                    }
+                }
             }
         }
         Ok(())
@@ -150,7 +160,7 @@ impl Reports {
     }
 
     /// Gives items other figures, whatever they had. Returns the outcome of each, and the lists that they belonged to
-    /// before or belong to now, which are to be filled anew.
+    /// before or belong to now.
     pub async fn replace(
         &self,
         of: Replacement,
