@@ -243,8 +243,8 @@ impl Retry<'_> {
         self.roll_forward.ledger.unlist_aside(entry).await
     }
 
-    /// Rebuilds each day that has top lists among the entries, which fills them anew. The rebuild removes those from the
-    /// list of what is set aside that are right again.
+    /// Rebuilds each day that has top lists among the entries, which fills them anew. The rebuild removes those from
+    /// the list of what is set aside that are right again.
     async fn rebuild_lists(&mut self) {
         for (day, entries) in std::mem::take(&mut self.lists) {
             let rebuilt = async { self.replay(BTreeSet::new()).await?.rebuild(day).await };

@@ -36,8 +36,8 @@ struct Rebuilt {
 }
 
 impl Replay {
-    /// Gives every item of a day the figures of its archived files, fills its top lists anew, and returns a summary. The
-    /// day's items and lists that were set aside are removed from that list, as they are right again.
+    /// Gives every item of a day the figures of its archived files, fills its top lists anew, and returns a summary.
+    /// The day's items and lists that were set aside are removed from that list, as they are right again.
     pub async fn rebuild(&self, day: i32) -> Result<String, ReplayError> {
         let mut rebuilt = Rebuilt { lists: self.reports.lists_of_day(day).await?, ..Rebuilt::default() };
         // Read first: an item that is set aside from now on may lack figures.
@@ -88,8 +88,8 @@ impl Replay {
         Err(ReplayError::Changing(only.map_or(0, |only| only.len())))
     }
 
-    /// Empties the day's lists, and offers them all items of the day: those that were replaced, and those of batches that
-    /// were at work meanwhile. Batches that begin after the lists were emptied offer theirs by themselves.
+    /// Empties the day's lists, and offers them all items of the day: those that were replaced, and those of batches
+    /// that were at work meanwhile. Batches that begin after the lists were emptied offer theirs by themselves.
     async fn refill_lists(&self, day: i32, rebuilt: &mut Rebuilt) -> Result<(), ReplayError> {
         self.progress.set_message(format!("{} top lists", date_text(day)));
         let never = CancellationToken::new();
