@@ -104,7 +104,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
             let put = deployment.clients.dynamodb.put_item().table_name(format!("{}{table}", deployment.table_prefix));
             put.set_item(Some(invented)).send().await.unwrap();
         }
-        let ended = program(&["verify", "--date", "2024-06-24", "--date", "2024-06-25"], &environment);
+        let ended = program(&["verify", "--scan", "--date", "2024-06-24", "--date", "2024-06-25"], &environment);
         assert!(!ended.success && ended.stderr.contains("3 differences"), "{}{}", ended.stdout, ended.stderr);
         asked.extend(generalized(calls.take(), &deployment, first.as_ref()));
 

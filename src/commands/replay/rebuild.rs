@@ -45,7 +45,12 @@ impl Replay {
         let never = CancellationToken::new();
         self.reports.mark_rebuilding(&rebuilt.lists, &never).await?;
         let replaced = self.replace_items(day, &mut rebuilt).await;
-        // In any case: some figures may be lower than before by now.
+        if rebuilt.keys.is_empty() {
+            // No item was touched.
+            self.reports.unmark_rebuilding(&rebuilt.lists, &never).await?;
+            replaced?;
+        }
+        // Even after an error: some figures may be lower than before by now.
         self.refill_lists(day, &mut rebuilt).await?;
         replaced?;
         self.unlist(day, listed, &rebuilt.refused).await?;

@@ -248,6 +248,17 @@ impl Reports {
         Ok(self.change_lists(&lists, &change, deadline).await?.refused)
     }
 
+    /// Takes the mark off lists when no item was replaced. Returns those refused.
+    pub async fn unmark_rebuilding(
+        &self,
+        lists: &BTreeSet<ListKey>,
+        deadline: &CancellationToken,
+    ) -> Result<Vec<(ListKey, String)>, AwsError> {
+        let lists: Vec<&ListKey> = lists.iter().collect();
+        let change = |_: &ListKey, list: &TopList| Ok(list.rebuilding.then(|| list.completed()));
+        Ok(self.change_lists(&lists, &change, deadline).await?.refused)
+    }
+
     /// Empties lists in a new epoch, after all their items were replaced. Returns those refused.
     pub async fn restart(
         &self,
