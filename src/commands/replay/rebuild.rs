@@ -48,10 +48,10 @@ impl Replay {
         if rebuilt.keys.is_empty() {
             // No item was touched.
             self.reports.unmark_rebuilding(&rebuilt.lists, &never).await?;
-            replaced?;
+        } else {
+            // Even after an error: some figures may be lower than before by now.
+            self.refill_lists(day, &mut rebuilt).await?;
         }
-        // Even after an error: some figures may be lower than before by now.
-        self.refill_lists(day, &mut rebuilt).await?;
         replaced?;
         self.unlist(day, listed, &rebuilt.refused).await?;
         let Rebuilt { items, batches, refused, .. } = rebuilt;
