@@ -69,7 +69,7 @@ fn fields(value: &Value) -> BTreeSet<String> {
             }
         }
         Value::Array(elements) => {
-            let below = elements.iter().flat_map(|element| fields(element));
+            let below = elements.iter().flat_map(fields);
             found.extend(below.map(|field| format!("[].{field}")));
         }
         _ => {}
