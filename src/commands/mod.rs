@@ -15,7 +15,7 @@
 //! | [`dead_letters`] | the dead-letter queue |
 //! | [`health`] | a question to a running consumer |
 //! | [`resources`] | the arguments that several commands share: bucket and tables |
-//! | [`format`] | output on a terminal or as JSON |
+//! | [`mod@format`] | output on a terminal or as JSON |
 
 pub mod aside;
 pub mod dead_letters;

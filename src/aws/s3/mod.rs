@@ -5,7 +5,7 @@
 //!
 //! * [`read`]: reading, pinned to one content by version id or eTag; it resumes where the network broke off.
 //! * [`list`]: lists, and the properties of an object.
-//! * [`write`]: writing; a multipart upload stays invisible until it is completed.
+//! * [`mod@write`]: writing; a multipart upload stays invisible until it is completed.
 //! * [`relocate`]: copying and deleting, both on condition of the source's content, so that a file that was overwritten
 //!   in between is never deleted unread.
 //! * [`check`]: the check of permissions at startup, and the probe that tells a faulty object from a faulty S3.

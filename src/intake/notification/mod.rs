@@ -72,7 +72,7 @@ fn quoted(text: &str) -> String {
     text.chars().take(QUOTED_CHARS).collect()
 }
 
-/// Decodes a message body. It never fails as a whole: [`Notification::unreadable`] has what cannot be read.
+/// Decodes a message body. It never fails as a whole: `Notification::unreadable` has what cannot be read.
 pub fn decode(body: &str) -> Notification {
     let mut body = Cow::Borrowed(body);
     for _ in 0..=MAX_ENVELOPES {
