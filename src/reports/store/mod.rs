@@ -21,6 +21,7 @@ mod listings;
 mod read;
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use governor::DefaultDirectRateLimiter;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::aws::item::{Item, text};
+use crate::aws::pace::rate_limiter;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key, Report};
 use crate::reports::item::{LISTINGS_TABLE, Replacement, ReportItem, key_item};
@@ -62,16 +64,17 @@ pub enum WriteOutcome {
 }
 
 impl Reports {
-    /// The tables with this prefix. `concurrency` bounds the writes at a time, rounded up to a multiple of 16, and
-    /// `writes` their rate. Each item is reported to `progress`.
+    /// The tables with this prefix. `concurrency` bounds the writes at a time, rounded up to a multiple of 16.
+    /// Each item is reported to `progress`.
     pub fn new(
         client: aws_sdk_dynamodb::Client,
         table_prefix: String,
         concurrency: usize,
-        writes: Option<Arc<DefaultDirectRateLimiter>>,
+        max_writes_per_second: Option<NonZeroU32>,
         progress: Progress,
     ) -> Self {
-        Reports { client, table_prefix, groups: concurrency.div_ceil(WRITES_PER_GROUP), writes, progress }
+        let (groups, writes) = (concurrency.div_ceil(WRITES_PER_GROUP), rate_limiter(max_writes_per_second));
+        Reports { client, table_prefix, groups, writes, progress }
     }
 
     /// The full name of a report's table.
