@@ -37,7 +37,7 @@ impl Reports {
             .await
     }
 
-    pub(super) async fn change_group(
+    async fn change_group(
         &self,
         group: Vec<Delta>,
         change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, WriteOutcome>,
@@ -70,7 +70,7 @@ impl Reports {
         self.update_listings(changed, deadline).await
     }
 
-    pub(super) async fn change_single(
+    async fn change_single(
         &self,
         delta: Delta,
         change: &impl Fn(&ReportItem, &Delta) -> Result<ReportItem, WriteOutcome>,
@@ -81,7 +81,7 @@ impl Reports {
         Ok(changed.into_iter().next().unwrap_or((key, WriteOutcome::HadIt)))
     }
 
-    pub(super) async fn change_one(
+    async fn change_one(
         &self,
         delta: &Delta,
         item: Option<Item>,
