@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../tests/support/random.rs"]
+mod random;
+
 use std::hint::black_box;
 use std::io::Cursor;
 use std::sync::Arc;
@@ -23,20 +26,13 @@ use music_streams::reference::Catalogue;
 use music_streams::reports::distinct::{Distinct, Member, Members};
 use music_streams::reports::item::{self, ReportItem};
 
+use crate::random::Random;
+
 const ROWS: usize = 200_000;
 const TRACKS: usize = 20_000;
 const USERS: u64 = 10_000;
 /// 2024-06-25T00:00:00Z, in microseconds.
 const MIDNIGHT: i64 = 1_719_273_600_000_000;
-
-/// SplitMix64, <https://prng.di.unimi.it/splitmix64.c>.
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
-}
 
 fn track_id(track: usize) -> String {
     format!("{track:022x}")
@@ -46,11 +42,11 @@ fn track_id(track: usize) -> String {
 /// the general way.
 fn csv(quoted: bool) -> String {
     let mut csv = String::from("user_id,track_id,listen_time\n");
-    let mut state = 7;
+    let mut random = Random(7);
     for _ in 0..ROWS {
-        let among = if random(&mut state).is_multiple_of(2) { TRACKS / 100 } else { TRACKS };
-        let (user, track) = (1 + random(&mut state) % USERS, track_id(random(&mut state) as usize % among));
-        let second = random(&mut state) % 86_400;
+        let among = if random.next().is_multiple_of(2) { TRACKS / 100 } else { TRACKS };
+        let (user, track) = (1 + random.below(USERS), track_id(random.below(among as u64) as usize));
+        let second = random.below(86_400);
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
         let track = if quoted { format!("\"{track}\"") } else { track };
         csv += &format!("{user},{track},2024-06-25 {hour:02}:{minute:02}:{second:02}\n");

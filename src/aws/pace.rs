@@ -1,11 +1,13 @@
 //! An adaptive bound on the number of concurrent calls: it falls when a service asks to slow down, and slowly rises
 //! again as the service answers. Repeating a throttled call later leaves the load as it was; only fewer concurrent
-//! calls relieve an overloaded service.
+//! calls relieve an overloaded service. Beside it, [`rate_limiter`] makes the fixed limits that the settings give.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::Semaphore;
 
 use crate::aws::error::{AwsError, Kind};
@@ -91,6 +93,11 @@ impl Shared {
         state.owed -= usize::from(vanishes);
         vanishes
     }
+}
+
+/// Returns a limiter of this many units per second, if there is a limit.
+pub fn rate_limiter(rate: Option<NonZeroU32>) -> Option<Arc<DefaultDirectRateLimiter>> {
+    rate.map(|rate| Arc::new(RateLimiter::direct(Quota::per_second(rate))))
 }
 
 #[cfg(test)]

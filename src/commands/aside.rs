@@ -26,7 +26,7 @@ use crate::aws::sqs::Queue;
 use crate::batch::manifest::Manifest;
 use crate::batch::roll_forward::RollForward;
 use crate::calendar::{parse_date, time_text};
-use crate::commands::format::{Format, print, printable, table};
+use crate::commands::format::{Format, print, print_retried, printable, table};
 use crate::commands::replay::{Replay, ReplayError, ReplayLimits};
 use crate::commands::resources::{Resources, Tables};
 use crate::intake::notification::announcement;
@@ -37,6 +37,9 @@ use crate::object::{ObjectEvent, ObjectId};
 use crate::protocol::{BatchNumber, State};
 use crate::reports::figures::Key;
 use crate::telemetry::progress::Progress;
+
+/// The answer for an empty list.
+const NOTHING: &str = "nothing is set aside";
 
 /// The arguments of `music-streams aside`.
 #[derive(Debug, Args)]
@@ -100,7 +103,7 @@ impl AsideQuery {
         let listed: Vec<_> = entries.into_iter().map(|(since, entry)| Listed { since, entry }).collect();
         print(&match self.format {
             Format::Json => format!("{:#}", serde_json::json!(listed)),
-            Format::Table if listed.is_empty() => "nothing is set aside".to_owned(),
+            Format::Table if listed.is_empty() => NOTHING.to_owned(),
             Format::Table => {
                 let row = |Listed { since, entry }: &Listed| {
                     let [kind, name, way_back] = entry.describe();
@@ -162,16 +165,7 @@ impl Retried {
     }
 
     fn print(self, format: Format) -> Result<(), AsideError> {
-        match format {
-            Format::Json => print(&format!("{:#}", serde_json::json!(self))),
-            Format::Table => {
-                self.back.iter().for_each(|what| print(&printable(&format!("back: {what}"))));
-                self.still.iter().for_each(|what| print(&printable(&format!("still set aside: {what}"))));
-                if self.back.is_empty() && self.still.is_empty() {
-                    print("nothing is set aside");
-                }
-            }
-        }
+        print_retried(format, &self, [("back", &self.back), ("still set aside", &self.still)], NOTHING);
         if self.still.is_empty() { Ok(()) } else { Err(AsideError::Still(self.still.len())) }
     }
 }

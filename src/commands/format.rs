@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
+use serde::Serialize;
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -49,6 +50,20 @@ pub fn table(headings: &[&str], numbers: &[bool], rows: impl Iterator<Item = Vec
         }
     }
     table.to_string()
+}
+
+/// Prints the result of a retry: for people line by line, each under the heading of its list, or `nothing` if all lists
+/// are empty.
+pub fn print_retried(format: Format, result: &impl Serialize, lists: [(&str, &[String]); 2], nothing: &str) {
+    match format {
+        Format::Json => print(&format!("{:#}", serde_json::json!(result))),
+        Format::Table if lists.iter().all(|(_, list)| list.is_empty()) => print(nothing),
+        Format::Table => {
+            for (heading, list) in lists {
+                list.iter().for_each(|what| print(&printable(&format!("{heading}: {what}"))));
+            }
+        }
+    }
 }
 
 /// Makes control characters, and those that change the direction of writing, visible in a text from outside.

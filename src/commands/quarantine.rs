@@ -13,7 +13,7 @@ use crate::aws::error::AwsError;
 use crate::aws::s3::{Bucket, Copied, Current};
 use crate::batch::manifest::Note;
 use crate::calendar::{day_of, parse_date};
-use crate::commands::format::{Format, print, printable, table};
+use crate::commands::format::{Format, print, print_retried, printable, table};
 use crate::commands::resources::Resources;
 use crate::layout::{INCOMING, QUARANTINED_OBJECTS, REASON_SUFFIX};
 use crate::ledger::{CLAIM_DAYS, ClaimRecord, Ledger};
@@ -24,6 +24,8 @@ const CONCURRENT_READS: usize = 16;
 /// The reason for which an old file stays unless it is named.
 const OLD: &str =
     "it is older than 15 days, so the ledger no longer knows if it was counted since; give its PLACE if it was not";
+/// The answer for an empty quarantine.
+const NOTHING: &str = "nothing is in quarantine";
 /// The longest note: far above a key and a reason.
 const MAX_NOTE_BYTES: u64 = 64 << 10;
 
@@ -91,7 +93,7 @@ impl QuarantineQuery {
         }
         print(&match self.format {
             Format::Json => format!("{:#}", serde_json::json!(found)),
-            Format::Table if found.is_empty() => "nothing is in quarantine".to_owned(),
+            Format::Table if found.is_empty() => NOTHING.to_owned(),
             Format::Table => {
                 let row = |Quarantined { place, note }: &Quarantined| {
                     let Note { size, batch, reason, .. } = note;
@@ -148,16 +150,7 @@ impl QuarantineQuery {
                 Err(reason) => result.stay.push(format!("{name}: {reason}")),
             }
         }
-        match self.format {
-            Format::Json => print(&format!("{:#}", serde_json::json!(result))),
-            Format::Table => {
-                result.back.iter().for_each(|file| print(&printable(&format!("back: {file}"))));
-                result.stay.iter().for_each(|file| print(&printable(&format!("stays: {file}"))));
-                if result.back.is_empty() && result.stay.is_empty() {
-                    print("nothing is in quarantine");
-                }
-            }
-        }
+        print_retried(self.format, &result, [("back", &result.back), ("stays", &result.stay)], NOTHING);
         if result.stay.is_empty() { Ok(()) } else { Err(QuarantineError::Stay(result.stay.len())) }
     }
 }

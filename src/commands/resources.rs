@@ -2,14 +2,12 @@
 //! reports. Covered by tests/pipeline.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use clap::Args;
-use governor::{Quota, RateLimiter};
 
 use crate::aws::Clients;
 use crate::aws::s3::Bucket;
-use crate::ledger::{LEDGER_TABLE, Ledger};
+use crate::ledger::Ledger;
 use crate::reports::store::Reports;
 use crate::telemetry::progress::Progress;
 
@@ -47,7 +45,7 @@ pub struct Tables {
 impl Tables {
     /// Returns the ledger, under the name that the command has in it. A command that only reads needs no name.
     pub(super) fn ledger(&self, clients: &Clients, owner: impl Into<String>) -> Ledger {
-        Ledger::new(clients.dynamodb.clone(), format!("{}{LEDGER_TABLE}", self.table_prefix), owner.into())
+        Ledger::new(clients.dynamodb.clone(), &self.table_prefix, owner.into())
     }
 
     /// Returns the report tables, with limits on the items written at the same time and per second.
@@ -57,7 +55,7 @@ impl Tables {
         concurrency: usize,
         max_writes_per_second: Option<NonZeroU32>,
     ) -> Reports {
-        let writes = max_writes_per_second.map(|rate| Arc::new(RateLimiter::direct(Quota::per_second(rate))));
-        Reports::new(clients.dynamodb.clone(), self.table_prefix.clone(), concurrency, writes, Progress::default())
+        let prefix = self.table_prefix.clone();
+        Reports::new(clients.dynamodb.clone(), prefix, concurrency, max_writes_per_second, Progress::default())
     }
 }

@@ -31,8 +31,7 @@ pub enum BadObject {
     /// The report items that the file touches do not fit into memory.
     #[error(
         "the report items that the file alone touches do not fit into the memory of {limit_bytes} bytes \
-         (--max-memory); \
-         raise it, or split the file"
+         (--max-memory); raise it, or split the file"
     )]
     TooMuchMemory {
         /// All memory of the process.

@@ -74,9 +74,9 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Creates a client for the ledger in `table`, acting as the consumer `owner`.
-    pub fn new(client: aws_sdk_dynamodb::Client, table: String, owner: String) -> Self {
-        Ledger { client, table, owner }
+    /// Creates a client for the ledger whose table has this prefix, acting as the consumer `owner`.
+    pub fn new(client: aws_sdk_dynamodb::Client, table_prefix: &str, owner: String) -> Self {
+        Ledger { client, table: format!("{table_prefix}{LEDGER_TABLE}"), owner }
     }
 
     /// The name of this consumer in the ledger.

@@ -41,17 +41,14 @@ mod start;
 pub mod sweep;
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::aws::Clients;
-use crate::aws::pace::Pace;
+use crate::aws::pace::{Pace, rate_limiter};
 use crate::aws::s3::CONCURRENT_OBJECTS;
 use crate::batch::Worker;
 use crate::batch::prepare::PreparationLimits;
@@ -215,7 +212,7 @@ fn new_worker(
             object_bytes: settings.max_object_size.as_u64(),
             report_items: settings.max_report_items,
             memory,
-            rows: limiter(settings.max_rows_per_second),
+            rows: rate_limiter(settings.max_rows_per_second),
         },
         lease: settings.lease,
         overdue,
@@ -223,11 +220,6 @@ fn new_worker(
         protection: ScaleInProtection::of_this_task(),
         shutdown: shutdown.requested.clone(),
     }
-}
-
-/// A limiter of this many units per second, if there is a limit.
-fn limiter(rate: Option<NonZeroU32>) -> Option<Arc<DefaultDirectRateLimiter>> {
-    rate.map(|rate| Arc::new(RateLimiter::direct(Quota::per_second(rate))))
 }
 
 /// The time since the Unix epoch: the clock to which windows are aligned.

@@ -7,12 +7,12 @@ use crate::aws::error::AwsError;
 use crate::aws::s3::Bucket;
 use crate::aws::sqs::Queue;
 use crate::layout;
-use crate::ledger::{LEDGER_TABLE, Ledger};
+use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::reference::CatalogueSource;
 use crate::reports::store::Reports;
 use crate::service::config::Settings;
-use crate::service::{StartError, limiter, unix_time};
+use crate::service::{StartError, unix_time};
 use crate::telemetry::progress::Progress;
 
 /// The resources of a consumer.
@@ -28,13 +28,17 @@ impl Resources {
     /// The resources named by the settings.
     pub(super) fn new(settings: &Settings, clients: Clients, progress: &Progress) -> Self {
         let prefix = settings.table_prefix.clone();
-        let ledger_table = format!("{prefix}{LEDGER_TABLE}");
-        let writes = limiter(settings.max_writes_per_second);
         Resources {
             queue: Queue::new(clients.sqs, settings.queue_url.clone(), settings.visibility_timeout),
             bucket: Bucket::new(clients.s3, settings.bucket.clone()),
-            ledger: Ledger::new(clients.dynamodb.clone(), ledger_table, consumer_name()),
-            reports: Reports::new(clients.dynamodb, prefix, settings.write_concurrency, writes, progress.clone()),
+            ledger: Ledger::new(clients.dynamodb.clone(), &prefix, consumer_name()),
+            reports: Reports::new(
+                clients.dynamodb,
+                prefix,
+                settings.write_concurrency,
+                settings.max_writes_per_second,
+                progress.clone(),
+            ),
             memory: Memory::of(settings.max_memory),
         }
     }

@@ -60,8 +60,7 @@ impl Bucket {
             kind: Kind::Refused,
             cause: format!(
                 "the bucket retains every new object by default ({mode}), so that no file could be moved \
-                 out of {INCOMING}; \
-                 take the default retention off, and lock the objects under {ARCHIVE} instead"
+                 out of {INCOMING}; take the default retention off, and lock the objects under {ARCHIVE} instead"
             ),
         })
     }

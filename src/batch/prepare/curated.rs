@@ -11,9 +11,7 @@ use crate::batch::prepare::object::Mark;
 use crate::batch::prepare::rejects::MAX_REJECT_BYTES;
 use crate::batch::prepare::{Preparation, PrepareError, room};
 use crate::calendar::{date_of, date_text};
-use crate::compute;
-use crate::compute::Rows;
-use crate::compute::curated;
+use crate::compute::{self, Rows, curated};
 use crate::formats::parquet::{ParquetFile, RowGroup};
 use crate::layout;
 

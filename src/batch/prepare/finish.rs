@@ -8,9 +8,7 @@ use crate::aws::retry::retry_until;
 use crate::aws::s3::Upload;
 use crate::batch::manifest::DeltaFile;
 use crate::batch::prepare::{Preparation, PrepareError, Prepared};
-use crate::compute;
-use crate::compute::Fold;
-use crate::compute::deltas;
+use crate::compute::{self, Fold, deltas};
 use crate::layout;
 use crate::reports::figures::Delta;
 

@@ -53,8 +53,7 @@ use crate::commands::resources::Resources;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::protocol::BatchNumber;
-use crate::reference;
-use crate::reference::Catalogue;
+use crate::reference::{self, Catalogue};
 use crate::reports::store::Reports;
 
 pub use error::ReplayError;

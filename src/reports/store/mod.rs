@@ -24,6 +24,7 @@ mod offering;
 mod read;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::error::{AwsError, Kind};
 use crate::aws::item::Item;
+use crate::aws::pace::rate_limiter;
 use crate::aws::retry::retry_until;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key, Report};
@@ -72,16 +74,17 @@ pub enum WriteOutcome {
 }
 
 impl Reports {
-    /// The tables with this prefix. `concurrency` bounds the writes at a time, rounded up to a multiple of 100, and
-    /// `writes` their rate. Each item is reported to `progress`.
+    /// The tables with this prefix. `concurrency` bounds the writes at a time, rounded up to a multiple of 100.
+    /// Each item is reported to `progress`.
     pub fn new(
         client: aws_sdk_dynamodb::Client,
         table_prefix: String,
         concurrency: usize,
-        writes: Option<Arc<DefaultDirectRateLimiter>>,
+        max_writes_per_second: Option<NonZeroU32>,
         progress: Progress,
     ) -> Self {
-        Reports { client, table_prefix, groups: concurrency.div_ceil(READ_ITEMS), writes, progress }
+        let (groups, writes) = (concurrency.div_ceil(READ_ITEMS), rate_limiter(max_writes_per_second));
+        Reports { client, table_prefix, groups, writes, progress }
     }
 
     /// The full name of a report's table.
