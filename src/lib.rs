@@ -55,6 +55,7 @@ pub mod calendar;
 pub mod commands;
 pub mod compute;
 pub mod counts;
+pub mod definition;
 pub mod formats;
 pub mod input;
 pub mod intake;

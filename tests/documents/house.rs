@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::document;
 
 /// The floors of `src`, highest first. A folder imports from lower floors only. `docs/architecture.md` states the same.
-const FLOORS: [&str; 15] = [
+const FLOORS: [&str; 16] = [
     "main",
     "commands",
     "service",
@@ -22,6 +22,7 @@ const FLOORS: [&str; 15] = [
     "aws",
     "telemetry",
     "process",
+    "definition",
     "ground",
 ];
 /// The files directly under `src`, but for `main.rs` and `lib.rs`: the ground floor. They may import each other.

@@ -1,0 +1,133 @@
+//! Reports: the key of their items, the measures, and the top lists.
+
+use crate::definition::Definition;
+use crate::definition::columns::Type;
+use crate::definition::conditions::Condition;
+
+/// Name of the partition key of a report with [`Key::All`], and the value of its items.
+pub const ALL: (&str, &str) = ("all", "*");
+
+/// A report: an item for each value of a key and each day or hour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Its name.
+    pub name: String,
+    /// The key of its items.
+    pub key: Key,
+    /// The period of its items.
+    pub every: Period,
+    /// The DynamoDB table, without the prefix of all tables.
+    pub table: String,
+    /// The fields that are shown beside the figures, at most 16; none with [`Key::All`]. An attribute is one of the
+    /// report's key; of a column the item has the value of the key's latest row. They are of the newest batch: labels, no
+    /// figures.
+    pub attributes: Vec<String>,
+    /// The top lists, if any are kept.
+    pub top: Option<Top>,
+    /// The measures: at least one, at most 16, and 4 of them distinct counts. Names differ from the key's and from the
+    /// attributes'.
+    pub measures: Vec<Measure>,
+}
+
+/// The key of a report's items.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key {
+    /// One item of all rows of a period. Its partition key is [`ALL`].
+    All,
+    /// A column or attribute: an id, a text or an integer. A row counts under each value of an attribute with many; a
+    /// row without a value under the field's `unknown`, which is there if a row may have none.
+    Field(String),
+}
+
+/// The period of a report's items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Period {
+    /// A day of the definition's zone; the sort key is `report_date`.
+    Day,
+    /// An hour of UTC; the sort key is `report_hour`.
+    Hour,
+}
+
+/// The top lists of a report: of each period one of all items, and one for each value of an attribute of the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Top {
+    /// The measure by which they are ordered, which never falls: a count, a maximum, or a sum of values of which none
+    /// is negative.
+    pub by: String,
+    /// Attributes of the key, at most 2, with a list under each of their values.
+    pub under: Vec<String>,
+    /// Most entries of a list.
+    pub keep: usize,
+}
+
+/// A measure of a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Measure {
+    /// Its name: the item's attribute.
+    pub name: String,
+    /// The figure.
+    pub aggregate: Aggregate,
+    /// The conditions of the rows that it takes, all of which hold. A ratio has none.
+    pub conditions: Vec<Condition>,
+}
+
+/// A figure of the rows of an item. Merges are exact in any order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Aggregate {
+    /// The number of rows.
+    Count,
+    /// The sum of an integer or decimal; no value adds nothing.
+    Sum {
+        /// A column, or an attribute without many.
+        of: String,
+        /// The divisor by which the sum is shown, exactly: 1, 10, 100, 1000 or 1000000.
+        divide: u32,
+    },
+    /// The least value of an integer, decimal or time, if there was one.
+    Min {
+        /// A column, or an attribute without many.
+        of: String,
+    },
+    /// The greatest value, as the least.
+    Max {
+        /// A column, or an attribute without many.
+        of: String,
+    },
+    /// The number of different values of an id, text or integer, by a sketch.
+    Distinct {
+        /// A column, or an attribute without many.
+        of: String,
+    },
+    /// A measure divided by another; made when an item is shown. There is none where the divisor is 0.
+    Ratio {
+        /// The count, sum or distinct count that is divided.
+        of: String,
+        /// The count, sum or distinct count by which it is divided.
+        by: String,
+        /// The digits after the point to which it is rounded, half away from zero.
+        places: u8,
+    },
+}
+
+impl Report {
+    /// Returns the measure of this name.
+    pub fn measure(&self, name: &str) -> Option<&Measure> {
+        self.measures.iter().find(|measure| measure.name == name)
+    }
+}
+
+impl Aggregate {
+    /// Returns the digits after the point that the figure has when it is shown.
+    pub fn places(&self, definition: &Definition) -> u8 {
+        let of_field = |name: &str| match definition.field(name).map(|field| field.type_()) {
+            Some(Type::Decimal { places, .. }) => *places,
+            _ => 0,
+        };
+        match self {
+            Aggregate::Count | Aggregate::Distinct { .. } => 0,
+            Aggregate::Sum { of, divide } => of_field(of) + divide.checked_ilog10().unwrap_or(0) as u8,
+            Aggregate::Min { of } | Aggregate::Max { of } => of_field(of),
+            Aggregate::Ratio { places, .. } => *places,
+        }
+    }
+}
