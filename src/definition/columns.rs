@@ -100,8 +100,8 @@ pub enum TimeFormat {
 /// The origin of a column's values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A place in each row; or 2 to 4 places for texts and times, joined by blanks. If one of them has no value there is
-    /// none.
+    /// A place in each row; or 2 to 4 places for texts and times, joined by blanks. If one of them has no value there
+    /// is none.
     Places(Vec<Place>),
     /// A part of the object's key below the prefix, the same for all rows of a file.
     Key(KeyPart),

@@ -19,8 +19,8 @@ pub struct Report {
     /// The DynamoDB table, without the prefix of all tables.
     pub table: String,
     /// The fields that are shown beside the figures, at most 16; none with [`Key::All`]. An attribute is one of the
-    /// report's key; of a column the item has the value of the key's latest row. They are of the newest batch: labels, no
-    /// figures.
+    /// report's key; of a column the item has the value of the key's latest row. They are of the newest batch: labels,
+    /// no figures.
     pub attributes: Vec<String>,
     /// The top lists, if any are kept.
     pub top: Option<Top>,
