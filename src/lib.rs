@@ -63,6 +63,7 @@ pub mod layout;
 pub mod ledger;
 pub mod memory;
 pub mod object;
+pub mod plan;
 pub mod process;
 pub mod protocol;
 pub mod reference;

@@ -12,28 +12,30 @@ use crate::formats::parquet::{self, Column, ParquetError, ParquetFile, RowGroup,
 use crate::reference::catalogue::Song;
 
 /// The columns of a curated file.
-const COLUMNS: [Column; 9] = [
-    Column::required("user_id", Type::Int64),
-    Column::required("track_id", Type::Text),
-    Column::required("listen_time", Type::Timestamp),
-    Column::nullable("track_name", Type::Text),
-    Column::nullable("artists", Type::Text),
-    Column::nullable("track_genre", Type::Text),
-    Column::nullable("duration_ms", Type::Int32),
-    Column::nullable("user_country", Type::Text),
-    Column::required("source_key", Type::Text),
-];
+fn columns() -> [Column; 9] {
+    [
+        Column::required("user_id", Type::Int64),
+        Column::required("track_id", Type::Text),
+        Column::required("listen_time", Type::Timestamp),
+        Column::nullable("track_name", Type::Text),
+        Column::nullable("artists", Type::Text),
+        Column::nullable("track_genre", Type::Text),
+        Column::nullable("duration_ms", Type::Int32),
+        Column::nullable("user_country", Type::Text),
+        Column::required("source_key", Type::Text),
+    ]
+}
 
 /// Begins a curated file.
 pub fn new_file() -> Result<ParquetFile, ParquetError> {
-    ParquetFile::new(Schema::of(&COLUMNS)?, true)
+    ParquetFile::new(Schema::of(&columns())?, true)
 }
 
 /// Encodes rows of one day as a row group. All columns but the time follow from three codes (track, listener, source),
 /// so rows are read only to renumber these and to write the numbers. Columns of different codes are encoded in
 /// parallel.
 pub fn encode_rows(rows: &Rows, names: &Names) -> Result<RowGroup, ParquetError> {
-    let schema = Schema::of(&COLUMNS)?;
+    let schema = Schema::of(&columns())?;
     let type_of = |name| schema.type_of(name);
     let of_tracks = || {
         let (codes, tracks) = renumber(rows.tracks.iter().copied());

@@ -109,22 +109,24 @@ impl FoldedItem {
     }
 }
 
-const COLUMNS: [Column; 10] = [
-    Column::required("report", Type::Text),
-    Column::required("id", Type::Text),
-    Column::required("report_date", Type::Date),
-    Column::required("listens", Type::Int64),
-    Column::required("listening_ms", Type::Int64),
-    Column::required("distinct", Type::Bytes),
-    Column::nullable("track_name", Type::Text),
-    Column::nullable("artists", Type::Text),
-    Column::nullable("genres", Type::Text),
-    Column::nullable("user_country", Type::Text),
-];
+fn columns() -> [Column; 10] {
+    [
+        Column::required("report", Type::Text),
+        Column::required("id", Type::Text),
+        Column::required("report_date", Type::Date),
+        Column::required("listens", Type::Int64),
+        Column::required("listening_ms", Type::Int64),
+        Column::required("distinct", Type::Bytes),
+        Column::nullable("track_name", Type::Text),
+        Column::nullable("artists", Type::Text),
+        Column::nullable("genres", Type::Text),
+        Column::nullable("user_country", Type::Text),
+    ]
+}
 
 /// Encodes a delta file.
 pub fn encode(rows: &[DeltaRow<'_>]) -> Result<Vec<u8>, ParquetError> {
-    let mut file = ParquetFile::new(Schema::of(&COLUMNS)?, false)?;
+    let mut file = ParquetFile::new(Schema::of(&columns())?, false)?;
     if !rows.is_empty() {
         file.write_columns(columns_of(rows))?;
     }
@@ -156,7 +158,8 @@ fn columns_of(rows: &[DeltaRow<'_>]) -> Vec<ColumnArray> {
 pub fn decode(bytes: &[u8]) -> Result<Vec<Delta>, ParquetError> {
     parquet::contained(|| {
         let reader = Reader::open(Cursor::new(bytes))?;
-        let names = COLUMNS.map(|column| column.name);
+        let columns = columns();
+        let names = columns.each_ref().map(|column| column.name.as_str());
         if reader.column_names() != names {
             return Err(ParquetError::Decode(format!("it has the columns {:?}", reader.column_names())));
         }

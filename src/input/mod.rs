@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`file`](mod@file) | a listening file as blocks, and the errors |
 //! | [`block`] | blocks to rows in codes |
+//! | [`parsed`] | the rows of a block of any plan |
 //! | `lines` | the fast way through plain lines |
 //! | [`rejects`] | the list of rejected rows |
 //! | [`cleanse`] | the rules for good rows |
@@ -22,6 +23,7 @@ pub mod block;
 pub mod cleanse;
 pub mod file;
 mod lines;
+pub mod parsed;
 pub mod rejects;
 #[cfg(test)]
 mod tests;

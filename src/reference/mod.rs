@@ -21,6 +21,7 @@
 //! | `lines` | a CSV file read by column name |
 //! | [`ids`] | the grammar of track ids and user ids |
 //! | `check` | the refusal of a damaged catalogue |
+//! | [`references`], [`keys`], [`values`], [`texts`] | the same for any plan: keys and attributes by code |
 //! | [`source`] | loading by eTag, and the state in the ledger |
 //! | [`error`] | errors and reasons for a refusal |
 
@@ -28,11 +29,16 @@ pub mod catalogue;
 mod check;
 pub mod error;
 pub mod ids;
+pub mod keys;
 mod lines;
 mod parse;
+pub mod references;
 pub mod source;
+pub mod texts;
+pub mod values;
 
 pub use catalogue::Catalogue;
 pub use error::CatalogueError;
 pub use parse::{SONGS_KEY, USERS_KEY};
+pub use references::References;
 pub use source::{CatalogueSource, read_once};

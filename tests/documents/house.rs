@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::document;
 
 /// The floors of `src`, highest first. A folder imports from lower floors only. `docs/architecture.md` states the same.
-const FLOORS: [&str; 16] = [
+const FLOORS: [&str; 17] = [
     "main",
     "commands",
     "service",
@@ -18,6 +18,7 @@ const FLOORS: [&str; 16] = [
     "ledger",
     "reports",
     "intake",
+    "plan",
     "formats",
     "aws",
     "telemetry",

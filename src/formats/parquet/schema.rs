@@ -9,6 +9,9 @@ use crate::formats::parquet::ParquetError;
 /// The Parquet type of a column, with its name and nullability.
 pub type ColumnType = parquet2::schema::types::PrimitiveType;
 
+/// Digits of a decimal number: as many as always fit into 64 bits.
+const MAX_DECIMAL_DIGITS: usize = 18;
+
 /// The type of a column's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
@@ -24,26 +27,33 @@ pub enum Type {
     Date,
     /// Microseconds since the Unix epoch, UTC.
     Timestamp,
+    /// A decimal number of at most 18 digits, as a signed number of 64 bits.
+    Decimal {
+        /// Its digits after the point.
+        places: u8,
+    },
 }
 
 /// A column of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     /// Its name.
-    pub name: &'static str,
-    type_: Type,
-    is_nullable: bool,
+    pub name: String,
+    /// The type of its values.
+    pub type_: Type,
+    /// True if it has nulls.
+    pub is_nullable: bool,
 }
 
 impl Column {
     /// A column with a value in every row.
-    pub const fn required(name: &'static str, type_: Type) -> Self {
-        Column { name, type_, is_nullable: false }
+    pub fn required(name: impl Into<String>, type_: Type) -> Self {
+        Column { name: name.into(), type_, is_nullable: false }
     }
 
     /// A column with nulls.
-    pub const fn nullable(name: &'static str, type_: Type) -> Self {
-        Column { name, type_, is_nullable: true }
+    pub fn nullable(name: impl Into<String>, type_: Type) -> Self {
+        Column { name: name.into(), type_, is_nullable: true }
     }
 
     fn field(&self) -> Field {
@@ -54,8 +64,9 @@ impl Column {
             Type::Int64 => DataType::Int64,
             Type::Date => DataType::Date32,
             Type::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".to_owned())),
+            Type::Decimal { places } => DataType::Decimal(MAX_DECIMAL_DIGITS, usize::from(places)),
         };
-        Field::new(self.name, type_, self.is_nullable)
+        Field::new(&self.name, type_, self.is_nullable)
     }
 }
 
@@ -64,8 +75,8 @@ pub struct Schema(pub(super) SchemaDescriptor);
 
 impl Schema {
     /// Returns the schema of these columns.
-    pub fn of(columns: &[Column]) -> Result<Self, ParquetError> {
-        let fields: Vec<Field> = columns.iter().map(Column::field).collect();
+    pub fn of<'a>(columns: impl IntoIterator<Item = &'a Column>) -> Result<Self, ParquetError> {
+        let fields: Vec<Field> = columns.into_iter().map(Column::field).collect();
         Ok(Schema(to_parquet_schema(&arrow2::datatypes::Schema::from(fields))?))
     }
 

@@ -1,0 +1,48 @@
+//! The references of a plan, in memory: keys and attributes by code.
+//!
+//! Pure. Covered by the tests of `parse`.
+
+use crate::plan::Plan;
+use crate::reference::keys::Keys;
+use crate::reference::values::Values;
+
+/// All references of a plan. A batch sees one version of them from its first row to its last.
+#[derive(Debug, Default)]
+pub struct References {
+    /// The keys of each code column: of all references that it is the key of.
+    pub(super) keys: Vec<Keys>,
+    /// The values of each attribute.
+    pub(super) values: Vec<Values>,
+}
+
+impl References {
+    /// References without a line.
+    pub fn empty(plan: &Plan) -> Self {
+        let keys = plan.codes.iter().map(|column| Keys::of(column.kind)).collect();
+        References { keys, values: plan.attributes.iter().map(|_| Values::default()).collect() }
+    }
+
+    /// Returns the keys of a code column.
+    #[inline]
+    pub fn keys(&self, code_column: usize) -> &Keys {
+        &self.keys[code_column]
+    }
+
+    /// Returns the values of an attribute.
+    #[inline]
+    pub fn values(&self, attribute: usize) -> &Values {
+        &self.values[attribute]
+    }
+
+    /// Bytes of memory.
+    pub fn memory_bytes(&self) -> usize {
+        let keys = self.keys.iter().map(Keys::memory_bytes).sum::<usize>();
+        keys + self.values.iter().map(Values::memory_bytes).sum::<usize>()
+    }
+
+    /// Bytes of text, all of which may be written into one row group.
+    pub fn text_bytes(&self) -> usize {
+        let keys = self.keys.iter().map(Keys::text_bytes).sum::<usize>();
+        keys + self.values.iter().map(Values::text_bytes).sum::<usize>()
+    }
+}
