@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use music_streams::calendar::day_of;
-use music_streams::compute::deltas::{self, DeltaRow};
-use music_streams::compute::{Dictionary, Fold, Names, Rows, curated};
+use music_streams::compute::{Dictionary, Fold, FoldedItem, Names, Rows, curated, deltas};
 use music_streams::input::audit_reader::InputFile;
 use music_streams::input::block::Block;
 use music_streams::input::cleanse::Columns;
@@ -22,7 +21,9 @@ use music_streams::intake::custody::MessageId;
 use music_streams::intake::notification;
 use music_streams::intake::window::{Limits, Message, Window};
 use music_streams::object::{ObjectEvent, ObjectId, Version};
-use music_streams::reference::Catalogue;
+use music_streams::plan::Plan;
+use music_streams::reference::References;
+use music_streams::reference::keys::Keys;
 use music_streams::reports::distinct::{Distinct, Member, Members};
 use music_streams::reports::item::{self, ReportItem};
 
@@ -58,7 +59,11 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
 
-fn catalogue() -> Arc<Catalogue> {
+fn plan() -> Arc<Plan> {
+    Plan::built_in().unwrap()
+}
+
+fn references() -> Arc<References> {
     let song = |track| {
         let (artist, genre, duration) = (track % 3000, track % 114, 60_000 + track);
         format!("{},Song {track},Artist {artist},genre-{genre},{duration}\n", track_id(track))
@@ -67,7 +72,8 @@ fn catalogue() -> Arc<Catalogue> {
     let songs = format!("track_id,track_name,artists,track_genre,duration_ms\n{songs}");
     let users: String = (1..=USERS).map(|user| format!("{user},Country {}\n", user % 150)).collect();
     let users = format!("user_id,user_country\n{users}");
-    Arc::new(runtime().block_on(Catalogue::parse(songs.as_bytes(), users.as_bytes())).unwrap())
+    let files = vec![songs.as_bytes(), users.as_bytes()];
+    Arc::new(runtime().block_on(References::parse(&plan(), files)).unwrap())
 }
 
 fn an_event() -> ObjectEvent {
@@ -89,11 +95,13 @@ fn blocks(csv: &str) -> Vec<Block> {
 
 /// The day's rows in codes.
 fn rows() -> (Rows, Names) {
-    let mut dictionary = Dictionary::of(catalogue());
+    let plan = plan();
+    let mut dictionary = Dictionary::of(Arc::clone(&plan), references());
     let source = dictionary.add_source("incoming/a.csv");
-    let mut rows = Rows::default();
+    let mut rows = Rows::with_capacity(&plan, ROWS);
     for block in blocks(&csv(false)) {
-        rows.append(&block.parse(dictionary.names().catalogue()), source, &mut dictionary);
+        let references = Arc::clone(dictionary.names().references());
+        rows.append(&block.parse(&plan, &references), source, &mut dictionary);
     }
     assert_eq!(rows.len(), ROWS);
     (rows, dictionary.names().clone())
@@ -156,13 +164,14 @@ fn messages(criterion: &mut Criterion) {
 }
 
 fn parsing(criterion: &mut Criterion) {
-    let (plain, quoted, catalogue, runtime) = (csv(false), csv(true), catalogue(), runtime());
+    let (plain, quoted, references, runtime) = (csv(false), csv(true), references(), runtime());
+    let plan = plan();
     let mut group = group(criterion, "rows");
     for (name, csv) in [("plain lines to rows in codes", &plain), ("records to rows in codes", &quoted)] {
         let blocks = blocks(csv);
         group.throughput(Throughput::Bytes(csv.len() as u64));
         group.bench_function(name, |bencher| {
-            bencher.iter(|| blocks.iter().map(|block| block.parse(&catalogue).rows).sum::<u64>());
+            bencher.iter(|| blocks.iter().map(|block| block.parse(&plan, &references).rows).sum::<u64>());
         });
     }
     for (name, csv) in [("read blocks of plain lines", &plain), ("read blocks of records", &quoted)] {
@@ -197,9 +206,12 @@ fn parsing(criterion: &mut Criterion) {
     group.bench_function("cleanse and enrich", |bencher| {
         let enrich = |fields: &Vec<&[u8]>| {
             let row = columns.cleanse(fields.len(), |index| fields[index], i64::MAX).unwrap();
-            let song = catalogue.song(catalogue.find_song(row.track_id.as_bytes()).unwrap());
-            let user = catalogue.user(catalogue.find_user(row.user_id).unwrap());
-            u64::from(song.duration_ms) + u64::from(user.country.unwrap_or_default())
+            let (Keys::Numbers(users), Keys::Texts(tracks)) = (references.keys(0), references.keys(1)) else {
+                panic!()
+            };
+            let (user, track) = (users.find(row.user_id).unwrap(), tracks.find(row.track_id.as_bytes()).unwrap());
+            // The duration, and the country.
+            references.values(3).number(track) as u64 + u64::from(references.values(4).value(user).unwrap_or_default())
         };
         bencher.iter(|| lines.iter().map(enrich).sum::<u64>());
     });
@@ -219,10 +231,10 @@ fn folding(criterion: &mut Criterion) {
     });
     for count in [100, 10_000] {
         let mut members = Members::default();
-        members.extend((0..count).map(Member::of_user));
+        members.extend((0..count).map(Member::of_number));
         let one = Distinct::from_bytes(&members.into_bytes()).unwrap();
         let mut other = Distinct::default();
-        (count / 2..2 * count).for_each(|user| other.insert(Member::of_user(user)));
+        (count / 2..2 * count).for_each(|user| other.insert(Member::of_number(user)));
         group.throughput(Throughput::Elements(1));
         group.bench_function(format!("merge two sketches of {count}"), |bencher| {
             bencher.iter_batched_ref(|| one.clone(), |one| one.merge(&other), BatchSize::SmallInput);
@@ -236,30 +248,43 @@ fn encoding(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(ROWS as u64));
     group.bench_function("encode curated rows", |bencher| {
         bencher.iter(|| {
-            let mut file = curated::new_file().unwrap();
+            let mut file = curated::new_file(names.plan()).unwrap();
             file.append(curated::encode_rows(&rows, &names).unwrap()).unwrap();
             file.finish().unwrap()
         });
     });
     let mut fold = Fold::default();
     fold.add(day_of(MIDNIGHT), &rows, &names, usize::MAX);
-    let items: Vec<DeltaRow<'_>> = fold.into_items().map(|item| item.into_row(&names)).collect();
-    group.throughput(Throughput::Elements(items.len() as u64));
-    group.bench_function("encode deltas", |bencher| bencher.iter(|| deltas::encode(&items).unwrap()));
-    let bytes = deltas::encode(&items).unwrap();
-    group.bench_function("decode deltas", |bencher| bencher.iter(|| deltas::decode(&bytes).unwrap().len()));
+    let plan = Arc::clone(names.plan());
+    let items = |fold: Fold| fold.into_items(&plan).collect::<Vec<FoldedItem>>();
+    let folded = || {
+        let mut fold = Fold::default();
+        fold.add(day_of(MIDNIGHT), &rows, &names, usize::MAX);
+        items(fold)
+    };
+    let count = folded().len();
+    group.throughput(Throughput::Elements(count as u64));
+    group.bench_function("encode deltas", |bencher| {
+        bencher.iter_batched(folded, |items| deltas::encode(items, &names).unwrap(), BatchSize::PerIteration);
+    });
+    let bytes = deltas::encode(items(fold), &names).unwrap();
+    group.bench_function("decode deltas", |bencher| bencher.iter(|| deltas::decode(&bytes, &plan).unwrap().len()));
 
     // What the upsert does to each item between its read and its write.
-    let deltas = deltas::decode(&bytes).unwrap();
+    let deltas = deltas::decode(&bytes, &plan).unwrap();
     let batch_before: Vec<_> = deltas
         .iter()
-        .map(|delta| item::item_of(&delta.key, &ReportItem::default().with(delta, 1, 0).unwrap()))
+        .map(|delta| {
+            let report = &plan.reports[delta.key.report];
+            item::item_of(report, &delta.key, &ReportItem::default().with(delta, report, 1, 0).unwrap())
+        })
         .collect();
     group.bench_function("plan upserts", |bencher| {
         bencher.iter(|| {
             for (delta, item) in deltas.iter().zip(&batch_before) {
-                let stored = item::parse_item(delta.key.report, item).unwrap();
-                black_box(item::item_of(&delta.key, &stored.with(delta, 2, 1).unwrap()));
+                let report = &plan.reports[delta.key.report];
+                let stored = item::parse_item(report, item).unwrap();
+                black_box(item::item_of(report, &delta.key, &stored.with(delta, report, 2, 1).unwrap()));
             }
         });
     });

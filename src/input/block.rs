@@ -15,18 +15,17 @@
 //!
 //! docs/adr/0011-compute-path.md has the measurements.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use crate::formats::csv::{self, Line};
 use crate::input::cleanse::{Columns, Rejection, Row};
-use crate::input::rejects::Rejects;
-use crate::reference::Catalogue;
-
-/// Marks the number of a track or listener that is new in the block.
-const NEW: u32 = 1 << 31;
+use crate::input::parsed::{NewIds, Parsed};
+use crate::plan::Plan;
+use crate::reference::References;
+use crate::reference::keys::{Keys, NumberKeys, TextKeys};
 
 /// A part of a listening file.
 #[derive(Debug)]
@@ -36,29 +35,6 @@ pub struct Block {
     pub(super) judged_at: i64,
 }
 
-/// The rows of a block, in codes of the catalogue or in numbers of the block's own.
-#[derive(Debug, Default)]
-pub struct Parsed {
-    /// Number of rows, good and rejected.
-    pub rows: u64,
-    /// Number of rejected rows, by [`Rejection::kind`].
-    pub rejected: BTreeMap<&'static str, u64>,
-    pub(crate) tracks: Vec<u32>,
-    pub(crate) users: Vec<u32>,
-    pub(crate) times: Vec<i64>,
-    pub(crate) new_tracks: Vec<Arc<str>>,
-    pub(crate) new_users: Vec<i64>,
-    /// The first rejected rows, as many as may be listed of an object.
-    pub rejects: Rejects,
-}
-
-impl Parsed {
-    /// Returns the position among the block's new tracks or listeners, if the code is that of a new one.
-    pub(crate) fn new_position(code: u32) -> Option<usize> {
-        (code & NEW != 0).then_some((code & !NEW) as usize)
-    }
-}
-
 impl Block {
     /// Wraps a block of a file with these columns. `judged_at` is in microseconds since the Unix epoch.
     pub(crate) fn new(csv: csv::Block, columns: Columns, judged_at: i64) -> Self {
@@ -66,11 +42,19 @@ impl Block {
     }
 
     /// Judges every row and finds its codes.
-    pub fn parse(&self, catalogue: &Catalogue) -> Parsed {
+    pub fn parse(&self, plan: &Plan, references: &References) -> Parsed {
+        let (Keys::Numbers(known_users), Keys::Texts(known_tracks)) = (references.keys(0), references.keys(1)) else {
+            return Parsed::of(plan);
+        };
         let mut parser = Parser {
             block: self,
-            catalogue,
-            parsed: Parsed::default(),
+            known_tracks,
+            known_users,
+            parsed: Parsed::of(plan),
+            tracks: Vec::new(),
+            users: Vec::new(),
+            new_track_ids: Vec::new(),
+            new_user_ids: Vec::new(),
             new_tracks: HashMap::default(),
             new_users: HashMap::default(),
             date: [0; 11],
@@ -85,14 +69,22 @@ impl Block {
                 parser.add(line, record.len(), |index| record.get(index).unwrap_or_default());
             }
         }
-        parser.parsed
+        let Parser { mut parsed, tracks, users, new_track_ids, new_user_ids, .. } = parser;
+        parsed.codes = vec![users, tracks];
+        parsed.new_ids = vec![NewIds::Numbers(new_user_ids), NewIds::Texts(new_track_ids)];
+        parsed
     }
 }
 
 pub(super) struct Parser<'a> {
     pub(super) block: &'a Block,
-    pub(super) catalogue: &'a Catalogue,
+    pub(super) known_tracks: &'a TextKeys,
+    known_users: &'a NumberKeys,
     pub(super) parsed: Parsed,
+    pub(super) tracks: Vec<u32>,
+    pub(super) users: Vec<u32>,
+    new_track_ids: Vec<Arc<str>>,
+    new_user_ids: Vec<i64>,
     new_tracks: HashMap<Arc<str>, u32, RandomState>,
     new_users: HashMap<i64, u32, RandomState>,
     /// Date of the last canonical line, with the byte after it, and its midnight: neighbouring lines mostly share it.
@@ -119,34 +111,34 @@ impl Parser<'_> {
     #[inline]
     pub(super) fn push(&mut self, track: u32, user: u32, listen_time: i64) {
         self.parsed.rows += 1;
-        self.parsed.tracks.push(track);
-        self.parsed.users.push(user);
+        self.tracks.push(track);
+        self.users.push(user);
         self.parsed.times.push(listen_time);
     }
 
     fn track_code(&mut self, id: &str) -> u32 {
-        if let Some(code) = self.catalogue.find_song(id.as_bytes()).or_else(|| self.new_tracks.get(id).copied()) {
+        if let Some(code) = self.known_tracks.find(id.as_bytes()).or_else(|| self.new_tracks.get(id).copied()) {
             return code;
         }
-        let (code, id) = (NEW | self.parsed.new_tracks.len() as u32, Arc::<str>::from(id));
-        self.parsed.new_tracks.push(Arc::clone(&id));
+        let (code, id) = (Parsed::new_code(self.new_track_ids.len()), Arc::<str>::from(id));
+        self.new_track_ids.push(Arc::clone(&id));
         self.new_tracks.insert(id, code);
         code
     }
 
     #[inline]
     pub(super) fn user_code(&mut self, id: i64) -> u32 {
-        self.catalogue.find_user(id).unwrap_or_else(|| {
+        self.known_users.find(id).unwrap_or_else(|| {
             *self.new_users.entry(id).or_insert_with(|| {
-                self.parsed.new_users.push(id);
-                NEW | (self.parsed.new_users.len() - 1) as u32
+                self.new_user_ids.push(id);
+                Parsed::new_code(self.new_user_ids.len() - 1)
             })
         })
     }
 
     fn reject<'r>(&mut self, line: Line, rejection: Rejection, fields: impl Iterator<Item = &'r [u8]>) {
         self.parsed.rows += 1;
-        *self.parsed.rejected.entry(rejection.kind()).or_default() += 1;
+        *self.parsed.rejected.entry(rejection.kind().to_owned()).or_default() += 1;
         self.parsed.rejects.add(line, rejection, fields);
     }
 }
@@ -157,8 +149,8 @@ pub(crate) mod tests {
     use crate::input::cleanse::REQUIRED_COLUMNS;
 
     /// Parses lines without a header.
-    pub(crate) fn parse(lines: &str, catalogue: &Catalogue) -> Parsed {
+    pub(crate) fn parse(lines: &str, plan: &Plan, references: &References) -> Parsed {
         let columns = Columns::from_header(REQUIRED_COLUMNS.iter().map(|name| name.as_bytes())).unwrap();
-        Block::new(csv::Block::of(lines.as_bytes().to_vec(), 2), columns, i64::MAX).parse(catalogue)
+        Block::new(csv::Block::of(lines.as_bytes().to_vec(), 2), columns, i64::MAX).parse(plan, references)
     }
 }

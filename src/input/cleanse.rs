@@ -8,8 +8,8 @@ use std::fmt;
 
 use crate::calendar::MICROS_PER_DAY;
 use crate::formats::csv::find_columns;
+use crate::input::ids::{parse_track_id, parse_user_id};
 use crate::input::time::parse_time;
-use crate::reference::ids::{parse_track_id, parse_user_id};
 
 /// Furthest `listen_time` in the future, in microseconds: clocks of players are wrong by time zones more often than by
 /// years.
@@ -103,11 +103,12 @@ impl Columns {
     /// Finds the columns by name, in any order and letter case, among others. The error names missing and repeated
     /// ones.
     pub fn from_header<'a>(header: impl Iterator<Item = &'a [u8]> + Clone) -> Result<Self, String> {
-        Columns::new(find_columns(header.clone(), REQUIRED_COLUMNS)?, header.count())
+        Columns::new(&find_columns(header.clone(), &REQUIRED_COLUMNS)?, header.count())
     }
 
     /// Returns the columns at these positions of a header of `width` columns. The error says that there are too many.
-    pub fn new(indices: [usize; 3], width: usize) -> Result<Self, String> {
+    pub fn new(indices: &[usize], width: usize) -> Result<Self, String> {
+        let indices = [indices[0], indices[1], indices[2]];
         if width > MAX_COLUMNS {
             return Err(format!("the header has {width} columns, and at most {MAX_COLUMNS} are read"));
         }
@@ -161,7 +162,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    use crate::reference::ids::MAX_TRACK_ID_CHARS;
+    use crate::input::ids::MAX_TRACK_ID_CHARS;
 
     const NOW: i64 = 1_767_225_600_000_000; // 2026-01-01T00:00:00Z
 

@@ -100,9 +100,9 @@ impl Blocks {
 
 /// Finds the columns in a header.
 pub(super) fn columns(header: &Header) -> Result<Columns, ReadError> {
-    let indices = header.find(REQUIRED_COLUMNS).map_err(|problem| match problem {
+    let indices = header.find(&REQUIRED_COLUMNS).map_err(|problem| match problem {
         NotHeader::Binary(_) => ReadError::Bad(BadObject::Binary(problem)),
         NotHeader::Text(problem) => ReadError::Bad(BadObject::Header(problem)),
     })?;
-    Columns::new(indices, header.width()).map_err(|problem| ReadError::Bad(BadObject::Header(problem)))
+    Columns::new(&indices, header.width()).map_err(|problem| ReadError::Bad(BadObject::Header(problem)))
 }

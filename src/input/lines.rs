@@ -12,16 +12,16 @@ use crate::input::block::Parser;
 use crate::input::cleanse::is_in_range;
 use crate::input::rejects::SHOWN;
 use crate::input::time::{parse_time, time_of_day};
-use crate::reference::catalogue::CANONICAL_TRACK_ID_BYTES;
+use crate::reference::keys::SHORT_ID_BYTES as CANONICAL_TRACK_ID_BYTES;
 
 impl Parser<'_> {
     pub(super) fn plain(&mut self, text: &[u8]) {
         // A row takes about 48 bytes.
         let rows = text.len() / 40;
-        self.parsed.tracks.reserve(rows);
-        self.parsed.users.reserve(rows);
+        self.tracks.reserve(rows);
+        self.users.reserve(rows);
         self.parsed.times.reserve(rows);
-        let canonical = self.block.columns.are_the_required_ones() && !self.catalogue.has_commas_in_track_ids();
+        let canonical = self.block.columns.are_the_required_ones() && !self.known_tracks.has_commas();
         let mut fields = Vec::new();
         let (mut at, mut line) = (0, self.block.csv.first_line());
         while at < text.len() {
@@ -57,7 +57,7 @@ impl Parser<'_> {
         if !is_in_range(listen_time, self.block.judged_at) {
             return None;
         }
-        let track = self.catalogue.find_canonical_song(track_id)?;
+        let track = self.known_tracks.find_short(track_id)?;
         let user = self.user_code(user_id);
         self.push(track, user, listen_time);
         Some(time_at + CANONICAL_TIME_BYTES + 1)

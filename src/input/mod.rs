@@ -22,6 +22,7 @@ pub mod audit_reader;
 pub mod block;
 pub mod cleanse;
 pub mod file;
+mod ids;
 mod lines;
 pub mod parsed;
 pub mod rejects;

@@ -65,22 +65,23 @@ mod tests {
     use crate::input::block::tests::parse;
     use crate::input::file::Blocks;
     use crate::input::tests::{NOW, catalogue, listed};
+    use crate::plan::Plan;
     use std::io::Cursor;
 
     /// A block's rejected rows take no more memory than those that may be listed, whatever their number.
     #[tokio::test]
     async fn a_block_keeps_no_more_rejected_rows_than_are_listed() {
-        let catalogue = catalogue().await;
+        let (plan, catalogue) = (Plan::built_in().unwrap(), catalogue().await);
         for (line, most) in
             [("x\n", MAX_LISTED.0), (",\n", MAX_LISTED.0), (&format!("{}\n", "y".repeat(5000)), MAX_LISTED.0)]
         {
-            let parsed = parse(&line.repeat(200_000), &catalogue);
+            let parsed = parse(&line.repeat(200_000), &plan, &catalogue);
             let Rejects { rows, ends, text } = &parsed.rejects;
             assert_eq!((parsed.rows, parsed.rejected["width"], rows.len()), (200_000, 200_000, most));
             assert!(rows.len() * 64 + ends.len() * 8 + text.len() < 4 << 20, "{} {}", ends.len(), text.len());
         }
         let wide = format!("{}\n", format!("{},", "z".repeat(300)).repeat(100)).repeat(2000);
-        let Rejects { text, .. } = parse(&wide, &catalogue).rejects;
+        let Rejects { text, .. } = parse(&wide, &plan, &catalogue).rejects;
         assert!(text.len() < MAX_LISTED.1 + SHOWN.0 * SHOWN.1, "{}", text.len());
     }
 
@@ -94,7 +95,7 @@ mod tests {
             let mut blocks = Blocks::open(Cursor::new(text.into_bytes()), u64::MAX, now).await.unwrap();
             let mut rows = Vec::new();
             while let Some(block) = blocks.next().await.unwrap() {
-                rows.extend(listed(&block.parse(&catalogue().await)));
+                rows.extend(listed(&block.parse(&Plan::built_in().unwrap(), &catalogue().await)));
             }
             assert_eq!(rows[0]["reason"], format!("{} fields, the header has 3", (1 << 19) + 1));
             assert_eq!(rows[0]["fields"].as_array().unwrap().len(), SHOWN.1);

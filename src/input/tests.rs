@@ -2,11 +2,13 @@
 
 use crate::formats::csv::BLOCK_BYTES;
 use crate::input::audit_reader::InputFile;
-use crate::input::block::Parsed;
 use crate::input::file::{Blocks, ReadError};
+use crate::input::parsed::{NewIds, Parsed};
 use crate::input::rejects::SHOWN;
 use crate::object::ObjectId;
-use crate::reference::Catalogue;
+use crate::plan::Plan;
+use crate::reference::References;
+use crate::reference::keys::Keys;
 use proptest::prelude::*;
 use std::io::Cursor;
 
@@ -26,19 +28,22 @@ pub(super) fn listed(parsed: &Parsed) -> Vec<serde_json::Value> {
 /// reason why the file is bad.
 type Read = Result<(Vec<(i64, String, i64)>, Vec<String>), String>;
 
-async fn by_blocks(text: &[u8], catalogue: &Catalogue) -> Read {
+async fn by_blocks(text: &[u8], catalogue: &References) -> Read {
     let read = async {
         let now = jiff::Timestamp::from_second(NOW).unwrap();
         let mut blocks = Blocks::open(Cursor::new(text.to_vec()), u64::MAX, now).await?;
         let (mut rows, mut reasons) = (Vec::new(), Vec::new());
         while let Some(block) = blocks.next().await? {
-            let parsed = block.parse(catalogue);
+            let parsed = block.parse(&Plan::built_in().unwrap(), catalogue);
             for (index, &time) in parsed.times.iter().enumerate() {
-                let (track, user) = (parsed.tracks[index], parsed.users[index]);
-                let track = Parsed::new_position(track)
-                    .map_or_else(|| catalogue.song(track).track_id.as_ref(), |new| parsed.new_tracks[new].as_ref());
-                let user =
-                    Parsed::new_position(user).map_or_else(|| catalogue.user(user).id, |new| parsed.new_users[new]);
+                let (user, track) = (parsed.codes[0][index], parsed.codes[1][index]);
+                let [NewIds::Numbers(new_users), NewIds::Texts(new_tracks)] = &parsed.new_ids[..] else { panic!() };
+                let (Keys::Numbers(users), Keys::Texts(tracks)) = (catalogue.keys(0), catalogue.keys(1)) else {
+                    panic!()
+                };
+                let track =
+                    Parsed::new_position(track).map_or_else(|| tracks.get(track), |new| new_tracks[new].as_ref());
+                let user = Parsed::new_position(user).map_or_else(|| users.get(user), |new| new_users[new]);
                 rows.push((user, track.to_owned(), time));
             }
             for reject in listed(&parsed) {
@@ -74,10 +79,11 @@ async fn row_by_row(text: &[u8]) -> Read {
     read.await.map_err(|error: ReadError| error.to_string())
 }
 
-pub(super) async fn catalogue() -> Catalogue {
+pub(super) async fn catalogue() -> References {
     let songs = "track_id,track_name,artists,track_genre,duration_ms\n\
         5SuOikwiRyPMVoIQDJUgSV,A,X,pop,1\nshort,B,X,pop,1\n0000000000000000000000,C,X,pop,1\n";
-    Catalogue::parse(songs.as_bytes(), "user_id,user_country\n7,Peru\n8,Ghana\n".as_bytes()).await.unwrap()
+    let files = vec![songs.as_bytes(), "user_id,user_country\n7,Peru\n8,Ghana\n".as_bytes()];
+    References::parse(&Plan::built_in().unwrap(), files).await.unwrap()
 }
 
 fn field() -> impl Strategy<Value = String> {
@@ -224,7 +230,7 @@ proptest! {
             let mut blocks = Blocks::open(Cursor::new(text.into_bytes()), u64::MAX, now).await.unwrap();
             let mut found = Vec::new();
             while let Some(block) = blocks.next().await.unwrap() {
-                found.extend(listed(&block.parse(&catalogue)));
+                found.extend(listed(&block.parse(&Plan::built_in().unwrap(), &catalogue)));
             }
             found
         });

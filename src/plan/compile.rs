@@ -121,6 +121,10 @@ impl<'d> Compiler<'d> {
                     reference: (index, place),
                     code,
                     kind,
+                    places: match attribute.type_ {
+                        Type::Decimal { places, .. } => places,
+                        _ => 0,
+                    },
                     has_codes: kind == Kind::Text || needs.codes.contains(attribute.name.as_str()),
                     many: attribute.many.map(char::from),
                     unknown: attribute.unknown.clone(),
@@ -359,16 +363,14 @@ impl<'d> Compiler<'d> {
 
     fn top(&self, written: &WrittenReport, report: &Report) -> Result<Option<Top>, String> {
         let Some(top) = &written.top else { return Ok(None) };
-        let measure = report.measures.iter().find(|measure| measure.name == top.by).map(|measure| measure.figure);
-        let slot = match measure {
-            Some(Figure::Number { slot, .. } | Figure::Time { slot }) => slot,
-            _ => return Err(no_field(&top.by)),
-        };
+        let is_slot = |figure: Figure| matches!(figure, Figure::Number { .. } | Figure::Time { .. });
+        let measure = report.measures.iter().position(|it| it.name == top.by && is_slot(it.figure));
+        let measure = measure.ok_or_else(|| no_field(&top.by))?;
         let label = |name: &String| {
             let place = report.labels.iter().position(|label| label.name == *name);
             place.ok_or_else(|| no_field(name))
         };
-        Ok(Some(Top { slot, under: top.under.iter().map(label).collect::<Result<_, _>>()?, keep: top.keep }))
+        Ok(Some(Top { measure, under: top.under.iter().map(label).collect::<Result<_, _>>()?, keep: top.keep }))
     }
 
     /// Returns the columns of the curated files.

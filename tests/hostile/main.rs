@@ -17,7 +17,8 @@ mod properties;
 #[test]
 fn a_panic_of_the_decoder_becomes_an_error() {
     let damaged = include_bytes!("damaged-deltas.parquet");
-    let error = music_streams::compute::deltas::decode(damaged).unwrap_err().to_string();
+    let plan = music_streams::plan::Plan::built_in().unwrap();
+    let error = music_streams::compute::deltas::decode(damaged, &plan).unwrap_err().to_string();
     assert_eq!(error, "the Parquet file cannot be decoded: its bytes are damaged");
 }
 

@@ -1,8 +1,9 @@
 //! Properties that must hold for any input bytes. Shared by the fuzz targets and by the plain test over their corpora.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use aws_sdk_dynamodb::primitives::Blob;
@@ -10,15 +11,17 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use music_streams::aws::item::Item;
 use music_streams::batch::manifest::DeltaFile;
 use music_streams::calendar::{date_text, day_of};
-use music_streams::compute::deltas::{self, DeltaRow};
+use music_streams::compute::{Dictionary, Fold, Rows, deltas};
 use music_streams::input::audit_reader::InputFile;
 use music_streams::input::cleanse::{Columns, REQUIRED_COLUMNS};
 use music_streams::input::file::{BadObject, ReadError};
+use music_streams::input::parsed::{NewIds, Parsed};
 use music_streams::intake::notification::{admit, decode};
 use music_streams::ledger::{parse_registry, registry_item};
-use music_streams::reference::ids::MAX_TRACK_ID_CHARS;
-use music_streams::reports::distinct::Member;
-use music_streams::reports::figures::{Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
+use music_streams::plan::Plan;
+use music_streams::plan::period::Period;
+use music_streams::reference::References;
+use music_streams::reports::figures::{Delta, Figures, Key, Labels, shown};
 use music_streams::reports::item;
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -49,7 +52,7 @@ pub fn row(bytes: &[u8]) {
     let now = JUDGED_AT * 1_000_000;
     if let Ok(row) = columns.cleanse(fields.len(), field, now) {
         assert!(row.user_id > 0 && row.listen_time <= now + 86_400_000_000);
-        assert!((1..=MAX_TRACK_ID_CHARS).contains(&row.track_id.len()));
+        assert!((1..=64).contains(&row.track_id.len()));
         assert!(row.track_id.bytes().all(|byte| byte.is_ascii_graphic()));
         // The same values, written plainly, give the same row.
         let seconds = row.listen_time.rem_euclid(86_400_000_000);
@@ -147,20 +150,18 @@ pub fn items(bytes: &[u8]) {
         let (number, next) = stored.registry.open("me", 1, usize::MAX).unwrap();
         assert!(number > stored.registry.last && next.applied_through() < number);
     }
-    for report in Report::ALL {
-        let _ = (item::PublishedFigures::read(report, &item), item::applied_of(&item));
-        if let (Some(key), Ok(stored)) = (item::parse_key(report, &item), item::parse_item(report, &item)) {
-            let nothing = Delta { key, figures: Figures::default(), attributes: Attributes::default() };
+    let plan = Plan::built_in().unwrap();
+    for (index, report) in plan.reports.iter().enumerate() {
+        let _ = (item::is_empty(report, &item), item::applied_of(&item));
+        if let (Some(key), Ok(stored)) = (item::parse_key(report, index, &item), item::parse_item(report, &item)) {
+            let nothing = Delta { key, figures: Figures::of_none(report), labels: Labels::default() };
             let batch =
                 stored.applied.listed.last().copied().unwrap_or(0).max(stored.applied.through).saturating_add(1);
-            let Some(next) = stored.with(&nothing, batch, 0) else { continue };
-            assert_eq!(next.figures.listens, stored.figures.listens);
-            let again = item::parse_item(report, &item::item_of(&nothing.key, &next)).unwrap();
-            assert_eq!(
-                item::PublishedFigures::of(report, &again.figures),
-                item::PublishedFigures::of(report, &next.figures)
-            );
-            assert_eq!((again.attributes, again.applied, again.version), (next.attributes, next.applied, next.version));
+            let Some(next) = stored.with(&nothing, report, batch, 0) else { continue };
+            assert_eq!(next.figures.rows(), stored.figures.rows());
+            let again = item::parse_item(report, &item::item_of(report, &nothing.key, &next)).unwrap();
+            assert_eq!(shown(&again.figures, report), shown(&next.figures, report));
+            assert_eq!((again.labels, again.applied, again.version), (next.labels, next.applied, next.version));
         }
     }
 }
@@ -189,59 +190,38 @@ fn bytes_of_hexadecimal(text: &str) -> Option<Vec<u8>> {
     (0..text.len() / 2).map(|index| u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()).collect()
 }
 
-/// Deltas made of these bytes. They survive their delta file, and no other bytes pass for it.
+/// Rows made of these bytes. Their counts survive the delta file, and no other bytes pass for it.
 pub fn deltas(bytes: &[u8]) {
     let mut source = Source(bytes);
-    let mut deltas: Vec<Delta> = Vec::new();
-    while !source.0.is_empty() && deltas.len() < 64 {
-        let report = Report::ALL[source.number() as usize % 3];
-        let mut figures = Figures { listens: source.number(), listening_ms: source.number(), ..Figures::default() };
-        let (first, members) = (source.number() as i64, source.number() % 2000);
-        (0..members as i64).for_each(|member| figures.distinct.insert(Member::of_user(first.wrapping_add(member))));
-        let genres: Vec<_> = (0..source.number() % 4).map(|_| source.text().replace(LIST_SEPARATOR, "")).collect();
-        let attributes = Attributes {
-            track_name: source.optional_text(),
-            artists: source.optional_text(),
-            genres: genres.into_iter().filter(|genre| !genre.is_empty()).collect(),
-            user_country: source.optional_text(),
-        };
-        let key = Key { report, id: source.text(), day: source.number() as i32 };
-        // A batch has one delta for each report item; a file with two is refused.
-        if deltas.iter().all(|known| known.key != key) {
-            deltas.push(Delta { key, figures, attributes });
+    let plan = Plan::built_in().unwrap();
+    let mut dictionary = Dictionary::of(Arc::clone(&plan), Arc::new(References::empty(&plan)));
+    let (mut fold, mut expected) = (Fold::default(), BTreeMap::new());
+    for row in 0..64 {
+        if source.0.is_empty() {
+            break;
+        }
+        let (user, track, day) = (source.number() as i64, source.text(), source.number() as i32);
+        let mut block = Parsed::of(&plan);
+        block.codes = vec![vec![Parsed::new_code(0)], vec![Parsed::new_code(0)]];
+        block.new_ids = vec![NewIds::Numbers(vec![user]), NewIds::Texts(vec![track.as_str().into()])];
+        block.times = vec![0];
+        let mut rows = Rows::with_capacity(&plan, 1);
+        rows.append(&block, row, &mut dictionary);
+        fold.add(day, &rows, dictionary.names(), usize::MAX);
+        for (report, id) in [(0, track.clone()), (1, "unknown".to_owned()), (2, user.to_string())] {
+            let key = Key { report, id, period: Period::Day(day) };
+            *expected.entry(key).or_insert(0) += 1;
         }
     }
-    let genres: Vec<String> = deltas
-        .iter()
-        .map(|delta| delta.attributes.genres.iter().map(String::as_str).collect::<Vec<_>>().join(";"))
-        .collect();
-    let rows = deltas.iter().zip(&genres).map(|(Delta { key, figures, attributes }, genres)| DeltaRow {
-        report: key.report,
-        id: key.id.as_str().into(),
-        day: key.day,
-        listens: figures.listens,
-        listening_ms: figures.listening_ms,
-        distinct: figures.distinct.to_bytes(),
-        track_name: attributes.track_name.as_deref(),
-        artists: attributes.artists.as_deref(),
-        genres: Some(genres.as_str()).filter(|genres| !genres.is_empty()),
-        user_country: attributes.user_country.as_deref(),
-    });
-    let mut encoded = deltas::encode(&rows.collect::<Vec<_>>()).unwrap();
+    let items = fold.into_items(&plan).collect();
+    let mut encoded = deltas::encode(items, dictionary.names()).unwrap();
     let file = DeltaFile::new("deltas".to_owned(), &encoded);
-    let decoded = file.decode(&encoded).unwrap();
-    // A sketch in the making and one that was read back count alike, and are not alike inside.
-    let visible = |deltas: &[Delta]| {
-        let of = |delta: &Delta| {
-            let Figures { listens, listening_ms, distinct } = &delta.figures;
-            (delta.key.clone(), *listens, *listening_ms, distinct.count(), delta.attributes.clone())
-        };
-        deltas.iter().map(of).collect::<Vec<_>>()
-    };
-    assert_eq!(visible(&decoded), visible(&deltas));
+    let decoded = file.decode(&encoded, &plan).unwrap();
+    let counted = decoded.into_iter().map(|delta| (delta.key, delta.figures.rows().unwrap()));
+    assert_eq!(counted.collect::<BTreeMap<Key, i64>>(), expected);
     let position = source.spent(bytes) % encoded.len();
     encoded[position] ^= 1;
-    let changed = file.decode(&encoded).unwrap_err().to_string();
+    let changed = file.decode(&encoded, &plan).unwrap_err().to_string();
     assert!(changed.starts_with("the delta file deltas is not as its batch wrote it"), "{changed}");
 }
 
@@ -265,10 +245,6 @@ impl Source<'_> {
         let (text, rest) = self.0.split_at(usize::from(self.0.first().copied().unwrap_or(0) % 40).min(self.0.len()));
         self.0 = rest;
         String::from_utf8_lossy(text).into_owned()
-    }
-
-    fn optional_text(&mut self) -> Option<String> {
-        (self.byte() % 2 == 1).then(|| self.text())
     }
 
     fn spent(&self, of: &[u8]) -> usize {

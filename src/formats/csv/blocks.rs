@@ -198,7 +198,7 @@ mod tests {
         }
         let (blocks, header) = Blocks::open(&b"\"a\"b,c\n"[..], u64::MAX).await.unwrap();
         drop(blocks);
-        assert!(header.find(["ab"]).unwrap_err().to_string().contains("follows the quote"));
+        assert!(header.find(&["ab"]).unwrap_err().to_string().contains("follows the quote"));
     }
 
     #[tokio::test]

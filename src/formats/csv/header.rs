@@ -38,7 +38,7 @@ impl Header {
 
     /// Returns the positions of columns by name, in any order and letter case, among others. The error names the
     /// problem and shows the header.
-    pub fn find<const N: usize>(&self, columns: [&str; N]) -> Result<[usize; N], NotHeader> {
+    pub fn find(&self, columns: &[&str]) -> Result<Vec<usize>, NotHeader> {
         let found = match find_columns(self.record.iter(), columns) {
             Ok(_) if self.is_malformed => Err("text follows the quote that closes a field of the header".to_owned()),
             found => found,
@@ -59,11 +59,8 @@ impl Header {
 }
 
 /// Returns the positions of columns in a header. The error names missing and repeated columns.
-pub(crate) fn find_columns<'a, const N: usize>(
-    header: impl Iterator<Item = &'a [u8]>,
-    columns: [&str; N],
-) -> Result<[usize; N], String> {
-    let mut found = [None; N];
+pub(crate) fn find_columns<'a>(header: impl Iterator<Item = &'a [u8]>, columns: &[&str]) -> Result<Vec<usize>, String> {
+    let mut found = vec![None; columns.len()];
     for (index, name) in header.enumerate() {
         let name = name.trim_ascii();
         for (place, column) in found.iter_mut().zip(columns) {
@@ -73,9 +70,9 @@ pub(crate) fn find_columns<'a, const N: usize>(
         }
     }
     let missing: Vec<_> =
-        found.iter().zip(columns).filter(|(place, _)| place.is_none()).map(|(_, name)| name).collect();
+        found.iter().zip(columns).filter(|(place, _)| place.is_none()).map(|(_, &name)| name).collect();
     match missing.as_slice() {
-        [] => Ok(found.map(Option::unwrap_or_default)),
+        [] => Ok(found.into_iter().map(Option::unwrap_or_default).collect()),
         [one] => Err(format!("the header lacks the column {one}")),
         several => Err(format!("the header lacks the columns {}", several.join(", "))),
     }
@@ -118,10 +115,10 @@ mod tests {
             (b"\0\0\0\x01\xFF", "binary"),
         ] {
             let header = Header::new(ByteRecord::from(vec![head]), false);
-            let told = header.find(["user_id"]).unwrap_err().to_string();
+            let told = header.find(&["user_id"]).unwrap_err().to_string();
             assert!(told.contains(kind), "{told}");
         }
-        let told = Header::new(ByteRecord::from(vec!["a", "b"]), false).find(["a", "c"]).unwrap_err();
+        let told = Header::new(ByteRecord::from(vec!["a", "b"]), false).find(&["a", "c"]).unwrap_err();
         assert_eq!(told.to_string(), "the header lacks the column c; the header is \"a,b\"");
     }
 }
