@@ -10,11 +10,11 @@ use sha2::{Digest, Sha256};
 
 use crate::protocol::BatchNumber;
 
-/// The prefix of incoming listening files, the only ones that are counted.
+/// The prefix of incoming files, the only ones that are counted.
 pub const INCOMING: &str = "incoming/";
 /// The prefix of published curated Parquet files.
 pub const CURATED: &str = "curated/";
-/// The prefix of listening files that were counted.
+/// The prefix of files that were counted.
 pub const ARCHIVE: &str = "archive/";
 /// The prefix of rejected rows.
 pub const QUARANTINED_ROWS: &str = "quarantine/rows/";

@@ -12,6 +12,7 @@ use comfy_table::{Table, presets};
 use music_streams::aws::Clients;
 use music_streams::commands::aside::AsideQuery;
 use music_streams::commands::dead_letters::DeadLettersQuery;
+use music_streams::commands::definition::DefinitionQuery;
 use music_streams::commands::format::{output_error, print};
 use music_streams::commands::health::HealthQuery;
 use music_streams::commands::quarantine::QuarantineQuery;
@@ -36,7 +37,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// The longest wait at exit until standard error has taken the last lines of the log.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// Turns raw listening events into reports, within minutes and exactly once.
+/// Turns raw events into reports, within minutes and exactly once.
 ///
 /// Small CSV files arrive under incoming/ of an S3 bucket, and an SQS queue announces them. The consumer gathers them
 /// into micro-batch windows, and turns each window into curated Parquet, figures in DynamoDB and archived originals.
@@ -89,6 +90,8 @@ enum Command {
     Quarantine(QuarantineQuery),
     /// Show the messages that could not be processed, with the reason; or send them back
     DeadLetters(DeadLettersQuery),
+    /// Check or show a definition: the file that says what files are like, what is looked up and what is reported
+    Definition(DefinitionQuery),
     /// Ask a running consumer if it is alive, or ready; for health checks of containers
     ///
     /// The exit status is 0 if so, and 1 if not, with the reason.
@@ -165,6 +168,7 @@ fn run() -> ExitCode {
             Command::Aside(query) => query.run(clients().await, plan).await.map_err(|error| error.to_string()),
             Command::Quarantine(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::DeadLetters(query) => show(query.answer(clients().await).await),
+            Command::Definition(query) => query.run().map_err(|error| error.to_string()),
             Command::Health(query) => query.ask().await.map(|said| print(&said)),
             Command::CheckConfig(check) => check_config(&check, &matches),
         }

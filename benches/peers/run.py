@@ -26,9 +26,9 @@ TARGET = HERE.parent.parent / "target"
 OURS = "music-streams"
 JOBS = {"duckdb": "duckdb_job.py", "polars": "polars_job.py", "pyspark": "spark_job.py"}
 REPORTS = {
-    "tracks": ("track", "track_id", "unique_users"),
-    "genres": ("genre", "track_genre", "unique_users"),
-    "listeners": ("listener", "user_id", "unique_tracks"),
+    "tracks": ("track_id", "unique_users"),
+    "genres": ("track_genre", "unique_users"),
+    "listeners": ("user_id", "unique_tracks"),
 }
 SAMPLE_S, LIMIT_S = 0.05, 1800
 
@@ -97,19 +97,18 @@ def reports(system, out):
     if system != OURS:
         query = "SELECT {0}::VARCHAR, date::DATE, listens, listening_ms, {1} FROM read_parquet('{2}')"
         found = {}
-        for name, (_, id_, distinct) in REPORTS.items():
+        for name, (id_, distinct) in REPORTS.items():
             files = f"{out}/reports/{name}/*.parquet" if (out / f"reports/{name}").is_dir() else f"{out}/reports/{name}.parquet"
             rows = duckdb.execute(query.format(id_, distinct, files)).fetchall()
             found[name] = {(id_, date): tuple(figures) for id_, date, *figures in rows}
         return found
     found = {name: {} for name in REPORTS}
-    name_of = {report: name for name, (report, _, _) in REPORTS.items()}
     for file in sorted((out / "deltas").glob("*.parquet")):
-        for row in pq.read_table(file, columns=["report", "id", "report_date", "listens", "listening_ms", "distinct"]).to_pylist():
-            sketch = datasketches.hll_sketch.deserialize(row["distinct"])
-            figures = (row["listens"], row["listening_ms"], round(sketch.get_composite_estimate()
+        for row in pq.read_table(file).to_pylist():
+            sketch = datasketches.hll_sketch.deserialize(row[f"sketch.{REPORTS[row['report']][1]}"])
+            figures = (row["rows"], row["figure.total_listening_time"], round(sketch.get_composite_estimate()
                        if hasattr(sketch, "get_composite_estimate") else sketch.get_estimate()))
-            found[name_of[row["report"]]][row["id"], row["report_date"]] = figures
+            found[row["report"]][row["id"], row["report_date"]] = figures
     return found
 
 

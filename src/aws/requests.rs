@@ -1,4 +1,4 @@
-//! An observer of every request to AWS: it counts them for [`crate::telemetry::metrics`], and tracks failing services
+//! An observer of every request to AWS: it counts them for [`crate::telemetry::metrics`], and follows failing services
 //! for [`crate::service::health`].
 //!
 //! An interceptor sees what the callers do not: the SDK's own retries, which are billed like any other request.

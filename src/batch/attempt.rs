@@ -195,7 +195,8 @@ impl Worker {
         let Prepared { uploads, delta_files, report_items, rejected } = preparation.finish().await?;
         fail_point!("prepared");
         let (opened_at, traceparent) = (subject.opened_at, stages.traceparent());
-        let manifest = Manifest { batch, opened_at, objects, uploads, delta_files, rejected, traceparent };
+        let definition = Some(self.roll_forward.reports.plan().digest.clone());
+        let manifest = Manifest { batch, opened_at, definition, objects, uploads, delta_files, rejected, traceparent };
         let json = serde_json::to_vec(&manifest).map_err(BatchError::Manifest)?;
         let (bucket, key) = (&self.roll_forward.bucket, layout::manifest_key(batch));
         retry_until(&self.shutdown, async || bucket.put(&key, json.clone(), "application/json").await).await?;

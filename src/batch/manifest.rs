@@ -25,6 +25,9 @@ pub struct Manifest {
     pub batch: BatchNumber,
     /// The time at which it was opened: its date, and the time against which the times of rows are checked.
     pub opened_at: jiff::Timestamp,
+    /// The digest of the definition by which it read its objects. A batch of the version before definitions has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
     /// Its objects, each with its fate.
     pub objects: Vec<ManifestObject>,
     /// Uploads to complete: curated files and rejected rows.

@@ -13,12 +13,14 @@
 //! | [`aside`] | the list of what was set aside, and the way back |
 //! | [`quarantine`] | the files that could not be counted, and the way back |
 //! | [`dead_letters`] | the dead-letter queue |
+//! | [`definition`] | a definition, checked and shown |
 //! | [`health`] | a question to a running consumer |
 //! | [`resources`] | the arguments that several commands share: bucket and tables |
 //! | [`mod@format`] | output on a terminal or as JSON |
 
 pub mod aside;
 pub mod dead_letters;
+pub mod definition;
 pub mod format;
 pub mod health;
 pub mod quarantine;

@@ -136,13 +136,24 @@ impl Names {
 
     /// Returns the bytes of the texts that follow from a code: its own and those of its attributes.
     pub(super) fn text_bytes(&self, column: usize, code: u32) -> usize {
-        let own = match self.value(column, code) {
-            Value::Text(text) => text.len(),
-            Value::Number(_) => 0,
+        let names = &self.columns[column];
+        let own = match (&names.new, code.checked_sub(names.known), self.references.keys(column)) {
+            (NewValues::Texts(new), Some(place), _) => new.get(place as usize).map_or(0, |text| text.len()),
+            (_, None, Keys::Texts(keys)) => keys.text_len(code),
+            _ => 0,
         };
         let attributes = self.plan.attributes.iter().enumerate();
         let of_code = attributes.filter(|(_, attribute)| attribute.code == column && attribute.has_codes);
-        own + of_code.map(|(index, _)| self.references.values(index).whole(code).map_or(0, str::len)).sum::<usize>()
+        own + of_code.map(|(index, _)| self.references.values(index).whole_len(code)).sum::<usize>()
+    }
+
+    /// Returns an upper bound of the bytes of all texts, were each written once for each code that it follows from.
+    pub(super) fn most_text_bytes(&self) -> usize {
+        let of_new = |column: usize| match &self.columns[column].new {
+            NewValues::Texts(new) => new.count().saturating_mul(self.plan.codes[column].max_bytes),
+            NewValues::Numbers(_) => 0,
+        };
+        (0..self.columns.len()).map(of_new).fold(self.references.text_bytes(), usize::saturating_add)
     }
 }
 

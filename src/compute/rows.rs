@@ -82,6 +82,10 @@ impl Rows {
     /// Returns the rows in parts, each with about `text_bytes` of text in its dictionaries at most: nearly always one
     /// part.
     pub fn in_parts(&self, text_bytes: usize, names: &Names) -> Vec<Cow<'_, Rows>> {
+        // Nearly always all texts that there are fit.
+        if names.most_text_bytes() <= text_bytes {
+            return vec![Cow::Borrowed(self)];
+        }
         let columns = columns_of_texts(names);
         let mut seen: Vec<Vec<bool>> = columns
             .iter()

@@ -29,6 +29,13 @@ pub enum Test {
     Present(bool),
 }
 
+impl Test {
+    /// True if a row without a value does not meet it.
+    pub fn asks_for_value(&self) -> bool {
+        matches!(self, Test::In(_) | Test::Within { .. } | Test::Present(true))
+    }
+}
+
 /// Values to compare with: at least one, each once, in the order in which they were written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Values {

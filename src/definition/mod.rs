@@ -6,25 +6,44 @@
 //!
 //! | file | contents |
 //! |---|---|
+//! | [`keys`] | the keys of the file, and the limits |
+//! | `parse` | the way from a file to a definition |
+//! | `canonical` | the one text of a definition's meaning, and its digest |
+//! | [`change`] | the changes from one definition to another, and what they mean |
+//! | [`schema`] | the schema for editors |
+//! | [`problems`] | problems with their positions in the file |
 //! | [`input`] | the format of the files |
 //! | [`columns`] | columns and attributes, their types and the places they are read from |
 //! | [`conditions`] | the conditions of rows and measures |
 //! | [`reports`] | reports, their measures and top lists |
 
-pub mod built_in;
+mod canonical;
+pub mod change;
 pub mod columns;
 pub mod conditions;
 pub mod input;
+pub mod keys;
+mod parse;
+pub mod problems;
 pub mod reports;
+pub mod schema;
 
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::definition::columns::{Attribute, Column, Place, Type};
+use crate::definition::columns::{Attribute, Column, Place, Source, Type};
 use crate::definition::conditions::Condition;
 use crate::definition::input::{Delimited, Input};
+use crate::definition::problems::Problems;
 use crate::definition::reports::Report;
+
+/// The built-in definition, which is in force where there is no other.
+const BUILT_IN: &str = include_str!("music.toml");
+/// The first day that rows may have by default: 2000-01-01.
+const EARLIEST: i32 = 10_957;
+/// The time by which rows may be ahead of the clock by default.
+const FUTURE: Duration = Duration::from_secs(86_400);
 
 /// The definition of a pipeline.
 ///
@@ -109,17 +128,15 @@ impl<'d> Field<'d> {
             Field::Attribute(_, attribute) => attribute.unknown.as_deref(),
         }
     }
-
-    /// True if a row may have no value. Of an attribute that is always so: the reference may lack the row's key.
-    pub fn may_lack(self) -> bool {
-        match self {
-            Field::Column(column) => column.is_optional,
-            Field::Attribute(..) => true,
-        }
-    }
 }
 
 impl Definition {
+    /// Returns the built-in definition, which is in force where there is no other. A test proves that it has no
+    /// problems.
+    pub fn built_in() -> Result<Self, Problems> {
+        Definition::parse(BUILT_IN.as_bytes())
+    }
+
     /// Returns the column of this name.
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
@@ -128,6 +145,21 @@ impl Definition {
     /// Returns the column or attribute of this name.
     pub fn field(&self, name: &str) -> Option<Field<'_>> {
         self.fields().find(|field| field.name() == name)
+    }
+
+    /// Returns true if a row may have no value in a field. That is so for each attribute, as its reference may lack the
+    /// row's key, and for optional columns, unless `[where]` asks for one.
+    pub fn may_lack(&self, field: Field<'_>) -> bool {
+        let Field::Column(column) = field else { return true };
+        match &column.source {
+            Source::Join { columns, .. } => {
+                columns.iter().filter_map(|part| self.field(part)).any(|part| self.may_lack(part))
+            }
+            _ => {
+                column.is_optional
+                    && !self.conditions.iter().any(|it| it.column == column.name && it.test.asks_for_value())
+            }
+        }
     }
 
     /// Returns all columns and then all attributes: the columns of the curated files, in their order there.

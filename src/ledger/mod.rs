@@ -10,7 +10,7 @@
 //!   N, `size` N, `created_at`, `claimed_at`, `expires_at` N, `renewed`, `deaths` N, `times_aside` N, `aside_until` N
 //! * [`aside_list`] (`aside`, an [`AsideKey`](aside::AsideKey)): `entry` (JSON of [`Aside`](aside::Aside)), `since`
 //! * [`sweeps`] (`sweep`, `sweep`): `started_at` N, `by`, `finished_at` N, `found` N, `left_over` N
-//! * [`catalogue_state`] (`catalogue`, `catalogue`): `songs` N, `users` N, `loaded_at`, `refused`, `refused_at`,
+//! * [`catalogue_state`] (`catalogue`, `catalogue`): `keys` M, `loaded_at`, `refused`, `refused_at`,
 //!   `refused_files`
 //! * [`records`] (`batch#000000000042`, `record`): `state` (`done`, `abandoned`, `lost`, `aside`), `summary`,
 //!   `finished_at`, `expires_at` N

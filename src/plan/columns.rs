@@ -33,6 +33,8 @@ pub struct CodeColumn {
     pub column: usize,
     /// The kind of its values.
     pub kind: Kind,
+    /// Most bytes of a text.
+    pub max_bytes: usize,
     /// True if a row may have no value. Such rows have a code of their own.
     pub is_optional: bool,
     /// The value that reports have in place of none.
@@ -61,8 +63,10 @@ pub struct Attribute {
     pub kind: Kind,
     /// Digits after the point of a decimal, which is a number of units of the last one; else 0.
     pub places: u8,
-    /// True if its values have codes: all texts do, and numbers that are the key of a report, counted or listed under.
+    /// True if its values have codes: all texts do, and numbers that are compared.
     pub has_codes: bool,
+    /// True if equal values must have one code: the attribute is the key of a report, counted or listed under.
+    pub is_compared: bool,
     /// The character between several values of a key, if it may have several.
     pub many: Option<char>,
     /// The value that reports have in place of none.

@@ -44,6 +44,8 @@ pub const NO_NUMBER: i64 = i64::MIN;
 pub struct Plan {
     /// The definition as it was written.
     pub definition: Definition,
+    /// Its digest, which manifests name.
+    pub digest: String,
     /// The places of each column of the definition, in its order.
     pub columns: Vec<Places>,
     /// The columns that rows have as codes.
@@ -82,7 +84,8 @@ impl Plan {
 
     /// Returns the plan of the built-in definition.
     pub fn built_in() -> Result<Arc<Self>, PlanError> {
-        Plan::of(crate::definition::built_in::definition()).map(Arc::new)
+        let definition = Definition::built_in().map_err(|problems| PlanError(problems.describe("the built-in one")))?;
+        Plan::of(definition).map(Arc::new)
     }
 
     /// Returns the report of this name, as an index.

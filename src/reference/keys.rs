@@ -129,6 +129,11 @@ impl TextKeys {
         self.texts.get(code)
     }
 
+    /// Returns the bytes of a key.
+    pub fn text_len(&self, code: u32) -> usize {
+        self.texts.len_of(code)
+    }
+
     /// Returns true if any key has a comma in it.
     pub fn has_commas(&self) -> bool {
         self.has_commas

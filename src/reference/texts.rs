@@ -1,5 +1,7 @@
 //! Texts, one after the other in one allocation.
 
+use std::ops::Range;
+
 /// Texts by number.
 #[derive(Debug, Default, Clone)]
 pub struct Texts {
@@ -18,10 +20,20 @@ impl Texts {
     /// Returns a text by number; the empty one if there is none of this number.
     #[inline]
     pub fn get(&self, number: u32) -> &str {
+        self.text.get(self.place_of(number)).unwrap_or_default()
+    }
+
+    /// Returns the bytes of a text.
+    #[inline]
+    pub fn len_of(&self, number: u32) -> usize {
+        self.place_of(number).len()
+    }
+
+    #[inline]
+    fn place_of(&self, number: u32) -> Range<usize> {
         let number = number as usize;
         let start = if number == 0 { 0 } else { self.ends.get(number - 1).copied().unwrap_or(self.text.len()) };
-        let end = self.ends.get(number).copied().unwrap_or(start);
-        self.text.get(start..end).unwrap_or_default()
+        start..self.ends.get(number).copied().unwrap_or(start)
     }
 
     /// Returns the number of texts.

@@ -19,6 +19,7 @@ pub struct Values {
     pub(super) lists: Option<Lists>,
     /// The code of the value that reports have in place of none.
     pub(super) unknown: Option<[u32; 1]>,
+    written_bytes: usize,
 }
 
 /// Lists of values.
@@ -88,6 +89,12 @@ impl Values {
         self.lists.as_ref().map_or(&self.texts, |lists| &lists.texts).get(code)
     }
 
+    /// Returns the bytes of the text of a key's value, or of all its values.
+    pub fn whole_len(&self, key: u32) -> usize {
+        let texts = self.lists.as_ref().map_or(&self.texts, |lists| &lists.texts);
+        self.value(key).map_or(0, |code| texts.len_of(code))
+    }
+
     /// Returns true if the keys share few values, so that each is worth writing once.
     pub fn are_few(&self) -> bool {
         const KEYS_OF_A_VALUE: usize = 8;
@@ -95,9 +102,9 @@ impl Values {
         texts.len() * KEYS_OF_A_VALUE <= self.codes.len()
     }
 
-    /// Bytes of text.
+    /// Bytes of text, were each written once for each key that has it.
     pub fn text_bytes(&self) -> usize {
-        self.texts.text_bytes() + self.lists.as_ref().map_or(0, |lists| lists.texts.text_bytes())
+        self.written_bytes
     }
 
     /// Bytes of memory.
@@ -109,7 +116,9 @@ impl Values {
         8 * self.numbers.capacity() + 4 * self.codes.capacity() + self.texts.memory_bytes() + lists
     }
 
-    pub(super) fn shrink(&mut self) {
+    /// Counts the bytes of text and gives back memory, once all keys are there.
+    pub(super) fn complete(&mut self) {
+        self.written_bytes = (0..self.codes.len() as u32).map(|key| self.whole_len(key)).sum();
         self.numbers.shrink_to_fit();
         self.codes.shrink_to_fit();
         self.texts.shrink();

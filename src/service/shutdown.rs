@@ -19,7 +19,7 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Listens to signals. The first SIGTERM or Ctrl-C requests the stop; a second one, or the time limit, is the
+    /// Waits for signals. The first SIGTERM or Ctrl-C requests the stop; a second one, or the time limit, is the
     /// deadline.
     pub fn on_signals(limit: Duration) -> Result<Self, StartError> {
         use tokio::signal::unix::{SignalKind, signal};

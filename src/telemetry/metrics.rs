@@ -167,7 +167,7 @@ metrics! {
     suspect_files: Counter<u64> = "music_streams.files.suspect", "{file}", [],
         "Files that were counted although they have no good row, or more than a tenth of their rows was rejected.";
     freshness: Histogram<f64> = "music_streams.freshness", "s", [],
-        "Time from the creation of an object until its listens are in the reports, for each counted object.";
+        "Time from the creation of an object until its rows are in the reports, for each counted object.";
     rows_read: Counter<u64> = "music_streams.rows.read", "{row}", [],
         "Rows of the counted files, good or not.";
     rows_curated: Counter<u64> = "music_streams.rows.curated", "{row}", [],
@@ -182,7 +182,7 @@ metrics! {
     object_bytes: Counter<u64> = "music_streams.objects.size", "By", [],
         "Bytes of the objects in batches, as announced.";
     report_items: Counter<u64> = "music_streams.report_items.written", "{item}",
-        [("report", ["track", "genre", "listener", "top_list"])],
+        [("report", [])],
         "Report items written: each is a write request that DynamoDB charges for.";
     conflicts: Counter<u64> = "music_streams.report_items.conflicts", "{conflict}", [],
         "Writes of report items that were repeated, because another batch had written the item meanwhile.";

@@ -340,3 +340,58 @@ fn last() {
 ";
     assert_eq!(functions(text), [(4, 10), (15, 3), (20, 2)]);
 }
+
+/// Words of the built-in definition. The program knows columns, attributes and reports, and none of these.
+const WORDS_OF_THE_DEFINITION: [&str; 9] =
+    ["track", "genre", "listener", "song", "user", "listen", "listening", "artist", "country"];
+/// Where a word has another meaning, or stays as it was called before definitions: the file, and what stands there.
+const OTHER_MEANINGS: [(&str, &str); 3] = [
+    // A socket.
+    ("src/service/health.rs", "listen"),
+    ("src/service/mod.rs", "health.listen("),
+    // The name that an argument had.
+    ("src/commands/report.rs", "alias = \"genre\""),
+];
+
+/// The words of a line in lower case, identifiers taken apart, plurals as the singular.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word) = (Vec::new(), String::new());
+    let mut was_lower = false;
+    for c in line.chars().chain([' ']) {
+        if !c.is_ascii_alphabetic() || (c.is_ascii_uppercase() && was_lower) {
+            words.push(std::mem::take(&mut word));
+        }
+        if c.is_ascii_alphabetic() {
+            word.push(c.to_ascii_lowercase());
+        }
+        was_lower = c.is_ascii_lowercase();
+    }
+    words.retain(|word| !word.is_empty());
+    let singular = |word: String| match word.strip_suffix("ies") {
+        Some(stem) => format!("{stem}y"),
+        None => word.strip_suffix('s').map_or(word.clone(), str::to_owned),
+    };
+    words.into_iter().map(singular).collect()
+}
+
+/// The definition says what files are like and what is reported; the code does not.
+#[test]
+fn no_word_of_the_definition_is_in_the_code() {
+    let mut found = Vec::new();
+    for path in files("src", "rs") {
+        let shown = shown(&path);
+        for (number, line) in without_tests(&path, &read(&path)) {
+            let is_other = OTHER_MEANINGS.iter().any(|(file, text)| shown == *file && line.contains(text));
+            if !is_other && words(&line).iter().any(|word| WORDS_OF_THE_DEFINITION.contains(&word.as_str())) {
+                found.push(format!("{shown}:{number}: {}", line.trim()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "the built-in definition is known to the code at\n{}", found.join("\n"));
+}
+
+#[test]
+fn words_are_found_in_identifiers_and_in_the_plural() {
+    let found = words("let unknownGenres = self.user_ids(COUNTRIES)");
+    assert_eq!(found, ["let", "unknown", "genre", "self", "user", "id", "country"]);
+}

@@ -294,7 +294,7 @@ async fn a_day_is_rebuilt_with_another_catalogue() {
     let ended = ask(&deployment, &["replay", "--rebuild", "--date", "2024-06-25", "--date", "2024-06-24"]);
     assert!(ended.success, "{}", ended.stderr);
     let none = ask(&deployment, &["report", "tracks", "--date", "2024-06-25", "--genre", "polka", "--top", "3"]);
-    assert_eq!(none.stdout.trim(), "no listens");
+    assert_eq!(none.stdout.trim(), "no rows");
     let (success, differences, ..) = verify(&deployment, &[]);
     assert!(success, "{differences:#?}");
 }

@@ -155,9 +155,9 @@ async fn every_metric_is_exported_with_its_value() {
     let bytes = contents.iter().map(String::len).sum::<usize>() + good[3].1.len() + broken.len() + "x".len();
     assert_eq!(value("objects.size", &[]), bytes as f64);
     for (report, table) in [
-        ("track", "track_level_reports"),
-        ("genre", "genre_level_reports"),
-        ("listener", "listener_level_reports"),
+        ("tracks", "track_level_reports"),
+        ("genres", "genre_level_reports"),
+        ("listeners", "listener_level_reports"),
         ("top_list", "top_lists"),
     ] {
         // Each write counts the version up.

@@ -115,7 +115,7 @@ fn age_of(manifest: &Manifest) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-/// Records the age of the objects whose listens have just entered the reports.
+/// Records the age of the objects whose rows have just entered the reports.
 fn record_freshness(manifest: &Manifest) {
     let now = jiff::Timestamp::now();
     for object in &manifest.objects {

@@ -75,6 +75,12 @@ impl Auditor {
                 continue;
             }
             match Manifest::find(&self.bucket, batch).await? {
+                Some(Manifest { definition: Some(definition), .. }) if definition != self.plan.digest => {
+                    self.findings.note(format!(
+                        "batch {batch} was read by another definition ({definition}); its archived files were not \
+                         compared"
+                    ));
+                }
                 Some(manifest) => self.verify_batch(&manifest, &published, days, &mut counted, &left).await?,
                 None => self.findings.note(format!(
                     "the manifest of batch {batch} is no longer kept; its archived files were not compared"

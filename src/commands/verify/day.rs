@@ -8,9 +8,10 @@ use jiff::tz::TimeZone;
 use tokio::io::AsyncWriteExt;
 
 use super::batches::Digest;
-use super::expected::{AuditedRow, Expected, Partition, curated_columns};
+use super::expected::{Expected, Partition};
 use super::lists::ExpectedLists;
 use super::reports::Comparison;
+use super::row::{AuditedRow, curated_columns};
 use super::{Auditor, VerifyError};
 use crate::aws::error::AwsError;
 use crate::aws::s3::Bucket;

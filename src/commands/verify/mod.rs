@@ -20,6 +20,7 @@
 //! |---|---|
 //! | `day` | the report tables compared with a day's curated files |
 //! | `expected` | the fold of the curated rows, by partitions of the items |
+//! | `row` | curated rows with their definition |
 //! | `reports` | the comparison of items with that fold |
 //! | `lists` | the comparison of top lists with it |
 //! | `batches` | the batches compared with what they archived |
@@ -31,6 +32,7 @@ mod expected;
 mod findings;
 mod lists;
 mod reports;
+mod row;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hash};

@@ -53,7 +53,7 @@ pub(super) fn read(reader: Reader<Cursor<&[u8]>>, plan: &Plan, deltas: &mut Vec<
                 key: Key { report: index, id: ids.value(row).to_owned(), period: period_of(days.value(row), None)? },
                 figures: Figures {
                     slots: slots.into_iter().map(Some).collect(),
-                    distinct: vec![sketch_of(sketches.value(row))?],
+                    distinct: vec![Some(sketch_of(sketches.value(row))?)],
                 },
                 labels: Labels(labels.collect::<Result<_, ParquetError>>()?),
             });

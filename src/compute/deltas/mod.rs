@@ -3,7 +3,8 @@
 //! Pure. Delta files carry a batch's figures past its commit: preparation writes them, roll forward and the auditor
 //! read them. A file has items of all reports: a row has the columns of its report's figures, sketches and labels, and
 //! nulls in all others. The columns are named by the definition, with the kind before the name, so that reports with
-//! measures of one name share a column.
+//! measures of one name share a column. The least number of 64 bits stands for no value: null says that an item lacks the
+//! measure.
 //!
 //! `before` reads the files of the version before definitions.
 
@@ -22,7 +23,7 @@ use crate::formats::parquet::read::{Columns, Reader};
 use crate::formats::parquet::{self, Column, ParquetError, ParquetFile, Schema, Type};
 use crate::plan::columns::{Coded, Number};
 use crate::plan::period::Period;
-use crate::plan::reports::{LabelSource, LatestValue, Report};
+use crate::plan::reports::{LabelSource, LatestValue, Report, Slot};
 use crate::plan::{NO_NUMBER, Plan};
 use crate::reports::distinct::Distinct;
 use crate::reports::figures::{Delta, Figures, Key, Label, Labels, decimal_text};
@@ -129,8 +130,7 @@ fn arrays(columns: &DeltaColumns<'_>, mut items: Vec<FoldedItem>, names: &Names)
         let slots = places(&|report| report.slots.iter().skip(1).position(|slot| slot.name == **name));
         let value = |item: &FoldedItem| {
             let slot = 1 + slots[item.report]?;
-            let value = item.figures[slot];
-            (value != NO_NUMBER).then(|| reports[item.report].slots[slot].merge.slot_of(value))
+            Some(reports[item.report].slots[slot].merge.slot_of(item.figures[slot]))
         };
         arrays.push(ColumnArray::nullable_int64(items.iter().map(value).collect()));
     }
@@ -186,20 +186,23 @@ fn latest_text(latest: LatestValue, value: i64, names: &Names) -> Option<Cow<'_,
     }
 }
 
-/// Reads a delta file back. The order of rows is kept.
+/// Reads a delta file back, in the shape of a plan. The order of rows is kept.
+///
+/// The batch may have had another definition. A measure of one name always means the same, so that columns are found by
+/// name: what the file lacks the deltas lack, and what the plan lacks is passed over.
 pub fn decode(bytes: &[u8], plan: &Plan) -> Result<Vec<Delta>, ParquetError> {
     parquet::contained(|| {
         let reader = Reader::open(Cursor::new(bytes))?;
-        let delta_columns = DeltaColumns::of(plan);
-        let columns = delta_columns.columns();
-        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
         let mut deltas = Vec::new();
-        if reader.column_names() == names {
-            reader.read(&names, |columns| read_row_group(&columns, plan, &mut deltas))?;
-        } else if before::has_columns(&reader) {
+        if before::has_columns(&reader) {
             before::read(reader, plan, &mut deltas)?;
         } else {
-            return Err(ParquetError::Decode(format!("it has the columns {:?}", reader.column_names())));
+            let found: Vec<String> = reader.column_names().into_iter().map(str::to_owned).collect();
+            let columns = DeltaColumns::of(plan).columns();
+            // The columns that every file has are read in any case, and refused if they are not there.
+            let wanted = |column: &&Column| !column.name.contains('.') || found.contains(&column.name);
+            let names: Vec<&str> = columns.iter().filter(wanted).map(|column| column.name.as_str()).collect();
+            reader.read(&names, |columns| read_row_group(&columns, plan, &mut deltas))?;
         }
         require_distinct_keys(&deltas, plan)?;
         Ok(deltas)
@@ -222,32 +225,31 @@ fn require_distinct_keys(deltas: &[Delta], plan: &Plan) -> Result<(), ParquetErr
 fn read_row_group(columns: &Columns<'_>, plan: &Plan, deltas: &mut Vec<Delta>) -> Result<(), ParquetError> {
     let (reports, ids, rows) = (columns.texts(REPORT)?, columns.texts(ID)?, columns.numbers::<i64>(ROWS)?);
     let (dates, hours) = (columns.numbers::<i32>(DATE)?, columns.numbers::<i32>(HOUR)?);
-    // The columns of each report, found once.
-    let mut shapes = Vec::with_capacity(plan.reports.len());
-    for report in &plan.reports {
-        let figures = report.slots.iter().skip(1).map(|slot| columns.numbers::<i64>(&format!("{FIGURE}{}", slot.name)));
-        let sketches = report.sketches.iter().map(|name| columns.bytes(&format!("{SKETCH}{name}")));
-        let labels = report.labels.iter().map(|label| columns.texts(&format!("{LABEL}{}", label.name)));
-        shapes.push((
-            figures.collect::<Result<Vec<_>, _>>()?,
-            sketches.collect::<Result<Vec<_>, _>>()?,
-            labels.collect::<Result<Vec<_>, _>>()?,
-        ));
-    }
+    // The columns of each report, found once; `None` for one that the file lacks.
+    let shapes: Vec<_> = plan
+        .reports
+        .iter()
+        .map(|report| {
+            let figures =
+                report.slots.iter().skip(1).map(|it| columns.numbers::<i64>(&format!("{FIGURE}{}", it.name)).ok());
+            let sketches = report.sketches.iter().map(|name| columns.bytes(&format!("{SKETCH}{name}")).ok());
+            let labels = report.labels.iter().map(|it| columns.texts(&format!("{LABEL}{}", it.name)).ok());
+            (figures.collect::<Vec<_>>(), sketches.collect::<Vec<_>>(), labels.collect::<Vec<_>>())
+        })
+        .collect();
     deltas.reserve(columns.rows());
     for row in 0..columns.rows() {
-        let index = plan
-            .report_named(reports.value(row))
-            .ok_or_else(|| ParquetError::Decode(format!("no report {:?}", reports.value(row))))?;
+        // Figures of a report that was taken away have no place.
+        let Some(index) = plan.report_named(reports.value(row)) else { continue };
         let (report, (figures, sketches, labels)) = (&plan.reports[index], &shapes[index]);
         let count = Some(rows.value(row)).filter(|rows| *rows >= 0);
         let count = count.ok_or_else(|| ParquetError::Decode("a negative count".to_owned()))?;
-        let slot = |(column, slot): (&&Numbers<i64>, &crate::plan::reports::Slot)| {
-            Some(column.get(row).map_or(NO_NUMBER, |value| slot.merge.slot_of(value)))
-        };
+        let slot =
+            |(column, slot): (&Option<&Numbers<i64>>, &Slot)| (*column)?.get(row).map(|it| slot.merge.slot_of(it));
         let slots = std::iter::once(Some(count)).chain(figures.iter().zip(&report.slots[1..]).map(slot));
-        let distinct = sketches.iter().map(|column| sketch_of(column.value(row)));
-        let labels = labels.iter().zip(&report.labels).map(|(column, label)| label_from(column.get(row), label.many));
+        let distinct = sketches.iter().map(|column| column.and_then(|it| it.get(row)).map(sketch_of).transpose());
+        let labels = labels.iter().zip(&report.labels);
+        let labels = labels.map(|(column, label)| label_from(column.and_then(|it| it.get(row)), label.many));
         deltas.push(Delta {
             key: Key {
                 report: index,
@@ -267,8 +269,8 @@ fn period_of(day: i32, hour: Option<i32>) -> Result<Period, ParquetError> {
     hour.map(Period::Hour).ok_or_else(|| ParquetError::Decode("an hour that no day has".to_owned()))
 }
 
-fn sketch_of(bytes: &[u8]) -> Result<Option<Distinct>, ParquetError> {
-    Distinct::from_bytes(bytes).map(Some).map_err(ParquetError::Decode)
+fn sketch_of(bytes: &[u8]) -> Result<Distinct, ParquetError> {
+    Distinct::from_bytes(bytes).map_err(ParquetError::Decode)
 }
 
 fn label_from(text: Option<&str>, many: Option<char>) -> Label {

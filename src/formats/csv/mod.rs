@@ -1,4 +1,4 @@
-//! CSV: the bytes of a file to blocks of whole records, and a block to its records. Listening files and the catalogue
+//! CSV: the bytes of a file to blocks of whole records, and a block to its records. Incoming files and the catalogue
 //! are read by it.
 //!
 //! | file | content |

@@ -1,7 +1,7 @@
 //! Columns by dictionary.
 //!
-//! Several columns may follow from the same codes of a row group's rows: a track's name and its artists both follow
-//! from the track's code. Rows are read only to renumber these codes, so that every dictionary has exactly the values
+//! Several columns may follow from the same codes of a row group's rows: an id's name and its price both follow
+//! from the id's code. Rows are read only to renumber these codes, so that every dictionary has exactly the values
 //! that occur, and to write the new numbers. Columns with the same positions share their compressed page.
 
 use parquet2::compression::Compression;
