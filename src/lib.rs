@@ -70,3 +70,4 @@ pub mod reference;
 pub mod reports;
 pub mod service;
 pub mod telemetry;
+pub mod values;

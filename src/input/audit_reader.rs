@@ -7,9 +7,12 @@
 use csv_async::ByteRecord;
 use tokio::io::AsyncRead;
 
-use crate::formats::csv::{BLOCK_BYTES, BYTE_ORDER_MARK, Body, Header, MAX_RECORD_BYTES, MAX_RECORD_LINES, NotCsv};
+use crate::formats::csv::{Header, MAX_RECORD_LINES, NotCsv};
+use crate::formats::{BLOCK_BYTES, BYTE_ORDER_MARK, BadFile, Body, FileError, MAX_RECORD_BYTES};
 use crate::input::cleanse::{Columns, Rejection, Row};
 use crate::input::file::{ReadError, columns};
+
+const FORMAT: &str = "CSV";
 
 /// A row of the file, judged.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ impl InputFile {
     ) -> Result<Self, ReadError> {
         let mut records = Records::open(body, limit_bytes).await?;
         if !records.next().await? {
-            return Err(NotCsv::Empty.into());
+            return Err(NotCsv::NoHeader.into());
         }
         let columns = columns(&Header::new(records.record.clone(), records.is_malformed))?;
         Ok(InputFile { records, columns, judged_at: judged_at.as_microsecond() })
@@ -87,7 +90,10 @@ enum Place {
 
 impl Records {
     async fn open(body: impl AsyncRead + Send + Unpin + 'static, limit_bytes: u64) -> Result<Self, ReadError> {
-        let mut body = Body::open(body, limit_bytes).await?;
+        let mut body = Body::open(body, limit_bytes).await.map_err(|error| match error {
+            FileError::Bad(BadFile::Empty) => NotCsv::NoHeader.into(),
+            other => ReadError::from(other),
+        })?;
         let mut text = Vec::new();
         body.fill(&mut text, BYTE_ORDER_MARK.len()).await?;
         let at = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
@@ -135,7 +141,7 @@ impl Records {
             };
             let byte = match (next, place) {
                 (Some(byte), _) => byte,
-                (None, Place::InQuotes(line)) => return Err(NotCsv::EndsInQuotes { line }.into()),
+                (None, Place::InQuotes(line)) => return Err(NotCsv::EndsInQuotes { format: FORMAT, line }.into()),
                 (None, _) => break,
             };
             let is_quoted = matches!(place, Place::InQuotes(_));
@@ -162,12 +168,12 @@ impl Records {
             if is_quoted && (byte == b'\r' || byte == b'\n' && previous != b'\r') {
                 self.line += 1;
                 if self.line - self.number >= MAX_RECORD_LINES {
-                    return Err(NotCsv::TallRecord { line: self.number }.into());
+                    return Err(NotCsv::TallRecord { format: FORMAT, line: self.number }.into());
                 }
             }
             (self.at, bytes, previous) = (self.at + 1, bytes + 1, byte);
             if bytes > MAX_RECORD_BYTES {
-                return Err(NotCsv::LongRecord { line: self.number }.into());
+                return Err(NotCsv::LongRecord { format: FORMAT, line: self.number }.into());
             }
         }
         self.record.push_field(&field);

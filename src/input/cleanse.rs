@@ -8,8 +8,9 @@ use std::fmt;
 
 use crate::calendar::MICROS_PER_DAY;
 use crate::formats::csv::find_columns;
-use crate::input::time::parse_time;
 use crate::reference::ids::{parse_track_id, parse_user_id};
+use crate::values::iso::parse_time;
+use crate::values::zone::Zone;
 
 /// Furthest `listen_time` in the future, in microseconds: clocks of players are wrong by time zones more often than by
 /// years.
@@ -103,7 +104,8 @@ impl Columns {
     /// Finds the columns by name, in any order and letter case, among others. The error names missing and repeated
     /// ones.
     pub fn from_header<'a>(header: impl Iterator<Item = &'a [u8]> + Clone) -> Result<Self, String> {
-        Columns::new(find_columns(header.clone(), REQUIRED_COLUMNS)?, header.count())
+        let found = find_columns(header.clone(), &REQUIRED_COLUMNS, |_| false)?;
+        Columns::new([0, 1, 2].map(|index| found[index].unwrap_or_default()), header.count())
     }
 
     /// Returns the columns at these positions of a header of `width` columns. The error says that there are too many.
@@ -142,7 +144,7 @@ impl Columns {
         }
         let user_id = parse_user_id(user_id).ok_or(Rejection::UserId)?;
         let track_id = parse_track_id(track_id).ok_or(Rejection::TrackId)?;
-        let listen_time = parse_time(listen_time).ok_or(Rejection::ListenTime)?;
+        let listen_time = parse_time(listen_time, &Zone::UTC).ok_or(Rejection::ListenTime)?;
         if !is_in_range(listen_time, now) {
             return Err(Rejection::ListenTimeRange);
         }

@@ -11,8 +11,9 @@ use crate::formats::csv::Line;
 use crate::input::block::Parser;
 use crate::input::cleanse::is_in_range;
 use crate::input::rejects::SHOWN;
-use crate::input::time::{parse_time, time_of_day};
 use crate::reference::catalogue::CANONICAL_TRACK_ID_BYTES;
+use crate::values::iso::{parse_time, time_of_day};
+use crate::values::zone::Zone;
 
 impl Parser<'_> {
     pub(super) fn plain(&mut self, text: &[u8]) {
@@ -50,7 +51,7 @@ impl Parser<'_> {
         // This comes before the date is kept: a time outside its day, such as 24:00:00, has the date of another day.
         let of_day = time_of_day(time[11..].first_chunk()?)?;
         if time[..self.date.len()] != self.date {
-            self.midnight = parse_time(&time[..CANONICAL_TIME_BYTES])?.div_euclid(MICROS_PER_DAY) * MICROS_PER_DAY;
+            self.midnight = parse_time(&time[..CANONICAL_TIME_BYTES], &Zone::UTC)?.div_euclid(MICROS_PER_DAY) * MICROS_PER_DAY;
             self.date.copy_from_slice(&time[..11]);
         }
         let listen_time = self.midnight + of_day;
@@ -65,6 +66,7 @@ impl Parser<'_> {
 
     /// Splits a plain line.
     fn line(&mut self, line: &[u8], number: u64, fields: &mut Vec<Range<usize>>) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
         // An empty line is no record, as in every CSV.
         if line.is_empty() {
             return;

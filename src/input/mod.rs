@@ -13,7 +13,6 @@
 //! | `lines` | the fast way through plain lines |
 //! | [`rejects`] | the list of rejected rows |
 //! | [`cleanse`] | the rules for good rows |
-//! | [`time`] | times of ISO 8601 |
 //! | [`audit_reader`] | a second reader, byte by byte, that shares no parser with the others |
 //!
 //! The unit tests compare all ways from bytes to rows with each other.
@@ -27,4 +26,3 @@ pub mod parsed;
 pub mod rejects;
 #[cfg(test)]
 mod tests;
-pub mod time;

@@ -1,6 +1,6 @@
 //! Tests that compare the ways from bytes to rows: canonical lines, plain lines, records, and the auditor's reader.
 
-use crate::formats::csv::BLOCK_BYTES;
+use crate::formats::BLOCK_BYTES;
 use crate::input::audit_reader::InputFile;
 use crate::input::block::Parsed;
 use crate::input::file::{Blocks, ReadError};

@@ -1,5 +1,7 @@
 //! Lines: a CSV file read by column name. Covered by the tests of `parse`.
 
+use std::sync::Arc;
+
 use tokio::io::AsyncRead;
 
 use crate::formats::csv;
@@ -20,13 +22,17 @@ impl<'a, const N: usize> Table<'a, N> {
         columns: [&'static str; N],
         file: impl AsyncRead + Unpin + Send + 'a,
     ) -> Result<Self, CatalogueError> {
-        let opened = csv::Blocks::open(file, u64::MAX).await;
-        let (blocks, header) = opened.map_err(|error| CatalogueError::of_file(key, error))?;
-        let indices = header.find(columns).map_err(|problem| CatalogueError::Header {
+        let opened = csv::Blocks::open(file, u64::MAX, Arc::new(csv::plain_csv())).await;
+        let blocks = opened.map_err(|error| CatalogueError::of_file(key, error))?;
+        let no_header = || CatalogueError::of_file(key, csv::NotCsv::NoHeader.into());
+        let header = blocks.header().ok_or_else(no_header)?;
+        let found = header.find(&columns).map_err(|problem| CatalogueError::Header {
             key,
             problem: format!("{problem}; it must name {}", columns.join(", ")),
         })?;
-        Ok(Table { key, blocks, indices, width: header.width(), last_line: 1 })
+        let (mut indices, width) = ([0; N], header.width());
+        indices.copy_from_slice(&found);
+        Ok(Table { key, blocks, indices, width, last_line: 1 })
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<csv::Block>, CatalogueError> {

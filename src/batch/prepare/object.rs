@@ -12,7 +12,7 @@ use crate::aws::error::{AwsError, Kind};
 use crate::batch::prepare::rejects::{Listing, MAX_REJECT_BYTES};
 use crate::batch::prepare::{Preparation, PrepareError};
 use crate::compute::{self, ComputeError, Scope};
-use crate::formats::csv::NotCsv;
+use crate::formats::BadFile;
 use crate::input::file::{BadObject, Blocks, ReadError};
 use crate::object::ObjectEvent;
 
@@ -91,7 +91,7 @@ impl Preparation {
         body: impl AsyncRead + Send + Unpin + 'static,
     ) -> Result<ObjectOutcome, PrepareError> {
         if event.size > self.limits.object_bytes {
-            return Ok(ObjectOutcome::Bad(NotCsv::TooLarge { limit_bytes: self.limits.object_bytes }.into()));
+            return Ok(ObjectOutcome::Bad(BadFile::TooLarge { limit_bytes: self.limits.object_bytes }.into()));
         }
         let mut mark = Mark { rows: self.rows.len(), rejects: self.rejects.len(), spilled: false };
         let failure = match self.read(event, body, &mut mark).await {
