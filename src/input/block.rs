@@ -147,7 +147,7 @@ impl Parser<'_> {
     fn reject<'r>(&mut self, line: Line, rejection: Rejection, fields: impl Iterator<Item = &'r [u8]>) {
         self.parsed.rows += 1;
         *self.parsed.rejected.entry(rejection.kind()).or_default() += 1;
-        self.parsed.rejects.add(line, rejection, fields);
+        self.parsed.rejects.add(line, rejection.kind(), || rejection.to_string(), fields);
     }
 }
 

@@ -18,11 +18,26 @@
 //! The unit tests compare all ways from bytes to rows with each other.
 
 pub mod audit_reader;
+pub mod auditor;
 pub mod block;
+mod canonical;
 pub mod cleanse;
+mod codes;
+mod delimited;
 pub mod file;
+mod json;
+mod layout;
 mod lines;
+pub mod parse;
 pub mod parsed;
+pub mod reader;
+mod rejection;
 pub mod rejects;
+pub mod rules;
+mod value;
+#[cfg(test)]
+mod agreement;
+#[cfg(test)]
+mod generated;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! Rejected rows: the list of them that a batch publishes.
 
 use crate::formats::csv::Line;
-use crate::input::cleanse::Rejection;
 use crate::object::ObjectId;
 
 /// Bytes of a field that the list shows of a rejected row, and number of fields.
@@ -13,7 +12,7 @@ pub const MAX_LISTED: (usize, usize) = (10_000, 4 << 20);
 #[derive(Debug, Default)]
 pub struct Rejects {
     rows: Vec<Reject>,
-    /// The end of each field in the text.
+    /// The end of each text: for each row its reason in a word and in a sentence, and its fields.
     ends: Vec<usize>,
     text: Vec<u8>,
 }
@@ -21,40 +20,51 @@ pub struct Rejects {
 #[derive(Debug)]
 struct Reject {
     line: Line,
-    rejection: Rejection,
-    /// The end of its fields among those of all rows.
-    last_field: usize,
+    /// The end of its texts among those of all rows.
+    last_text: usize,
 }
 
 impl Rejects {
-    pub(super) fn add<'r>(&mut self, line: Line, rejection: Rejection, fields: impl Iterator<Item = &'r [u8]>) {
+    /// Adds a row with its reason in a word and in a sentence, if there is room.
+    pub(super) fn add<'r>(
+        &mut self,
+        line: Line,
+        kind: &str,
+        reason: impl FnOnce() -> String,
+        fields: impl Iterator<Item = &'r [u8]>,
+    ) {
         if self.rows.len() >= MAX_LISTED.0 || self.text.len() >= MAX_LISTED.1 {
             return;
         }
-        for field in fields.take(SHOWN.1) {
-            self.text.extend_from_slice(&field[..field.len().min(SHOWN.0)]);
-            self.ends.push(self.text.len());
+        let shown = |field: &'r [u8]| &field[..field.len().min(SHOWN.0)];
+        for text in [kind.as_bytes(), reason().as_bytes()] {
+            self.add_text(text);
         }
-        self.rows.push(Reject { line, rejection, last_field: self.ends.len() });
+        fields.take(SHOWN.1).map(shown).for_each(|field| self.add_text(field));
+        self.rows.push(Reject { line, last_text: self.ends.len() });
     }
 
-    /// Returns each row as a line of JSON with its reason.
-    pub fn lines(&self, object: &ObjectId) -> impl Iterator<Item = (Rejection, Vec<u8>)> {
-        let (mut field, mut start) = (0, 0);
-        self.rows.iter().map(move |&Reject { line, rejection, last_field }| {
-            let fields: Vec<_> = self.ends[field..last_field]
+    fn add_text(&mut self, text: &[u8]) {
+        self.text.extend_from_slice(text);
+        self.ends.push(self.text.len());
+    }
+
+    /// Returns each row's reason in a word, and the row as a line of JSON.
+    pub fn lines(&self, object: &ObjectId) -> impl Iterator<Item = (String, Vec<u8>)> {
+        let (mut first, mut start) = (0, 0);
+        self.rows.iter().map(move |&Reject { line, last_text }| {
+            let mut texts = self.ends[std::mem::replace(&mut first, last_text)..last_text]
                 .iter()
-                .map(|&end| String::from_utf8_lossy(&self.text[std::mem::replace(&mut start, end)..end]))
-                .collect();
-            field = last_field;
+                .map(|&end| String::from_utf8_lossy(&self.text[std::mem::replace(&mut start, end)..end]));
+            let (kind, reason) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
             let mut reject = serde_json::json!({
-                "object": object.key, "version": object.version, "line": line.number, "reason": rejection.to_string(),
-                "fields": fields,
+                "object": object.key, "version": object.version, "line": line.number, "reason": reason,
+                "fields": texts.collect::<Vec<_>>(),
             });
             if line.lines > 1 {
                 reject["lines"] = line.lines.into();
             }
-            (rejection, format!("{reject}\n").into_bytes())
+            (kind.into_owned(), format!("{reject}\n").into_bytes())
         })
     }
 }

@@ -16,19 +16,19 @@ pub(super) const MAX_REJECT_BYTES: usize = 2 * MAX_LISTED.1;
 pub(super) struct Listing {
     rows: usize,
     bytes: usize,
-    of_kind: BTreeMap<&'static str, u64>,
+    of_kind: BTreeMap<String, u64>,
 }
 
 impl Listing {
     /// Lists the rejected rows of a block.
     pub(super) fn add(&mut self, block: &Parsed, object: &ObjectId, list: &mut Vec<u8>) {
-        for (rejection, line) in block.rejects.lines(object) {
+        for (kind, line) in block.rejects.lines(object) {
             if self.rows >= MAX_LISTED.0 || self.bytes >= MAX_LISTED.1 {
                 return;
             }
             self.rows += 1;
             self.bytes += line.len();
-            *self.of_kind.entry(rejection.kind()).or_default() += 1;
+            *self.of_kind.entry(kind).or_default() += 1;
             list.extend_from_slice(&line);
         }
     }
