@@ -13,17 +13,16 @@ use std::time::{Duration, Instant};
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use music_streams::calendar::day_of;
 use music_streams::compute::{Dictionary, Fold, FoldedItem, Names, Rows, curated, deltas};
-use music_streams::input::audit_reader::InputFile;
-use music_streams::input::block::Block;
-use music_streams::input::cleanse::Columns;
-use music_streams::input::file::Blocks;
+use music_streams::input::auditor::{InputFile, Judgement};
+use music_streams::input::parse::Block;
+use music_streams::input::reader::Blocks;
+use music_streams::input::rules::Rules;
 use music_streams::intake::custody::MessageId;
 use music_streams::intake::notification;
 use music_streams::intake::window::{Limits, Message, Window};
 use music_streams::object::{ObjectEvent, ObjectId, Version};
 use music_streams::plan::Plan;
 use music_streams::reference::References;
-use music_streams::reference::keys::Keys;
 use music_streams::reports::distinct::{Distinct, Member, Members};
 use music_streams::reports::item::{self, ReportItem};
 
@@ -32,6 +31,8 @@ use crate::random::Random;
 const ROWS: usize = 200_000;
 const TRACKS: usize = 20_000;
 const USERS: u64 = 10_000;
+/// The key of the file in the bucket.
+const KEY: &str = "incoming/a.csv";
 /// 2024-06-25T00:00:00Z, in microseconds.
 const MIDNIGHT: i64 = 1_719_273_600_000_000;
 
@@ -63,6 +64,10 @@ fn plan() -> Arc<Plan> {
     Plan::built_in().unwrap()
 }
 
+fn rules() -> Arc<Rules> {
+    Arc::new(Rules::of(plan()).unwrap())
+}
+
 fn references() -> Arc<References> {
     let song = |track| {
         let (artist, genre, duration) = (track % 3000, track % 114, 60_000 + track);
@@ -84,7 +89,8 @@ fn an_event() -> ObjectEvent {
 
 fn blocks(csv: &str) -> Vec<Block> {
     runtime().block_on(async {
-        let mut blocks = Blocks::open(Cursor::new(csv.to_owned()), u64::MAX, jiff::Timestamp::now()).await.unwrap();
+        let mut blocks =
+            Blocks::open(Cursor::new(csv.to_owned()), u64::MAX, jiff::Timestamp::now(), &rules(), KEY).await.unwrap();
         let mut all = Vec::new();
         while let Some(block) = blocks.next().await.unwrap() {
             all.push(block);
@@ -101,7 +107,7 @@ fn rows() -> (Rows, Names) {
     let mut rows = Rows::with_capacity(&plan, ROWS);
     for block in blocks(&csv(false)) {
         let references = Arc::clone(dictionary.names().references());
-        rows.append(&block.parse(&plan, &references), source, &mut dictionary);
+        rows.append(&block.parse(&references), source, &mut dictionary);
     }
     assert_eq!(rows.len(), ROWS);
     (rows, dictionary.names().clone())
@@ -165,13 +171,13 @@ fn messages(criterion: &mut Criterion) {
 
 fn parsing(criterion: &mut Criterion) {
     let (plain, quoted, references, runtime) = (csv(false), csv(true), references(), runtime());
-    let plan = plan();
+    let (plan, rules) = (plan(), rules());
     let mut group = group(criterion, "rows");
     for (name, csv) in [("plain lines to rows in codes", &plain), ("records to rows in codes", &quoted)] {
         let blocks = blocks(csv);
         group.throughput(Throughput::Bytes(csv.len() as u64));
         group.bench_function(name, |bencher| {
-            bencher.iter(|| blocks.iter().map(|block| block.parse(&plan, &references).rows).sum::<u64>());
+            bencher.iter(|| blocks.iter().map(|block| block.parse(&references).rows).sum::<u64>());
         });
     }
     for (name, csv) in [("read blocks of plain lines", &plain), ("read blocks of records", &quoted)] {
@@ -179,7 +185,8 @@ fn parsing(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             let read = async || {
                 let now = jiff::Timestamp::now();
-                let mut blocks = Blocks::open(Cursor::new(csv.as_bytes().to_vec()), u64::MAX, now).await.unwrap();
+                let mut blocks =
+                    Blocks::open(Cursor::new(csv.as_bytes().to_vec()), u64::MAX, now, &rules, KEY).await.unwrap();
                 while let Some(block) = blocks.next().await.unwrap() {
                     black_box(block);
                 }
@@ -191,29 +198,15 @@ fn parsing(criterion: &mut Criterion) {
     group.bench_function("row by row, as the auditor reads", |bencher| {
         let read = async || {
             let now = jiff::Timestamp::now();
-            let mut file = InputFile::open(Cursor::new(plain.as_bytes().to_vec()), u64::MAX, now).await.unwrap();
+            let mut file =
+                InputFile::open(Cursor::new(plain.as_bytes().to_vec()), u64::MAX, now, &plan.definition, KEY)
+                    .await
+                    .unwrap();
             while let Some(line) = file.next().await.unwrap() {
-                black_box(line.row.is_ok());
+                black_box(matches!(line.judgement, Judgement::Good(_)));
             }
         };
         bencher.iter(|| runtime.block_on(read()));
-    });
-
-    let lines: Vec<Vec<&[u8]>> =
-        plain.lines().skip(1).map(|line| line.split(',').map(str::as_bytes).collect()).collect();
-    let columns = Columns::from_header(["user_id", "track_id", "listen_time"].map(str::as_bytes).into_iter()).unwrap();
-    group.throughput(Throughput::Elements(ROWS as u64));
-    group.bench_function("cleanse and enrich", |bencher| {
-        let enrich = |fields: &Vec<&[u8]>| {
-            let row = columns.cleanse(fields.len(), |index| fields[index], i64::MAX).unwrap();
-            let (Keys::Numbers(users), Keys::Texts(tracks)) = (references.keys(0), references.keys(1)) else {
-                panic!()
-            };
-            let (user, track) = (users.find(row.user_id).unwrap(), tracks.find(row.track_id.as_bytes()).unwrap());
-            // The duration, and the country.
-            references.values(3).number(track) as u64 + u64::from(references.values(4).value(user).unwrap_or_default())
-        };
-        bencher.iter(|| lines.iter().map(enrich).sum::<u64>());
     });
 }
 

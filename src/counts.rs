@@ -20,6 +20,8 @@ pub struct Counts {
     pub rows: u64,
     /// Rows among them that were rejected.
     pub rejected: u64,
+    /// Other rows, which the definition does not mean.
+    pub passed_over: u64,
     /// Objects that were counted but are suspect: they have no good row, or more than a tenth of their rows was
     /// rejected.
     pub suspect: u64,

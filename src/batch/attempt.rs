@@ -207,9 +207,9 @@ impl Worker {
 
     async fn start_preparation(&mut self, subject: Subject) -> Preparation {
         let references = self.catalogue.latest().await;
-        let RollForward { bucket, reports, progress, .. } = &self.roll_forward;
-        let (bucket, plan, limits) = (bucket.clone(), Arc::clone(reports.plan()), self.limits.clone());
-        Preparation::new(bucket, plan, references, subject, limits, self.shutdown.clone(), progress.clone())
+        let RollForward { bucket, progress, .. } = &self.roll_forward;
+        let (bucket, rules, limits) = (bucket.clone(), Arc::clone(&self.rules), self.limits.clone());
+        Preparation::new(bucket, rules, references, subject, limits, self.shutdown.clone(), progress.clone())
     }
 
     /// Reads the objects into the preparation, in the order in which S3 returns them. Returns their fates, and adds
@@ -271,8 +271,8 @@ impl Worker {
 /// return the object.
 fn fate_of(outcome: ObjectOutcome, batch: BatchNumber, object: &str, keys: &mut KeyAllocator) -> Result<Fate, String> {
     match outcome {
-        ObjectOutcome::Counted { rows, rejected } => {
-            let fate = Fate::Archived { to: keys.archive(object), rows, rejected };
+        ObjectOutcome::Counted { rows, rejected, passed_over } => {
+            let fate = Fate::Archived { to: keys.archive(object), rows, rejected, passed_over };
             if fate.is_suspect() {
                 let finding = match rows {
                     0 => "there is a header and no row".to_owned(),
@@ -330,6 +330,7 @@ fn log_done(batch: BatchNumber, manifest: &Manifest, report_items: usize, stages
         gone = counts.gone,
         rows = counts.rows,
         rejected = counts.rejected,
+        passed_over = counts.passed_over,
         suspect = counts.suspect,
         report_items,
         files = manifest.uploads.len(),

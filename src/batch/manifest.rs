@@ -60,8 +60,9 @@ impl Manifest {
             counts.bytes += object.size;
             counts.oldest_created_at = [counts.oldest_created_at, object.created_at].into_iter().flatten().min();
             match &object.fate {
-                Fate::Archived { rows, rejected, .. } => {
+                Fate::Archived { rows, rejected, passed_over, .. } => {
                     counts.archived += 1;
+                    counts.passed_over += passed_over;
                     counts.rows += rows;
                     counts.rejected += rejected;
                     counts.suspect += u64::from(object.fate.is_suspect());
@@ -153,6 +154,9 @@ pub enum Fate {
         rows: u64,
         /// Rows among them that were rejected.
         rejected: u64,
+        /// Other rows, which the definition does not mean.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        passed_over: u64,
     },
     /// Not counted, and moved to quarantine with the reason beside it.
     Quarantined {
@@ -176,6 +180,10 @@ impl Fate {
     }
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// The note that lies beside a quarantined file.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Note {
@@ -195,7 +203,8 @@ mod tests {
 
     #[test]
     fn a_file_that_gives_little_is_suspect() {
-        let is_suspect = |rows, rejected| Fate::Archived { to: String::new(), rows, rejected }.is_suspect();
+        let is_suspect =
+            |rows, rejected| Fate::Archived { to: String::new(), rows, rejected, passed_over: 0 }.is_suspect();
         let suspect = [(0, 0), (1, 1), (10, 2), (1000, 101)].map(|(rows, rejected)| is_suspect(rows, rejected));
         let sound = [(1, 0), (10, 1), (1000, 100)].map(|(rows, rejected)| is_suspect(rows, rejected));
         assert_eq!((suspect, sound), ([true; 4], [false; 3]));

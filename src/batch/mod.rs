@@ -37,6 +37,7 @@ pub mod prepare;
 mod recovery;
 pub mod roll_forward;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fail::fail_point;
@@ -50,6 +51,7 @@ use crate::batch::attempt::{BatchError, Work};
 use crate::batch::groups::Groups;
 use crate::batch::prepare::{PreparationLimits, PrepareError};
 use crate::batch::roll_forward::RollForward;
+use crate::input::rules::Rules;
 use crate::intake::custody::{Custody, MessageId};
 use crate::intake::window::Closed;
 use crate::process::ecs::ScaleInProtection;
@@ -78,6 +80,8 @@ pub struct Worker {
     pub roll_forward: RollForward,
     /// Custody of the messages.
     pub custody: Custody,
+    /// The rules of reading.
+    pub rules: Arc<Rules>,
     /// The catalogue.
     pub catalogue: CatalogueSource,
     /// Bounds of a preparation.

@@ -39,7 +39,7 @@ pub use crate::compute::names::{Dictionary, Names};
 pub use crate::compute::rows::Rows;
 
 use crate::formats::parquet::{ParquetError, RowGroup};
-use crate::input::block::Block;
+use crate::input::parse::Block;
 use crate::input::parsed::Parsed;
 use crate::memory::Memory;
 use crate::process::tasks;
@@ -88,7 +88,7 @@ pub fn parse<E: From<ComputeError>>(
 ) -> impl Stream<Item = Result<Parsed, E>> {
     let start = move |block: Block| {
         let names = names.clone();
-        let parsing = spawn(move || block.parse(names.plan(), names.references()));
+        let parsing = spawn(move || block.parse(names.references()));
         async { parsing.await.map_err(|error| E::from(error.into())) }
     };
     blocks.map_ok(start).try_buffered(memory.blocks_ahead(cores()))

@@ -1,27 +1,21 @@
-//! Listening files as blocks, for a batch, and the errors of reading one.
-//!
-//! The rules of CSV are those of [`crate::formats::csv`]; [`crate::input::audit_reader`] reads the same file row by
-//! row. Covered by the tests of [`crate::input`] and by `tests/hostile`.
-
-use tokio::io::AsyncRead;
+//! The errors of reading a file. Covered by the tests of [`crate::input`] and by `tests/hostile`.
 
 use crate::aws::error::AwsError;
-use crate::formats::csv::{self, CsvError, Header, NotCsv, NotHeader};
-use crate::input::block::Block;
-use crate::input::cleanse::{Columns, REQUIRED_COLUMNS};
+use crate::formats::csv::NotCsv;
+use crate::formats::{BadFile, FileError};
 
 /// A reason why an object cannot be counted. The object goes to quarantine with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadObject {
-    /// The file is not CSV, or not to its end.
+    /// The file cannot be read, or not to its end.
     #[error(transparent)]
-    Csv(#[from] NotCsv),
-    /// The file is not text.
-    #[error(transparent)]
-    Binary(NotHeader),
-    /// The header is not that of a listening file.
-    #[error("the file is not a listening file: {0}")]
+    File(#[from] BadFile),
+    /// The header lacks columns, or has too many.
+    #[error("the file does not have the columns of the definition: {0}")]
     Header(String),
+    /// A column is read from the object's key, which has no value for it.
+    #[error("the object's name does not fit the definition: {0}")]
+    Key(String),
     /// The file touches more report items than a batch may.
     #[error("the file alone touches more than {limit} report items (--max-report-items)")]
     TooManyItems {
@@ -50,59 +44,29 @@ pub enum ReadError {
     Body(AwsError),
 }
 
-impl From<CsvError> for ReadError {
-    fn from(error: CsvError) -> Self {
+impl From<FileError> for ReadError {
+    fn from(error: FileError) -> Self {
         match error {
-            CsvError::Bad(bad) => ReadError::Bad(bad.into()),
-            CsvError::Body(error) => ReadError::Body(error),
+            FileError::Bad(bad) => ReadError::Bad(bad.into()),
+            FileError::Body(error) => ReadError::Body(error),
         }
     }
 }
 
-impl From<NotCsv> for ReadError {
-    fn from(bad: NotCsv) -> Self {
-        ReadError::Bad(bad.into())
+impl From<BadObject> for ReadError {
+    fn from(bad: BadObject) -> Self {
+        ReadError::Bad(bad)
     }
 }
 
 impl From<std::io::Error> for ReadError {
     fn from(error: std::io::Error) -> Self {
-        CsvError::from(error).into()
+        FileError::from(error).into()
     }
 }
 
-/// A file that is read block by block.
-pub struct Blocks {
-    blocks: csv::Blocks<'static>,
-    columns: Columns,
-    judged_at: i64,
-}
-
-impl Blocks {
-    /// Reads the header. `judged_at` is the present from which the future is measured; `limit_bytes` bounds the
-    /// decompressed file.
-    pub async fn open(
-        body: impl AsyncRead + Send + Unpin + 'static,
-        limit_bytes: u64,
-        judged_at: jiff::Timestamp,
-    ) -> Result<Self, ReadError> {
-        let (blocks, header) = csv::Blocks::open(body, limit_bytes).await?;
-        Ok(Blocks { blocks, columns: columns(&header)?, judged_at: judged_at.as_microsecond() })
+impl From<NotCsv> for ReadError {
+    fn from(bad: NotCsv) -> Self {
+        ReadError::Bad(BadFile::Csv(bad).into())
     }
-
-    /// Returns the next block, or `None` at the end of the file. Blocks that came before an error must not be used: a
-    /// file counts as a whole or not at all.
-    pub async fn next(&mut self) -> Result<Option<Block>, ReadError> {
-        let block = self.blocks.next().await?;
-        Ok(block.map(|block| Block::new(block, self.columns, self.judged_at)))
-    }
-}
-
-/// Finds the columns in a header.
-pub(super) fn columns(header: &Header) -> Result<Columns, ReadError> {
-    let indices = header.find(&REQUIRED_COLUMNS).map_err(|problem| match problem {
-        NotHeader::Binary(_) => ReadError::Bad(BadObject::Binary(problem)),
-        NotHeader::Text(problem) => ReadError::Bad(BadObject::Header(problem)),
-    })?;
-    Columns::new(&indices, header.width()).map_err(|problem| ReadError::Bad(BadObject::Header(problem)))
 }

@@ -1,7 +1,6 @@
 //! Rejected rows: the list of them that a batch publishes.
 
 use crate::formats::csv::Line;
-use crate::input::cleanse::Rejection;
 use crate::object::ObjectId;
 
 /// Bytes of a field that the list shows of a rejected row, and number of fields.
@@ -13,7 +12,7 @@ pub const MAX_LISTED: (usize, usize) = (10_000, 4 << 20);
 #[derive(Debug, Default)]
 pub struct Rejects {
     rows: Vec<Reject>,
-    /// The end of each field in the text.
+    /// The end of each text: for each row its reason in a word and in a sentence, and its fields.
     ends: Vec<usize>,
     text: Vec<u8>,
 }
@@ -21,40 +20,51 @@ pub struct Rejects {
 #[derive(Debug)]
 struct Reject {
     line: Line,
-    rejection: Rejection,
-    /// The end of its fields among those of all rows.
-    last_field: usize,
+    /// The end of its texts among those of all rows.
+    last_text: usize,
 }
 
 impl Rejects {
-    pub(super) fn add<'r>(&mut self, line: Line, rejection: Rejection, fields: impl Iterator<Item = &'r [u8]>) {
+    /// Adds a row with its reason in a word and in a sentence, if there is room.
+    pub(super) fn add<'r>(
+        &mut self,
+        line: Line,
+        kind: &str,
+        reason: impl FnOnce() -> String,
+        fields: impl Iterator<Item = &'r [u8]>,
+    ) {
         if self.rows.len() >= MAX_LISTED.0 || self.text.len() >= MAX_LISTED.1 {
             return;
         }
-        for field in fields.take(SHOWN.1) {
-            self.text.extend_from_slice(&field[..field.len().min(SHOWN.0)]);
-            self.ends.push(self.text.len());
+        let shown = |field: &'r [u8]| &field[..field.len().min(SHOWN.0)];
+        for text in [kind.as_bytes(), reason().as_bytes()] {
+            self.add_text(text);
         }
-        self.rows.push(Reject { line, rejection, last_field: self.ends.len() });
+        fields.take(SHOWN.1).map(shown).for_each(|field| self.add_text(field));
+        self.rows.push(Reject { line, last_text: self.ends.len() });
     }
 
-    /// Returns each row as a line of JSON with its reason.
-    pub fn lines(&self, object: &ObjectId) -> impl Iterator<Item = (Rejection, Vec<u8>)> {
-        let (mut field, mut start) = (0, 0);
-        self.rows.iter().map(move |&Reject { line, rejection, last_field }| {
-            let fields: Vec<_> = self.ends[field..last_field]
+    fn add_text(&mut self, text: &[u8]) {
+        self.text.extend_from_slice(text);
+        self.ends.push(self.text.len());
+    }
+
+    /// Returns each row's reason in a word, and the row as a line of JSON.
+    pub fn lines(&self, object: &ObjectId) -> impl Iterator<Item = (String, Vec<u8>)> {
+        let (mut first, mut start) = (0, 0);
+        self.rows.iter().map(move |&Reject { line, last_text }| {
+            let mut texts = self.ends[std::mem::replace(&mut first, last_text)..last_text]
                 .iter()
-                .map(|&end| String::from_utf8_lossy(&self.text[std::mem::replace(&mut start, end)..end]))
-                .collect();
-            field = last_field;
+                .map(|&end| String::from_utf8_lossy(&self.text[std::mem::replace(&mut start, end)..end]));
+            let (kind, reason) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
             let mut reject = serde_json::json!({
-                "object": object.key, "version": object.version, "line": line.number, "reason": rejection.to_string(),
-                "fields": fields,
+                "object": object.key, "version": object.version, "line": line.number, "reason": reason,
+                "fields": texts.collect::<Vec<_>>(),
             });
             if line.lines > 1 {
                 reject["lines"] = line.lines.into();
             }
-            (rejection, format!("{reject}\n").into_bytes())
+            (kind.into_owned(), format!("{reject}\n").into_bytes())
         })
     }
 }
@@ -62,27 +72,31 @@ impl Rejects {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::block::tests::parse;
-    use crate::input::file::Blocks;
-    use crate::input::tests::{NOW, catalogue, listed};
-    use crate::plan::Plan;
-    use std::io::Cursor;
+    use crate::input::fixtures::parsed;
+    use crate::object::Version;
+
+    fn listed(rejects: &Rejects) -> Vec<serde_json::Value> {
+        let version = Version::ETag("e".to_owned());
+        let object = ObjectId { bucket: "b".to_owned(), key: "incoming/a.csv".to_owned(), version };
+        rejects.lines(&object).map(|(_, line)| serde_json::from_slice(&line).unwrap()).collect()
+    }
 
     /// A block's rejected rows take no more memory than those that may be listed, whatever their number.
     #[tokio::test]
     async fn a_block_keeps_no_more_rejected_rows_than_are_listed() {
-        let (plan, catalogue) = (Plan::built_in().unwrap(), catalogue().await);
-        for (line, most) in
-            [("x\n", MAX_LISTED.0), (",\n", MAX_LISTED.0), (&format!("{}\n", "y".repeat(5000)), MAX_LISTED.0)]
-        {
-            let parsed = parse(&line.repeat(200_000), &plan, &catalogue);
-            let Rejects { rows, ends, text } = &parsed.rejects;
-            assert_eq!((parsed.rows, parsed.rejected["width"], rows.len()), (200_000, 200_000, most));
-            assert!(rows.len() * 64 + ends.len() * 8 + text.len() < 4 << 20, "{} {}", ends.len(), text.len());
+        for line in ["x\n", ",\n", &format!("{}\n", "y".repeat(5000))] {
+            for block in parsed(&line.repeat(200_000)).await {
+                let Rejects { rows, ends, text } = &block.rejects;
+                assert_eq!(block.rejected["width"], block.rows);
+                assert!(rows.len() <= MAX_LISTED.0);
+                let bytes = rows.len() * 64 + ends.len() * 8 + text.len();
+                assert!(bytes < 6 << 20, "{} {}", ends.len(), text.len());
+            }
         }
         let wide = format!("{}\n", format!("{},", "z".repeat(300)).repeat(100)).repeat(2000);
-        let Rejects { text, .. } = parse(&wide, &plan, &catalogue).rejects;
-        assert!(text.len() < MAX_LISTED.1 + SHOWN.0 * SHOWN.1, "{}", text.len());
+        for block in parsed(&wide).await {
+            assert!(block.rejects.text.len() < MAX_LISTED.1 + SHOWN.0 * (2 + SHOWN.1));
+        }
     }
 
     /// Of a line of commas only the first fields are shown.
@@ -90,13 +104,8 @@ mod tests {
     async fn a_rejected_row_shows_its_first_fields() {
         for quote in ["", "\""] {
             let commas = ",".repeat(1 << 19);
-            let text = format!("user_id,track_id,listen_time\n{quote}7{quote},short,2024-06-25 17:43:13\n{commas}\n");
-            let now = jiff::Timestamp::from_second(NOW).unwrap();
-            let mut blocks = Blocks::open(Cursor::new(text.into_bytes()), u64::MAX, now).await.unwrap();
-            let mut rows = Vec::new();
-            while let Some(block) = blocks.next().await.unwrap() {
-                rows.extend(listed(&block.parse(&Plan::built_in().unwrap(), &catalogue().await)));
-            }
+            let blocks = parsed(&format!("{quote}7{quote},short,2024-06-25 17:43:13\n{commas}\n")).await;
+            let rows: Vec<_> = blocks.iter().flat_map(|block| listed(&block.rejects)).collect();
             assert_eq!(rows[0]["reason"], format!("{} fields, the header has 3", (1 << 19) + 1));
             assert_eq!(rows[0]["fields"].as_array().unwrap().len(), SHOWN.1);
         }

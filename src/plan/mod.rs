@@ -43,7 +43,7 @@ pub const NO_NUMBER: i64 = i64::MIN;
 #[derive(Debug)]
 pub struct Plan {
     /// The definition as it was written.
-    pub definition: Definition,
+    pub definition: Arc<Definition>,
     /// Its digest, which manifests name.
     pub digest: String,
     /// The places of each column of the definition, in its order.

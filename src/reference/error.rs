@@ -1,7 +1,7 @@
 //! Errors: the reasons why a catalogue is not used.
 
 use crate::aws::error::AwsError;
-use crate::formats::csv::{CsvError, NotCsv};
+use crate::formats::{BadFile, FileError};
 use crate::reference::source::LOAD_TIMEOUT;
 
 /// Metadata of a file that is to be used even if [`Refusal`] applies.
@@ -67,7 +67,7 @@ pub enum CatalogueError {
         /// The file's key.
         key: String,
         /// The problem.
-        bad: NotCsv,
+        bad: BadFile,
     },
     /// The header lacks columns.
     #[error("{key} cannot be used: {problem}")]
@@ -94,10 +94,10 @@ pub enum CatalogueError {
 }
 
 impl CatalogueError {
-    pub(super) fn of_file(key: &str, error: CsvError) -> Self {
+    pub(super) fn of_file(key: &str, error: FileError) -> Self {
         match error {
-            CsvError::Bad(bad) => CatalogueError::Unreadable { key: key.to_owned(), bad },
-            CsvError::Body(error) => error.into(),
+            FileError::Bad(bad) => CatalogueError::Unreadable { key: key.to_owned(), bad },
+            FileError::Body(error) => error.into(),
         }
     }
 }

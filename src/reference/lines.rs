@@ -1,10 +1,12 @@
 //! Lines: a reference's file read by the places of its columns. Covered by the tests of `parse`.
 
+use std::sync::Arc;
+
 use tokio::io::AsyncRead;
 
 use crate::definition::Reference;
 use crate::definition::columns::Place;
-use crate::formats::csv;
+use crate::formats::csv::{self, Header};
 use crate::reference::error::CatalogueError;
 
 /// A file that is read by the places of its columns: the key and then the attributes.
@@ -13,7 +15,8 @@ pub(super) struct Table<'a> {
     file: String,
     blocks: csv::Blocks<'a>,
     indices: Vec<usize>,
-    width: usize,
+    /// The number of fields of a line, if the file has a header.
+    width: Option<usize>,
     pub(super) last_line: u64,
 }
 
@@ -23,20 +26,12 @@ impl<'a> Table<'a> {
         file: impl AsyncRead + Unpin + Send + 'a,
     ) -> Result<Self, CatalogueError> {
         let key = super::file_key(reference);
-        let opened = csv::Blocks::open(file, u64::MAX).await;
-        let (blocks, header) = opened.map_err(|error| CatalogueError::of_file(&key, error))?;
-        let places = std::iter::once(&reference.key_from).chain(reference.attributes.iter().map(|it| &it.place));
-        let names: Vec<&str> = places
-            .map(|place| match place {
-                Place::Name(name) => name.as_str(),
-                Place::Number(_) | Place::Path(_) => "",
-            })
-            .collect();
-        let indices = header.find(&names).map_err(|problem| CatalogueError::Header {
-            key: key.clone(),
-            problem: format!("{problem}; it must name {}", names.join(", ")),
-        })?;
-        Ok(Table { file: key, blocks, indices, width: header.width(), last_line: 1 })
+        let opened = csv::Blocks::open(file, u64::MAX, Arc::new(reference.format.clone())).await;
+        let blocks = opened.map_err(|error| CatalogueError::of_file(&key, error))?;
+        let places: Vec<&Place> =
+            std::iter::once(&reference.key_from).chain(reference.attributes.iter().map(|it| &it.place)).collect();
+        let (indices, width) = places_in(blocks.header().map(Arc::as_ref), &places, &key)?;
+        Ok(Table { file: key, blocks, indices, width, last_line: 1 })
     }
 
     pub(super) async fn next(&mut self) -> Result<Option<csv::Block>, CatalogueError> {
@@ -50,11 +45,39 @@ impl<'a> Table<'a> {
     }
 }
 
+/// Finds the fields of some places, from 0, and the width of the lines.
+fn places_in(
+    header: Option<&Header>,
+    places: &[&Place],
+    key: &str,
+) -> Result<(Vec<usize>, Option<usize>), CatalogueError> {
+    let name = |place: &Place| match place {
+        Place::Name(name) => Some(name.clone()),
+        Place::Number(_) | Place::Path(_) => None,
+    };
+    let names: Vec<String> = places.iter().filter_map(|place| name(place)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let bad = |problem: String| CatalogueError::Header { key: key.to_owned(), problem };
+    let found = match header {
+        Some(header) => {
+            header.find(&names).map_err(|problem| bad(format!("{problem}; it must name {}", names.join(", "))))?
+        }
+        None if names.is_empty() => Vec::new(),
+        None => return Err(bad(format!("it has no header, and {} are found by name", names.join(", ")))),
+    };
+    let mut found = found.into_iter();
+    let index = |place: &&Place| match place {
+        Place::Number(number) => Some(number.saturating_sub(1)),
+        Place::Name(_) | Place::Path(_) => found.next(),
+    };
+    Ok((places.iter().filter_map(index).collect(), header.map(Header::width)))
+}
+
 /// The lines of a block.
 pub(super) struct Lines<'b> {
     records: csv::Records<'b>,
     indices: Vec<usize>,
-    width: usize,
+    width: Option<usize>,
 }
 
 impl Lines<'_> {
@@ -63,8 +86,10 @@ impl Lines<'_> {
         let line = self.records.advance()?;
         let usable = if line.is_malformed {
             Err("text follows the quote that closes a field")
-        } else if self.records.record().len() != self.width {
+        } else if self.width.is_some_and(|width| self.records.record().len() != width) {
             Err("it has more or fewer fields than the header")
+        } else if self.indices.iter().any(|&index| index >= self.records.record().len()) {
+            Err("it has too few fields")
         } else {
             Ok(())
         };

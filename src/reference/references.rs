@@ -67,3 +67,24 @@ impl References {
         keys + self.values.iter().map(Values::text_bytes).sum::<usize>()
     }
 }
+
+#[cfg(test)]
+impl References {
+    /// References with these keys of each code column: texts or integers.
+    pub(crate) fn with_keys(plan: &Plan, mut keys_of: impl FnMut(usize) -> (Vec<&'static str>, Vec<i64>)) -> Self {
+        let mut references = References::empty(plan);
+        for (column, keys) in references.keys.iter_mut().enumerate() {
+            let (texts, numbers) = keys_of(column);
+            match keys {
+                Keys::Texts(keys) => texts.into_iter().for_each(|key| {
+                    keys.add(key);
+                }),
+                Keys::Numbers(keys) => numbers.into_iter().for_each(|key| {
+                    keys.add(key);
+                }),
+            }
+            keys.complete();
+        }
+        references
+    }
+}

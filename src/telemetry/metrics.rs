@@ -170,10 +170,12 @@ metrics! {
         "Time from the creation of an object until its rows are in the reports, for each counted object.";
     rows_read: Counter<u64> = "music_streams.rows.read", "{row}", [],
         "Rows of the counted files, good or not.";
+    rows_passed_over: Counter<u64> = "music_streams.rows.passed_over", "{row}", [],
+        "Rows that the definition does not mean, by its conditions: neither counted nor rejected.";
     rows_curated: Counter<u64> = "music_streams.rows.curated", "{row}", [],
         "Good rows: those in the curated files and in the reports.";
     rows_rejected: Counter<u64> = "music_streams.rows.rejected", "{row}",
-        [("reason", ["width", "quotes", "missing", "user_id", "track_id", "listen_time", "listen_time_range"])],
+        [("reason", [])],
         "Rows that cannot be counted, by reason.";
     objects: Counter<u64> = "music_streams.objects", "{object}",
         [("outcome", ["archived", "quarantined", "superseded", "duplicate"])],

@@ -10,7 +10,8 @@ use music_streams::aws::s3::Upload;
 use music_streams::batch::manifest::{DeltaFile, Fate, Manifest, ManifestObject, Note};
 use music_streams::compute::{Dictionary, curated, deltas};
 use music_streams::counts::Counts;
-use music_streams::input::file::Blocks;
+use music_streams::input::reader::Blocks;
+use music_streams::input::rules::Rules;
 use music_streams::layout;
 use music_streams::ledger::aside::{Aside, What};
 use music_streams::ledger::{LEDGER_TABLE, registry_item};
@@ -116,7 +117,7 @@ fn the_keys_of_the_bucket() {
 #[test]
 fn the_fields_of_a_manifest() {
     let fates = [
-        Fate::Archived { to: "t".to_owned(), rows: 1, rejected: 0 },
+        Fate::Archived { to: "t".to_owned(), rows: 1, rejected: 0, passed_over: 1 },
         Fate::Quarantined { to: "t".to_owned(), reason: "r".to_owned() },
         Fate::Gone,
     ];
@@ -131,6 +132,7 @@ fn the_fields_of_a_manifest() {
     let manifest = Manifest {
         batch: 42,
         opened_at: jiff::Timestamp::UNIX_EPOCH,
+        definition: Some("d".to_owned()),
         objects: fates.into_iter().flat_map(of).collect(),
         uploads: vec![upload()],
         delta_files: vec![DeltaFile::new("k".to_owned(), b"bytes")],
@@ -153,14 +155,15 @@ fn the_fields_of_a_quarantine_note() {
 async fn the_fields_of_a_rejected_row() {
     // One line, three lines within quotes, and too few fields.
     let text = "user_id,track_id,listen_time\nx,t,2024-06-25 00:00:00\n\"\n\n\",t,2024-06-25 00:00:00\nx\n";
-    let mut blocks =
-        Blocks::open(Cursor::new(text.as_bytes().to_vec()), u64::MAX, jiff::Timestamp::now()).await.unwrap();
     let plan = Plan::built_in().unwrap();
+    let (rules, now) = (Arc::new(Rules::of(Arc::clone(&plan)).unwrap()), jiff::Timestamp::now());
+    let file = Cursor::new(text.as_bytes().to_vec());
+    let mut blocks = Blocks::open(file, u64::MAX, now, &rules, "incoming/a.csv").await.unwrap();
     let references = References::empty(&plan);
     let mut written = BTreeSet::new();
     while let Some(block) = blocks.next().await.unwrap() {
         for version in versions() {
-            for (_, line) in block.parse(&plan, &references).rejects.lines(&object(version)) {
+            for (_, line) in block.parse(&references).rejects.lines(&object(version)) {
                 written.append(&mut fields(&serde_json::from_slice(&line).unwrap()));
             }
         }

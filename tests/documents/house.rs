@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::document;
 
 /// The floors of `src`, highest first. A folder imports from lower floors only. `docs/architecture.md` states the same.
-const FLOORS: [&str; 17] = [
+const FLOORS: [&str; 18] = [
     "main",
     "commands",
     "service",
@@ -24,6 +24,7 @@ const FLOORS: [&str; 17] = [
     "telemetry",
     "process",
     "definition",
+    "values",
     "ground",
 ];
 /// The files directly under `src`, but for `main.rs` and `lib.rs`: the ground floor. They may import each other.

@@ -107,7 +107,7 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("JPEG", b"\xff\xd8\xff\xe0\0\x10JFIF\0".to_vec(), binary),
         ("Parquet", b"PAR1\x15\x04\x15\0\x15\0\x4c".to_vec(), binary),
         ("ZIP", b"PK\x03\x04\x14\0\0\0\x08\0".to_vec(), binary),
-        ("zstd", b"\x28\xb5\x2f\xfd\x24\0\x01\0\0".to_vec(), binary),
+        ("zstd's beginning", b"\x28\xb5\x2f\xfd\x24\0\x01\0\0".to_vec(), "the zstd stream is cut off"),
         ("bzip2", b"BZh91AY&SY\xee\x11\0\0".to_vec(), binary),
         ("xz", b"\xfd7zXZ\0\0\x04".to_vec(), binary),
         ("SQLite", b"SQLite format 3\0\x10\0".to_vec(), binary),

@@ -12,8 +12,7 @@ use music_streams::aws::item::Item;
 use music_streams::batch::manifest::DeltaFile;
 use music_streams::calendar::{date_text, day_of};
 use music_streams::compute::{Dictionary, Fold, Rows, deltas};
-use music_streams::input::audit_reader::InputFile;
-use music_streams::input::cleanse::{Columns, REQUIRED_COLUMNS};
+use music_streams::input::auditor::{InputFile, Judgement, Value};
 use music_streams::input::file::{BadObject, ReadError};
 use music_streams::input::parsed::{NewIds, Parsed};
 use music_streams::intake::notification::{admit, decode};
@@ -46,26 +45,28 @@ pub fn notification(bytes: &[u8]) {
 
 /// The fields of one row, separated by newlines.
 pub fn row(bytes: &[u8]) {
-    let fields: Vec<&[u8]> = bytes.split(|&byte| byte == b'\n').collect();
-    let columns = Columns::from_header(REQUIRED_COLUMNS.iter().map(|name| name.as_bytes())).unwrap();
-    let field = |index: usize| fields.get(index).copied().unwrap_or_default();
-    let now = JUDGED_AT * 1_000_000;
-    if let Ok(row) = columns.cleanse(fields.len(), field, now) {
-        assert!(row.user_id > 0 && row.listen_time <= now + 86_400_000_000);
-        assert!((1..=64).contains(&row.track_id.len()));
-        assert!(row.track_id.bytes().all(|byte| byte.is_ascii_graphic()));
-        // The same values, written plainly, give the same row.
-        let seconds = row.listen_time.rem_euclid(86_400_000_000);
-        let (hour, minute, second) = (seconds / 3_600_000_000, seconds / 60_000_000 % 60, seconds / 1_000_000 % 60);
-        let (date, micros) = (date_text(day_of(row.listen_time)), seconds % 1_000_000);
-        let plain = [
-            row.user_id.to_string(),
-            row.track_id.to_owned(),
-            format!("{date}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z"),
-        ];
-        assert_eq!(columns.cleanse(3, |index| plain[index].as_bytes(), now), Ok(row));
+    let mut file = b"user_id,track_id,listen_time\n".to_vec();
+    for (index, field) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        file.extend_from_slice(if index == 0 { b"\"" } else { b",\"" });
+        field.iter().for_each(|&byte| file.extend(std::iter::repeat_n(byte, if byte == b'"' { 2 } else { 1 })));
+        file.push(b'"');
     }
-    let _ = Columns::from_header(fields.into_iter());
+    let Ok(rows) = read(&file, usize::MAX, LIMIT_BYTES) else { return };
+    let [row] = &rows[..] else { panic!("one record, {} rows", rows.len()) };
+    let values: Vec<&str> = row.split(' ').collect();
+    let [user, track, time] = values[..] else { return };
+    let (Ok(user), Ok(time)) = (user.parse::<i64>(), time.parse::<i64>()) else { return };
+    assert!(user > 0 && time <= JUDGED_AT * 1_000_000 + 86_400_000_000);
+    assert!((1..=64).contains(&track.len()) && track.bytes().all(|byte| byte.is_ascii_graphic()));
+    // The same values, written plainly, give the same row.
+    let seconds = time.rem_euclid(86_400_000_000);
+    let (hour, minute, second) = (seconds / 3_600_000_000, seconds / 60_000_000 % 60, seconds / 1_000_000 % 60);
+    let (date, micros) = (date_text(day_of(time)), seconds % 1_000_000);
+    let track = track.replace('"', "\"\"");
+    let plain = format!(
+        "user_id,track_id,listen_time\n{user},\"{track}\",{date}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z\n"
+    );
+    assert_eq!(read(plain.as_bytes(), usize::MAX, LIMIT_BYTES), Ok(rows.clone()));
 }
 
 /// The outcome of reading a file: its rows, each as text, or the reason for which it is bad.
@@ -92,12 +93,21 @@ pub fn read(bytes: &[u8], step: usize, limit_bytes: u64) -> Outcome {
     let reading = async {
         let body = Trickle { bytes: bytes.to_vec(), position: 0, step };
         let judged_at = jiff::Timestamp::from_second(JUDGED_AT).unwrap();
-        let mut file = InputFile::open(body, limit_bytes, judged_at).await?;
+        let definition = Arc::clone(&Plan::built_in().unwrap().definition);
+        let mut file = InputFile::open(body, limit_bytes, judged_at, &definition, "incoming/a.csv").await?;
         let mut rows = Vec::new();
-        while let Some(line) = file.next().await? {
-            rows.push(match line.row {
-                Ok(row) => format!("{} {} {}", row.user_id, row.track_id, row.listen_time),
-                Err(rejection) => format!("line {}: {rejection}", line.number),
+        while let Some(row) = file.next().await? {
+            rows.push(match row.judgement {
+                Judgement::Good(values) => {
+                    let text = |value: &Option<Value>| match value {
+                        None => "nothing".to_owned(),
+                        Some(Value::Text(text)) => text.clone(),
+                        Some(Value::Number(number)) => number.to_string(),
+                    };
+                    values.iter().map(text).collect::<Vec<_>>().join(" ")
+                }
+                Judgement::PassedOver => "passed over".to_owned(),
+                Judgement::Rejected(reason) => format!("line {}: {reason}", row.number),
             });
         }
         Ok(rows)

@@ -36,6 +36,7 @@ pub use crate::batch::prepare::object::ObjectOutcome;
 use crate::compute::{Compute, ComputeError, Dictionary, Rows, Scope};
 use crate::formats::parquet::ParquetError;
 use crate::input::file::BadObject;
+use crate::input::rules::Rules;
 use crate::memory::Memory;
 use crate::plan::Plan;
 use crate::protocol::BatchNumber;
@@ -107,13 +108,14 @@ pub struct Prepared {
     pub delta_files: Vec<DeltaFile>,
     /// Report items in them.
     pub report_items: usize,
-    /// Rejected rows of the objects that count, by [`Rejection::kind`](crate::input::cleanse::Rejection::kind).
+    /// Rejected rows of the objects that count, by the reason in a word.
     pub rejected: BTreeMap<String, u64>,
 }
 
 /// A batch in preparation.
 pub struct Preparation {
     bucket: Bucket,
+    rules: Arc<Rules>,
     subject: Subject,
     limits: PreparationLimits,
     shutdown: CancellationToken,
@@ -139,14 +141,15 @@ impl Preparation {
     /// Starts a preparation, without objects.
     pub fn new(
         bucket: Bucket,
-        plan: Arc<Plan>,
+        rules: Arc<Rules>,
         references: Arc<References>,
         subject: Subject,
         limits: PreparationLimits,
         shutdown: CancellationToken,
         progress: Progress,
     ) -> Self {
-        let rows = Rows::with_capacity(&plan, room(limits.memory.row_group_rows(plan.row_bytes())));
+        let plan = Arc::clone(rules.plan());
+        let empty = Rows::with_capacity(&plan, room(limits.memory.row_group_rows(plan.row_bytes())));
         let dictionary = Dictionary::of(plan, references);
         let compute = Compute::new(dictionary.names().clone(), subject.scope);
         Preparation {
@@ -154,7 +157,8 @@ impl Preparation {
             subject,
             shutdown,
             dictionary,
-            rows,
+            rules,
+            rows: empty,
             compute,
             files: BTreeMap::new(),
             parts: BTreeMap::new(),

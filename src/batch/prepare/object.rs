@@ -12,8 +12,9 @@ use crate::aws::error::{AwsError, Kind};
 use crate::batch::prepare::rejects::{Listing, MAX_REJECT_BYTES};
 use crate::batch::prepare::{Preparation, PrepareError};
 use crate::compute::{self, ComputeError, Scope};
-use crate::formats::csv::NotCsv;
-use crate::input::file::{BadObject, Blocks, ReadError};
+use crate::formats::BadFile;
+use crate::input::file::{BadObject, ReadError};
+use crate::input::reader::Blocks;
 use crate::object::ObjectEvent;
 
 /// Rows for which the rate limiter is asked at a time.
@@ -28,6 +29,8 @@ pub enum ObjectOutcome {
         rows: u64,
         /// Rows among them that were rejected.
         rejected: u64,
+        /// Other rows, which the definition does not mean.
+        passed_over: u64,
     },
     /// Unusable, and bound for quarantine.
     Bad(BadObject),
@@ -91,7 +94,7 @@ impl Preparation {
         body: impl AsyncRead + Send + Unpin + 'static,
     ) -> Result<ObjectOutcome, PrepareError> {
         if event.size > self.limits.object_bytes {
-            return Ok(ObjectOutcome::Bad(NotCsv::TooLarge { limit_bytes: self.limits.object_bytes }.into()));
+            return Ok(ObjectOutcome::Bad(BadFile::TooLarge { limit_bytes: self.limits.object_bytes }.into()));
         }
         let mut mark = Mark { rows: self.rows.len(), rejects: self.rejects.len(), spilled: false };
         let failure = match self.read(event, body, &mut mark).await {
@@ -120,16 +123,19 @@ impl Preparation {
         body: impl AsyncRead + Send + Unpin + 'static,
         mark: &mut Mark,
     ) -> Result<ObjectOutcome, Failure> {
-        let blocks = Blocks::open(body, self.limits.object_bytes, self.subject.opened_at).await?;
+        let blocks =
+            Blocks::open(body, self.limits.object_bytes, self.subject.opened_at, &self.rules, &event.object.key)
+                .await?;
         let blocks = futures::stream::try_unfold(blocks, async |mut blocks| {
             Ok::<_, Failure>(blocks.next().await?.map(|block| (block, blocks)))
         });
         let mut parsed = std::pin::pin!(compute::parse(blocks, self.dictionary.names().clone(), self.limits.memory));
         let source = self.dictionary.add_source(&event.object.key);
-        let (mut rows, mut rejected) = (0_u64, BTreeMap::<String, u64>::new());
+        let (mut rows, mut passed_over, mut rejected) = (0_u64, 0_u64, BTreeMap::<String, u64>::new());
         let mut listing = Listing::default();
         while let Some(block) = parsed.try_next().await? {
             rows += block.rows;
+            passed_over += block.passed_over;
             for (kind, count) in &block.rejected {
                 *rejected.entry(kind.clone()).or_default() += count;
             }
@@ -141,7 +147,7 @@ impl Preparation {
                 self.relieve(mark).await?;
             }
             self.progress.made();
-            self.check_limits(block.rows).await?;
+            self.check_limits(block.rows + block.passed_over).await?;
         }
         if self.subject.scope == Scope::Batch {
             listing.end(&rejected, &event.object, &mut self.rejects);
@@ -149,7 +155,7 @@ impl Preparation {
         for (kind, count) in &rejected {
             *self.rejected.entry(kind.clone()).or_default() += count;
         }
-        Ok(ObjectOutcome::Counted { rows, rejected: rejected.into_values().sum() })
+        Ok(ObjectOutcome::Counted { rows, rejected: rejected.into_values().sum(), passed_over })
     }
 
     /// Checks the bounds of the batch, and waits until the next `rows` rows may be read.

@@ -22,13 +22,13 @@ pub(super) struct Listing {
 impl Listing {
     /// Lists the rejected rows of a block.
     pub(super) fn add(&mut self, block: &Parsed, object: &ObjectId, list: &mut Vec<u8>) {
-        for (rejection, line) in block.rejects.lines(object) {
+        for (kind, line) in block.rejects.lines(object) {
             if self.rows >= MAX_LISTED.0 || self.bytes >= MAX_LISTED.1 {
                 return;
             }
             self.rows += 1;
             self.bytes += line.len();
-            *self.of_kind.entry(rejection.kind().to_owned()).or_default() += 1;
+            *self.of_kind.entry(kind).or_default() += 1;
             list.extend_from_slice(&line);
         }
     }
@@ -53,21 +53,17 @@ impl Listing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::input::fixtures::parsed;
     use crate::object::Version;
-    use crate::plan::Plan;
-    use crate::reference::References;
 
-    fn list(lines: &[&str]) -> (Vec<serde_json::Value>, usize) {
+    async fn list(lines: &str) -> (Vec<serde_json::Value>, usize) {
         let object = ObjectId {
             bucket: "b".to_owned(),
             key: format!("incoming/{}", "k".repeat(975)),
             version: Version::ETag("e".to_owned()),
         };
-        let plan = Plan::built_in().unwrap();
-        let references = References::empty(&plan);
         let (mut listing, mut rejected, mut bytes) = (Listing::default(), BTreeMap::new(), Vec::new());
-        for lines in lines {
-            let block = crate::input::block::tests::parse(lines, &plan, &references);
+        for block in parsed(lines).await {
             block.rejected.iter().for_each(|(kind, count)| *rejected.entry(kind.clone()).or_default() += count);
             listing.add(&block, &object, &mut bytes);
         }
@@ -76,10 +72,10 @@ mod tests {
         (rows.map(|row| serde_json::from_slice(row).unwrap()).collect(), bytes.len())
     }
 
-    #[test]
-    fn of_many_rejected_rows_the_first_are_listed_and_the_others_counted() {
+    #[tokio::test]
+    async fn of_many_rejected_rows_the_first_are_listed_and_the_others_counted() {
         let bad_users = "x,t,2024-06-25 00:00:05\n".repeat(300);
-        let (rows, bytes) = list(&[&bad_users, &"x\n".repeat(100_000), &"x\n".repeat(100_000), &bad_users]);
+        let (rows, bytes) = list(&format!("{bad_users}{}{bad_users}", "x\n".repeat(200_000))).await;
         let (last, listed) = rows.split_last().unwrap();
         assert!((2000..=MAX_LISTED.0).contains(&listed.len()), "{}", listed.len());
         assert!(bytes < MAX_LISTED.1 + (16 << 10), "{bytes}");
@@ -90,10 +86,10 @@ mod tests {
         assert_eq!(last["object"], listed[0]["object"]);
     }
 
-    #[test]
-    fn of_few_rejected_rows_each_is_listed() {
-        let (rows, _) = list(&["x\n7,t,2024-06-25 00:00:05\n", "y,z\n"]);
+    #[tokio::test]
+    async fn of_few_rejected_rows_each_is_listed() {
+        let (rows, _) = list("x\n7,t,2024-06-25 00:00:05\ny,z\n").await;
         let shown: Vec<_> = rows.iter().map(|row| (row["line"].as_u64(), row["fields"][0].as_str())).collect();
-        assert_eq!(shown, [(Some(2), Some("x")), (Some(2), Some("y"))]);
+        assert_eq!(shown, [(Some(2), Some("x")), (Some(4), Some("y"))]);
     }
 }

@@ -137,6 +137,7 @@ fn record_done(manifest: &Manifest) {
     metrics.object_bytes.add(counts.bytes, &[]);
     metrics.rows_read.add(counts.rows, &[]);
     metrics.rows_curated.add(counts.rows - counts.rejected, &[]);
+    metrics.rows_passed_over.add(counts.passed_over, &[]);
     metrics.suspect_files.add(counts.suspect, &[]);
     for (kind, count) in &manifest.rejected {
         metrics.rows_rejected.add(*count, &[KeyValue::new("reason", kind.clone())]);

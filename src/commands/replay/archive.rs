@@ -56,10 +56,10 @@ impl Replay {
             memory: self.memory.without(lasting_bytes),
             rows: None,
         };
-        let (bucket, plan, references) = (self.bucket.clone(), Arc::clone(&self.plan), Arc::clone(&self.catalogue));
+        let (bucket, rules, references) = (self.bucket.clone(), Arc::clone(&self.rules), Arc::clone(&self.catalogue));
         let (subject, shutdown) = (Subject { batch, opened_at, scope }, CancellationToken::new());
         let progress = Progress::default();
-        let mut preparation = Preparation::new(bucket, plan, references, subject, limits, shutdown, progress);
+        let mut preparation = Preparation::new(bucket, rules, references, subject, limits, shutdown, progress);
         let mut bodies = futures::stream::iter(&files)
             .map(async |file| {
                 let body = self.bucket.find(&file.place).await?.map(|object| self.bucket.read(&object));
@@ -80,7 +80,7 @@ impl Replay {
                 Err(error) => return Err(self.limit_error(error)),
             };
             match outcome {
-                ObjectOutcome::Counted { rows, rejected } => match counts {
+                ObjectOutcome::Counted { rows, rejected, .. } => match counts {
                     Some(counted) if *counted != (rows, rejected) => {
                         let (had, had_rejected) = counted;
                         return Err(problem(format!(
@@ -135,7 +135,7 @@ impl Replay {
     async fn archived(&self, batch: BatchNumber) -> Result<Archived, ReplayError> {
         if let Some(manifest) = Manifest::find(&self.bucket, batch).await? {
             let place = |object: ManifestObject| match object.fate {
-                Fate::Archived { to, rows, rejected } => {
+                Fate::Archived { to, rows, rejected, .. } => {
                     Some(ArchivedFile { place: to, source: object.object.key, counts: Some((rows, rejected)) })
                 }
                 Fate::Quarantined { .. } | Fate::Gone => None,

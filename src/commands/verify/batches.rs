@@ -14,7 +14,7 @@ use crate::compute::curated::CuratedValue;
 use crate::definition::Definition;
 use crate::definition::Field;
 use crate::definition::reports::Key as ReportKey;
-use crate::input::audit_reader::InputFile;
+use crate::input::auditor::{InputFile, Judgement, Value};
 use crate::input::file::ReadError;
 use crate::layout;
 use crate::ledger::aside::{Aside, What};
@@ -198,7 +198,7 @@ impl Auditor {
 /// What archived files are read for.
 #[derive(Clone, Copy)]
 struct Audit<'a> {
-    definition: &'a Definition,
+    definition: &'a Arc<Definition>,
     /// The time by which the batch judged rows.
     opened_at: jiff::Timestamp,
     days: &'a [i32],
@@ -212,6 +212,7 @@ struct Account {
     /// Its accepted rows of the verified days.
     days: BTreeMap<i32, Digest>,
     rejected: u64,
+    passed_over: u64,
     /// True if it lies under the incoming prefix again.
     is_left_over: bool,
 }
@@ -232,7 +233,7 @@ async fn account(
     let ManifestObject { object, created_at, fate, .. } = object;
     let mut account = Account::default();
     match fate {
-        Fate::Archived { to, rows, rejected } => {
+        Fate::Archived { to, rows, rejected, passed_over } => {
             // An object that could not be moved can be read under its original key, if not in the archive.
             let found = match bucket.find(to).await? {
                 None if is_left => Some(object.clone()),
@@ -243,13 +244,13 @@ async fn account(
                 return Ok(account);
             };
             match read_archived(bucket, &archived, &object.key, audit, &mut account).await {
-                Ok(found) if (found, account.rejected) == (*rows, *rejected) => {}
+                Ok(found) if (found, account.rejected, account.passed_over) == (*rows, *rejected, *passed_over) => {}
                 Ok(found) => {
-                    let rejected_now = account.rejected;
+                    let (rejected_now, passed_over_now) = (account.rejected, account.passed_over);
                     account.differ(
                         to,
-                        format!("{rows} rows, {rejected} rejected"),
-                        format!("{found} rows, {rejected_now} rejected"),
+                        format!("{rows} rows, {rejected} rejected, {passed_over} passed over"),
+                        format!("{found} rows, {rejected_now} rejected, {passed_over_now} passed over"),
                     );
                 }
                 Err(ReadError::Bad(bad)) => {
@@ -288,26 +289,34 @@ async fn read_archived(
     account: &mut Account,
 ) -> Result<u64, ReadError> {
     // Its batch accepted it, so there is no limit here.
-    let mut file = InputFile::open(bucket.read(archived), u64::MAX, audit.opened_at).await?;
+    let body = bucket.read(archived);
+    let mut file = InputFile::open(body, u64::MAX, audit.opened_at, audit.definition, source_key).await?;
+    let time = audit.definition.columns.iter().position(|column| column.name == audit.definition.time);
     let mut rows = 0;
-    while let Some(line) = file.next().await? {
-        rows += 1;
-        match line.row {
-            Ok(row) => {
-                let day = day_in(&audit.definition.zone, row.listen_time);
+    while let Some(row) = file.next().await? {
+        rows += u64::from(row.judgement != Judgement::PassedOver);
+        match row.judgement {
+            Judgement::Rejected(_) => account.rejected += 1,
+            Judgement::PassedOver => account.passed_over += 1,
+            Judgement::Good(values) => {
+                let Some(Some(Value::Number(time))) = time.and_then(|time| values.get(time)) else { continue };
+                let day = day_in(&audit.definition.zone, *time);
                 if audit.days.contains(&day) {
-                    let values = [
-                        CuratedValue::Number(row.user_id),
-                        CuratedValue::Text(row.track_id),
-                        CuratedValue::Number(row.listen_time),
-                    ];
+                    let values: Vec<CuratedValue<'_>> = values.iter().map(curated_value).collect();
                     account.days.entry(day).or_default().add((&values, CuratedValue::Text(source_key)));
                 }
             }
-            Err(_) => account.rejected += 1,
         }
     }
     Ok(rows)
+}
+
+fn curated_value(value: &Option<Value>) -> CuratedValue<'_> {
+    match value {
+        None => CuratedValue::None,
+        Some(Value::Text(text)) => CuratedValue::Text(text),
+        Some(Value::Number(number)) => CuratedValue::Number(*number),
+    }
 }
 
 /// Returns the number of rejected rows in a list of them, 0 if it is missing. A row has a line; the rows of a file that

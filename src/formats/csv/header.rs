@@ -1,8 +1,8 @@
-//! Headers: columns found by name, and files recognized that are no text.
+//! Headers: columns found by name.
 
 use csv_async::ByteRecord;
 
-use crate::formats::csv::body::GZIP_MAGIC;
+use crate::formats::binary_kind;
 
 /// Number of a header's characters that an error shows.
 const SHOWN_CHARS: usize = 200;
@@ -18,7 +18,7 @@ pub enum NotHeader {
     Text(String),
 }
 
-/// The first record of a file, which names its columns.
+/// The names of a file's columns.
 #[derive(Debug)]
 pub struct Header {
     pub(super) record: ByteRecord,
@@ -39,13 +39,23 @@ impl Header {
     /// Returns the positions of columns by name, in any order and letter case, among others. The error names the
     /// problem and shows the header.
     pub fn find(&self, columns: &[&str]) -> Result<Vec<usize>, NotHeader> {
-        let found = match find_columns(self.record.iter(), columns) {
+        let found = self.find_some(columns, |_| false)?;
+        Ok(found.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// Returns the same, but `None` for a column that the header lacks if it is optional.
+    pub fn find_some(
+        &self,
+        columns: &[&str],
+        is_optional: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Option<usize>>, NotHeader> {
+        let found = match find_columns(self.record.iter(), columns, is_optional) {
             Ok(_) if self.is_malformed => Err("text follows the quote that closes a field of the header".to_owned()),
             found => found,
         };
         found.map_err(|problem| {
             let text = self.record.iter().collect::<Vec<_>>().join(&b',');
-            match kind_of(&text) {
+            match binary_kind(&text) {
                 Some(kind) => NotHeader::Binary(kind),
                 None => {
                     let text = String::from_utf8_lossy(&text);
@@ -58,8 +68,13 @@ impl Header {
     }
 }
 
-/// Returns the positions of columns in a header. The error names missing and repeated columns.
-pub(crate) fn find_columns<'a>(header: impl Iterator<Item = &'a [u8]>, columns: &[&str]) -> Result<Vec<usize>, String> {
+/// Returns the positions of columns in a header. The error names repeated columns, and missing ones that are not
+/// optional.
+pub(crate) fn find_columns<'a>(
+    header: impl Iterator<Item = &'a [u8]>,
+    columns: &[&str],
+    is_optional: impl Fn(usize) -> bool,
+) -> Result<Vec<Option<usize>>, String> {
     let mut found = vec![None; columns.len()];
     for (index, name) in header.enumerate() {
         let name = name.trim_ascii();
@@ -69,35 +84,13 @@ pub(crate) fn find_columns<'a>(header: impl Iterator<Item = &'a [u8]>, columns: 
             }
         }
     }
-    let missing: Vec<_> =
-        found.iter().zip(columns).filter(|(place, _)| place.is_none()).map(|(_, &name)| name).collect();
+    let is_missing = |&index: &usize| found[index].is_none() && !is_optional(index);
+    let missing: Vec<_> = (0..columns.len()).filter(is_missing).map(|index| columns[index]).collect();
     match missing.as_slice() {
-        [] => Ok(found.into_iter().map(Option::unwrap_or_default).collect()),
+        [] => Ok(found),
         [one] => Err(format!("the header lacks the column {one}")),
         several => Err(format!("the header lacks the columns {}", several.join(", "))),
     }
-}
-
-/// Returns the kind of a file that begins with these bytes, or `None` if they may be text.
-fn kind_of(head: &[u8]) -> Option<&'static str> {
-    const UTF_16: &str = "binary (text in UTF-16; write it in UTF-8)";
-    // First bytes of formats that are mistaken for CSV.
-    const KINDS: [(&[u8], &str); 9] = [
-        (b"\xFF\xFE", UTF_16),
-        (b"\xFE\xFF", UTF_16),
-        (&GZIP_MAGIC, "binary (gzip within gzip; compress it once)"),
-        (b"\x28\xB5\x2F\xFD", "binary (compressed with zstd; use gzip)"),
-        (b"BZh", "binary (compressed with bzip2; use gzip)"),
-        (b"PK\x03\x04", "binary (a ZIP archive or a spreadsheet)"),
-        (b"PAR1", "binary (Parquet)"),
-        (b"Obj\x01", "binary (Avro)"),
-        (b"ORC", "binary (ORC)"),
-    ];
-    let known = KINDS.iter().find(|(magic, _)| head.starts_with(magic)).map(|&(_, kind)| kind);
-    // Without a byte-order mark, ASCII in UTF-16 has a zero in every other byte.
-    let is_wide = head.len() > 3 && head.chunks_exact(2).take(8).all(|pair| (pair[0] == 0) != (pair[1] == 0));
-    let unknown = || (head.contains(&0) || std::str::from_utf8(head).is_err()).then_some("binary");
-    known.or(is_wide.then_some(UTF_16)).or_else(unknown)
 }
 
 #[cfg(test)]
@@ -120,5 +113,12 @@ mod tests {
         }
         let told = Header::new(ByteRecord::from(vec!["a", "b"]), false).find(&["a", "c"]).unwrap_err();
         assert_eq!(told.to_string(), "the header lacks the column c; the header is \"a,b\"");
+    }
+
+    #[test]
+    fn an_optional_column_may_be_missing() {
+        let header = Header::new(ByteRecord::from(vec!["b", "A"]), false);
+        assert_eq!(header.find_some(&["a", "c"], |index| index == 1), Ok(vec![Some(1), None]));
+        assert!(header.find_some(&["a", "c"], |index| index == 0).is_err());
     }
 }

@@ -1,17 +1,17 @@
-//! CSV: the bytes of a file to blocks of whole records, and a block to its records. Incoming files and the catalogue
-//! are read by it.
+//! Delimited text: the bytes of a file to blocks of whole records, and a block to its records. Files of events and of
+//! references are read by it.
 //!
 //! | file | content |
 //! |---|---|
-//! | `body` | the text of a file: decompressed and bounded |
 //! | `blocks` | the text cut into blocks of whole records |
+//! | `directives` | the lines `#Fields:` of logs, which name the columns |
 //! | `records` | the ends of records, and the fields of a block's records |
 //! | `header` | columns found by name |
 //!
-//! A file is read as a stream and is never in memory as a whole. Plain text and gzip are told apart by the first two
-//! bytes; a byte-order mark is skipped. A line ends with LF, CRLF or CR, as in an editor. A record ends with a line,
-//! unless that line ends within quotes; an empty line is no record. [`Blocks`] only searches for the ends of records.
-//! Their fields are parsed by csv-async ([`Records`]), block by block and on any core.
+//! The format ([`Delimited`]) has a delimiter, perhaps quotes, and perhaps comments: lines that are passed over. The
+//! columns' names are in the first record, in lines `#Fields:`, or nowhere. A line ends with LF, CRLF or CR, as in an
+//! editor. A record ends with a line, unless that line ends within quotes; an empty line is no record. [`Blocks`] only
+//! searches for the ends of records. Their fields are parsed by csv-async ([`Records`]), block by block and on any core.
 //!
 //! No record is lost unnoticed. A quote that is never closed would swallow every later record, and one that is closed
 //! by the next stray quote those between. A file is therefore refused if it ends within quotes, or if a record has more
@@ -19,95 +19,97 @@
 //! ([`Line::is_malformed`]).
 
 mod blocks;
-mod body;
+mod directives;
 mod header;
 mod records;
 
 pub use blocks::{Block, Blocks};
-pub(crate) use body::Body;
 pub(crate) use header::find_columns;
 pub use header::{Header, NotHeader};
 pub use records::{Line, Records};
 
-use crate::aws::error::AwsError;
+use crate::definition::input::{Delimited, Header as Names};
+use crate::formats::MAX_RECORD_BYTES;
 
-/// Size of a block's text: large enough that handing it to another thread costs nothing, small enough for a core's
-/// cache.
-pub const BLOCK_BYTES: usize = 256 << 10;
-/// Longest record, in bytes without its final line end.
-pub const MAX_RECORD_BYTES: usize = 2 << 20;
 /// Most lines of a record. A needed field never has more than one; free text in another column may.
 pub const MAX_RECORD_LINES: u64 = 100;
-/// Byte-order mark that some programs put before UTF-8.
-pub const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// A reason why bytes are not CSV, or not to their end.
+/// A reason why a file is not delimited text, or not to its end. `format` is the name of the expected format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotCsv {
-    /// The file has no bytes.
+    /// The file has no record.
     #[error("the file is empty: not even a header")]
-    Empty,
+    NoHeader,
     /// A record is too long.
     #[error(
-        "the file is not CSV: the record at line {line} is longer than {MAX_RECORD_BYTES} bytes (an unclosed quote?)"
+        "the file is not {format}: the record at line {line} is longer than {MAX_RECORD_BYTES} bytes{}",
+        hint(format)
     )]
     LongRecord {
+        /// The format.
+        format: &'static str,
         /// Line on which the record begins.
         line: u64,
     },
     /// A record has too many lines.
     #[error(
-        "the file is not CSV: the record at line {line} is longer than {MAX_RECORD_LINES} lines (an unclosed quote?)"
+        "the file is not {format}: the record at line {line} is longer than {MAX_RECORD_LINES} lines{}",
+        hint(format)
     )]
     TallRecord {
+        /// The format.
+        format: &'static str,
         /// Line on which the record begins.
         line: u64,
     },
     /// The file ends within quotes.
     #[error(
-        "the file is not CSV: it ends within the quotes that line {line} opens, \
+        "the file is not {format}: it ends within the quotes that line {line} opens, \
          and every line after that is inside them"
     )]
     EndsInQuotes {
+        /// The format.
+        format: &'static str,
         /// Line of the quote that is never closed.
         line: u64,
     },
-    /// The compressed stream is cut off.
-    #[error("the gzip stream is cut off")]
-    TruncatedGzip,
-    /// The compressed stream is damaged.
-    #[error("the gzip stream is damaged: {0}")]
-    DamagedGzip(String),
-    /// The file is larger than allowed.
-    #[error("the file is larger than the limit of {limit_bytes} bytes (--max-object-size)")]
-    TooLarge {
-        /// The limit, which applies before and after decompression.
-        limit_bytes: u64,
+    /// No line names the columns of a record.
+    #[error("the file is not {format}: no line #Fields: before line {line} names its columns")]
+    NoFields {
+        /// The format.
+        format: &'static str,
+        /// Line of the first record, or of the end of a file without one.
+        line: u64,
     },
 }
 
-/// A failure to read on.
-#[derive(Debug, thiserror::Error)]
-pub enum CsvError {
-    /// The file is not CSV.
-    #[error(transparent)]
-    Bad(#[from] NotCsv),
-    /// The bytes could not be fetched, which says nothing about the file.
-    #[error(transparent)]
-    Body(AwsError),
+/// Returns the likely cause of a record that is too long.
+fn hint(format: &str) -> &'static str {
+    if format == CSV { " (an unclosed quote?)" } else { "" }
 }
 
-impl From<std::io::Error> for CsvError {
-    fn from(error: std::io::Error) -> Self {
-        // Errors of the bucket and of the body travel inside an I/O error; any other is the decompressor's.
-        let error = match error.downcast::<AwsError>() {
-            Ok(error) => return CsvError::Body(error),
-            Err(error) => error,
-        };
-        CsvError::Bad(match error.downcast::<NotCsv>() {
-            Ok(bad) => bad,
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => NotCsv::TruncatedGzip,
-            Err(error) => NotCsv::DamagedGzip(error.to_string()),
-        })
+const CSV: &str = "CSV";
+
+/// Returns the name of a format, for errors.
+pub(crate) fn name_of(format: &Delimited) -> &'static str {
+    match (format.header, format.quote) {
+        (Names::Directive, _) => "a W3C log",
+        (_, Some(_)) => CSV,
+        (_, None) if format.delimiter == b'\t' => "TSV",
+        _ => "lines of fields",
     }
+}
+
+/// Returns the beginning of the lines that are passed over.
+pub(crate) fn comment_of(format: &Delimited) -> Option<&[u8]> {
+    match format.header {
+        Names::Directive => Some(b"#"),
+        Names::FirstLine | Names::Missing => format.comment.as_deref().map(str::as_bytes),
+    }
+}
+
+/// Returns the format of the files of references and of the built-in definition: commas, quotes and a header.
+pub(crate) fn plain_csv() -> Delimited {
+    let null = vec![String::new()];
+    Delimited { delimiter: b',', quote: Some(b'"'), header: Names::FirstLine, comment: None, null }
 }

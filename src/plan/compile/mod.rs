@@ -4,6 +4,7 @@ mod curated;
 mod reports;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::calendar::MICROS_PER_DAY;
 use crate::definition::Definition;
@@ -42,7 +43,7 @@ pub(super) fn plan_of(definition: Definition) -> Result<Plan, String> {
         hours,
         zone,
         digest,
-        definition,
+        definition: Arc::new(definition),
     })
 }
 

@@ -1,8 +1,9 @@
-//! Times of ISO 8601: dates by month, week or day, times of day, fractions and zones.
+//! ISO 8601: dates by month, week or day, times of day, fractions and zones.
 //!
-//! Pure. Rejected times have tests in [`crate::input::cleanse`].
+//! Pure.
 
 use crate::calendar::{MICROS_PER_DAY, civil_from_days, days_from_civil, days_of, exact_days, two_digits};
+use crate::values::zone::{Reading, Zone};
 
 /// Returns the microseconds since midnight of `HH:MM:SS`.
 #[inline]
@@ -15,31 +16,32 @@ pub(crate) fn time_of_day(text: &[u8; 8]) -> Option<i64> {
 }
 
 /// Parses a date and a time of ISO 8601:2004, with a space or a `T` between them, to microseconds since the Unix epoch.
-/// The zone is UTC if none is given; digits past the microsecond are cut off.
+/// Times without a zone are in this one; digits past the microsecond are cut off.
 ///
 /// * The date: `2024-06-25`, `2024-W26-2` (week) or `2024-177` (day of the year), each also without its hyphens.
 /// * The time: `17:43:13` with 1 to 9 digits of a second after a dot or comma, or `17:43`, each also without its
 ///   colons; `24:00` is the midnight after, and the leap second `23:59:60` (UTC) the second after it.
 /// * The zone: `Z`, `+02:00`, `+0200`, `+02`.
-pub(crate) fn parse_time(field: &[u8]) -> Option<i64> {
-    parse_usual_time(field).or_else(|| parse_other_time(field))
+pub(crate) fn parse_time(field: &[u8], zone: &Zone) -> Option<i64> {
+    parse_usual_time(field).or_else(|| parse_other_time(field))?.in_zone(zone)
 }
 
 /// Parses `2024-06-25 17:43:13` with an optional fraction and zone, as nearly all times are written.
-fn parse_usual_time(field: &[u8]) -> Option<i64> {
+#[inline]
+fn parse_usual_time(field: &[u8]) -> Option<Reading> {
     let (date, rest) = (field.get(..10)?, field.get(10..19)?);
     if !matches!(rest[0], b' ' | b'T' | b't') {
         return None;
     }
     let time_of_day = time_of_day(rest[1..].first_chunk()?)?;
-    let (fraction_micros, zone) = parse_fraction(&field[19..])?;
+    let (fraction, zone) = parse_fraction(&field[19..])?;
     let midnight = i64::from(days_of(date)?) * MICROS_PER_DAY;
-    Some(midnight + time_of_day - parse_zone(zone)? * 1_000_000 + fraction_micros)
+    Some(Reading { micros: midnight + time_of_day + fraction, offset: parse_offset(zone)?, is_leap_second: false })
 }
 
-fn parse_other_time(field: &[u8]) -> Option<i64> {
+fn parse_other_time(field: &[u8]) -> Option<Reading> {
     let between = field.iter().position(|byte| matches!(byte, b' ' | b'T' | b't'))?;
-    let midnight = i64::from(parse_any_date(&field[..between])?) * 86_400;
+    let midnight = i64::from(parse_any_date(&field[..between])?) * MICROS_PER_DAY;
     let time = &field[between + 1..];
     let hour = two_digits(time.get(..2)?)?;
     let (is_extended, time) = match &time[2..] {
@@ -52,19 +54,12 @@ fn parse_other_time(field: &[u8]) -> Option<i64> {
         [b'0'..=b'9', ..] if !is_extended => Some(time),
         _ => None,
     };
-    let (second, (fraction_micros, zone)) = match seconds {
+    let (second, (fraction, zone)) = match seconds {
         Some(time) => (two_digits(time.get(..2)?)?, parse_fraction(&time[2..])?),
         None => (0, (0, time)),
     };
-    let seconds = midnight + hour * 3600 + minute * 60 + second - parse_zone(zone)?;
-    let exists = match (hour, minute, second) {
-        (24, 0, 0) => fraction_micros == 0,
-        // A leap second is followed by the first second of a day.
-        (0..=23, 0..=59, 60) => seconds.rem_euclid(86_400) == 0,
-        (0..=23, 0..=59, 0..=59) => true,
-        _ => false,
-    };
-    exists.then_some(seconds * 1_000_000 + fraction_micros)
+    let of_day = Reading::of_day(hour, minute, second, fraction)?;
+    Some(Reading { micros: midnight + of_day.micros, offset: parse_offset(zone)?, ..of_day })
 }
 
 /// Parses a calendar date, week date or ordinal date, with or without hyphens, to days since the Unix epoch.
@@ -100,7 +95,14 @@ fn days_of_week(year: i32, week: i32, day: i32) -> Option<i32> {
 
 /// Parses `.123456789` or `,123456789` to microseconds. Returns them and the rest of the text.
 fn parse_fraction(text: &[u8]) -> Option<(i64, &[u8])> {
-    let [b'.' | b',', digits @ ..] = text else { return Some((0, text)) };
+    match text {
+        [b'.' | b',', digits @ ..] => parse_fraction_digits(digits),
+        _ => Some((0, text)),
+    }
+}
+
+/// Parses 1 to 9 digits of a second to microseconds. Returns them and the rest of the text.
+pub(super) fn parse_fraction_digits(digits: &[u8]) -> Option<(i64, &[u8])> {
     let length = digits.iter().take_while(|digit| digit.is_ascii_digit()).count();
     if !(1..=9).contains(&length) {
         return None;
@@ -110,10 +112,11 @@ fn parse_fraction(text: &[u8]) -> Option<(i64, &[u8])> {
     Some((micros, &digits[length..]))
 }
 
-/// Parses a zone to seconds east of UTC.
-fn parse_zone(zone: &[u8]) -> Option<i64> {
+/// Parses a zone to microseconds east of UTC, or to `None` if the text is empty.
+pub(super) fn parse_offset(zone: &[u8]) -> Option<Option<i64>> {
     let (sign, digits) = match zone {
-        [] | [b'Z' | b'z'] => return Some(0),
+        [] => return Some(None),
+        [b'Z' | b'z'] => return Some(Some(0)),
         [b'+', digits @ ..] => (1, digits),
         [b'-', digits @ ..] => (-1, digits),
         _ => return None,
@@ -124,7 +127,7 @@ fn parse_zone(zone: &[u8]) -> Option<i64> {
         [_, _, b':', _, _] => (two_digits(&digits[..2])?, two_digits(&digits[3..])?),
         _ => return None,
     };
-    (hours <= 23 && minutes <= 59).then_some(sign * (hours * 3600 + minutes * 60))
+    (hours <= 23 && minutes <= 59).then_some(Some(sign * (hours * 3600 + minutes * 60) * 1_000_000))
 }
 
 #[cfg(test)]
@@ -139,7 +142,7 @@ mod tests {
             seconds in -62_135_596_800..253_402_300_799_i64, micros in 0..1_000_000_i64,
         ) {
             let time = jiff::Timestamp::from_microsecond(seconds * 1_000_000 + micros).unwrap();
-            prop_assert_eq!(parse_time(time.to_string().as_bytes()), Some(time.as_microsecond()));
+            prop_assert_eq!(parse_time(time.to_string().as_bytes(), &Zone::UTC), Some(time.as_microsecond()));
         }
 
         #[test]

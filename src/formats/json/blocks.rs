@@ -1,0 +1,490 @@
+//! Blocks: the text of a file cut into pieces of whole records, which can be parsed independently of each other.
+
+use memchr::{memchr, memchr_iter};
+use tokio::io::AsyncRead;
+
+use crate::formats::body::{BLOCK_BYTES, BYTE_ORDER_MARK, MAX_RECORD_BYTES, known_binary_kind};
+use crate::formats::json::envelope::Envelope;
+use crate::formats::json::grammar::{Stop, blanks, value};
+use crate::formats::json::{NotJson, shown};
+use crate::formats::{BadFile, Body, FileError};
+
+/// A file that is being read block by block.
+pub struct Blocks<'a> {
+    body: Body<'a>,
+    /// Text read, of which that before `at` was returned.
+    text: Vec<u8>,
+    at: usize,
+    /// The line of what is at `at`, from 1.
+    line: u64,
+    has_ended: bool,
+    /// A record or a bracket was met on that line, and any record in the file.
+    has_begun_line: bool,
+    has_begun: bool,
+    /// The file begins with a bracket; the last byte that was no blank.
+    begins_list: bool,
+    last: u8,
+    envelope: Option<Envelope>,
+}
+
+/// A piece of a block's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    start: usize,
+    end: usize,
+    /// The line of the file on which it begins, from 1.
+    pub line: u64,
+    /// Its records.
+    pub holds: Pieces,
+}
+
+/// The records that a piece holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pieces {
+    /// Records, with what may stand between two of them. If one is broken, what follows it in the piece is part of it.
+    Records,
+    /// One broken record.
+    Broken,
+    /// The end of a document without the list that should have the records.
+    NoList,
+}
+
+/// Whole records of a file.
+#[derive(Debug)]
+pub struct Block {
+    text: Vec<u8>,
+    pieces: Vec<Piece>,
+}
+
+impl Block {
+    /// Returns the pieces, in order.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// Returns the text of a piece.
+    pub fn text(&self, piece: &Piece) -> &[u8] {
+        &self.text[piece.start..piece.end]
+    }
+
+    /// Returns the length of all its text.
+    pub fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Returns true if it has no text.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+}
+
+/// The part of a text that was walked through: whole records, and what stands between them.
+#[derive(Debug)]
+pub(super) struct Walked {
+    /// The place that was reached, relative to the beginning of the unread text.
+    pub(super) at: usize,
+    pub(super) line: u64,
+    pub(super) has_begun_line: bool,
+    pub(super) pieces: Vec<Piece>,
+}
+
+impl<'a> Blocks<'a> {
+    /// Reads the beginning of a file. `limit_bytes` bounds the text. With `records`, each object is a document that has
+    /// a list of records under this key.
+    pub async fn open(
+        file: impl AsyncRead + Send + Unpin + 'a,
+        limit_bytes: u64,
+        records: Option<&str>,
+    ) -> Result<Self, FileError> {
+        let mut blocks = Blocks {
+            body: Body::open(file, limit_bytes).await?,
+            text: Vec::new(),
+            at: 0,
+            line: 1,
+            has_ended: false,
+            has_begun_line: false,
+            has_begun: false,
+            begins_list: false,
+            last: 0,
+            envelope: records.map(Envelope::of),
+        };
+        blocks.more().await?;
+        if blocks.text.starts_with(BYTE_ORDER_MARK) {
+            blocks.at = BYTE_ORDER_MARK.len();
+        }
+        loop {
+            blocks.pass(blanks(&blocks.text, blocks.at) - blocks.at);
+            match blocks.text.get(blocks.at) {
+                Some(&first) => {
+                    blocks.begins_list = first == b'[';
+                    return blocks.refuse_binary().map(|()| blocks);
+                }
+                None if blocks.has_ended => return Err(BadFile::Empty.into()),
+                None => blocks.more().await?,
+            }
+        }
+    }
+
+    /// Returns the next block, or `None` at the end of the file. Blocks that came before an error must not be used: a
+    /// file counts as a whole or not at all.
+    pub async fn next(&mut self) -> Result<Option<Block>, FileError> {
+        self.fill().await?;
+        loop {
+            let walked = match self.lines() {
+                Some(lines) => lines,
+                None => self.walk()?,
+            };
+            let (length, has_records) = (walked.at, !walked.pieces.is_empty());
+            (self.line, self.has_begun_line) = (walked.line, walked.has_begun_line);
+            self.has_begun |= has_records;
+            let mut from_last = self.text[self.at..self.at + length].iter().rev();
+            self.last = from_last.find(|byte| !is_blank(byte)).copied().unwrap_or(self.last);
+            if has_records {
+                return Ok(Some(self.take(length, walked.pieces)));
+            }
+            self.at += length;
+            if length == 0 {
+                if self.has_ended {
+                    return self.end().map(|()| None);
+                }
+                self.more().await?;
+            }
+        }
+    }
+
+    /// Reads on, at least the size of a block, and forgets what was returned.
+    async fn more(&mut self) -> Result<(), FileError> {
+        self.text.drain(..self.at);
+        self.at = 0;
+        let wanted = self.text.len() + BLOCK_BYTES;
+        self.has_ended = self.body.fill(&mut self.text, wanted).await?;
+        Ok(())
+    }
+
+    /// Reads until there is a block's worth of text.
+    async fn fill(&mut self) -> Result<(), FileError> {
+        if self.text.len() - self.at < BLOCK_BYTES && !self.has_ended {
+            self.text.drain(..self.at);
+            self.at = 0;
+            self.has_ended = self.body.fill(&mut self.text, BLOCK_BYTES).await?;
+        }
+        Ok(())
+    }
+
+    /// Passes over blanks.
+    fn pass(&mut self, length: usize) {
+        self.line += line_feeds(&self.text[self.at..self.at + length]);
+        self.at += length;
+    }
+
+    fn take(&mut self, length: usize, pieces: Vec<Piece>) -> Block {
+        let end = self.at + length;
+        let text = if self.at == 0 {
+            let mut rest = Vec::with_capacity(BLOCK_BYTES);
+            rest.extend_from_slice(&self.text[end..]);
+            self.text.truncate(end);
+            std::mem::replace(&mut self.text, rest)
+        } else {
+            let text = self.text[self.at..end].to_vec();
+            self.at = end;
+            text
+        };
+        Block { text, pieces }
+    }
+
+    /// Fails if the file's beginning shows that it is not text.
+    fn refuse_binary(&self) -> Result<(), FileError> {
+        const LOOK_BYTES: usize = 256;
+        let text = &self.text[self.at..];
+        match known_binary_kind(&text[..text.len().min(LOOK_BYTES)]) {
+            Some(kind) => Err(BadFile::Binary { expected: "JSON", kind }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the end of the file: whatever it began has ended.
+    fn end(&self) -> Result<(), FileError> {
+        let is_open_list = self.begins_list && self.last != b']';
+        if is_open_list || self.envelope.as_ref().is_some_and(Envelope::is_open) {
+            return Err(NotJson::CutOff.into());
+        }
+        Ok(())
+    }
+
+    /// Returns the lines at the start of the text that are known to hold whole records: each begins and ends with a
+    /// brace, and another line that begins with one follows. `None` if the first one is not like this.
+    fn lines(&self) -> Option<Walked> {
+        if self.envelope.is_some() {
+            return None;
+        }
+        let text = &self.text[self.at..];
+        let (mut at, mut line, mut pieces) = (0, self.line, Vec::new());
+        for end in memchr_iter(b'\n', text) {
+            let blanks = text[at..end].iter().rev().take_while(|byte| is_blank(byte)).count();
+            let length = end - at - blanks;
+            let is_whole = text[at] == b'{' && text[at + length - 1] == b'}' && length <= MAX_RECORD_BYTES;
+            if !is_whole || text.get(end + 1) != Some(&b'{') {
+                break;
+            }
+            pieces.push(Piece { start: at, end: at + length, line, holds: Pieces::Records });
+            at = end + 1;
+            line += 1;
+        }
+        (!pieces.is_empty()).then_some(Walked { at, line, has_begun_line: false, pieces })
+    }
+
+    /// Walks through the records that are whole.
+    fn walk(&mut self) -> Result<Walked, FileError> {
+        let text = &self.text[self.at..];
+        let mut walked = Walked { at: 0, line: self.line, has_begun_line: self.has_begun_line, pieces: Vec::new() };
+        if let Some(envelope) = &mut self.envelope {
+            envelope.walk(text, self.has_ended, &mut walked)?;
+            return Ok(walked);
+        }
+        loop {
+            walked.pass_separators(text);
+            if walked.at == text.len() {
+                return Ok(walked);
+            }
+            match record(&text[walked.at..]) {
+                Ok(length) => walked.take(text, length, Pieces::Records),
+                Err(Stop::More) if !self.has_ended && text.len() - walked.at <= MAX_RECORD_BYTES => return Ok(walked),
+                Err(_) => match self.broken(text, &walked)? {
+                    Some(length) => walked.take(text, length, Pieces::Broken),
+                    None => return Ok(walked),
+                },
+            }
+        }
+    }
+
+    /// Returns the length of the broken record at the place that was reached: to the end of its line. `None` if more
+    /// text is needed; an error if the file is bad.
+    fn broken(&self, text: &[u8], walked: &Walked) -> Result<Option<usize>, FileError> {
+        // The answer must not depend on the amount of text that happens to be there.
+        let rest = within_a_record(&text[walked.at..]);
+        let end = memchr(b'\n', rest).unwrap_or(rest.len());
+        let (line, has_more) = (walked.line, !self.has_ended && rest.len() <= MAX_RECORD_BYTES);
+        let begins_line = !walked.has_begun_line && (self.has_begun || !walked.pieces.is_empty());
+        match rest.get(blanks(rest, end)) {
+            _ if end > MAX_RECORD_BYTES => Err(NotJson::LongRecord { line }.into()),
+            Some(b'{') => Ok(Some(end)),
+            None if has_more => Ok(None),
+            None if self.has_ended && rest.len() <= MAX_RECORD_BYTES && begins_line => Ok(Some(end)),
+            _ if rest.len() > MAX_RECORD_BYTES && record(rest) == Err(Stop::More) => {
+                Err(NotJson::LongRecord { line }.into())
+            }
+            _ => Err(NotJson::Broken { line, text: shown(&rest[..end]) }.into()),
+        }
+    }
+}
+
+impl Walked {
+    /// Passes over what may stand between two records.
+    pub(super) fn pass_separators(&mut self, text: &[u8]) {
+        while let Some(byte @ (b' ' | b'\t' | b'\r' | b'\n' | b',' | b'[' | b']')) = text.get(self.at) {
+            if *byte == b'\n' {
+                self.line += 1;
+                self.has_begun_line = false;
+            }
+            self.at += 1;
+        }
+    }
+
+    /// Takes the next bytes as a piece.
+    pub(super) fn take(&mut self, text: &[u8], length: usize, holds: Pieces) {
+        self.pieces.push(Piece { start: self.at, end: self.at + length, line: self.line, holds });
+        self.pass(text, length);
+        self.has_begun_line = true;
+    }
+
+    /// Passes over the next bytes.
+    pub(super) fn pass(&mut self, text: &[u8], length: usize) {
+        self.line += line_feeds(&text[self.at..self.at + length]);
+        self.at += length;
+    }
+}
+
+/// Returns the length of the record at the start of a text.
+pub(super) fn record(text: &[u8]) -> Result<usize, Stop> {
+    let text = within_a_record(text);
+    if text[0] != b'{' {
+        return Err(Stop::Broken);
+    }
+    match value(text, 0, 0) {
+        Ok(length) if length > MAX_RECORD_BYTES => Err(Stop::More),
+        found => found,
+    }
+}
+
+/// Returns as much of a text as a record may have, and one byte by which it shows that there is more.
+pub(super) fn within_a_record(text: &[u8]) -> &[u8] {
+    &text[..text.len().min(MAX_RECORD_BYTES + 1)]
+}
+
+fn line_feeds(text: &[u8]) -> u64 {
+    memchr_iter(b'\n', text).count() as u64
+}
+
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::json::{Paths, Scanner};
+
+    /// Returns the records of a file, each as its line and its text; `!` stands before a broken one.
+    async fn read(text: &[u8], records: Option<&str>) -> Result<Vec<String>, String> {
+        let bad = |error: FileError| error.to_string();
+        let (paths, mut found) = (Paths::new([]), Vec::new());
+        let mut blocks = Blocks::open(text, u64::MAX, records).await.map_err(bad)?;
+        while let Some(block) = blocks.next().await.map_err(bad)? {
+            for piece in block.pieces() {
+                let mut text = block.text(piece);
+                let as_text = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+                match piece.holds {
+                    Pieces::Broken => found.push(format!("{} !{}", piece.line, as_text(text))),
+                    Pieces::NoList => found.push(format!("{} no list", piece.line)),
+                    Pieces::Records => {
+                        let mut scanner = Scanner::new(&paths);
+                        while let Some(start) = crate::formats::json::next_record(text) {
+                            text = &text[start..];
+                            let scanned = scanner.scan(text, &mut []);
+                            let (mark, length) = scanned.map_or(("!", text.len()), |length| ("", length));
+                            found.push(format!("{} {mark}{}", piece.line, as_text(&text[..length])));
+                            text = &text[length..];
+                        }
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    #[tokio::test]
+    async fn every_shape_has_its_records() {
+        for (text, expected) in [
+            ("{\"a\":1}\n{\"b\":2}\n", vec!["1 {\"a\":1}", "2 {\"b\":2}"]),
+            ("{\"a\":1}\r\n{\"b\":2}", vec!["1 {\"a\":1}", "2 {\"b\":2}"]),
+            ("\n {\"a\":1}\n\n\t{\"b\":2}\n\n", vec!["2 {\"a\":1}", "4 {\"b\":2}"]),
+            ("{\"a\":1}{\"b\":2}{}", vec!["1 {\"a\":1}", "1 {\"b\":2}", "1 {}"]),
+            ("{\"a\":1}{\"b\":2}\n{}{}\n{}", vec!["1 {\"a\":1}", "1 {\"b\":2}", "2 {}", "2 {}", "3 {}"]),
+            ("[{\"a\":1},{\"b\":2}]", vec!["1 {\"a\":1}", "1 {\"b\":2}"]),
+            ("[\n {\"a\":1},\n {\"b\":[\n{},\n{}]}\n]\n", vec!["2 {\"a\":1}", "3 {\"b\":[\n{},\n{}]}"]),
+            ("{\n\"a\":\n1}\n\n{\n}", vec!["1 {\n\"a\":\n1}", "5 {\n}"]),
+            ("[{}][{}],{}\n[[{}]]", vec!["1 {}", "1 {}", "1 {}", "2 {}"]),
+            ("\u{feff}{}", vec!["1 {}"]),
+            ("[]", vec![]),
+            ("{\"a\":\"}\\n{\"}\n{}", vec!["1 {\"a\":\"}\\n{\"}", "2 {}"]),
+        ] {
+            assert_eq!(
+                read(text.as_bytes(), None).await,
+                Ok(expected.iter().map(|it| (*it).to_owned()).collect()),
+                "{text}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broken_record_is_rejected_alone_or_the_file_is_bad() {
+        for (text, expected) in [
+            ("{\"a\":\n{\"b\":2}\n{}", Ok(vec!["1 !{\"a\":", "2 {\"b\":2}", "3 {}"])),
+            ("{\"a\":1}\n{\"b\":\"x}\n{}\n{}", Ok(vec!["1 {\"a\":1}", "2 !{\"b\":\"x}", "3 {}", "4 {}"])),
+            ("{}{\"b\":x}{}\n{}\n{}", Ok(vec!["1 {}", "1 !{\"b\":x}{}", "2 {}", "3 {}"])),
+            ("{} 1 {}\n\n{}", Ok(vec!["1 {}", "1 !1 {}", "3 {}"])),
+            ("{\"a\":1\n{\"b\":2}\n{}\n", Ok(vec!["1 !{\"a\":1", "2 {\"b\":2}", "3 {}"])),
+            ("{\"a\":[1\n{\"b\":2}\n{}\n", Ok(vec!["1 !{\"a\":[1", "2 {\"b\":2}", "3 {}"])),
+            ("{}\n{\"a\":", Ok(vec!["1 {}", "2 !{\"a\":"])),
+            ("{}\n{\"a\":\n\n", Ok(vec!["1 {}", "2 !{\"a\":"])),
+            ("{}\nnull\n{}", Ok(vec!["1 {}", "2 !null", "3 {}"])),
+            ("{}\n{}{\"a\":", Err("the file is not JSON: the record at line 2 is broken")),
+            ("{\"a\":", Err("the file is not JSON: the record at line 1 is broken")),
+            ("{}\n{\"a\":\n\"b\n}", Err("the file is not JSON: the record at line 2 is broken")),
+            ("{}\n{\"a\":1}}\n[{}]", Err("the file is not JSON: the record at line 2 is broken")),
+            (
+                "a,b\n1,2\n",
+                Err("the file is not JSON: the record at line 1 is broken, and the next line begins no other: \"a,b\""),
+            ),
+            ("[{},\n{}", Err("the file is cut off")),
+            ("[{},\n{}\n,{\"a\":", Err("the file is cut off")),
+            ("", Err("the file is empty")),
+            (" \n\n", Err("the file is empty")),
+            ("PK\u{3}\u{4}", Err("the file is not JSON: its first line is binary (a ZIP archive")),
+        ] {
+            let found = read(text.as_bytes(), None).await;
+            match expected {
+                Ok(expected) => assert_eq!(found, Ok(expected.iter().map(|it| (*it).to_owned()).collect()), "{text}"),
+                Err(expected) => assert!(found.as_ref().is_err_and(|it| it.starts_with(expected)), "{text} {found:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn envelopes_have_their_records_in_a_list() {
+        for (text, expected) in [
+            ("{\"Records\":[{\"a\":1},{}]}", Ok(vec!["1 {\"a\":1}", "1 {}"])),
+            (
+                "{\"x\":[{}],\"Records\" : [ {} , {} ] ,\"y\":{\"Records\":[1]}}\n{\"Records\":[]}",
+                Ok(vec!["1 {}", "1 {}"]),
+            ),
+            (
+                "{\"x\":1}{\"Records\":null}\n{}{\"\\u0052ecords\":[{}]}",
+                Ok(vec!["1 no list", "1 no list", "2 no list", "2 {}"]),
+            ),
+            ("{\"Records\":[[{}],{}]}", Ok(vec!["1 {}", "1 {}"])),
+            ("{\"Records\":[{}", Err("the file is cut off")),
+            ("{\"Records\":[{}]", Err("the file is cut off")),
+            ("{\"Records\":[{}", Err("the file is cut off")),
+            ("{\"Records\":[1]}", Err("the file is not JSON: the document at line 1 is broken: \"1]}\"")),
+            ("{\"Records\":[{}],\"Records\":[{}]}", Err("the file is not JSON: the document at line 1 is broken")),
+            ("{\"a\":1\n\"Records\":[{}]}", Err("the file is not JSON: the document at line 2 is broken")),
+            ("{\"a\":1,}", Err("the file is not JSON: the document at line 1 is broken")),
+            ("1", Err("the file is not JSON: the document at line 1 is broken: \"1\"")),
+        ] {
+            let found = read(text.as_bytes(), Some("Records")).await;
+            match expected {
+                Ok(expected) => assert_eq!(found, Ok(expected.iter().map(|it| (*it).to_owned()).collect()), "{text}"),
+                Err(expected) => assert!(found.as_ref().is_err_and(|it| it.starts_with(expected)), "{text} {found:?}"),
+            }
+        }
+    }
+
+    /// Files of many blocks, in every shape, whose records differ in length.
+    #[tokio::test]
+    async fn blocks_are_cut_between_records() {
+        let records: Vec<String> =
+            (0..4000).map(|index| format!("{{\"i\":{index},\"x\":\"{}\"}}", "y".repeat(index % 700))).collect();
+        let large = format!("{{\"x\":\"{}\"}}", "z".repeat(MAX_RECORD_BYTES - 20));
+        let all: Vec<&str> = records.iter().chain([&large]).chain(&records).map(String::as_str).collect();
+        let pretty = all.join(",\n  ").replace(":", ":\n    ");
+        for (text, envelope, unpretty) in [
+            (all.join("\n"), None, false),
+            (all.join("\r\n") + "\r\n", None, false),
+            (all.concat(), None, false),
+            (format!("[{}]", all.join(",")), None, false),
+            (format!("[\n  {pretty}\n]\n"), None, true),
+            (format!("{{\"a\":{{\"Records\":[{{}}]}},\"Records\":[{}]}}", all.join(", ")), Some("Records"), false),
+        ] {
+            let found = read(text.as_bytes(), envelope).await.unwrap();
+            let bare = |text: &String| {
+                let text = text.split_once(' ').unwrap().1;
+                if unpretty { text.replace(":\n    ", ":") } else { text.to_owned() }
+            };
+            assert_eq!(found.len(), all.len());
+            assert!(found.iter().map(bare).eq(all.iter().map(|it| (*it).to_owned())), "{}", &text[..40]);
+        }
+        for (more, is_read) in [(12, true), (13, false)] {
+            let longest = large.replacen('z', &"z".repeat(1 + more), 1);
+            for text in [format!("{{}}\n{longest} \n{{}}"), format!("[{longest}]")] {
+                assert_eq!(read(text.as_bytes(), None).await.is_ok(), is_read, "{}", longest.len());
+            }
+        }
+        let told =
+            read(format!("{{}}\n{}", "{\"a\":[".repeat(10) + &"1,".repeat(MAX_RECORD_BYTES)).as_bytes(), None).await;
+        assert_eq!(
+            told,
+            Err(format!("the file is not JSON: the record at line 2 is longer than {MAX_RECORD_BYTES} bytes"))
+        );
+    }
+}

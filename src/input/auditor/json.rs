@@ -1,0 +1,318 @@
+//! Records of JSON, taken apart by serde_json.
+
+use serde::de::IgnoredAny;
+use serde_json::{Deserializer, Value as Any};
+
+use crate::formats::json::{MAX_DEPTH, NotJson};
+use crate::formats::{BadFile, FileError, MAX_RECORD_BYTES};
+use crate::input::auditor::text::Text;
+use crate::input::auditor::{Content, Record};
+
+/// The members of an object: each key, and its value as it is written.
+pub(super) type Object = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// The records of a file of JSON.
+pub(super) struct Json {
+    text: Text,
+    /// The key of the list of records in a document.
+    key: Option<String>,
+    place: Place,
+    line: u64,
+    /// A record was met in the file, and on the line.
+    has_begun: bool,
+    has_begun_line: bool,
+    begins_list: bool,
+    last: u8,
+}
+
+/// A place in a file whose records are in documents; without documents all is outside.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Outside,
+    /// In a document: the list was there, and a comma is needed before the next member.
+    Document {
+        has_list: bool,
+        needs_comma: bool,
+    },
+    /// In the list, within so many brackets of it.
+    List(u32),
+}
+
+/// The result of a step through the file.
+enum Step {
+    Record(Record),
+    Passed,
+    End,
+}
+
+/// Returns the length of the value at the start of a text.
+fn length_of(text: &[u8]) -> Option<usize> {
+    let mut values = Deserializer::from_slice(text).into_iter::<IgnoredAny>();
+    values.next()?.ok()?;
+    Some(values.byte_offset())
+}
+
+/// Returns the length of the object at the start of a text, if it is one that is read.
+fn object(text: &[u8]) -> Option<usize> {
+    let length = length_of(text).filter(|&length| text[0] == b'{' && length <= MAX_RECORD_BYTES)?;
+    let (mut depth, mut deepest, mut in_text, mut is_escaped) = (0_u32, 0, false, false);
+    for &byte in &text[..length] {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => in_text = !in_text,
+            _ if in_text => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    (deepest <= MAX_DEPTH).then_some(length)
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// Returns the members of an object.
+pub(super) fn members(object: &[u8]) -> Object {
+    let mut members = Object::new();
+    let mut at = 1;
+    let blanks = |at: usize| object[at..].iter().take_while(|&&byte| is_blank(byte) || byte == b',').count();
+    loop {
+        at += blanks(at);
+        let Some(key) = object.get(at).filter(|&&byte| byte == b'"').and_then(|_| length_of(&object[at..])) else {
+            return members;
+        };
+        let name = text_of(&object[at..at + key]);
+        at += key;
+        at += object[at..].iter().take_while(|&&byte| is_blank(byte) || byte == b':').count();
+        let Some(length) = length_of(&object[at..]) else { return members };
+        members.push((name, object[at..at + length].trim_ascii().to_vec()));
+        at += length;
+    }
+}
+
+/// Returns the bytes of a text between its quotes, without escapes if these can be resolved.
+pub(super) fn text_of(quoted: &[u8]) -> Vec<u8> {
+    let inner = &quoted[1..quoted.len() - 1];
+    if !inner.contains(&b'\\') {
+        return inner.to_vec();
+    }
+    // What is not UTF-8, or a surrogate that stands alone, is the text of no value and no key.
+    match serde_json::from_slice::<Any>(quoted) {
+        Ok(Any::String(text)) => text.into_bytes(),
+        _ => vec![0xff],
+    }
+}
+
+impl Json {
+    pub(super) async fn open(mut text: Text, key: Option<String>) -> Result<Self, FileError> {
+        let mut line = 1;
+        while let Some(byte) = text.peek().await?.filter(|&byte| is_blank(byte)) {
+            line += u64::from(byte == b'\n');
+            text.pass(1);
+        }
+        let begins_list = match text.peek().await? {
+            None => return Err(BadFile::Empty.into()),
+            Some(first) => first == b'[',
+        };
+        let place = Place::Outside;
+        Ok(Json { text, key, place, line, has_begun: false, has_begun_line: false, begins_list, last: 0 })
+    }
+
+    /// Returns the next record.
+    pub(super) async fn next(&mut self) -> Result<Option<Record>, FileError> {
+        loop {
+            let step = match (self.key.clone(), self.place) {
+                (None, _) => self.record().await?,
+                (Some(_), Place::Outside) => self.document().await?,
+                (Some(_), Place::List(brackets)) => self.element(brackets).await?,
+                (Some(key), Place::Document { has_list, needs_comma }) => {
+                    self.member(&key, has_list, needs_comma).await?
+                }
+            };
+            match step {
+                Step::Record(record) => return Ok(Some(record)),
+                Step::Passed => {}
+                Step::End if self.place != Place::Outside || self.begins_list && self.last != b']' => {
+                    return Err(NotJson::CutOff.into());
+                }
+                Step::End => return Ok(None),
+            }
+        }
+    }
+
+    /// Passes over blanks and these bytes.
+    async fn pass_over(&mut self, others: &[u8]) -> Result<(), FileError> {
+        while let Some(byte) = self.text.peek().await?.filter(|&byte| is_blank(byte) || others.contains(&byte)) {
+            if byte == b'\n' {
+                self.line += 1;
+                self.has_begun_line = false;
+            }
+            if !is_blank(byte) {
+                self.last = byte;
+            }
+            self.text.pass(1);
+        }
+        Ok(())
+    }
+
+    /// Consumes bytes.
+    fn pass(&mut self, bytes: &[u8]) {
+        self.line += bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        self.last = bytes.iter().rev().copied().find(|&byte| !is_blank(byte)).unwrap_or(self.last);
+        self.text.pass(bytes.len());
+    }
+
+    /// Takes these bytes as a record.
+    fn take(&mut self, bytes: Vec<u8>, content: Content) -> Step {
+        let number = self.line;
+        self.pass(&bytes);
+        (self.has_begun, self.has_begun_line) = (true, true);
+        Step::Record(Record { number, lines: self.line - number + 1, fields: vec![bytes], content })
+    }
+
+    async fn record(&mut self) -> Result<Step, FileError> {
+        self.pass_over(b",[]").await?;
+        let window = self.text.window().await?;
+        if window.is_empty() {
+            return Ok(Step::End);
+        }
+        if let Some(length) = object(window) {
+            let record = window[..length].to_vec();
+            let content = Content::Object(members(&record));
+            return Ok(self.take(record, content));
+        }
+        // A broken record ends with its line, if the next one begins another.
+        let line = self.line;
+        let end = window.iter().position(|&byte| byte == b'\n').unwrap_or(window.len());
+        let shown = || String::from_utf8_lossy(&window[..end.min(240)]).chars().take(60).collect();
+        let next = window[end..].iter().copied().find(|&byte| !is_blank(byte));
+        let is_rest = window.len() <= MAX_RECORD_BYTES;
+        let is_last = next.is_none() && is_rest && self.has_begun && !self.has_begun_line;
+        let is_long = || {
+            let values = &mut Deserializer::from_slice(window).into_iter::<IgnoredAny>();
+            match values.next() {
+                Some(Err(error)) => error.is_eof(),
+                Some(Ok(_)) => values.byte_offset() > MAX_RECORD_BYTES,
+                None => true,
+            }
+        };
+        if end > MAX_RECORD_BYTES {
+            return Err(NotJson::LongRecord { line }.into());
+        }
+        if next == Some(b'{') || is_last {
+            let broken = window[..end].to_vec();
+            return Ok(self.take(broken, Content::Bad("the record is not JSON".to_owned())));
+        }
+        Err(if !is_rest && window[0] == b'{' && is_long() {
+            NotJson::LongRecord { line }.into()
+        } else {
+            NotJson::Broken { line, text: shown() }.into()
+        })
+    }
+
+    async fn document(&mut self) -> Result<Step, FileError> {
+        self.pass_over(b",[]").await?;
+        match self.text.peek().await? {
+            None => return Ok(Step::End),
+            Some(b'{') => self.pass(b"{"),
+            Some(_) => return Err(self.bad_document().await?),
+        }
+        self.place = Place::Document { has_list: false, needs_comma: false };
+        Ok(Step::Passed)
+    }
+
+    async fn member(&mut self, key: &str, has_list: bool, needs_comma: bool) -> Result<Step, FileError> {
+        self.pass_over(b"").await?;
+        let mut after_comma = false;
+        if needs_comma && self.text.peek().await? == Some(b',') {
+            self.pass(b",");
+            self.pass_over(b"").await?;
+            after_comma = true;
+        }
+        let window = self.text.window().await?.to_vec();
+        match window.first() {
+            None => return Ok(Step::End),
+            Some(b'}') if !after_comma => {
+                self.place = Place::Outside;
+                if has_list {
+                    self.pass(b"}");
+                    return Ok(Step::Passed);
+                }
+                let content = Content::Bad("the document has no list of records".to_owned());
+                return Ok(self.take(b"}".to_vec(), content));
+            }
+            Some(b'"') if after_comma || !needs_comma => {}
+            Some(_) => return Err(self.bad_document().await?),
+        }
+        let blanks = |at: usize| at + window[at..].iter().take_while(|&&byte| is_blank(byte)).count();
+        let value = length_of(&window).map(blanks).filter(|&at| window.get(at) == Some(&b':')).map(|at| blanks(at + 1));
+        let Some(value) = value else { return Err(self.bad_document().await?) };
+        let name = length_of(&window).map(|length| text_of(&window[..length])).unwrap_or_default();
+        if name == key.as_bytes() && window.get(value) == Some(&b'[') {
+            if has_list {
+                return Err(self.bad_document().await?);
+            }
+            self.pass(&window[..=value]);
+            self.place = Place::List(1);
+            return Ok(Step::Passed);
+        }
+        let Some(length) = length_of(&window[value..]).filter(|_| value < window.len()) else {
+            return Err(self.bad_document().await?);
+        };
+        // A number at the end of the window may go on.
+        if value + length == window.len() && window[value + length - 1].is_ascii_digit() {
+            return Err(self.bad_document().await?);
+        }
+        self.pass(&window[..value + length]);
+        self.place = Place::Document { has_list, needs_comma: true };
+        Ok(Step::Passed)
+    }
+
+    async fn element(&mut self, brackets: u32) -> Result<Step, FileError> {
+        self.pass_over(b",").await?;
+        let window = self.text.window().await?;
+        match window.first() {
+            None => Ok(Step::End),
+            Some(b'[') => {
+                self.pass(b"[");
+                self.place = Place::List(brackets + 1);
+                Ok(Step::Passed)
+            }
+            Some(b']') => {
+                self.pass(b"]");
+                self.place = match brackets {
+                    1 => Place::Document { has_list: true, needs_comma: true },
+                    _ => Place::List(brackets - 1),
+                };
+                Ok(Step::Passed)
+            }
+            Some(_) => match object(window) {
+                Some(length) => {
+                    let record = window[..length].to_vec();
+                    let content = Content::Object(members(&record));
+                    Ok(self.take(record, content))
+                }
+                None => Err(self.bad_document().await?),
+            },
+        }
+    }
+
+    /// Returns the error of a document that is broken here, or cut off.
+    async fn bad_document(&mut self) -> Result<FileError, FileError> {
+        let line = self.line;
+        let window = self.text.window().await?;
+        let mut values = Deserializer::from_slice(window).into_iter::<IgnoredAny>();
+        let goes_on = matches!(values.next(), Some(Err(error)) if error.is_eof());
+        Ok(match (goes_on, window.len() > MAX_RECORD_BYTES) {
+            (true, true) => NotJson::LongRecord { line }.into(),
+            (true, false) => NotJson::CutOff.into(),
+            (false, _) => {
+                NotJson::Document { line, text: String::from_utf8_lossy(window).chars().take(60).collect() }.into()
+            }
+        })
+    }
+}
