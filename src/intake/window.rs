@@ -138,9 +138,10 @@ impl Window {
         Some(if self.is_full() { Duration::ZERO } else { due_in })
     }
 
-    /// Moves the edges of the windows that open from now on to `offset` after the multiples of the length.
-    pub fn set_offset(&mut self, offset: Duration) {
-        self.offset = offset;
+    /// Moves the edges of the windows that open from now on to `offset` after the multiples of the length. Returns false
+    /// if they are there already.
+    pub fn set_offset(&mut self, offset: Duration) -> bool {
+        std::mem::replace(&mut self.offset, offset) != offset
     }
 
     /// Returns true if it has taken no message yet.
@@ -254,7 +255,8 @@ mod tests {
         let (now, seconds) = (Instant::now(), Duration::from_secs);
         let mut window = Window::new(LENGTH, LIMITS, Duration::ZERO);
         window.offer(message(1, &[1]), seconds(600), now).unwrap();
-        window.set_offset(seconds(20));
+        assert!(window.set_offset(seconds(20)));
+        assert!(!window.set_offset(seconds(20)));
         assert_eq!(window.due_in(now), Some(LENGTH), "an open window is due when it would have been");
         assert!(window.close().is_some());
         window.offer(message(2, &[2]), seconds(900), now).unwrap();

@@ -126,8 +126,13 @@ impl Flow {
     /// Lets the next windows end at a moment of their own while other consumers share the queue, and on the clock
     /// otherwise.
     fn choose_offset(&mut self, worker: &Worker) {
-        if let Some(offset) = self.offset_with_company {
-            self.window.set_offset(if worker.company.is_there() { offset } else { Duration::ZERO });
+        let Some(own) = self.offset_with_company else { return };
+        let (offset, reason) = match worker.company.is_there() {
+            true => (own, "as other consumers share the queue"),
+            false => (Duration::ZERO, "as no other consumer shares the queue"),
+        };
+        if self.window.set_offset(offset) {
+            tracing::info!("windows end {} after the clock, {reason}", humantime::format_duration(offset));
         }
     }
 
