@@ -1,7 +1,7 @@
 //! Company: other consumers of the same queue, as the numbers of batches show them.
 //!
-//! Pure. Batches of all consumers are numbered one after the other, so a number that is missing between two of one's own
-//! was another consumer's. Consumers with company let their windows end at different moments
+//! Pure. Batches of all consumers are numbered one after the other, so a number that is missing between two of one's
+//! own was another consumer's. Consumers with company let their windows end at different moments
 //! ([`crate::intake::window::offset`]).
 
 use crate::protocol::BatchNumber;

@@ -138,8 +138,8 @@ impl Window {
         Some(if self.is_full() { Duration::ZERO } else { due_in })
     }
 
-    /// Moves the edges of the windows that open from now on to `offset` after the multiples of the length. Returns false
-    /// if they are there already.
+    /// Moves the edges of the windows that open from now on to `offset` after the multiples of the length. Returns
+    /// false if they are there already.
     pub fn set_offset(&mut self, offset: Duration) -> bool {
         std::mem::replace(&mut self.offset, offset) != offset
     }
