@@ -1,7 +1,7 @@
 //! The report tables: adding the deltas of a committed batch, each exactly once, and reading items.
 //!
 //! Each report item is read, merged with its delta and written on condition that its version is unchanged, 25 items to
-//! a request ([`crate::reports::statements`]); a conflict means that another batch was faster, and the merge is
+//! a request ([`crate::aws::statements`]); a conflict means that another batch was faster, and the merge is
 //! repeated with what that batch wrote. Then the items are offered to the [top lists](crate::reports::top_lists). The
 //! item itself records the batches in it ([`crate::protocol::Applied`]), so applying a delta again, by anyone, at any
 //! time, changes nothing.
@@ -35,10 +35,10 @@ use crate::aws::error::{AwsError, Kind};
 use crate::aws::item::Item;
 use crate::aws::pace::rate_limiter;
 use crate::aws::retry::retry_until;
+use crate::aws::statements::{Expected, ItemWrite, write_items};
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key, Report};
 use crate::reports::item::{Replacement, ReportItem, key_item};
-use crate::reports::statements::{Expected, ItemWrite, write_items};
 use crate::reports::top_lists::ListKey;
 use crate::telemetry::progress::Progress;
 
