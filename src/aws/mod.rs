@@ -2,9 +2,11 @@
 //!
 //! Everything above this folder calls S3 through [`s3`] and SQS through [`sqs`]; DynamoDB is called by
 //! `reports/store` and the ledger, with the item types of [`item`] and the conditional writes of [`statements`]. Every
-//! failed call becomes an [`error::AwsError`]. [`retry`] repeats calls, [`pace`] bounds the number under way, and
-//! [`requests`] observes every attempt. This file makes the clients; `tests/pipeline` covers it.
+//! failed call becomes an [`error::AwsError`]. [`retry`] repeats calls, [`bulk`] settles requests of many items,
+//! [`pace`] bounds the number under way, and [`requests`] observes every attempt. This file makes the clients;
+//! `tests/pipeline` covers it.
 
+pub mod bulk;
 pub mod error;
 pub mod item;
 pub mod pace;

@@ -192,8 +192,8 @@ impl Reports {
 
     fn list_write(&self, key: &ListKey, next: &TopList, version: u64) -> ItemWrite {
         let expected = if version == 0 { Expected::Absent } else { Expected::Version(version) };
-        let (table, key, attributes) = (self.lists_table(), key.item(), next.attributes());
-        ItemWrite { table, key, attributes, removed: Vec::new(), expected }
+        let (table, name) = (self.lists_table(), key.list.clone());
+        ItemWrite { table, name, key: key.item(), attributes: next.attributes(), removed: Vec::new(), expected }
     }
 
     /// Finds every list of a day by a scan of the table, which is small.

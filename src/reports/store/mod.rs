@@ -115,11 +115,12 @@ impl Reports {
     /// the right to do so is seen.
     async fn check_writes(&self, table: String, key: Item, unwritable: Item) -> Result<(), AwsError> {
         let version = Item::from([("version".to_owned(), AttributeValue::N("0".to_owned()))]);
-        let update = ItemWrite { table, key, attributes: version, removed: Vec::new(), expected: Expected::Below(0) };
+        let (name, expected) = ("check".to_owned(), Expected::Below(0));
+        let update = ItemWrite { table, name, key, attributes: version, removed: Vec::new(), expected };
         let insert = ItemWrite { key: unwritable, expected: Expected::Absent, ..update.clone() };
         for write in [update, insert] {
             // A request may be refused as a whole for its key; that it came so far is what is asked.
-            match write_items(&self.client, &[write]).await {
+            match write_items(&self.client, &[&write]).await {
                 Err(error) if error.kind != Kind::Refused => return Err(error),
                 Err(_) => {}
                 Ok(outcomes) => {
