@@ -7,17 +7,21 @@ use std::collections::{BTreeSet, HashMap};
 use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
+use crate::aws::bulk::{Outcomes, settle_each};
 use crate::aws::error::{AwsError, Kind};
 use crate::aws::item::Item;
 use crate::aws::retry::{Backoff, retry_until};
+use crate::aws::statements::{Expected, ItemWrite, Written, requests, write_items};
 use crate::calendar::date_text;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key};
 use crate::reports::item::{ReportItem, item_of, key_item, parse_item};
-use crate::reports::statements::{Expected, ItemWrite, Written, requests, write_items};
 use crate::reports::store::{Offering, READ_ITEMS, REQUESTS_PER_GROUP, Reports, WriteOutcome};
 use crate::reports::top_lists::ListKey;
 use crate::telemetry::metrics::{label, metrics};
+
+/// Attributes that not every item of a report has.
+const OPTIONAL: [&str; 4] = ["applied", "artists", "track_name", "user_country"];
 
 /// An item as it is there, and the delta that is to go into it.
 type Pending<'a> = (Option<Item>, &'a Delta);
@@ -186,7 +190,7 @@ impl Reports {
         &self,
         writes: Vec<ItemWrite>,
         deadline: &CancellationToken,
-    ) -> Result<Vec<Result<Written, AwsError>>, AwsError> {
+    ) -> Result<Outcomes<Written>, AwsError> {
         futures::stream::iter(requests(writes))
             .map(|request| self.write_request(request, deadline))
             .buffered(REQUESTS_PER_GROUP)
@@ -194,55 +198,37 @@ impl Reports {
             .await
     }
 
-    /// Carries out the writes of a request, and what fails for now again, alone, after growing pauses.
     async fn write_request(
         &self,
         request: Vec<ItemWrite>,
         deadline: &CancellationToken,
-    ) -> Result<Vec<Result<Written, AwsError>>, AwsError> {
-        let mut outcomes: Vec<Option<Result<Written, AwsError>>> = request.iter().map(|_| None).collect();
-        let mut open: Vec<usize> = (0..request.len()).collect();
-        let mut backoff = Backoff::default();
-        // A request that is refused as a whole is taken apart, as one of its statements is the reason.
-        let mut at_once = open.len();
-        while !open.is_empty() {
-            let now: Vec<usize> = open.drain(..at_once.min(open.len())).collect();
-            let writes: Vec<ItemWrite> = now.iter().map(|&index| request[index].clone()).collect();
+    ) -> Result<Outcomes<Written>, AwsError> {
+        let written = settle_each(&request, deadline, async |writes| {
             self.pace(writes.len()).await;
             self.progress.made();
-            let written = match retry_until(deadline, async || write_items(&self.client, &writes).await).await {
-                Err(error) if error.kind == Kind::Refused && writes.len() > 1 => {
-                    open.splice(..0, now);
-                    at_once = 1;
-                    continue;
-                }
-                Err(error) if error.kind == Kind::Refused => vec![Err(error)],
-                written => written?,
-            };
+            let written = write_items(&self.client, writes).await;
             fail::fail_point!("item written");
-            let mut delayed = None;
-            for (index, outcome) in now.into_iter().zip(written) {
-                match outcome {
-                    Err(error) if error.kind.is_transient() => {
-                        open.push(index);
-                        delayed = Some(error);
-                    }
-                    Err(error) if error.kind != Kind::Refused => return Err(error),
-                    outcome => outcomes[index] = Some(outcome),
-                }
-            }
-            if let Some(error) = delayed
-                && !backoff.pause(deadline).await
-            {
-                return Err(error);
-            }
-        }
-        Ok(outcomes.into_iter().flatten().collect())
+            written
+        });
+        let (written, denied): (Vec<_>, Vec<_>) = written
+            .await?
+            .into_iter()
+            .partition(|written| written.as_ref().map_or_else(|error| error.kind == Kind::Refused, |_| true));
+        // What is not permitted is not permitted for any item of the table.
+        denied.into_iter().find_map(Result::err).map_or(Ok(written), Err)
     }
 
     fn item_write(&self, key: &Key, stored: &ReportItem, old_version: u64) -> ItemWrite {
-        let expected = if old_version == 0 { Expected::Absent } else { Expected::Version(old_version) };
-        ItemWrite::new(self.table(key.report), key_item(key), item_of(key, stored), expected)
+        let (key_item, mut attributes) = (key_item(key), item_of(key, stored));
+        attributes.retain(|name, _| !key_item.contains_key(name));
+        ItemWrite {
+            table: self.table(key.report),
+            name: key.id.clone(),
+            removed: OPTIONAL.into_iter().filter(|name| !attributes.contains_key(*name)).collect(),
+            expected: if old_version == 0 { Expected::Absent } else { Expected::Version(old_version) },
+            key: key_item,
+            attributes,
+        }
     }
 
     /// Waits until so many items may be written.

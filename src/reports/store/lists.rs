@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::aws::item::{Item, number, text};
 use crate::aws::retry::{Backoff, retry_until};
+use crate::aws::statements::{Expected, ItemWrite, Written};
 use crate::calendar::date_text;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::Key;
-use crate::reports::statements::{Expected, ItemWrite, Written};
 use crate::reports::store::change::{beginning, contended};
 use crate::reports::store::{Offering, READ_ITEMS, Reports};
 use crate::reports::top_lists::{Entry, ListKey, MAX_ENTRIES, Offers, TOP_LISTS_TABLE, TopList};
@@ -192,8 +192,8 @@ impl Reports {
 
     fn list_write(&self, key: &ListKey, next: &TopList, version: u64) -> ItemWrite {
         let expected = if version == 0 { Expected::Absent } else { Expected::Version(version) };
-        let (table, key, attributes) = (self.lists_table(), key.item(), next.attributes());
-        ItemWrite { table, key, attributes, removed: Vec::new(), expected }
+        let (table, name) = (self.lists_table(), key.list.clone());
+        ItemWrite { table, name, key: key.item(), attributes: next.attributes(), removed: Vec::new(), expected }
     }
 
     /// Finds every list of a day by a scan of the table, which is small.

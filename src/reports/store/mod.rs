@@ -1,7 +1,7 @@
 //! The report tables: adding the deltas of a committed batch, each exactly once, and reading items.
 //!
 //! Each report item is read, merged with its delta and written on condition that its version is unchanged, 25 items to
-//! a request ([`crate::reports::statements`]); a conflict means that another batch was faster, and the merge is
+//! a request ([`crate::aws::statements`]); a conflict means that another batch was faster, and the merge is
 //! repeated with what that batch wrote. Then the items are offered to the [top lists](crate::reports::top_lists). The
 //! item itself records the batches in it ([`crate::protocol::Applied`]), so applying a delta again, by anyone, at any
 //! time, changes nothing.
@@ -35,10 +35,10 @@ use crate::aws::error::{AwsError, Kind};
 use crate::aws::item::Item;
 use crate::aws::pace::rate_limiter;
 use crate::aws::retry::retry_until;
+use crate::aws::statements::{Expected, ItemWrite, write_items};
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key, Report};
 use crate::reports::item::{Replacement, ReportItem, key_item};
-use crate::reports::statements::{Expected, ItemWrite, write_items};
 use crate::reports::top_lists::ListKey;
 use crate::telemetry::progress::Progress;
 
@@ -115,11 +115,12 @@ impl Reports {
     /// the right to do so is seen.
     async fn check_writes(&self, table: String, key: Item, unwritable: Item) -> Result<(), AwsError> {
         let version = Item::from([("version".to_owned(), AttributeValue::N("0".to_owned()))]);
-        let update = ItemWrite { table, key, attributes: version, removed: Vec::new(), expected: Expected::Below(0) };
+        let (name, expected) = ("check".to_owned(), Expected::Below(0));
+        let update = ItemWrite { table, name, key, attributes: version, removed: Vec::new(), expected };
         let insert = ItemWrite { key: unwritable, expected: Expected::Absent, ..update.clone() };
         for write in [update, insert] {
             // A request may be refused as a whole for its key; that it came so far is what is asked.
-            match write_items(&self.client, &[write]).await {
+            match write_items(&self.client, &[&write]).await {
                 Err(error) if error.kind != Kind::Refused => return Err(error),
                 Err(_) => {}
                 Ok(outcomes) => {

@@ -1,32 +1,32 @@
 //! Conditional writes of items, up to 25 in one request.
 //!
-//! `BatchExecuteStatement` carries out PartiQL statements that each have a condition and an outcome of their own; it
-//! is no
-//! transaction. A statement's text is made of the names of tables and attributes, never of data: values are parameters.
-//! An item that is not there yet is inserted; one that is there is updated, if it still has the version that was read.
+//! `BatchExecuteStatement` carries out PartiQL statements that each have a condition and an outcome of their own; it is
+//! no transaction. A statement's text is made of the names of tables and attributes, never of data: values are
+//! parameters. An item that is not there yet is inserted; one that is there is updated, if it still has the version
+//! that was read.
 //!
 //! Formats and limits:
 //! <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchExecuteStatement.html>,
 //! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ql-reference.html>.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 
-use aws_sdk_dynamodb::operation::batch_execute_statement::BatchExecuteStatementOutput;
 use aws_sdk_dynamodb::types::{
     AttributeValue, BatchStatementError, BatchStatementErrorCodeEnum, BatchStatementRequest,
     ReturnValuesOnConditionCheckFailure,
 };
 
+use crate::aws::bulk::Outcomes;
 use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::aws::item::{Item, item_bytes, number};
 
 /// Statements of one request.
-const MAX_STATEMENTS: usize = 25;
+pub const MAX_STATEMENTS: usize = 25;
 /// The bytes of items from which on a request takes no further one: 25 items of 400 KB would be 10 MB.
 const REQUEST_BYTES: usize = 1 << 20;
 
-/// The version that an item must have to be written.
+/// The `version` that an item must have to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
     /// There is no item.
@@ -42,6 +42,8 @@ pub enum Expected {
 pub struct ItemWrite {
     /// The table's name.
     pub table: String,
+    /// The item's name in errors.
+    pub name: String,
     /// The item's key.
     pub key: Item,
     /// Its other attributes.
@@ -61,17 +63,7 @@ pub enum Written {
     Conflict(Option<Item>),
 }
 
-/// Attributes that not every item of a report has.
-const OPTIONAL: [&str; 4] = ["applied", "artists", "track_name", "user_country"];
-
 impl ItemWrite {
-    /// The write of a whole item, whose attributes may include those of its key.
-    pub fn new(table: String, key: Item, item: Item, expected: Expected) -> Self {
-        let removed = OPTIONAL.into_iter().filter(|name| !item.contains_key(*name)).collect();
-        let attributes = item.into_iter().filter(|(name, _)| !key.contains_key(name)).collect();
-        ItemWrite { table, key, attributes, removed, expected }
-    }
-
     /// The version that the item will have.
     pub fn version(&self) -> u64 {
         number(&self.attributes, "version").unwrap_or(0)
@@ -146,9 +138,7 @@ impl ItemWrite {
     }
 
     fn error(&self, kind: Kind, cause: String) -> AwsError {
-        let id = self.key.iter().filter(|(name, _)| *name != "report_date").find_map(|(_, value)| value.as_s().ok());
-        let resource = format!("{}/{}", self.table, id.map_or("", String::as_str));
-        AwsError { operation: self.operation(), resource, kind, cause }
+        AwsError { operation: self.operation(), resource: format!("{}/{}", self.table, self.name), kind, cause }
     }
 
     fn outcome(&self, error: Option<BatchStatementError>) -> Result<Written, AwsError> {
@@ -194,21 +184,19 @@ pub fn requests(writes: Vec<ItemWrite>) -> Vec<Vec<ItemWrite>> {
 }
 
 /// Carries out the writes of one request. Returns the outcome of each, in their order, or the error of the request as
-/// a whole, after
-/// which any of them may have happened.
+/// a whole, after which any of them may have happened.
 pub async fn write_items(
     client: &aws_sdk_dynamodb::Client,
-    writes: &[ItemWrite],
-) -> Result<Vec<Result<Written, AwsError>>, AwsError> {
-    let statements = writes.iter().map(ItemWrite::request).collect::<Result<Vec<_>, _>>()?;
+    writes: &[&ItemWrite],
+) -> Result<Outcomes<Written>, AwsError> {
+    let statements = writes.iter().map(|write| write.request()).collect::<Result<Vec<_>, _>>()?;
     let tables = || {
-        let tables: std::collections::BTreeSet<&str> = writes.iter().map(|write| write.table.as_str()).collect();
+        let tables: BTreeSet<&str> = writes.iter().map(|write| write.table.as_str()).collect();
         tables.into_iter().collect::<Vec<_>>().join(", ")
     };
     let sent = client.batch_execute_statement().set_statements(Some(statements)).send().await;
     let output = sent.map_err(aws_error("dynamodb:BatchExecuteStatement", tables()))?;
-    let BatchExecuteStatementOutput { responses, .. } = output;
-    let responses = responses.unwrap_or_default();
+    let responses = output.responses.unwrap_or_default();
     if responses.len() != writes.len() {
         let cause = format!("{} answers to {} statements", responses.len(), writes.len());
         let (operation, resource) = ("dynamodb:BatchExecuteStatement", tables());
@@ -225,6 +213,7 @@ mod tests {
     fn write(id: &str, expected: Expected) -> ItemWrite {
         ItemWrite {
             table: "t".into(),
+            name: id.into(),
             key: Item::from([("track_id".into(), text(id)), ("report_date".into(), text("2024-01-01"))]),
             attributes: Item::from([
                 ("version".into(), AttributeValue::N("3".into())),
