@@ -50,6 +50,12 @@ impl ReportItem {
         Some(next)
     }
 
+    /// Returns true if other figures would take the item out of a top list, or move it down in one: what was cut off of
+    /// that list before could belong there then.
+    pub fn would_leave_lists(&self, other: &Delta) -> bool {
+        other.figures.listens < self.figures.listens || !other.attributes.genres.is_superset(&self.attributes.genres)
+    }
+
     /// Returns the item with its figures replaced, or `None` if it has a batch that the new figures lack and that would
     /// be lost. Afterwards no straggler can add one of their batches again. The version is above every one that the
     /// item had.
@@ -72,6 +78,8 @@ pub struct Replacement {
     pub last: BatchNumber,
     /// Milliseconds since the Unix epoch: a version that no item reaches by counting.
     pub now_ms: u64,
+    /// Figures may fall, and genres go. The top lists of the day must be filled anew afterwards.
+    pub may_lower: bool,
 }
 
 /// Returns true if an item has no listens: a replay has emptied it because it should not exist. It stays,
@@ -245,6 +253,21 @@ mod tests {
     }
 
     #[test]
+    fn fewer_listens_or_a_genre_less_would_leave_lists() {
+        let with = |delta: Delta| ReportItem::default().with(&delta, 1, 0).unwrap();
+        let stored = with(delta(&[1, 2], &["pop", "rock"], "x"));
+        for (users, genres, leaves) in [
+            (&[1, 2][..], &["pop", "rock"][..], false),
+            (&[1, 2, 3], &["jazz", "pop", "rock"], false),
+            (&[1], &["pop", "rock"], true),
+            (&[1, 2, 3], &["jazz", "pop"], true),
+        ] {
+            assert_eq!(stored.would_leave_lists(&delta(users, genres, "x")), leaves, "{users:?} {genres:?}");
+        }
+        assert!(!ReportItem::default().would_leave_lists(&delta(&[], &[], "x")));
+    }
+
+    #[test]
     fn names_follow_the_newest_batch_and_genres_are_kept() {
         let first = ReportItem::default().with(&delta(&[1], &["pop"], "old"), 4, 3).unwrap();
         let second = first.with(&delta(&[2], &["rock"], "new"), 6, 3).unwrap();
@@ -260,7 +283,7 @@ mod tests {
     fn a_replaced_item_takes_later_batches_and_no_earlier_one() {
         let Delta { figures, attributes, .. } = delta(&[1, 2], &["pop"], "x");
         let stored = ReportItem::default().with(&delta(&[1], &["rock"], "old"), 4, 3).unwrap();
-        let of = |through| Replacement { through, last: 6, now_ms: 1000 };
+        let of = |through| Replacement { through, last: 6, now_ms: 1000, may_lower: true };
         assert_eq!(stored.replaced(figures.clone(), attributes.clone(), of(3)), None, "batch 4 would be lost");
         let replaced = stored.replaced(figures, attributes, of(7)).unwrap();
         assert_eq!((replaced.figures.listens, replaced.version), (2, 1000));

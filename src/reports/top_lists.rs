@@ -210,7 +210,7 @@ impl TopList {
         Some(TopList {
             entries: item.get("entries")?.as_l().ok()?.iter().map(entry).collect::<Option<_>>()?,
             version: number(item, "version").filter(|version| (1..u64::MAX).contains(version))?,
-            epoch: number(item, "epoch")?,
+            epoch: number(item, "epoch").filter(|epoch| *epoch < u64::MAX)?,
             rebuilding: item.get("rebuilding").and_then(|value| value.as_bool().ok()).copied().unwrap_or(false),
         })
     }

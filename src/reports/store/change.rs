@@ -83,6 +83,7 @@ impl Reports {
         loop {
             pending = self.change_once(pending, change, offering, &mut outcomes, deadline).await?;
             if pending.is_empty() {
+                self.progress.made();
                 return Ok(outcomes);
             }
             if !race.pause(deadline).await {
@@ -110,12 +111,13 @@ impl Reports {
         offering: Option<&Offering>,
         deadline: &CancellationToken,
     ) -> Result<HashMap<Key, Item>, AwsError> {
+        let Some(offering) = offering else { return retry_until(deadline, async || self.read(keys).await).await };
         loop {
+            let now = offering.now().await;
             let items = retry_until(deadline, async || self.read(keys).await).await?;
-            let Some(offering) = offering else { return Ok(items) };
             let mut unseen: BTreeSet<ListKey> = BTreeSet::new();
             for (key, item) in &items {
-                unseen.extend(offering.unseen_of(key, item).await);
+                unseen.extend(offering.unseen_of(key, item, now).await);
             }
             if unseen.is_empty() {
                 return Ok(items);
@@ -153,6 +155,10 @@ impl Reports {
                 },
             }
         }
+        let now = match offering {
+            Some(offering) => Some((offering, offering.now().await)),
+            None => None,
+        };
         let written = self.write(writes, deadline).await?;
         let (mut conflicts, mut unread) = (Vec::new(), Vec::new());
         for ((delta, next), written) in merged.into_iter().zip(written) {
@@ -167,11 +173,12 @@ impl Reports {
                 // Another batch was faster, or an earlier try of this write did happen.
                 Ok(Written::Conflict(newer)) => {
                     metrics().conflicts.add(1, &[]);
-                    match (newer, offering) {
-                        (Some(newer), None) => conflicts.push((Some(newer), delta)),
-                        (Some(newer), Some(offering)) if offering.unseen_of(&delta.key, &newer).await.is_empty() => {
-                            conflicts.push((Some(newer), delta));
-                        }
+                    let unseen = match (&newer, now) {
+                        (Some(newer), Some((offering, now))) => offering.unseen_of(&delta.key, newer, now).await,
+                        _ => Vec::new(),
+                    };
+                    match newer {
+                        Some(newer) if unseen.is_empty() => conflicts.push((Some(newer), delta)),
                         _ => unread.push(delta),
                     }
                 }
@@ -205,8 +212,10 @@ impl Reports {
     ) -> Result<Outcomes<Written>, AwsError> {
         let written = settle_each(&request, deadline, async |writes| {
             self.pace(writes.len()).await;
-            self.progress.made();
             let written = write_items(&self.client, writes).await;
+            if written.as_ref().is_ok_and(|outcomes| outcomes.iter().any(Result::is_ok)) {
+                self.progress.made();
+            }
             fail::fail_point!("item written");
             written
         });

@@ -42,7 +42,7 @@ use crate::reports::item::{Replacement, ReportItem, key_item};
 use crate::reports::top_lists::ListKey;
 use crate::telemetry::progress::Progress;
 
-pub use lists::Offered;
+pub use lists::{Offered, Restarted};
 pub use offering::Offering;
 
 /// Items in one read: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
@@ -69,6 +69,8 @@ pub enum WriteOutcome {
     HadIt,
     /// Left as it is, because the change would lose a batch that is in it.
     HasLater,
+    /// Left as it is, because the change would lower its listens or take it out of a top list.
+    WouldLower,
     /// Refused, for this reason: it was not written by this program, or DynamoDB refuses the new item.
     Refused(String),
 }
@@ -158,13 +160,13 @@ impl Reports {
         // Before any item is read: an offer counts only in the epoch that was seen before.
         let lists: BTreeSet<ListKey> =
             deltas.iter().flat_map(|delta| ListKey::of_item(&delta.key, &delta.attributes.genres)).collect();
-        let unseen = offering.unseen(lists).await;
+        let unseen = offering.unseen(lists, offering.now().await).await;
         offering.learn(retry_until(deadline, async || self.epochs(&unseen).await).await?).await;
         self.change_all(deltas, batch, &change, Some(offering), deadline).await
     }
 
-    /// Gives items other figures, whatever they had. Returns the outcome of each, and the lists that they belonged to
-    /// before or belong to now.
+    /// Gives items other figures, as far as `of` allows. Returns the outcome of each, and the lists that they belonged
+    /// to before or belong to now.
     pub async fn replace(
         &self,
         of: Replacement,
@@ -177,6 +179,9 @@ impl Reports {
             lists.lock().unwrap_or_else(PoisonError::into_inner).extend(ListKey::of_item(&delta.key, genres));
             if stored.version == 0 && delta.figures.listens == 0 {
                 return Err(WriteOutcome::HadIt);
+            }
+            if !of.may_lower && stored.would_leave_lists(delta) {
+                return Err(WriteOutcome::WouldLower);
             }
             let Delta { figures, attributes, .. } = delta.clone();
             stored.replaced(figures, attributes, of).ok_or(WriteOutcome::HasLater)
