@@ -6,11 +6,16 @@
 
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::error::AwsError;
+use crate::aws::error::{AwsError, Kind};
 use crate::aws::retry::retry_until;
 
 /// The outcome of each item of a request, in the order of the items.
 pub type Outcomes<T> = Vec<Result<T, AwsError>>;
+
+/// Returns true if an item failed because the service asks to slow down.
+pub fn is_throttled<T>(outcome: &Result<T, AwsError>) -> bool {
+    matches!(outcome, Err(error) if error.kind == Kind::Throttled)
+}
 
 /// Asks `request` about all items together, and about some of them again until each has its outcome:
 ///
@@ -40,6 +45,7 @@ pub async fn settle_each<I, T>(
                                 open.push(index);
                                 delay = Some(error);
                             }
+                            Err(error) if !error.kind.may_concern_one_resource() => return Err(error),
                             answer => outcomes[index] = Some(answer),
                         }
                     }
@@ -67,7 +73,6 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     use super::*;
-    use crate::aws::error::Kind;
 
     fn error(kind: Kind) -> AwsError {
         AwsError { operation: "s3:DeleteObject", resource: "x".into(), kind, cause: String::new() }

@@ -153,7 +153,6 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
         "s3:GetObjectVersionTagging on quarantine",
         "s3:PutObjectTagging",
         "s3:ListMultipartUploadParts",
-        "s3:PutObject on batches",
         "sqs:SendMessage",
         "-music_streams_ledger",
     ];
