@@ -13,7 +13,7 @@ use crate::aws::retry::{Backoff, retry_until};
 use crate::calendar::date_text;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key};
-use crate::reports::item::{ReportItem, item_of, key_item, parse_item};
+use crate::reports::item::{ReportItem, fields_of, key_fields, parse_item};
 use crate::reports::statements::{Expected, ItemWrite, Written, requests, write_items};
 use crate::reports::store::{Offering, READ_ITEMS, REQUESTS_PER_GROUP, Reports, WriteOutcome};
 use crate::reports::top_lists::ListKey;
@@ -207,7 +207,7 @@ impl Reports {
         let mut at_once = open.len();
         while !open.is_empty() {
             let now: Vec<usize> = open.drain(..at_once.min(open.len())).collect();
-            let writes: Vec<ItemWrite> = now.iter().map(|&index| request[index].clone()).collect();
+            let writes: Vec<&ItemWrite> = now.iter().map(|&index| &request[index]).collect();
             self.pace(writes.len()).await;
             self.progress.made();
             let written = match retry_until(deadline, async || write_items(&self.client, &writes).await).await {
@@ -242,7 +242,7 @@ impl Reports {
 
     fn item_write(&self, key: &Key, stored: &ReportItem, old_version: u64) -> ItemWrite {
         let expected = if old_version == 0 { Expected::Absent } else { Expected::Version(old_version) };
-        ItemWrite::new(self.table(key.report), key_item(key), item_of(key, stored), expected)
+        ItemWrite::new(self.table(key.report), key_fields(key), fields_of(key.report, stored), expected)
     }
 
     /// Waits until so many items may be written.
