@@ -10,7 +10,6 @@
 //! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ql-reference.html>.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fmt::Write as _;
 
 use aws_sdk_dynamodb::types::{
     AttributeValue, BatchStatementError, BatchStatementErrorCodeEnum, BatchStatementRequest,
@@ -19,7 +18,8 @@ use aws_sdk_dynamodb::types::{
 
 use crate::aws::bulk::Outcomes;
 use crate::aws::error::{AwsError, Kind, aws_error};
-use crate::aws::item::{Item, item_bytes, number};
+use crate::aws::item::{Fields, Item, field_bytes};
+use crate::process::tasks;
 
 /// Statements of one request.
 pub const MAX_STATEMENTS: usize = 25;
@@ -44,10 +44,10 @@ pub struct ItemWrite {
     pub table: String,
     /// The item's name in errors.
     pub name: String,
-    /// The item's key.
-    pub key: Item,
+    /// The item's key: texts.
+    pub key: Fields,
     /// Its other attributes.
-    pub attributes: Item,
+    pub attributes: Fields,
     /// Attributes that an earlier version of the item may have, and that this one lacks.
     pub removed: Vec<&'static str>,
     /// The condition of the write.
@@ -64,73 +64,60 @@ pub enum Written {
 }
 
 impl ItemWrite {
-    /// The version that the item will have.
-    pub fn version(&self) -> u64 {
-        number(&self.attributes, "version").unwrap_or(0)
-    }
-
     fn bytes(&self) -> usize {
-        item_bytes(&self.key) + item_bytes(&self.attributes)
+        field_bytes(&self.key) + field_bytes(&self.attributes)
     }
 
-    /// The statement with its parameters.
-    fn statement(&self) -> (String, Vec<AttributeValue>) {
-        let sorted = |item: &'_ Item| {
-            let mut fields: Vec<(String, AttributeValue)> =
-                item.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-            fields.sort_by(|one, other| one.0.cmp(&other.0));
-            fields
-        };
-        let (key, attributes) = (sorted(&self.key), sorted(&self.attributes));
+    /// The statement's text. There is no data in it.
+    fn text(&self) -> String {
         let mut text = String::with_capacity(512);
-        let mut parameters = Vec::with_capacity(key.len() + attributes.len() + 1);
-        // Writing to a string cannot fail.
-        if self.expected == Expected::Absent {
-            let _ = write!(text, "INSERT INTO \"{}\" VALUE {{", self.table);
-            for (index, (name, value)) in key.into_iter().chain(attributes).enumerate() {
-                let comma = if index == 0 { "" } else { ", " };
-                let _ = write!(text, "{comma}'{name}': ?");
-                parameters.push(value);
+        let comparison = match self.expected {
+            Expected::Absent => {
+                text.extend(["INSERT INTO \"", &self.table, "\" VALUE {"]);
+                for (index, (name, _)) in self.key.iter().chain(&self.attributes).enumerate() {
+                    text.extend([if index == 0 { "'" } else { ", '" }, name, "': ?"]);
+                }
+                text.push('}');
+                return text;
             }
-            text.push('}');
-            return (text, parameters);
-        }
-        let _ = write!(text, "UPDATE \"{}\"", self.table);
-        for (name, value) in attributes {
-            let _ = write!(text, " SET \"{name}\" = ?");
-            parameters.push(value);
+            Expected::Version(_) => "=",
+            Expected::Below(_) => "<",
+        };
+        text.extend(["UPDATE \"", &self.table, "\""]);
+        for (name, _) in &self.attributes {
+            text.extend([" SET \"", name, "\" = ?"]);
         }
         for name in &self.removed {
-            let _ = write!(text, " REMOVE \"{name}\"");
+            text.extend([" REMOVE \"", name, "\""]);
         }
-        for (index, (name, value)) in key.into_iter().enumerate() {
-            let _ = write!(text, " {} \"{name}\" = ?", if index == 0 { "WHERE" } else { "AND" });
-            parameters.push(value);
+        for (index, (name, _)) in self.key.iter().enumerate() {
+            text.extend([if index == 0 { " WHERE \"" } else { " AND \"" }, name, "\" = ?"]);
         }
-        let (comparison, version) = match self.expected {
-            Expected::Version(version) => ("=", version),
-            Expected::Below(version) => ("<", version),
-            Expected::Absent => ("=", 0),
+        text.extend([" AND \"version\" ", comparison, " ?"]);
+        text
+    }
+
+    /// The statement's parameters, in the order of its text. They are copied, as the write may have to be repeated.
+    fn parameters(&self) -> Vec<AttributeValue> {
+        let (first, second, version) = match self.expected {
+            Expected::Absent => (&self.key, &self.attributes, None),
+            Expected::Version(version) | Expected::Below(version) => (&self.attributes, &self.key, Some(version)),
         };
-        let _ = write!(text, " AND \"version\" {comparison} ?");
-        parameters.push(AttributeValue::N(version.to_string()));
-        (text, parameters)
+        let version = version.map(|version| AttributeValue::N(version.to_string()));
+        first.iter().chain(second).map(|(_, value)| value.clone()).chain(version).collect()
     }
 
     fn request(&self) -> Result<BatchStatementRequest, AwsError> {
-        let (statement, parameters) = self.statement();
         let request = BatchStatementRequest::builder()
-            .statement(statement)
-            .set_parameters(Some(parameters))
+            .statement(self.text())
+            .set_parameters(Some(self.parameters()))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         request.build().map_err(|error| self.error(Kind::Refused, error.to_string()))
     }
 
     /// The identity of the item: two statements of one request must not be about the same.
-    fn identity(&self) -> String {
-        let mut key: Vec<String> = self.key.values().map(|value| format!("{value:?}")).collect();
-        key.sort_unstable();
-        format!("{} {}", self.table, key.join(" "))
+    fn identity(&self) -> (&str, Vec<&str>) {
+        (&self.table, self.key.iter().filter_map(|(_, value)| Some(value.as_s().ok()?.as_str())).collect())
     }
 
     fn operation(&self) -> &'static str {
@@ -166,21 +153,22 @@ impl ItemWrite {
 
 /// Splits writes into requests: at most 25 items, about 1 MiB, and no item twice.
 pub fn requests(writes: Vec<ItemWrite>) -> Vec<Vec<ItemWrite>> {
-    let mut requests: Vec<Vec<ItemWrite>> = Vec::new();
+    let mut lengths: Vec<usize> = Vec::new();
     let (mut bytes, mut items) = (0, HashSet::new());
-    for write in writes {
+    for write in &writes {
         let fits = bytes < REQUEST_BYTES && items.len() < MAX_STATEMENTS && !items.contains(&write.identity());
-        if !fits || requests.is_empty() {
-            requests.push(Vec::new());
-            (bytes, items) = (0, HashSet::new());
+        match lengths.last_mut() {
+            Some(length) if fits => *length += 1,
+            _ => {
+                lengths.push(1);
+                (bytes, items) = (0, HashSet::new());
+            }
         }
         bytes += write.bytes();
         items.insert(write.identity());
-        if let Some(request) = requests.last_mut() {
-            request.push(write);
-        }
     }
-    requests
+    let mut writes = writes.into_iter();
+    lengths.into_iter().map(|length| writes.by_ref().take(length).collect()).collect()
 }
 
 /// Carries out the writes of one request. Returns the outcome of each, in their order, or the error of the request as
@@ -194,7 +182,8 @@ pub async fn write_items(
         let tables: BTreeSet<&str> = writes.iter().map(|write| write.table.as_str()).collect();
         tables.into_iter().collect::<Vec<_>>().join(", ")
     };
-    let sent = client.batch_execute_statement().set_statements(Some(statements)).send().await;
+    let request = client.batch_execute_statement().set_statements(Some(statements));
+    let sent = tasks::apart("conditional writes", async move { request.send().await }).await;
     let output = sent.map_err(aws_error("dynamodb:BatchExecuteStatement", tables()))?;
     let responses = output.responses.unwrap_or_default();
     if responses.len() != writes.len() {
@@ -211,32 +200,26 @@ mod tests {
     use crate::aws::item::text;
 
     fn write(id: &str, expected: Expected) -> ItemWrite {
-        ItemWrite {
-            table: "t".into(),
-            name: id.into(),
-            key: Item::from([("track_id".into(), text(id)), ("report_date".into(), text("2024-01-01"))]),
-            attributes: Item::from([
-                ("version".into(), AttributeValue::N("3".into())),
-                ("name".into(), text("it's \"x\" ?")),
-            ]),
-            removed: vec!["applied"],
-            expected,
-        }
+        let key = vec![("track_id", text(id)), ("report_date", text("2024-01-01"))];
+        let attributes = vec![("name", text("it's \"x\" ?")), ("version", AttributeValue::N("3".into()))];
+        ItemWrite { table: "t".into(), name: id.into(), key, attributes, removed: vec!["applied"], expected }
     }
 
     #[test]
     fn values_are_parameters() {
-        let (text, parameters) = write("a", Expected::Absent).statement();
-        assert_eq!(text, "INSERT INTO \"t\" VALUE {'report_date': ?, 'track_id': ?, 'name': ?, 'version': ?}");
-        assert_eq!(parameters.len(), 4);
-        let (text, parameters) = write("a", Expected::Version(2)).statement();
+        let insert = write("a", Expected::Absent);
+        assert_eq!(insert.text(), "INSERT INTO \"t\" VALUE {'track_id': ?, 'report_date': ?, 'name': ?, 'version': ?}");
+        let (id, date) = (text("a"), text("2024-01-01"));
+        let (name, version) = (text("it's \"x\" ?"), AttributeValue::N("3".into()));
+        assert_eq!(insert.parameters(), [&id, &date, &name, &version].map(Clone::clone));
+        let update = write("a", Expected::Version(2));
         assert_eq!(
-            text,
+            update.text(),
             "UPDATE \"t\" SET \"name\" = ? SET \"version\" = ? REMOVE \"applied\" \
-             WHERE \"report_date\" = ? AND \"track_id\" = ? AND \"version\" = ?"
+             WHERE \"track_id\" = ? AND \"report_date\" = ? AND \"version\" = ?"
         );
-        assert_eq!(parameters.last(), Some(&AttributeValue::N("2".into())));
-        assert_eq!(parameters.len(), 5);
+        assert_eq!(update.parameters(), [name, version, id, date, AttributeValue::N("2".into())]);
+        assert!(write("a", Expected::Below(2)).text().ends_with(" AND \"version\" < ?"));
     }
 
     #[test]
@@ -244,7 +227,7 @@ mod tests {
         let small = (0..60).map(|number| write(&number.to_string(), Expected::Absent)).collect();
         assert_eq!(requests(small).iter().map(Vec::len).collect::<Vec<_>>(), [25, 25, 10]);
         let large = |number: usize| ItemWrite {
-            attributes: Item::from([("x".into(), text("y".repeat(400_000)))]),
+            attributes: vec![("x", text("y".repeat(400_000)))],
             ..write(&number.to_string(), Expected::Absent)
         };
         assert_eq!(requests((0..7).map(large).collect()).iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 1]);

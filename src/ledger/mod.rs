@@ -95,12 +95,11 @@ impl Ledger {
         update.expression_attribute_values(":soon", expiry(1)).send().await.map_err(self.error(UPDATE, &pk))?;
         self.get(&pk, sk).await?;
         // The item is there, so this inserts nothing.
-        let key = [("pk", pk.as_str()), ("sk", sk)].map(|(name, value)| (name.to_owned(), text(value)));
         let insert = ItemWrite {
             table: self.table.clone(),
             name: pk.clone(),
-            key: key.into(),
-            attributes: Item::new(),
+            key: vec![("pk", text(pk.as_str())), ("sk", text(sk))],
+            attributes: Vec::new(),
             removed: Vec::new(),
             expected: Expected::Absent,
         };

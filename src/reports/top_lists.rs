@@ -13,15 +13,15 @@
 //! people read, and `version`), `version`, `epoch`, and `rebuilding` while a rebuild has not offered everything yet.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use crate::aws::item::{Item, number, text, text_of};
+use crate::aws::item::{Fields, Item, item, number, text, text_of};
 use crate::calendar::{date_text, parse_date};
 use crate::reports::figures::{Key, LIST_SEPARATOR, Report};
-use crate::reports::item::{ReportItem, visible_attributes};
+use crate::reports::item::{ReportItem, visible_fields};
 
 /// The table of top lists, without the prefix.
 pub const TOP_LISTS_TABLE: &str = "top_lists";
@@ -75,8 +75,8 @@ impl ListKey {
     }
 
     /// The key attributes of its item.
-    pub fn item(&self) -> Item {
-        HashMap::from([("list".to_owned(), text(&self.list)), ("report_date".to_owned(), text(date_text(self.day)))])
+    pub fn fields(&self) -> Fields {
+        vec![("list", text(&self.list)), ("report_date", text(date_text(self.day)))]
     }
 
     /// Reads the key of an item; `None` where it is not one.
@@ -101,30 +101,33 @@ pub struct Entry {
 impl Entry {
     /// The entry of a report item.
     pub fn of(key: &Key, stored: &ReportItem) -> Self {
-        let mut shown = visible_attributes(key, stored);
-        shown.remove("report_date");
-        for name in ["track_name", "artists", "user_country"] {
-            if let Some(AttributeValue::S(label)) = shown.get_mut(name)
+        let mut shown = visible_fields(key.report, stored);
+        for (name, value) in &mut shown {
+            let AttributeValue::S(label) = value else { continue };
+            if *name == "track_genre" && label.len() > MAX_GENRES_BYTES {
+                let end = label.floor_char_boundary(MAX_GENRES_BYTES);
+                label.truncate(label[..end].rfind(LIST_SEPARATOR).unwrap_or(end));
+                label.push_str(";…");
+            } else if *name != "track_genre"
                 && let Some((end, _)) = label.char_indices().nth(MAX_LABEL_CHARS)
             {
                 label.truncate(end);
                 label.push('…');
             }
         }
-        if let Some(AttributeValue::S(genres)) = shown.get_mut("track_genre")
-            && genres.len() > MAX_GENRES_BYTES
-        {
-            let end = genres.floor_char_boundary(MAX_GENRES_BYTES);
-            let end = genres[..end].rfind(LIST_SEPARATOR).unwrap_or(end);
-            genres.truncate(end);
-            genres.push_str(";…");
-        }
-        Entry { id: key.id.clone(), listens: stored.figures.listens, version: stored.version, shown }
+        shown.push((key.report.key_attribute(), text(&key.id)));
+        let (listens, version) = (stored.figures.listens, stored.version);
+        Entry { id: key.id.clone(), listens, version, shown: item(shown) }
     }
 
     fn rank(&self) -> (Reverse<u64>, &str) {
-        (Reverse(self.listens), &self.id)
+        rank(self.listens, &self.id)
     }
+}
+
+/// The place of an item in a list: the lower, the better.
+fn rank(listens: u64, id: &str) -> (Reverse<u64>, &str) {
+    (Reverse(listens), id)
 }
 
 /// A list as it is stored.
@@ -184,18 +187,18 @@ impl TopList {
     }
 
     /// Its attributes, without the key.
-    pub fn attributes(&self) -> Item {
+    pub fn fields(&self) -> Fields {
         let entries = self.entries.iter().map(|entry| {
             let mut shown = entry.shown.clone();
             shown.insert("version".to_owned(), AttributeValue::N(entry.version.to_string()));
             AttributeValue::M(shown)
         });
-        HashMap::from([
-            ("entries".to_owned(), AttributeValue::L(entries.collect())),
-            ("version".to_owned(), AttributeValue::N(self.version.to_string())),
-            ("epoch".to_owned(), AttributeValue::N(self.epoch.to_string())),
-            ("rebuilding".to_owned(), AttributeValue::Bool(self.rebuilding)),
-        ])
+        vec![
+            ("entries", AttributeValue::L(entries.collect())),
+            ("version", AttributeValue::N(self.version.to_string())),
+            ("epoch", AttributeValue::N(self.epoch.to_string())),
+            ("rebuilding", AttributeValue::Bool(self.rebuilding)),
+        ]
     }
 
     /// Reads a list; `None` where the item is not what this program writes.
@@ -218,29 +221,77 @@ impl TopList {
 
 /// Offers to lists, each with the best of its entries. More than that of one batch cannot come into a list.
 #[derive(Debug, Default)]
-pub struct Offers(BTreeMap<ListKey, Vec<Arc<Entry>>>);
+pub struct Offers(BTreeMap<ListKey, Best>);
+
+/// The best entries for one list.
+#[derive(Debug, Default)]
+struct Best {
+    entries: Vec<Arc<Entry>>,
+    /// The last of the best [`MAX_ENTRIES`], once there were twice as many.
+    last: Option<Arc<Entry>>,
+}
 
 impl Offers {
     /// Offers an item to those of its lists that `is_known`.
     pub fn add(&mut self, key: &Key, stored: &ReportItem, is_known: impl Fn(&ListKey) -> bool) {
-        let entry = Arc::new(Entry::of(key, stored));
+        let mut entry: Option<Arc<Entry>> = None;
         for list in ListKey::of_item(key, &stored.attributes.genres).into_iter().filter(|list| is_known(list)) {
-            let entries = self.0.entry(list).or_default();
-            entries.push(Arc::clone(&entry));
-            if entries.len() >= 2 * MAX_ENTRIES {
-                entries.sort_by(|one, other| one.rank().cmp(&other.rank()));
-                entries.truncate(MAX_ENTRIES);
+            let best = self.0.entry(list).or_default();
+            // Most items of a large batch are in no list, and an entry is made only for those that may be.
+            if best.last.as_ref().is_none_or(|last| rank(stored.figures.listens, &key.id) < last.rank()) {
+                best.add(Arc::clone(entry.get_or_insert_with(|| Arc::new(Entry::of(key, stored)))));
             }
         }
     }
 
     /// Returns the number of entries in all lists.
     pub fn entries(&self) -> usize {
-        self.0.values().map(Vec::len).sum()
+        self.0.values().map(|best| best.entries.len()).sum()
     }
 
     /// Returns the offers by list.
     pub fn into_lists(self) -> BTreeMap<ListKey, Vec<Arc<Entry>>> {
-        self.0
+        self.0.into_iter().map(|(list, best)| (list, best.entries)).collect()
+    }
+}
+
+impl Best {
+    fn add(&mut self, entry: Arc<Entry>) {
+        self.entries.push(entry);
+        if self.entries.len() >= 2 * MAX_ENTRIES {
+            self.entries.sort_by(|one, other| one.rank().cmp(&other.rank()));
+            self.entries.truncate(MAX_ENTRIES);
+            self.last = self.entries.last().cloned();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reports::figures::Figures;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn offers_have_what_may_come_into_a_list(listens in prop::collection::vec(1..60_u64, 0..700)) {
+            let list = ListKey::of_report(Report::Listener, 0);
+            let mut offers = Offers::default();
+            for (id, &listens) in listens.iter().enumerate() {
+                let key = Key { report: Report::Listener, id: format!("{id:03}"), day: 0 };
+                let figures = Figures { listens, ..Figures::default() };
+                let stored = ReportItem { figures, version: 1, ..ReportItem::default() };
+                offers.add(&key, &stored, |known| *known == list);
+            }
+            prop_assert!(offers.entries() < 2 * MAX_ENTRIES);
+            let mut best: Vec<(u64, String)> =
+                listens.iter().enumerate().map(|(id, &listens)| (listens, format!("{id:03}"))).collect();
+            best.sort_by(|one, other| other.0.cmp(&one.0).then(one.1.cmp(&other.1)));
+            best.truncate(MAX_ENTRIES);
+            let offered = offers.into_lists().remove(&list).unwrap_or_default();
+            let made = TopList::default().with(&offered, MAX_ENTRIES).unwrap_or_default();
+            let made: Vec<(u64, String)> = made.entries.iter().map(|entry| (entry.listens, entry.id.clone())).collect();
+            prop_assert_eq!(made, best);
+        }
     }
 }

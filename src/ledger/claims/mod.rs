@@ -22,7 +22,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, Update};
 
 use crate::aws::bulk::Outcomes;
 use crate::aws::error::AwsError;
-use crate::aws::item::{Item, number, text};
+use crate::aws::item::{number, text};
 use crate::aws::retry::Backoff;
 use crate::aws::statements::{Expected, ItemWrite, MAX_STATEMENTS, Written, write_items};
 use crate::ledger::aside::AsideKey;
@@ -97,7 +97,7 @@ impl Ledger {
         let (pk, sk) = claim_key(&event.object);
         // An event without a time of creation counts from the time at which it is processed.
         let created_at = event.created_at.unwrap_or_else(jiff::Timestamp::now);
-        let attributes = [
+        let attributes = vec![
             ("batch", count(batch)),
             ("size", count(event.size)),
             ("created_at", text(created_at.to_string())),
@@ -107,8 +107,8 @@ impl Ledger {
         ItemWrite {
             table: self.table.clone(),
             name: pk.clone(),
-            key: Item::from([("pk".to_owned(), text(pk)), ("sk".to_owned(), text(sk))]),
-            attributes: attributes.map(|(name, value)| (name.to_owned(), value)).into(),
+            key: vec![("pk", text(pk)), ("sk", text(sk))],
+            attributes,
             removed: Vec::new(),
             expected: Expected::Absent,
         }

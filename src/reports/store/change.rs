@@ -15,7 +15,7 @@ use crate::aws::statements::{Expected, ItemWrite, Written, requests, write_items
 use crate::calendar::date_text;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key};
-use crate::reports::item::{ReportItem, item_of, key_item, parse_item};
+use crate::reports::item::{ReportItem, fields_of, key_fields, parse_item};
 use crate::reports::store::{Offering, READ_ITEMS, REQUESTS_PER_GROUP, Reports, WriteOutcome};
 use crate::reports::top_lists::ListKey;
 use crate::telemetry::metrics::{label, metrics};
@@ -228,14 +228,14 @@ impl Reports {
     }
 
     fn item_write(&self, key: &Key, stored: &ReportItem, old_version: u64) -> ItemWrite {
-        let (key_item, mut attributes) = (key_item(key), item_of(key, stored));
-        attributes.retain(|name, _| !key_item.contains_key(name));
+        let attributes = fields_of(key.report, stored);
+        let is_there = |wanted: &str| attributes.iter().any(|(name, _)| *name == wanted);
         ItemWrite {
             table: self.table(key.report),
             name: key.id.clone(),
-            removed: OPTIONAL.into_iter().filter(|name| !attributes.contains_key(*name)).collect(),
+            key: key_fields(key),
+            removed: OPTIONAL.into_iter().filter(|name| !is_there(name)).collect(),
             expected: if old_version == 0 { Expected::Absent } else { Expected::Version(old_version) },
-            key: key_item,
             attributes,
         }
     }

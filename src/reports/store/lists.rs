@@ -11,7 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::error::{AwsError, Kind, aws_error};
-use crate::aws::item::{Item, number, text};
+use crate::aws::item::{Item, item, number, text};
 use crate::aws::retry::{Backoff, retry_until};
 use crate::aws::statements::{Expected, ItemWrite, Written};
 use crate::calendar::date_text;
@@ -78,7 +78,7 @@ impl Reports {
     async fn read_list_items(&self, lists: &[ListKey], only_epochs: bool) -> Result<Vec<Item>, AwsError> {
         let table = self.lists_table();
         let mut keys = KeysAndAttributes::builder()
-            .set_keys(Some(lists.iter().map(ListKey::item).collect()))
+            .set_keys(Some(lists.iter().map(|list| item(list.fields())).collect()))
             .consistent_read(true);
         if only_epochs {
             keys = keys.projection_expression("#list, report_date, epoch").expression_attribute_names("#list", "list");
@@ -213,7 +213,7 @@ impl Reports {
     fn list_write(&self, key: &ListKey, next: &TopList, version: u64) -> ItemWrite {
         let expected = if version == 0 { Expected::Absent } else { Expected::Version(version) };
         let (table, name) = (self.lists_table(), key.list.clone());
-        ItemWrite { table, name, key: key.item(), attributes: next.attributes(), removed: Vec::new(), expected }
+        ItemWrite { table, name, key: key.fields(), attributes: next.fields(), removed: Vec::new(), expected }
     }
 
     /// Finds every list of a day by a scan of the table, which is small.

@@ -32,13 +32,13 @@ use governor::DefaultDirectRateLimiter;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::error::{AwsError, Kind};
-use crate::aws::item::Item;
+use crate::aws::item::Fields;
 use crate::aws::pace::rate_limiter;
 use crate::aws::retry::retry_until;
 use crate::aws::statements::{Expected, ItemWrite, write_items};
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key, Report};
-use crate::reports::item::{Replacement, ReportItem, key_item};
+use crate::reports::item::{Replacement, ReportItem, key_fields};
 use crate::reports::top_lists::ListKey;
 use crate::telemetry::progress::Progress;
 
@@ -104,19 +104,19 @@ impl Reports {
         for report in Report::ALL {
             let key = Key { report, id: "check".to_owned(), day: 0 };
             self.read(&[&key]).await?;
-            let unwritable = key_item(&Key { id: String::new(), ..key.clone() });
-            self.check_writes(self.table(report), key_item(&key), unwritable).await?;
+            let unwritable = key_fields(&Key { id: String::new(), ..key.clone() });
+            self.check_writes(self.table(report), key_fields(&key), unwritable).await?;
         }
         let check = ListKey { list: "check".to_owned(), day: 0 };
         self.epochs(std::slice::from_ref(&check)).await?;
-        let unwritable = ListKey { list: String::new(), ..check.clone() }.item();
-        self.check_writes(self.lists_table(), check.item(), unwritable).await
+        let unwritable = ListKey { list: String::new(), ..check.clone() }.fields();
+        self.check_writes(self.lists_table(), check.fields(), unwritable).await
     }
 
     /// Tries an update whose condition never holds, and an insert whose key no item can have: nothing is written, and
     /// the right to do so is seen.
-    async fn check_writes(&self, table: String, key: Item, unwritable: Item) -> Result<(), AwsError> {
-        let version = Item::from([("version".to_owned(), AttributeValue::N("0".to_owned()))]);
+    async fn check_writes(&self, table: String, key: Fields, unwritable: Fields) -> Result<(), AwsError> {
+        let version = vec![("version", AttributeValue::N("0".to_owned()))];
         let (name, expected) = ("check".to_owned(), Expected::Below(0));
         let update = ItemWrite { table, name, key, attributes: version, removed: Vec::new(), expected };
         let insert = ItemWrite { key: unwritable, expected: Expected::Absent, ..update.clone() };
