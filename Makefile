@@ -130,6 +130,10 @@ bench-stack:
 	@$(STACK) install
 	cargo build --release --locked --bin music-streams --bench stand_in
 
+.PHONY: test-stand-in
+test-stand-in: bench-stack ## compare the answers of the benchmarks' stand-in for AWS with dynoxide's
+	@.tools/stack/bin/python benches/stand_in/compare.py
+
 .PHONY: bench-publish
 bench-publish: bench-stack ## measure the upsert, with several consumers, or your data: make bench-publish CONSUMERS='1 10 30' [DATA=dir]
 	@.tools/stack/bin/python benches/publish.py --latency-ms $(LATENCY_MS) --stack $(STORE) --consumers $(CONSUMERS) \

@@ -3,11 +3,12 @@ consumer's own CPU.
 
     publish.py [--consumers 1 10 30] [--rows 3472] [--files 20] [--windows 3] [--window 10s] [--latency-ms 5]
                [--rounds 1] [--stack stand-in|dynoxide|local] [--data DIR] [--binary PATH] [--template PATH]
-               [--flags '--window-offset 3s']
+               [--flags '--max-memory 1GiB']
     publish.py --day 1000000
 
 Each consumer gets as many rows in a window as a million listens a day give in five minutes, in `--files` files. All
-consumers' windows end together, as far as their `--flags` let them. With `--data`, one consumer publishes that folder's
+consumers' windows end together, as far as their `--flags` let them, in which `{index}` and `{count}` stand for numbers:
+`--flags '--window-offset {index}s'`. With `--data`, one consumer publishes that folder's
 files in one window. With `--day`, one consumer publishes a day of 288 windows, one after the other, and the units of
 each table are added up.
 
@@ -85,8 +86,9 @@ def one_round(options, kind, count, files_of, label):
     try:
         environment = stack.deploy(f"publish-{label}-{int(time.time() * 1000) % 10**9}")
         stack.put(environment, options.reference)
-        flags = ["--window", options.window, "--sweep-interval", "0s", "--lease", "5m", *shlex.split(options.flags)]
-        consumers = [Consumer(options.binary, flags, environment) for _ in range(count)]
+        flags = ["--window", options.window, "--sweep-interval", "0s", "--lease", "5m"]
+        own_flags = lambda index: shlex.split(options.flags.format(index=index, count=count))
+        consumers = [Consumer(options.binary, [*flags, *own_flags(index)], environment) for index in range(count)]
         ready(consumers)
         results = []
         for window in range(options.windows):
@@ -168,8 +170,8 @@ def day(options):
     batches = consumer.said("batch done")
     items, rows = sum(line["report_items"] for line in batches), sum(line["rows"] for line in batches)
     cpu = batches[-1]["cpu_s"] - consumer.said("window closed")[0]["cpu_s"]
-    print(f"{rows:,} listens, {len(batches)} batches, {items:,} items; {cpu:.0f} s of CPU, {2 * items / cpu:,.0f} items "
-          f"a second of two cores; {failed} failed conditions", flush=True)
+    print(f"{rows:,} listens, {len(batches)} batches, {items:,} items; {cpu:.0f} s of CPU, {2 * items / cpu:,.0f} "
+          f"items a second of two cores; {failed} failed conditions", flush=True)
     heads = ["table", "writes", "new items", "KB a write", "write units", "read units", "dollars"]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     total = [0, 0, 0]
