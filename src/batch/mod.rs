@@ -86,7 +86,7 @@ pub struct Worker {
     pub lease: Duration,
     /// Batches of silent owners, as they are found.
     pub overdue: mpsc::Receiver<(BatchNumber, Entry)>,
-    /// Bounds the claims under way at once.
+    /// Bounds the calls for claims under way at once.
     pub claims: Pace,
     /// Keeps ECS from stopping the task while a batch is committed and not done.
     pub protection: ScaleInProtection,
