@@ -89,7 +89,7 @@ pub struct Worker {
     pub lease: Duration,
     /// Batches of silent owners, as they are found.
     pub overdue: mpsc::Receiver<(BatchNumber, Entry)>,
-    /// Bounds the claims under way at once.
+    /// Bounds the calls for claims under way at once.
     pub claims: Pace,
     /// Other consumers of the queue.
     pub company: Company,
