@@ -1,8 +1,9 @@
 //! Conditional writes of items, up to 25 in one request.
 //!
-//! `BatchExecuteStatement` carries out PartiQL statements that each have a condition and an outcome of their own; it
-//! is no transaction. A statement's text is made of the names of tables and attributes, never of data: values are parameters.
-//! An item that is not there yet is inserted; one that is there is updated, if it still has the version that was read.
+//! `BatchExecuteStatement` carries out PartiQL statements that each have a condition and an outcome of their own; it is
+//! no transaction. A statement's text is made of the names of tables and attributes, never of data: values are
+//! parameters. An item that is not there yet is inserted; one that is there is updated, if it still has the version
+//! that was read.
 //!
 //! Formats and limits:
 //! <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchExecuteStatement.html>,

@@ -42,8 +42,8 @@ impl Replay {
                     lists.remove(&list);
                 }
             }
-            // An item that keeps its lists has at least the listens that it had: offering it is enough. Otherwise a list
-            // has lost an entry, and what was cut off of it before is to be found again.
+            // An item that keeps its lists has at least the listens that it had: offering it is enough. Otherwise a
+            // list has lost an entry, and what was cut off of it before is to be found again.
             has_left_lists |= !lists.is_empty();
             let replaced: Vec<Key> = items.into_iter().map(|item| item.key).collect();
             keys = refused.take_changing(outcomes);
