@@ -1,5 +1,6 @@
 """`make test-stand-in`: random requests to the stand-in and to dynoxide, whose answers must be equal, and so must be
-the write units that both count. The requests are those of the program: conditional statements, the ledger's writes, reads.
+the write units that both count. The requests are those of the program: conditional statements, writes of the ledger,
+reads.
 
     compare.py [--seed 1]
 """
