@@ -1,5 +1,5 @@
-//! PartiQL statements, in the forms that the program writes: `INSERT` of a whole item, `UPDATE` on a condition, `SELECT`
-//! of the items of some partitions.
+//! PartiQL statements, in the forms that the program writes: `INSERT` of a whole item, `UPDATE` on a condition,
+//! `SELECT` of the items of some partitions.
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
