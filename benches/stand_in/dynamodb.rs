@@ -72,7 +72,13 @@ struct BatchStatement {
     #[serde(default)]
     parameters: Vec<Value>,
     return_values_on_condition_check_failure: Option<String>,
+    #[serde(default)]
+    consistent_read: bool,
+    next_token: Option<String>,
 }
+
+/// Items of a page of `SELECT` where partitions are given as a list.
+const SELECTED: usize = 10;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -110,6 +116,7 @@ impl DynamoDb {
         match operation {
             "BatchExecuteStatement" => self.batch_execute(read(body)?),
             "BatchGetItem" => self.batch_get(read(body)?),
+            "ExecuteStatement" => self.select(read(body)?),
             "GetItem" => self.get(read(body)?),
             "PutItem" | "UpdateItem" | "DeleteItem" => self.write(operation, read(body)?),
             "TransactWriteItems" => self.transact(read(body)?),
@@ -265,7 +272,7 @@ impl DynamoDb {
             Ok(read) => read,
             Err(reason) => return failed("ValidationError", &reason, None),
         };
-        let (Statement::Insert { table: name, .. } | Statement::Update { table: name, .. }) = &*read;
+        let name = read.table();
         let Ok(table) = self.table(name) else { return failed("ResourceNotFound", "Table not found", None) };
         let is_insert = matches!(*read, Statement::Insert { .. });
         match carry_out(&mut table.lock().unwrap(), &read, statement.parameters) {
@@ -278,6 +285,28 @@ impl DynamoDb {
             }
             Err(Failure::Invalid(reason)) => failed("ValidationError", &reason, None),
         }
+    }
+}
+
+impl DynamoDb {
+    /// Reads the items of some partitions, a few at a time.
+    fn select(&self, statement: BatchStatement) -> Answer {
+        let invalid = |reason: String| error("ValidationException", reason);
+        let read = self.statements.read(&statement.statement).map_err(invalid)?;
+        let Statement::Select { table, names } = &*read else { return Err(invalid("only SELECT".to_owned())) };
+        let table = self.table(table)?;
+        let mut table = table.lock().unwrap();
+        let mut items = Vec::new();
+        for partition in statement.parameters.iter().filter_map(Value::text) {
+            items.extend(table.read_many(Some(partition), None, usize::MAX, statement.consistent_read).0);
+        }
+        let from: usize = statement.next_token.and_then(|token| token.parse().ok()).unwrap_or(0);
+        let page: Vec<Item> = items.iter().skip(from).take(SELECTED).map(|item| only(item, names)).collect();
+        let mut answer = json!({"Items": page});
+        if from + SELECTED < items.len() {
+            answer["NextToken"] = json!((from + SELECTED).to_string());
+        }
+        Ok(answer.to_string())
     }
 }
 
@@ -341,6 +370,7 @@ fn carry_out(table: &mut Table, statement: &Statement, parameters: Vec<Value>) -
     let mut parameters = parameters.into_iter();
     let mut parameter = || parameters.next().ok_or("Number of parameters in request and statement don't match.");
     match statement {
+        Statement::Select { .. } => Err("a batch of the program writes".into()),
         Statement::Insert { names, .. } => {
             let mut item = Item::new();
             for name in names {

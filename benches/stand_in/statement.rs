@@ -1,4 +1,5 @@
-//! PartiQL statements, in the two forms that the program writes: `INSERT` of a whole item, `UPDATE` on a condition.
+//! PartiQL statements, in the forms that the program writes: `INSERT` of a whole item, `UPDATE` on a condition,
+//! `SELECT` of the items of some partitions.
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
@@ -10,6 +11,7 @@ use super::expression::{Unreadable, tokens};
 pub enum Statement {
     Insert { table: String, names: Vec<String> },
     Update { table: String, set: Vec<String>, removed: Vec<String>, conditions: Vec<(String, String)> },
+    Select { table: String, names: Vec<String> },
 }
 
 /// Statements by their text, which is the same for all items of a report.
@@ -64,6 +66,26 @@ fn parse(text: &str) -> Result<Statement, Unreadable> {
             }
             Ok(Statement::Update { table: unquoted(table), set, removed, conditions })
         }
+        ["SELECT", rest @ ..] => {
+            let mut parts = rest.split(|token| ["FROM", "WHERE"].contains(token));
+            match (parts.next(), parts.next(), parts.next()) {
+                (Some(names), Some([table]), Some([_, "IN", "[", places @ .., "]"]))
+                    if places.iter().all(|place| ["?", ","].contains(place)) =>
+                {
+                    let names = names.split(|&token| token == ",").filter_map(|name| Some(unquoted(name.first()?)));
+                    Ok(Statement::Select { table: unquoted(table), names: names.collect() })
+                }
+                _ => Err(unreadable()),
+            }
+        }
         _ => Err(unreadable()),
+    }
+}
+
+impl Statement {
+    pub fn table(&self) -> &str {
+        let (Statement::Insert { table, .. } | Statement::Update { table, .. } | Statement::Select { table, .. }) =
+            self;
+        table
     }
 }
