@@ -8,6 +8,14 @@ use aws_sdk_dynamodb::types::AttributeValue;
 /// A DynamoDB item: attribute values by name.
 pub type Item = HashMap<String, AttributeValue>;
 
+/// Attributes whose names are known beforehand: an item in the making, in an order of its own.
+pub type Fields<'n> = Vec<(&'n str, AttributeValue)>;
+
+/// Makes an item of its attributes.
+pub fn item(fields: Fields<'_>) -> Item {
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
 /// Makes a text attribute.
 pub fn text(value: impl Into<String>) -> AttributeValue {
     AttributeValue::S(value.into())
@@ -23,10 +31,11 @@ pub fn number(item: &Item, name: &str) -> Option<u64> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
 
-/// The size of an item in bytes, as DynamoDB counts it, or a little more: names, texts, bytes, and digits of numbers.
-/// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>.
-pub fn item_bytes(item: &Item) -> usize {
-    item.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
+/// The size of attributes in bytes, as DynamoDB counts it, or a little more: names, texts, bytes, and digits of
+/// numbers. Source:
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>.
+pub fn field_bytes(fields: &[(&str, AttributeValue)]) -> usize {
+    fields.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
 }
 
 fn value_bytes(value: &AttributeValue) -> usize {

@@ -98,6 +98,11 @@ impl Plan {
         !self.hours.bases.is_empty()
     }
 
+    /// Returns the periods of a report that are, or belong to, a day.
+    pub fn periods_of(&self, report: &Report, day: i32) -> Vec<Period> {
+        if report.is_hourly { self.zone.hours_of(day) } else { vec![Period::Day(day)] }
+    }
+
     /// Returns the day that a period is or belongs to.
     pub fn day_of(&self, period: Period) -> i32 {
         match period {

@@ -29,8 +29,8 @@ pub struct Report {
     pub slots: Vec<Slot>,
     /// The attribute in which an item has the number of rows.
     pub rows_attribute: String,
-    /// The names of the measures that are distinct counts: the sketches of an item.
-    pub sketches: Vec<String>,
+    /// The sketches of an item: one for each measure that is a distinct count.
+    pub sketches: Vec<Sketch>,
     /// The measures, in the definition's order.
     pub measures: Vec<Measure>,
     /// The labels, in the definition's order; then attributes that have lists under them and are not shown otherwise.
@@ -45,20 +45,28 @@ impl Report {
         self.labels.iter().any(|label| matches!(label.source, LabelSource::Latest(_)))
     }
 
-    /// The attribute of an item in which it has a sketch: `sketch` if there is but one.
-    pub fn sketch_attribute(&self, sketch: usize) -> String {
-        match self.sketches.as_slice() {
-            [_] => SKETCH_ATTRIBUTE.to_owned(),
-            sketches => format!("{SKETCH_ATTRIBUTE}_{}", sketches[sketch]),
-        }
-    }
-
     /// The slot by which the top lists are ordered.
     pub fn top_slot(&self) -> Option<usize> {
         match self.measures[self.top.as_ref()?.measure].figure {
             Figure::Number { slot, .. } | Figure::Time { slot } => Some(slot),
             Figure::Distinct { .. } | Figure::Ratio { .. } => None,
         }
+    }
+}
+
+/// The sketch of a distinct count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sketch {
+    /// The name of its measure.
+    pub measure: String,
+    /// The attribute in which an item has it: [`SKETCH_ATTRIBUTE`] if it is the only one, else `sketch_MEASURE`.
+    pub attribute: String,
+}
+
+impl Sketch {
+    /// Returns the attribute of a sketch that is not the only one.
+    pub fn attribute_of(measure: &str) -> String {
+        format!("{SKETCH_ATTRIBUTE}_{measure}")
     }
 }
 

@@ -114,6 +114,12 @@ impl Figures {
         self.slots.first().copied().unwrap_or(Some(0))
     }
 
+    /// The figure by which the report's top lists are ordered; `None` if there is none, or no row.
+    pub fn top(&self, report: &Report) -> Option<i64> {
+        let figure = self.slots.get(report.top_slot()?).copied().flatten();
+        figure.filter(|&figure| figure != NO_NUMBER && self.rows() != Some(0))
+    }
+
     /// Adds other figures of the report. The operation is commutative and associative.
     pub fn merge(&mut self, other: &Figures, report: &Report) {
         if self.slots.is_empty() {
@@ -239,7 +245,7 @@ pub fn parse_decimal(text: &str, places: u8) -> Option<i64> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::plan::reports::{Measure, Merge, Slot};
+    use crate::plan::reports::{Measure, Merge, Sketch, Slot};
     use crate::reports::distinct::Member;
     use proptest::prelude::*;
 
@@ -260,7 +266,7 @@ pub(crate) mod tests {
                 slot("greatest", Merge::Greatest),
             ],
             rows_attribute: "count".to_owned(),
-            sketches: vec!["ids".to_owned()],
+            sketches: vec![Sketch { measure: "ids".to_owned(), attribute: "sketch".to_owned() }],
             measures: vec![
                 measure("count", Figure::Number { slot: 0, places: 0 }),
                 measure("total", Figure::Number { slot: 1, places: 3 }),

@@ -5,15 +5,15 @@
 //!
 //! The greatest items of a period are also in [top lists](crate::reports::top_lists).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use crate::aws::item::{Item, number, text, text_of};
+use crate::aws::item::{Fields, Item, item, number, text, text_of};
 use crate::plan::NO_NUMBER;
 use crate::plan::period::Period;
-use crate::plan::reports::{Figure, Merge, Report, SKETCH_ATTRIBUTE};
+use crate::plan::reports::{Figure, Merge, ROWS_ATTRIBUTE, Report, SKETCH_ATTRIBUTE, Sketch};
 use crate::protocol::{Applied, BatchNumber};
 use crate::reports::distinct::Distinct;
 use crate::reports::figures::{Delta, Figures, Key, Label, Labels, Shown, decimal_text, parse_decimal, shown};
@@ -51,6 +51,15 @@ impl ReportItem {
         Some(next)
     }
 
+    /// Returns true if other figures would take the item out of a top list, or move it down in one: what was cut off of
+    /// that list before could belong there then.
+    pub fn would_leave_lists(&self, other: &Delta, report: &Report) -> bool {
+        let Some(top) = &report.top else { return false };
+        let is_gone = |label: usize, text| other.labels.texts(label).all(|kept| kept != text);
+        other.figures.top(report) < self.figures.top(report)
+            || top.under.iter().any(|&label| self.labels.texts(label).any(|text| is_gone(label, text)))
+    }
+
     /// Returns the item with its figures replaced, or `None` if it has a batch that the new figures lack and that would
     /// be lost. Afterwards no straggler can add one of their batches again. The version is above every one that the
     /// item had.
@@ -74,6 +83,8 @@ pub struct Replacement {
     pub last: BatchNumber,
     /// Milliseconds since the Unix epoch: a version that no item reaches by counting.
     pub now_ms: u64,
+    /// Figures may fall, and texts of labels go. The top lists of the day must be filled anew afterwards.
+    pub may_lower: bool,
 }
 
 /// Returns true if an item has no rows: a replay has emptied it because it should not exist. It stays, so that no
@@ -82,12 +93,9 @@ pub fn is_empty(report: &Report, item: &Item) -> bool {
     number(item, &report.rows_attribute) == Some(0)
 }
 
-/// The key of a report item, as DynamoDB attributes.
-pub fn key_item(report: &Report, key: &Key) -> Item {
-    HashMap::from([
-        (report.key_attribute.clone(), text(&key.id)),
-        (key.period.attribute().to_owned(), text(key.period.to_string())),
-    ])
+/// The attributes of a report item's key.
+pub fn key_fields<'n>(report: &'n Report, key: &Key) -> Fields<'n> {
+    vec![(&report.key_attribute, text(&key.id)), (key.period.attribute(), text(key.period.to_string()))]
 }
 
 /// Parses the key of an item of a report, whose number is `index`.
@@ -98,9 +106,9 @@ pub fn parse_key(report: &Report, index: usize, item: &Item) -> Option<Key> {
     Some(Key { report: index, id, period }).filter(|key| key.period.attribute() == attribute)
 }
 
-/// The attributes that people read.
-pub(super) fn visible_attributes(report: &Report, key: &Key, stored: &ReportItem) -> Item {
-    let mut item = key_item(report, key);
+/// The attributes that people read, without the key.
+pub(super) fn visible_fields<'n>(report: &'n Report, stored: &ReportItem) -> Fields<'n> {
+    let mut fields = Vec::with_capacity(report.measures.len() + report.labels.len() + report.sketches.len() + 4);
     for (measure, value) in report.measures.iter().zip(shown(&stored.figures, report)) {
         let value = match (value, measure.figure) {
             (Some(Shown::Number(number, places)), _) => AttributeValue::N(decimal_text(number, places)),
@@ -108,7 +116,7 @@ pub(super) fn visible_attributes(report: &Report, key: &Key, stored: &ReportItem
             (Some(Shown::Nothing), Figure::Ratio { .. }) | (None, _) => continue,
             (Some(Shown::Nothing), _) => AttributeValue::Null(true),
         };
-        item.insert(measure.name.clone(), value);
+        fields.push((measure.name.as_str(), value));
     }
     for (label, value) in report.labels.iter().zip(&stored.labels.0) {
         let value = match value {
@@ -118,39 +126,40 @@ pub(super) fn visible_attributes(report: &Report, key: &Key, stored: &ReportItem
                 texts.join(&label.many.map(String::from).unwrap_or_default())
             }),
         };
-        if let Some(value) = value {
-            item.insert(label.name.clone(), text(value));
-        }
+        fields.extend(value.map(|value| (label.name.as_str(), text(value))));
     }
-    item
+    fields
 }
 
-/// The whole item: the attributes that people read, and those that the protocol needs.
-pub fn item_of(report: &Report, key: &Key, stored: &ReportItem) -> Item {
-    let mut item = visible_attributes(report, key, stored);
-    let mut add = |name: String, value| item.insert(name, value);
-    for (sketch, distinct) in stored.figures.distinct.iter().enumerate() {
-        if let Some(distinct) = distinct {
-            add(report.sketch_attribute(sketch), AttributeValue::B(Blob::new(distinct.to_bytes())));
-        }
+/// All attributes but the key: those that people read, and those that the protocol needs.
+pub fn fields_of<'n>(report: &'n Report, stored: &ReportItem) -> Fields<'n> {
+    let mut fields = visible_fields(report, stored);
+    for (sketch, distinct) in report.sketches.iter().zip(&stored.figures.distinct) {
+        let distinct = distinct.as_ref().map(|distinct| AttributeValue::B(Blob::new(distinct.to_bytes())));
+        fields.extend(distinct.map(|distinct| (sketch.attribute.as_str(), distinct)));
     }
-    if let Some(rows) = stored.figures.rows() {
-        add(report.rows_attribute.clone(), AttributeValue::N(rows.to_string()));
+    // Otherwise a measure is the number of rows.
+    if let Some(rows) = stored.figures.rows().filter(|_| report.rows_attribute == ROWS_ATTRIBUTE) {
+        fields.push((ROWS_ATTRIBUTE, AttributeValue::N(rows.to_string())));
     }
-    add("version".to_owned(), AttributeValue::N(stored.version.to_string()));
-    add("applied_through".to_owned(), AttributeValue::N(stored.applied.through.to_string()));
+    fields.push(("version", AttributeValue::N(stored.version.to_string())));
+    fields.push(("applied_through", AttributeValue::N(stored.applied.through.to_string())));
     if !stored.applied.listed.is_empty() {
-        let listed = stored.applied.listed.iter().map(ToString::to_string).collect();
-        add("applied".to_owned(), AttributeValue::Ns(listed));
+        fields.push(("applied", AttributeValue::Ns(stored.applied.listed.iter().map(ToString::to_string).collect())));
     }
-    item
+    fields
+}
+
+/// The whole item.
+pub fn item_of(report: &Report, key: &Key, stored: &ReportItem) -> Item {
+    item([key_fields(report, key), fields_of(report, stored)].concat())
 }
 
 /// Returns the attributes that not every item of a report has.
 pub fn optional_attributes(report: &Report) -> Vec<String> {
     let labels = report.labels.iter().map(|label| label.name.clone());
     let measures = report.measures.iter().map(|measure| measure.name.clone());
-    let sketches = report.sketches.iter().map(|name| format!("{SKETCH_ATTRIBUTE}_{name}"));
+    let sketches = report.sketches.iter().map(|sketch| Sketch::attribute_of(&sketch.measure));
     labels.chain(measures).chain(sketches).chain([SKETCH_ATTRIBUTE.to_owned(), "applied".to_owned()]).collect()
 }
 
@@ -170,7 +179,7 @@ pub fn parse_item(report: &Report, item: &Item) -> Result<ReportItem, String> {
             Figure::Time { slot: place } => slots[place] = time_slot(item, &measure.name, report.slots[place].merge)?,
         }
     }
-    let distinct = (0..report.sketches.len()).map(|sketch| sketch_of(report, sketch, item));
+    let distinct = report.sketches.iter().map(|sketch| sketch_of(report, sketch, item));
     Ok(ReportItem {
         figures: Figures { slots, distinct: distinct.collect::<Result<_, _>>()? },
         labels: Labels(report.labels.iter().map(|label| label_of(label, item)).collect()),
@@ -208,15 +217,13 @@ fn time_slot(item: &Item, name: &str, merge: Merge) -> Result<Option<i64>, Strin
 
 /// Reads a sketch, `None` if the item lacks the measure. An item of a report that had one distinct count has it under
 /// the plain name.
-fn sketch_of(report: &Report, sketch: usize, item: &Item) -> Result<Option<Distinct>, String> {
-    let name = &report.sketches[sketch];
-    if !item.contains_key(name) {
+fn sketch_of(report: &Report, Sketch { measure, attribute }: &Sketch, item: &Item) -> Result<Option<Distinct>, String> {
+    if !item.contains_key(measure) {
         return Ok(None);
     }
-    let own = format!("{SKETCH_ATTRIBUTE}_{name}");
-    let is_only = || report.sketches.iter().filter(|name| item.contains_key(*name)).count() == 1;
-    let value = item.get(&own).or_else(|| item.get(SKETCH_ATTRIBUTE).filter(|_| is_only()));
-    let attribute = report.sketch_attribute(sketch);
+    let is_only = || report.sketches.iter().filter(|sketch| item.contains_key(&sketch.measure)).count() == 1;
+    let as_only = || item.get(SKETCH_ATTRIBUTE).filter(|_| is_only());
+    let value = item.get(attribute).or_else(|| item.get(&Sketch::attribute_of(measure))).or_else(as_only);
     let bytes = value.and_then(|value| value.as_b().ok()).ok_or_else(|| format!("no bytes in {attribute}"))?;
     Distinct::from_bytes(bytes.as_ref()).map(Some).map_err(|problem| format!("{attribute} is {problem}"))
 }
@@ -285,6 +292,24 @@ mod tests {
     }
 
     #[test]
+    fn fewer_rows_or_a_text_less_would_leave_lists() {
+        let tracks = tracks();
+        let with = |delta: Delta| ReportItem::default().with(&delta, &tracks, 1, 0).unwrap();
+        let stored = with(delta(&[1, 2], &["pop", "rock"], "x"));
+        for (users, genres, leaves) in [
+            (&[1, 2][..], &["pop", "rock"][..], false),
+            (&[1, 2, 3], &["jazz", "pop", "rock"], false),
+            (&[1], &["pop", "rock"], true),
+            (&[1, 2, 3], &["jazz", "pop"], true),
+        ] {
+            assert_eq!(stored.would_leave_lists(&delta(users, genres, "x"), &tracks), leaves, "{users:?} {genres:?}");
+            let without = Report { top: None, ..tracks.clone() };
+            assert!(!stored.would_leave_lists(&delta(users, genres, "x"), &without));
+        }
+        assert!(!ReportItem::default().would_leave_lists(&delta(&[], &[], "x"), &tracks));
+    }
+
+    #[test]
     fn labels_follow_the_newest_batch_and_those_of_many_are_kept() {
         let tracks = tracks();
         let first = ReportItem::default().with(&delta(&[1], &["pop"], "old"), &tracks, 4, 3).unwrap();
@@ -302,7 +327,7 @@ mod tests {
         let tracks = tracks();
         let Delta { figures, labels, .. } = delta(&[1, 2], &["pop"], "x");
         let stored = ReportItem::default().with(&delta(&[1], &["rock"], "old"), &tracks, 4, 3).unwrap();
-        let of = |through| Replacement { through, last: 6, now_ms: 1000 };
+        let of = |through| Replacement { through, last: 6, now_ms: 1000, may_lower: true };
         assert_eq!(stored.replaced(figures.clone(), labels.clone(), &tracks, of(3)), None, "batch 4 would be lost");
         let replaced = stored.replaced(figures, labels, &tracks, of(7)).unwrap();
         assert_eq!((replaced.figures.rows(), replaced.version), (Some(2), 1000));
@@ -378,7 +403,8 @@ mod tests {
     #[test]
     fn a_sketch_is_found_after_another_distinct_count_came() {
         let (one, mut two) = (report(), report());
-        two.sketches.push("more".to_owned());
+        two.sketches[0].attribute = "sketch_ids".to_owned();
+        two.sketches.push(Sketch { measure: "more".to_owned(), attribute: "sketch_more".to_owned() });
         two.measures
             .push(crate::plan::reports::Measure { name: "more".to_owned(), figure: Figure::Distinct { sketch: 1 } });
         let key = Key { report: 0, id: "*".to_owned(), period: Period::Day(1) };

@@ -15,17 +15,17 @@
 //! people read, and `version`), `version`, `epoch`, and `rebuilding` while a rebuild has not offered everything yet.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use crate::aws::item::{Item, number, text, text_of};
+use crate::aws::item::{Fields, Item, item, number, text, text_of};
+use crate::plan::Plan;
 use crate::plan::period::Period;
 use crate::plan::reports::{Figure, Report};
-use crate::plan::{NO_NUMBER, Plan};
 use crate::reports::figures::{Key, Labels, parse_decimal};
-use crate::reports::item::{ReportItem, visible_attributes};
+use crate::reports::item::{ReportItem, visible_fields};
 
 /// The sort key of the table of top lists: it has days and hours.
 pub const PERIOD_ATTRIBUTE: &str = "report_date";
@@ -74,9 +74,8 @@ impl ListKey {
     }
 
     /// The key attributes of its item.
-    pub fn item(&self) -> Item {
-        let period = text(self.period.to_string());
-        HashMap::from([("list".to_owned(), text(&self.list)), (PERIOD_ATTRIBUTE.to_owned(), period)])
+    pub fn fields(&self) -> Fields<'static> {
+        vec![("list", text(&self.list)), (PERIOD_ATTRIBUTE, text(self.period.to_string()))]
     }
 
     /// Reads the key of an item; `None` where it is not one.
@@ -101,10 +100,10 @@ pub struct Entry {
 impl Entry {
     /// The entry of a report item.
     pub fn of(report: &Report, key: &Key, stored: &ReportItem) -> Self {
-        let mut shown = visible_attributes(report, key, stored);
-        shown.remove(key.period.attribute());
-        for label in &report.labels {
-            let Some(AttributeValue::S(text)) = shown.get_mut(&label.name) else { continue };
+        let mut shown = visible_fields(report, stored);
+        for (name, value) in &mut shown {
+            let Some(label) = report.labels.iter().find(|label| label.name == *name) else { continue };
+            let AttributeValue::S(text) = value else { continue };
             match label.many {
                 None => {
                     if let Some((end, _)) = text.char_indices().nth(MAX_LABEL_CHARS) {
@@ -114,21 +113,26 @@ impl Entry {
                 }
                 Some(separator) if text.len() > MAX_LABELS_BYTES => {
                     let end = text.floor_char_boundary(MAX_LABELS_BYTES);
-                    let end = text[..end].rfind(separator).unwrap_or(end);
-                    text.truncate(end);
+                    text.truncate(text[..end].rfind(separator).unwrap_or(end));
                     text.extend([separator, '…']);
                 }
                 Some(_) => {}
             }
         }
-        let figure = report.top_slot().and_then(|slot| stored.figures.slots.get(slot).copied().flatten());
-        let figure = figure.filter(|&figure| figure != NO_NUMBER && stored.figures.rows() != Some(0));
-        Entry { id: key.id.clone(), figure, version: stored.version, shown }
+        shown.push((&report.key_attribute, text(&key.id)));
+        Entry { id: key.id.clone(), figure: stored.figures.top(report), version: stored.version, shown: item(shown) }
     }
 
-    fn rank(&self) -> (Reverse<Option<i64>>, &str) {
-        (Reverse(self.figure), &self.id)
+    fn rank(&self) -> Rank<'_> {
+        rank(self.figure, &self.id)
     }
+}
+
+/// The place of an item in a list: the lower, the better.
+type Rank<'i> = (Reverse<Option<i64>>, &'i str);
+
+fn rank(figure: Option<i64>, id: &str) -> Rank<'_> {
+    (Reverse(figure), id)
 }
 
 /// A list as it is stored.
@@ -188,18 +192,18 @@ impl TopList {
     }
 
     /// Its attributes, without the key.
-    pub fn attributes(&self) -> Item {
+    pub fn fields(&self) -> Fields<'static> {
         let entries = self.entries.iter().map(|entry| {
             let mut shown = entry.shown.clone();
             shown.insert("version".to_owned(), AttributeValue::N(entry.version.to_string()));
             AttributeValue::M(shown)
         });
-        HashMap::from([
-            ("entries".to_owned(), AttributeValue::L(entries.collect())),
-            ("version".to_owned(), AttributeValue::N(self.version.to_string())),
-            ("epoch".to_owned(), AttributeValue::N(self.epoch.to_string())),
-            ("rebuilding".to_owned(), AttributeValue::Bool(self.rebuilding)),
-        ])
+        vec![
+            ("entries", AttributeValue::L(entries.collect())),
+            ("version", AttributeValue::N(self.version.to_string())),
+            ("epoch", AttributeValue::N(self.epoch.to_string())),
+            ("rebuilding", AttributeValue::Bool(self.rebuilding)),
+        ]
     }
 
     /// Reads a list; `None` where the item is not what this program writes.
@@ -215,7 +219,7 @@ impl TopList {
         Some(TopList {
             entries: item.get("entries")?.as_l().ok()?.iter().map(entry).collect::<Option<_>>()?,
             version: number(item, "version").filter(|version| (1..u64::MAX).contains(version))?,
-            epoch: number(item, "epoch")?,
+            epoch: number(item, "epoch").filter(|epoch| *epoch < u64::MAX)?,
             rebuilding: item.get("rebuilding").and_then(|value| value.as_bool().ok()).copied().unwrap_or(false),
         })
     }
@@ -236,30 +240,82 @@ fn top_figure(report: &Report, shown: &Item) -> Option<i64> {
 
 /// Offers to lists, each with the best of its entries. More than that of one batch cannot come into a list.
 #[derive(Debug, Default)]
-pub struct Offers(BTreeMap<ListKey, Vec<Arc<Entry>>>);
+pub struct Offers(BTreeMap<ListKey, Best>);
+
+/// The best entries for one list.
+#[derive(Debug, Default)]
+struct Best {
+    entries: Vec<Arc<Entry>>,
+    /// The last of those that a list keeps, once there were twice as many.
+    last: Option<Arc<Entry>>,
+}
 
 impl Offers {
     /// Offers an item to those of its lists that `is_known`.
     pub fn add(&mut self, report: &Report, key: &Key, stored: &ReportItem, is_known: impl Fn(&ListKey) -> bool) {
         let Some(top) = &report.top else { return };
-        let entry = Arc::new(Entry::of(report, key, stored));
+        let (mut entry, figure): (Option<Arc<Entry>>, _) = (None, stored.figures.top(report));
         for list in ListKey::of_item(report, key.period, &stored.labels).into_iter().filter(|list| is_known(list)) {
-            let entries = self.0.entry(list).or_default();
-            entries.push(Arc::clone(&entry));
-            if entries.len() >= 2 * top.keep {
-                entries.sort_by(|one, other| one.rank().cmp(&other.rank()));
-                entries.truncate(top.keep);
+            let best = self.0.entry(list).or_default();
+            // Most items of a large batch are in no list, and an entry is made only for those that may be.
+            if best.last.as_ref().is_none_or(|last| rank(figure, &key.id) < last.rank()) {
+                best.add(Arc::clone(entry.get_or_insert_with(|| Arc::new(Entry::of(report, key, stored)))), top.keep);
             }
         }
     }
 
     /// Returns the number of entries in all lists.
     pub fn entries(&self) -> usize {
-        self.0.values().map(Vec::len).sum()
+        self.0.values().map(|best| best.entries.len()).sum()
     }
 
     /// Returns the offers by list.
     pub fn into_lists(self) -> BTreeMap<ListKey, Vec<Arc<Entry>>> {
-        self.0
+        self.0.into_iter().map(|(list, best)| (list, best.entries)).collect()
+    }
+}
+
+impl Best {
+    fn add(&mut self, entry: Arc<Entry>, keep: usize) {
+        self.entries.push(entry);
+        if self.entries.len() >= 2 * keep {
+            self.entries.sort_by(|one, other| one.rank().cmp(&other.rank()));
+            self.entries.truncate(keep);
+            self.last = self.entries.last().cloned();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::reports::Top;
+    use crate::reports::figures::tests::{figures, report};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn offers_have_what_may_come_into_a_list(
+            totals in prop::collection::vec(1..60_i64, 0..700), keep in 1..120_usize,
+        ) {
+            let report = Report { top: Some(Top { measure: 1, under: Vec::new(), keep }), ..report() };
+            let list = ListKey::of_all(&report, Period::Day(0));
+            let mut offers = Offers::default();
+            for (id, &total) in totals.iter().enumerate() {
+                let key = Key { report: 0, id: format!("{id:03}"), period: Period::Day(0) };
+                let stored = ReportItem { figures: figures(&[(1, total)]), version: 1, ..ReportItem::default() };
+                offers.add(&report, &key, &stored, |known| *known == list);
+            }
+            prop_assert!(offers.entries() < 2 * keep);
+            let mut best: Vec<(i64, String)> =
+                totals.iter().enumerate().map(|(id, &total)| (total, format!("{id:03}"))).collect();
+            best.sort_by(|one, other| other.0.cmp(&one.0).then(one.1.cmp(&other.1)));
+            best.truncate(keep);
+            let offered = offers.into_lists().remove(&list).unwrap_or_default();
+            let made = TopList::default().with(&offered, keep).unwrap_or_default();
+            let made: Vec<(i64, String)> =
+                made.entries.iter().map(|entry| (entry.figure.unwrap(), entry.id.clone())).collect();
+            prop_assert_eq!(made, best);
+        }
     }
 }

@@ -244,7 +244,8 @@ fn is_right(seed: u64, broken: Broken) -> bool {
         .collect();
     if below(4) > 0 {
         let number = actors.len();
-        actors.push(Actor { number, deltas: Vec::new(), step: Step::Begin, epoch: 0, offers: Vec::new(), crashes: 0 });
+        let crashes = below(3) as u32;
+        actors.push(Actor { number, deltas: Vec::new(), step: Step::Begin, epoch: 0, offers: Vec::new(), crashes });
     }
     loop {
         let busy: Vec<usize> = (0..actors.len()).filter(|&actor| !matches!(actors[actor].step, Step::Done)).collect();
@@ -274,8 +275,8 @@ fn a_top_list_is_what_sorting_all_items_gives() {
 
 #[test]
 fn every_rule_of_top_lists_is_needed() {
-    let all = [Broken::NoVersion, Broken::OfferedFirst, Broken::NotEmptied, Broken::RestartedFirst, Broken::NoEpoch];
-    for broken in all {
+    use Broken::{NoEpoch, NoVersion, NotEmptied, OfferedFirst, RestartedFirst};
+    for broken in [NoVersion, OfferedFirst, NotEmptied, RestartedFirst, NoEpoch] {
         let wrong = (0..SEEDS / 5).filter(|&seed| !is_right(seed, broken)).count();
         println!("{broken:?}: {wrong} of {} seeds end with a wrong list", SEEDS / 5);
         assert!(wrong > 0, "{broken:?} is not caught");

@@ -163,9 +163,12 @@ impl VersionHistory {
         if matches!(state, Some(State::Committed | State::Aside | State::Done)) {
             let mood = if *state == Some(State::Done) { "" } else { "to be " };
             match decision {
-                Some(Fate::Archived { to, rows, rejected }) => {
+                Some(Fate::Archived { to, rows, rejected, passed_over }) => {
                     lines.push(format!("{mood}counted, and archived at {to}"));
-                    lines.push(format!("{rows} rows, {rejected} of them rejected"));
+                    lines.push(match passed_over {
+                        0 => format!("{rows} rows, {rejected} of them rejected"),
+                        _ => format!("{rows} rows, {rejected} of them rejected, and {passed_over} others passed over"),
+                    });
                     lines.extend(rejected_rows.iter().map(|key| format!("rejected rows are listed in {key}")));
                 }
                 Some(Fate::Quarantined { to, reason }) => {

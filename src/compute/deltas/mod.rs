@@ -63,7 +63,7 @@ impl<'p> DeltaColumns<'p> {
         let reports = || plan.reports.iter();
         DeltaColumns {
             figures: once(&mut reports().flat_map(|report| report.slots.iter().skip(1).map(|it| it.name.as_str()))),
-            sketches: once(&mut reports().flat_map(|report| report.sketches.iter().map(String::as_str))),
+            sketches: once(&mut reports().flat_map(|report| report.sketches.iter().map(|it| it.measure.as_str()))),
             labels: once(&mut reports().flat_map(|report| report.labels.iter().map(|it| it.name.as_str()))),
         }
     }
@@ -135,7 +135,7 @@ fn arrays(columns: &DeltaColumns<'_>, mut items: Vec<FoldedItem>, names: &Names)
         arrays.push(ColumnArray::nullable_int64(items.iter().map(value).collect()));
     }
     for name in &columns.sketches {
-        let sketches = places(&|report| report.sketches.iter().position(|it| it == *name));
+        let sketches = places(&|report| report.sketches.iter().position(|it| it.measure == *name));
         let bytes =
             |item: &mut FoldedItem| Some(std::mem::take(&mut item.members[sketches[item.report]?]).into_bytes());
         let bytes: Vec<Option<Vec<u8>>> = items.iter_mut().map(bytes).collect();
@@ -232,7 +232,7 @@ fn read_row_group(columns: &Columns<'_>, plan: &Plan, deltas: &mut Vec<Delta>) -
         .map(|report| {
             let figures =
                 report.slots.iter().skip(1).map(|it| columns.numbers::<i64>(&format!("{FIGURE}{}", it.name)).ok());
-            let sketches = report.sketches.iter().map(|name| columns.bytes(&format!("{SKETCH}{name}")).ok());
+            let sketches = report.sketches.iter().map(|it| columns.bytes(&format!("{SKETCH}{}", it.measure)).ok());
             let labels = report.labels.iter().map(|it| columns.texts(&format!("{LABEL}{}", it.name)).ok());
             (figures.collect::<Vec<_>>(), sketches.collect::<Vec<_>>(), labels.collect::<Vec<_>>())
         })

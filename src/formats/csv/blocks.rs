@@ -269,13 +269,6 @@ impl Block {
     pub fn records(&self) -> Records<'_> {
         Records::of(&self.text, self.first_line, &self.format)
     }
-
-    #[cfg(test)]
-    pub(crate) fn of(text: Vec<u8>, first_line: u64) -> Self {
-        let format = Arc::new(crate::formats::csv::plain_csv());
-        let is_plain = is_plain(&text, &format);
-        Block { text, first_line, is_plain, format, header: None }
-    }
 }
 
 /// Returns the length of the whole records at the start of a text, and true if they are plain. The text begins on

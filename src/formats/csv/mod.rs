@@ -24,7 +24,6 @@ mod header;
 mod records;
 
 pub use blocks::{Block, Blocks};
-pub(crate) use header::find_columns;
 pub use header::{Header, NotHeader};
 pub use records::{Line, Records};
 
@@ -108,7 +107,8 @@ pub(crate) fn comment_of(format: &Delimited) -> Option<&[u8]> {
     }
 }
 
-/// Returns the format of the files of references and of the built-in definition: commas, quotes and a header.
+/// Returns the format of files with commas, quotes and a header.
+#[cfg(test)]
 pub(crate) fn plain_csv() -> Delimited {
     let null = vec![String::new()];
     Delimited { delimiter: b',', quote: Some(b'"'), header: Names::FirstLine, comment: None, null }

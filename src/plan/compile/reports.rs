@@ -8,7 +8,7 @@ use crate::plan::columns::{Coded, Condition, Mask, Number, Operand, Places};
 use crate::plan::compile::{Compiler, no_field};
 use crate::plan::folding::{Base, Count, Folding, SlotSource, Sort, Source, Target};
 use crate::plan::reports::{
-    Figure, Label, LabelSource, LatestValue, Measure, Merge, ROWS_ATTRIBUTE, Report, Slot, Top,
+    Figure, Label, LabelSource, LatestValue, Measure, Merge, ROWS_ATTRIBUTE, Report, SKETCH_ATTRIBUTE, Sketch, Slot, Top,
 };
 
 impl Compiler<'_> {
@@ -54,6 +54,9 @@ impl Compiler<'_> {
             let figure = self.figure(measure, written, &mut report, &mut target, (folding, base))?;
             report.measures.push(Measure { name: measure.name.clone(), figure });
         }
+        if let [only] = report.sketches.as_mut_slice() {
+            SKETCH_ATTRIBUTE.clone_into(&mut only.attribute);
+        }
         folding.bases[base].targets.push(target);
         report.top = self.top(written, &report)?;
         Ok(report)
@@ -72,7 +75,8 @@ impl Compiler<'_> {
         match &measure.aggregate {
             Aggregate::Distinct { of } => {
                 let (report_index, spread, sketch) = (target.report, target.spread, report.sketches.len());
-                report.sketches.push(measure.name.clone());
+                let (measure, attribute) = (measure.name.clone(), Sketch::attribute_of(&measure.name));
+                report.sketches.push(Sketch { measure, attribute });
                 let count = Count { report: report_index, spread, sketch };
                 add_sort(&mut folding.sorts, folding.bases[base].code, self.coded(of)?, mask, count);
                 Ok(Figure::Distinct { sketch })
