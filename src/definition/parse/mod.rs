@@ -23,9 +23,6 @@ mod tree;
 mod types;
 mod values;
 
-#[cfg(test)]
-mod tests;
-
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
