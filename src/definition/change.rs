@@ -32,8 +32,9 @@ pub enum Class {
     Refused,
 }
 
-const READ_ANEW: &str = "holds from the next batch on; files that were counted stay as they are, and a rebuild of a day \
-                         reads them anew";
+/// The meaning of a change in the way that files are read.
+const READ_ANEW: &str = "it holds from the next batch on; files that were counted stay as they are, and a rebuild of a \
+                         day reads them anew";
 
 /// Returns the changes from one definition to another.
 pub fn changes(old: &Definition, new: &Definition) -> Vec<Change> {

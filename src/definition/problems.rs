@@ -13,6 +13,8 @@ use unicode_width::UnicodeWidthChar;
 
 /// Most problems that are kept; there may be one for each character of a file that is something else.
 const MAX_PROBLEMS: usize = 100;
+/// Most bytes of a message, which may name what the file has.
+const MAX_MESSAGE_BYTES: usize = 500;
 /// Most characters of a line that are shown. A longer one is shown around its problem.
 const MAX_LINE_CHARS: usize = 120;
 /// Most characters of a word that another is suggested for.
@@ -85,7 +87,12 @@ impl<'t> Found<'t> {
 
     /// Notes a problem.
     pub(super) fn add(&mut self, at: Span, message: impl Into<String>) -> Reported {
-        let problem = (at, message.into());
+        let mut message: String = message.into();
+        if message.len() > MAX_MESSAGE_BYTES {
+            message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+            message.push('…');
+        }
+        let problem = (at, message);
         if !self.problems.contains(&problem) {
             self.all += 1;
             if self.problems.len() < MAX_PROBLEMS {
@@ -147,8 +154,11 @@ pub(super) fn nearest<'w>(word: &str, words: impl IntoIterator<Item = &'w str>) 
     }
     let word = word.to_lowercase();
     let near = words.into_iter().map(|other| (strsim::osa_distance(&word, &other.to_lowercase()), other));
-    // Of names as short as `at`, every other one is near.
-    near.min_by_key(|(distance, _)| *distance).filter(|(distance, _)| *distance <= (length / 3).max(1)).map(|it| it.1)
+    // Of words of one letter every other is near.
+    near.filter(|(distance, _)| *distance < length)
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, _)| *distance <= (length.div_ceil(3)))
+        .map(|it| it.1)
 }
 
 /// Says which word to write instead, if one is near or if there are few.

@@ -119,7 +119,12 @@ impl Report {
 impl Aggregate {
     /// Returns the digits after the point that the figure has when it is shown.
     pub fn places(&self, definition: &Definition) -> u8 {
-        let of_field = |name: &str| match definition.field(name).map(|field| field.type_()) {
+        self.places_by(|name| definition.field(name).map(|field| field.type_()))
+    }
+
+    /// As [`Aggregate::places`], by the types of fields.
+    pub(super) fn places_by<'t>(&self, type_of: impl Fn(&str) -> Option<&'t Type>) -> u8 {
+        let of_field = |name: &str| match type_of(name) {
             Some(Type::Decimal { places, .. }) => *places,
             _ => 0,
         };

@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+mod definition;
 mod files;
 mod messages;
 mod properties;
@@ -27,13 +28,14 @@ fn a_panic_of_the_decoder_becomes_an_error() {
 fn the_corpora_hold_no_surprise() {
     let corpora = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
     type Property = fn(&[u8]);
-    let targets: [(&str, Property); 6] = [
+    let targets: [(&str, Property); 7] = [
         ("notification", properties::notification),
         ("row", properties::row),
         ("file", properties::file),
         ("gzip", properties::gzip),
         ("items", properties::items),
         ("deltas", properties::deltas),
+        ("definition", definition::definition),
     ];
     for (name, property) in targets {
         let mut count = 0;

@@ -1,6 +1,7 @@
 //! Measures of a report.
 
 use crate::definition::columns::Type;
+use crate::definition::conditions::Condition;
 use crate::definition::keys::figures::MEASURE;
 use crate::definition::keys::limits::{MAX_DISTINCTS, MEASURES};
 use crate::definition::keys::shape::list;
@@ -12,33 +13,15 @@ use crate::definition::parse::values::{is_free, is_name};
 use crate::definition::problems::{Found, Reported, instead, nearest};
 use crate::definition::reports::{Aggregate, Measure};
 
-/// A measure as far as it could be read.
+/// A measure as far as it could be read before all of its report are known.
 pub(super) struct MeasureDraft<'n> {
-    name: Told<&'n str>,
-    kind: Kind,
-    /// The parts of a ratio.
-    parts: Vec<Told<&'n str>>,
-    fields: Option<Fields<'n>>,
-    /// All of it, but for the parts of a ratio.
-    made: Result<Measure, Reported>,
-}
-
-/// A kind of measure, as far as other sections need it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
-    Count,
-    /// Of values with this many digits after the point, some of which may be negative.
-    Sum {
-        of: String,
-        places: u8,
-        may_fall: bool,
-    },
-    Min,
-    Max,
-    Distinct,
-    Ratio,
-    /// It has a problem.
-    Unknown,
+    pub(super) name: Told<&'n str>,
+    named: Result<(), Reported>,
+    /// The figure. Of a ratio without `places` they are those of its first part, which may not be known yet.
+    pub(super) aggregate: Result<Aggregate, Reported>,
+    conditions: Result<Vec<Condition>, Reported>,
+    /// Of a ratio the places of its parts' names, and `places`.
+    ratio: Option<([Told<&'n str>; 2], Option<u8>)>,
 }
 
 /// Reads all measures of a report with this key.
@@ -49,8 +32,8 @@ pub(super) fn measures<'n>(
     found: &mut Found<'_>,
 ) -> Vec<MeasureDraft<'n>> {
     let drafts: Vec<MeasureDraft<'n>> = entries.iter().map(|entry| measure(entry, key, names, found)).collect();
-    let distincts = drafts.iter().filter(|draft| draft.kind == Kind::Distinct);
-    if let Some(draft) = distincts.into_iter().nth(MAX_DISTINCTS) {
+    let mut distincts = drafts.iter().filter(|draft| matches!(draft.aggregate, Ok(Aggregate::Distinct { .. })));
+    if let Some(draft) = distincts.nth(MAX_DISTINCTS) {
         let message =
             format!("more than {MAX_DISTINCTS} distinct counts: an item holds the sketch of each, up to 8 KiB");
         found.add(draft.name.at, message);
@@ -60,59 +43,66 @@ pub(super) fn measures<'n>(
 
 fn measure<'n>(entry: &'n Entry, key: Option<&str>, names: &Names, found: &mut Found<'_>) -> MeasureDraft<'n> {
     let named = is_name(&entry.key, entry.span, found).and_then(|()| is_free(&entry.key, entry.span, found));
-    let name = Told { value: entry.key.as_str(), at: entry.span };
-    let of = |kind, aggregate: Result<Aggregate, Reported>| {
-        let measure = |aggregate| Measure { name: entry.key.clone(), aggregate, conditions: Vec::new() };
-        let made = named.and_then(|()| aggregate.map(measure));
-        MeasureDraft { name, kind, parts: Vec::new(), fields: None, made }
+    let mut draft = MeasureDraft {
+        name: Told { value: entry.key.as_str(), at: entry.span },
+        named,
+        aggregate: Ok(Aggregate::Count),
+        conditions: Ok(Vec::new()),
+        ratio: None,
     };
     let Value::Table(entries) = &entry.node.value else {
-        return match entry.node.text() {
-            Some(text) if text.value == "count" => of(Kind::Count, Ok(Aggregate::Count)),
-            _ => {
-                let near = entry.node.text().and_then(|text| nearest(text.value, MEASURES));
-                let near = near.map(|near| format!("; write {}", example(near))).unwrap_or_default();
-                let message =
-                    format!("'{}' takes \"count\", or a table such as {{ sum = \"amount\" }}{near}", entry.key);
-                of(Kind::Unknown, Err(found.add(entry.node.span, message)))
-            }
-        };
+        draft.aggregate = is_count(entry, found).map(|()| Aggregate::Count);
+        return draft;
     };
-    let kinds: Vec<&'static str> =
-        MEASURES.into_iter().filter(|kind| entries.iter().any(|entry| entry.key == *kind)).collect();
-    let what = format!("the measure '{}'", entry.key);
-    let fields = Fields::read(&MEASURE, (what, entry.span), items(entries), found);
-    let &[kind] = kinds.as_slice() else {
-        let message = match kinds.as_slice() {
-            [] if fields.all_good().is_err() => None,
-            [] => Some(format!("'{}' is to have one of {}", entry.key, list(MEASURES.map(str::to_owned), "and"))),
-            several => {
-                let several = list(several.iter().map(ToString::to_string), "and");
-                Some(format!("'{}' has {several}; write a measure of its own for each", entry.key))
-            }
-        };
-        let reported = match message {
-            Some(message) => Err(found.add(entry.span, message)),
-            None => fields.all_good().map(|()| Aggregate::Count),
-        };
-        return of(Kind::Unknown, reported);
-    };
-    let conditions = conditions(fields.entries("where"), names, found);
-    let (kind, aggregate) = aggregate(entry, kind, &fields, key, names, found);
-    let made = named
-        .and_then(|()| fields.all_good())
-        .and_then(|()| Ok(Measure { name: entry.key.clone(), aggregate: aggregate?, conditions: conditions? }));
-    let parts = fields.texts("ratio");
-    MeasureDraft { name, kind, parts, fields: Some(fields), made }
+    let fields = Fields::read(&MEASURE, (format!("the measure '{}'", entry.key), entry.span), items(entries), found);
+    let kind = kind(entry, entries, &fields, found);
+    draft.conditions = conditions(fields.entries("where"), names, found);
+    draft.aggregate = kind.and_then(|kind| aggregate(entry, kind, &fields, key, names, found));
+    draft.aggregate = draft.aggregate.and_then(|aggregate| fields.all_good().map(|()| aggregate));
+    if let &[of, by] = fields.texts("ratio").as_slice() {
+        draft.ratio = Some(([of, by], fields.whole("places").map(|places| places as u8)));
+    }
+    draft
 }
 
-/// An example of a kind of measure.
-fn example(kind: &str) -> String {
-    match kind {
-        "count" => "\"count\"".to_owned(),
-        "ratio" => "{ ratio = [\"a\", \"b\"] }".to_owned(),
-        kind => format!("{{ {kind} = \"…\" }}"),
+/// Checks a measure that is no table.
+fn is_count(entry: &Entry, found: &mut Found<'_>) -> Result<(), Reported> {
+    let text = entry.node.text().map(|text| text.value);
+    if text == Some("count") {
+        return Ok(());
     }
+    let near = match text.and_then(|text| nearest(text, MEASURES)) {
+        None => String::new(),
+        Some("count") => "; write \"count\"".to_owned(),
+        Some("ratio") => "; write { ratio = [\"…\", \"…\"] }".to_owned(),
+        Some(kind) => format!("; write {{ {kind} = \"…\" }}"),
+    };
+    let message = format!("'{}' takes \"count\", or a table such as {{ sum = \"amount\" }}{near}", entry.key);
+    Err(found.add(entry.node.span, message))
+}
+
+/// The kind of a measure: the one key that is there.
+fn kind(
+    entry: &Entry,
+    entries: &[Entry],
+    fields: &Fields<'_>,
+    found: &mut Found<'_>,
+) -> Result<&'static str, Reported> {
+    let is_there = |kind: &&str| entries.iter().any(|entry| entry.key == *kind);
+    let kinds: Vec<&'static str> = MEASURES.into_iter().filter(is_there).collect();
+    let message = match kinds.as_slice() {
+        [kind] => return Ok(kind),
+        [] => {
+            // An unknown key was meant to be one, and has a message.
+            fields.all_good()?;
+            format!("'{}' is to have one of {}", entry.key, list(MEASURES.map(str::to_owned), "and"))
+        }
+        several => {
+            let several = list(several.iter().map(ToString::to_string), "and");
+            format!("'{}' has {several}; write a measure of its own for each", entry.key)
+        }
+    };
+    Err(found.add(entry.span, message))
 }
 
 fn aggregate(
@@ -122,39 +112,25 @@ fn aggregate(
     key: Option<&str>,
     names: &Names,
     found: &mut Found<'_>,
-) -> (Kind, Result<Aggregate, Reported>) {
-    let known = match kind {
-        "count" => return (Kind::Count, Ok(Aggregate::Count)),
-        // The parts are looked up when all measures are known.
-        "ratio" => {
-            let (of, by, places) = (String::new(), String::new(), 0);
-            return (Kind::Ratio, Ok(Aggregate::Ratio { of, by, places }));
-        }
-        kind => fields.needed_text(kind, found).and_then(|of| {
-            let known = names.field(&format!("{} is the {kind} of '{}', which", entry.key, of.value), of, found)?;
-            is_measurable(entry, kind, known, of, key, found).map(|()| known)
-        }),
-    };
-    let of = known.map(|known| known.name.clone());
-    let places = match known.map(|known| &known.type_) {
-        Ok(Ok(Type::Decimal { places, .. })) => *places,
-        _ => 0,
-    };
+) -> Result<Aggregate, Reported> {
     match kind {
-        "sum" => {
-            let divide = fields.whole("divide").unwrap_or(1).unsigned_abs() as u32;
-            let places = places + divide.checked_ilog10().unwrap_or(0) as u8;
-            let may_fall = match known.map(|known| &known.type_) {
-                Ok(Ok(Type::Integer { min, .. } | Type::Decimal { min, .. })) => *min < 0,
-                _ => false,
-            };
-            let kind = Kind::Sum { of: of.clone().unwrap_or_default(), places, may_fall };
-            (kind, of.map(|of| Aggregate::Sum { of, divide }))
+        "count" => return Ok(Aggregate::Count),
+        "ratio" => {
+            let part = |index: usize| fields.texts("ratio").get(index).map_or("", |part| part.value).to_owned();
+            return Ok(Aggregate::Ratio { of: part(0), by: part(1), places: 0 });
         }
-        "min" => (Kind::Min, of.map(|of| Aggregate::Min { of })),
-        "max" => (Kind::Max, of.map(|of| Aggregate::Max { of })),
-        _ => (Kind::Distinct, of.map(|of| Aggregate::Distinct { of })),
+        _ => {}
     }
+    let of = fields.needed_text(kind, found)?;
+    let known = names.field(&format!("{} is the {kind} of '{}', which", entry.key, of.value), of, found)?;
+    is_measurable(entry, kind, known, of, key, found)?;
+    let of = of.value.to_owned();
+    Ok(match kind {
+        "sum" => Aggregate::Sum { of, divide: fields.whole("divide").unwrap_or(1).unsigned_abs() as u32 },
+        "min" => Aggregate::Min { of },
+        "max" => Aggregate::Max { of },
+        _ => Aggregate::Distinct { of },
+    })
 }
 
 /// Checks that a measure may be of a field.
@@ -190,61 +166,62 @@ fn is_measurable(
     Err(found.add(of.at, message))
 }
 
-impl<'n> MeasureDraft<'n> {
-    pub(super) fn name(&self) -> Told<&'n str> {
-        self.name
-    }
-
-    pub(super) fn kind(&self) -> &Kind {
-        &self.kind
-    }
-}
-
 /// Finds a measure of the report, or says that it is none.
-pub(super) fn measure_of<'d, 'n>(
+pub(super) fn measure_of<'d>(
     name: Told<&str>,
-    drafts: &'d [MeasureDraft<'n>],
+    drafts: &'d [MeasureDraft<'_>],
     found: &mut Found<'_>,
-) -> Result<&'d MeasureDraft<'n>, Reported> {
-    drafts.iter().find(|draft| draft.name.value == name.value).ok_or_else(|| {
-        let advice = instead(name.value, drafts.iter().map(|draft| draft.name.value));
-        found.add(name.at, format!("'{}' is no measure of this report{advice}", name.value))
-    })
+) -> Result<&'d Aggregate, Reported> {
+    match drafts.iter().find(|draft| draft.name.value == name.value) {
+        Some(draft) => draft.aggregate.as_ref().map_err(|reported| *reported),
+        None => {
+            let advice = instead(name.value, drafts.iter().map(|draft| draft.name.value));
+            Err(found.add(name.at, format!("'{}' is no measure of this report{advice}", name.value)))
+        }
+    }
 }
 
 /// Looks the parts of ratios up, and returns all measures.
-pub(super) fn finish(drafts: Vec<MeasureDraft<'_>>, found: &mut Found<'_>) -> Result<Vec<Measure>, Reported> {
-    let ratios: Vec<Result<Option<Aggregate>, Reported>> = drafts
-        .iter()
-        .map(|draft| if draft.kind == Kind::Ratio { ratio(draft, &drafts, found) } else { Ok(None) })
-        .collect();
-    let finished = drafts.into_iter().zip(ratios).map(|(draft, ratio)| {
-        let (made, ratio) = (draft.made?, ratio?);
-        Ok(Measure { aggregate: ratio.unwrap_or(made.aggregate), ..made })
+pub(super) fn finish(
+    drafts: Vec<MeasureDraft<'_>>,
+    names: &Names,
+    found: &mut Found<'_>,
+) -> Result<Vec<Measure>, Reported> {
+    let places: Vec<Result<Option<u8>, Reported>> =
+        drafts.iter().map(|draft| draft.ratio.map(|ratio| places(ratio, &drafts, names, found)).transpose()).collect();
+    let finished = drafts.into_iter().zip(places).map(|(draft, places_of_ratio)| {
+        let mut aggregate = draft.aggregate?;
+        if let (Aggregate::Ratio { places, .. }, Some(found)) = (&mut aggregate, places_of_ratio?) {
+            *places = found;
+        }
+        draft.named?;
+        Ok(Measure { name: draft.name.value.to_owned(), aggregate, conditions: draft.conditions? })
     });
     finished.collect()
 }
 
-fn ratio(
-    draft: &MeasureDraft<'_>,
+/// Checks the parts of a ratio, and returns its digits after the point.
+fn places(
+    (parts, places): ([Told<&str>; 2], Option<u8>),
     drafts: &[MeasureDraft<'_>],
+    names: &Names,
     found: &mut Found<'_>,
-) -> Result<Option<Aggregate>, Reported> {
-    let &[of, by] = draft.parts.as_slice() else { return draft.made.as_ref().map(|_| None).map_err(|it| *it) };
-    let mut part = |name: Told<&str>| {
-        let kind = &measure_of(name, drafts, found)?.kind;
-        let message = match kind {
-            Kind::Ratio => format!("'{}' is a ratio itself; write the measures that it is made of", name.value),
-            Kind::Min => format!("'{}' is a min; a ratio is of counts, sums and distinct counts", name.value),
-            Kind::Max => format!("'{}' is a max; a ratio is of counts, sums and distinct counts", name.value),
-            kind => return Ok(kind),
+) -> Result<u8, Reported> {
+    let checked = parts.map(|name| {
+        let aggregate = measure_of(name, drafts, found)?;
+        let kind = match aggregate {
+            Aggregate::Ratio { .. } => {
+                let message = format!("'{}' is a ratio itself; write the measures that it is made of", name.value);
+                return Err(found.add(name.at, message));
+            }
+            Aggregate::Min { .. } => "min",
+            Aggregate::Max { .. } => "max",
+            _ => return Ok(aggregate),
         };
+        let message = format!("'{}' is a {kind}; a ratio is of counts, sums and distinct counts", name.value);
         Err(found.add(name.at, message))
-    };
-    let (first, second) = (part(of), part(by));
-    let (first, _) = (first?, second?);
-    let default = if let Kind::Sum { places, .. } = first { *places } else { 0 };
-    let places = draft.fields.as_ref().and_then(|fields| fields.whole("places")).map(|places| places as u8);
-    let (of, by) = (of.value.to_owned(), by.value.to_owned());
-    Ok(Some(Aggregate::Ratio { of, by, places: places.unwrap_or(default) }))
+    });
+    let [of, by] = checked;
+    by?;
+    Ok(places.unwrap_or(of?.places_by(|name| names.type_of(name))))
 }

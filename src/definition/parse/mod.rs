@@ -23,9 +23,6 @@ mod tree;
 mod types;
 mod values;
 
-#[cfg(test)]
-mod tests;
-
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -119,8 +116,9 @@ fn pipeline(name: Told<&str>, found: &mut Found<'_>) -> Result<String, Reported>
     if name.value.bytes().all(is_inner) && name.value.starts_with(|first: char| first.is_ascii_lowercase()) {
         return Ok(name.value.to_owned());
     }
+    let better = values::better_name(name.value, '-');
     let message = format!("'{}' is no name of a pipeline: a to z, 0 to 9 and -, with a letter first", name.value);
-    Err(found.add(name.at, message))
+    Err(found.add(name.at, message + &better))
 }
 
 /// Finds the column that says when.

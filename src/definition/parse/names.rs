@@ -51,7 +51,8 @@ impl Known {
         self.type_.as_ref().map_or("a value", kind)
     }
 
-    /// True for the types that a report counts by: ids, texts and integers. A type with a problem is none of the others.
+    /// True for the types that a report counts by: ids, texts and integers; and for a type with a problem, which causes
+    /// no other.
     pub(super) fn is_code(&self) -> bool {
         !matches!(self.type_, Ok(Type::Decimal { .. } | Type::Time { .. }))
     }
@@ -98,6 +99,12 @@ impl Names {
         self.asked_for.extend(asked_for.map(|condition| condition.column.clone()));
     }
 
+    /// True if the attributes of a reference that looks up `of` follow from `key`. What a reference looks up may have a
+    /// problem of its own; then it is not known what follows.
+    pub(super) fn follows(&self, of: &str, key: &str) -> bool {
+        of == key || !self.get(of).is_some_and(Known::is_code)
+    }
+
     /// True if a row may have no value.
     pub(super) fn may_lack(&self, known: &Known) -> bool {
         match &known.origin {
@@ -113,7 +120,7 @@ impl Names {
     /// Checks the columns of each join. It may have no value if one of them may have none.
     fn resolve_joins(&mut self, found: &mut Found<'_>) {
         for index in 0..self.known.len() {
-            let Known { name, origin: Origin::Join(parts), .. } = &self.known[index] else { continue };
+            let Known { origin: Origin::Join(parts), .. } = &self.known[index] else { continue };
             let mut is_optional = false;
             for (part, at) in parts {
                 let told = Told { value: part.as_str(), at: *at };
@@ -125,7 +132,7 @@ impl Names {
                     }
                     (_, Ok(Type::Integer { .. } | Type::Decimal { .. } | Type::Time { .. })) => {
                         let kind = column.kind();
-                        found.add(*at, format!("'{part}' is {kind}; '{name}' joins ids and texts, so write an id"));
+                        found.add(*at, format!("'{part}' is {kind}; a join is of ids and texts"));
                     }
                     _ => {}
                 }
@@ -136,6 +143,11 @@ impl Names {
 
     pub(super) fn get(&self, name: &str) -> Option<&Known> {
         self.known.iter().find(|known| known.name == name)
+    }
+
+    /// The type of a column or attribute, if it is known.
+    pub(super) fn type_of(&self, name: &str) -> Option<&Type> {
+        self.get(name).and_then(|known| known.type_.as_ref().ok())
     }
 
     /// Finds a column or attribute, or says that it is none. `subject` begins the message, as in `the key 'x'`.

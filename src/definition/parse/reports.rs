@@ -1,14 +1,15 @@
 //! `[reports.NAME]`: keys, tables, attributes and top lists.
 
+use crate::definition::columns::Type;
 use crate::definition::keys::figures::{REPORT, TOP_LIST};
 use crate::definition::keys::limits::{KEPT, RESERVED_TABLES};
 use crate::definition::parse::fields::{Fields, Told, items_or};
-use crate::definition::parse::measures::{Kind, MeasureDraft, finish, measure_of, measures};
+use crate::definition::parse::measures::{MeasureDraft, finish, measure_of, measures};
 use crate::definition::parse::names::{Known, Names, Origin};
 use crate::definition::parse::tree::{Entry, Node};
 use crate::definition::parse::values::is_name;
 use crate::definition::problems::{Found, Reported};
-use crate::definition::reports::{ALL, Key, Period, Report, Top};
+use crate::definition::reports::{ALL, Aggregate, Key, Period, Report, Top};
 
 /// The condition of the measures that order top lists.
 const NEVER_FALLS: &str =
@@ -30,14 +31,19 @@ fn report(
 ) -> Result<Report, Reported> {
     let named = is_name(&entry.key, entry.span, found);
     let fields = Fields::of_entry(&REPORT, format!("the report '{}'", entry.key), entry, found);
-    let table = table(entry, &fields, tables, found);
+    // A name that is none makes no table either.
+    let table = match (named, fields.text("table")) {
+        (Err(reported), None) => Err(reported),
+        _ => table(entry, &fields, tables, found),
+    };
     let key = fields.needed_text("key", found).and_then(|key| report_key(key, names, found));
-    let key_name = fields.text("key").map(|key| key.value);
+    // What follows from a key with a problem is not known.
+    let key_name = fields.text("key").map(|key| key.value).filter(|_| key.is_ok());
     let attributes = attributes(&fields, key_name, names, found);
     let drafts = measures(fields.entries("measures"), key_name, names, found);
     are_apart(&fields, &drafts, found);
     let top = fields.node("top").map(|node| top(node, key_name, &drafts, names, found)).transpose();
-    let measures = finish(drafts, found);
+    let measures = finish(drafts, names, found);
     named?;
     fields.all_good()?;
     let every = match fields.text("every") {
@@ -114,7 +120,7 @@ fn attributes(
             }
             (_, Some("*")) => "a report of all rows has no attributes".to_owned(),
             (_, Some(key)) if key == name => format!("'{name}' is the key, which every item has"),
-            (Ok(Known { origin: Origin::Attribute { key: of, .. }, .. }), Some(key)) if of != key => {
+            (Ok(Known { origin: Origin::Attribute { key: of, .. }, .. }), Some(key)) if !names.follows(of, key) => {
                 format!("'{name}' follows from '{of}', not from this report's key '{key}'")
             }
             _ if shown.iter().any(|other| other == name) => format!("'{name}' is there twice"),
@@ -132,7 +138,7 @@ fn attributes(
 fn are_apart(fields: &Fields<'_>, drafts: &[MeasureDraft<'_>], found: &mut Found<'_>) {
     let attributes = fields.texts("attributes");
     let key = fields.text("key").map(|key| if key.value == ALL.1 { ALL.0 } else { key.value });
-    for name in drafts.iter().map(MeasureDraft::name) {
+    for name in drafts.iter().map(|draft| draft.name) {
         let message = if key == Some(name.value) {
             format!("'{}' is the key of the items; give the measure another name", name.value)
         } else if attributes.iter().any(|attribute| attribute.value == name.value) {
@@ -152,8 +158,9 @@ fn top(
     found: &mut Found<'_>,
 ) -> Result<Top, Reported> {
     let fields = Fields::read(&TOP_LIST, ("'top'".to_owned(), node.span), items_or(node, ""), found);
-    let by =
-        fields.needed_text("by", found).and_then(|by| never_falls(by, drafts, found).map(|()| by.value.to_owned()));
+    let by = fields
+        .needed_text("by", found)
+        .and_then(|by| never_falls(by, drafts, names, found).map(|()| by.value.to_owned()));
     let mut under: Vec<String> = Vec::new();
     let mut bad = None;
     for told in fields.texts("under") {
@@ -174,20 +181,24 @@ fn top(
     Ok(Top { by: by?, under, keep })
 }
 
-fn never_falls(by: Told<&str>, drafts: &[MeasureDraft<'_>], found: &mut Found<'_>) -> Result<(), Reported> {
-    let name = by.value;
-    let message = match measure_of(by, drafts, found)?.kind() {
-        Kind::Distinct => {
-            format!("'{name}' is a distinct count, whose estimate may fall by a little; {NEVER_FALLS}")
-        }
-        Kind::Ratio => format!("'{name}' is a ratio, which may fall; {NEVER_FALLS}"),
-        Kind::Min => format!("'{name}' is a min, which may fall; {NEVER_FALLS}"),
-        Kind::Sum { of, may_fall: true, .. } => {
-            format!("'{name}' is a sum of '{of}', which may be negative; {NEVER_FALLS}")
-        }
+fn never_falls(
+    by: Told<&str>,
+    drafts: &[MeasureDraft<'_>],
+    names: &Names,
+    found: &mut Found<'_>,
+) -> Result<(), Reported> {
+    let may_be_negative = |of: &str| match names.type_of(of) {
+        Some(Type::Integer { min, .. } | Type::Decimal { min, .. }) => *min < 0,
+        _ => false,
+    };
+    let reason = match measure_of(by, drafts, found)? {
+        Aggregate::Distinct { .. } => "a distinct count, whose estimate may fall by a little".to_owned(),
+        Aggregate::Ratio { .. } => "a ratio, which may fall".to_owned(),
+        Aggregate::Min { .. } => "a min, which may fall".to_owned(),
+        Aggregate::Sum { of, .. } if may_be_negative(of) => format!("a sum of '{of}', which may be negative"),
         _ => return Ok(()),
     };
-    Err(found.add(by.at, message))
+    Err(found.add(by.at, format!("'{}' is {reason}; {NEVER_FALLS}", by.value)))
 }
 
 /// Checks that there may be lists under each value of a field: an attribute of the report's key.
@@ -195,7 +206,7 @@ fn is_under(under: Told<&str>, key: Option<&str>, names: &Names, found: &mut Fou
     let name = under.value;
     let known = names.field(&format!("'{name}'"), under, found)?;
     let follows = match (&known.origin, key) {
-        (Origin::Attribute { key: of, .. }, Some(key)) => of == key,
+        (Origin::Attribute { key: of, .. }, Some(key)) => names.follows(of, key),
         (_, None) => true,
         _ => false,
     };

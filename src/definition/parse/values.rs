@@ -48,17 +48,16 @@ pub(super) fn is_name(name: &str, at: Span, found: &mut Found<'_>) -> Result<(),
     if begins && name.len() <= MAX_NAME_CHARS && name.bytes().all(is_inner) {
         return Ok(());
     }
-    let better: String = name
-        .chars()
-        .map(|char| if char.is_ascii_alphanumeric() { char.to_ascii_lowercase() } else { '_' })
-        .skip_while(|char| !char.is_ascii_lowercase())
-        .take(MAX_NAME_CHARS)
-        .collect();
-    let better = if better.is_empty() { String::new() } else { format!("; write '{better}'") };
-    Err(found.add(
-        at,
-        format!("'{name}' is no name: a to z, 0 to 9 and _, with a letter first, {MAX_NAME_CHARS} at most{better}"),
-    ))
+    let better = better_name(name, '_');
+    let message = format!("'{name}' is no name: a to z, 0 to 9 and _, with a letter first, {MAX_NAME_CHARS} at most");
+    Err(found.add(at, message + &better))
+}
+
+/// Says which name to write instead: one with `filler` in place of other characters.
+pub(super) fn better_name(name: &str, filler: char) -> String {
+    let better = name.chars().map(|char| if char.is_ascii_alphanumeric() { char.to_ascii_lowercase() } else { filler });
+    let better: String = better.skip_while(|char| !char.is_ascii_lowercase()).take(MAX_NAME_CHARS).collect();
+    if better.is_empty() { String::new() } else { format!("; write '{better}'") }
 }
 
 /// Checks that a name of a curated column or an item's attribute is not one of the program's.
@@ -81,7 +80,7 @@ pub(super) fn zone(name: Told<&str>, found: &mut Found<'_>) -> Result<TimeZone, 
     let names: Vec<String> = zones.available().map(|zone| zone.to_string()).collect();
     let advice = match nearest(name.value, names.iter().map(String::as_str)) {
         Some(near) => format!("write '{near}'"),
-        None => "write one such as 'Europe/Berlin': offsets change with summer time, names do not".to_owned(),
+        None => "write one such as 'Europe/Lisbon': offsets change with summer time, names do not".to_owned(),
     };
     Err(found.add(name.at, format!("'{}' is no IANA name of a time zone; {advice}", name.value)))
 }
