@@ -1,14 +1,15 @@
 //! The `music-streams` program: command line, logging and exit status. Covered by tests/process.rs and
 //! tests/pipeline/cli.rs.
 
+use std::fmt::Display;
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use music_streams::aws::Clients;
-use music_streams::aws::error::AwsError;
 use music_streams::commands::aside::AsideQuery;
 use music_streams::commands::dead_letters::DeadLettersQuery;
 use music_streams::commands::format::{output_error, print};
@@ -18,6 +19,7 @@ use music_streams::commands::replay::ReplayQuery;
 use music_streams::commands::report::Query;
 use music_streams::commands::status::StatusQuery;
 use music_streams::commands::verify::VerifyQuery;
+use music_streams::plan::Plan;
 use music_streams::process::environment;
 use music_streams::process::log;
 use music_streams::process::tasks;
@@ -149,14 +151,18 @@ fn run() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start threads: {error}")),
     };
+    let plan = match Plan::built_in() {
+        Ok(plan) => plan,
+        Err(error) => return failed(&error.to_string()),
+    };
     let done = runtime.block_on(async {
         match line.command {
-            Command::Run(run) => run_consumer(&run).await,
-            Command::Report(query) => show(query.answer(&clients().await).await),
+            Command::Run(run) => run_consumer(&run, plan).await,
+            Command::Report(query) => show(query.answer(&clients().await, plan).await),
             Command::Status(query) => show(query.answer(clients().await).await),
-            Command::Verify(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
-            Command::Replay(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
-            Command::Aside(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
+            Command::Verify(query) => query.run(clients().await, plan).await.map_err(|error| error.to_string()),
+            Command::Replay(query) => query.run(clients().await, plan).await.map_err(|error| error.to_string()),
+            Command::Aside(query) => query.run(clients().await, plan).await.map_err(|error| error.to_string()),
             Command::Quarantine(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::DeadLetters(query) => show(query.answer(clients().await).await),
             Command::Health(query) => query.ask().await.map(|said| print(&said)),
@@ -176,7 +182,7 @@ async fn clients() -> Clients {
     Clients::from_environment().await
 }
 
-fn show(answer: Result<String, AwsError>) -> Result<(), String> {
+fn show(answer: Result<String, impl Display>) -> Result<(), String> {
     answer.map(|answer| print(&answer)).map_err(|error| error.to_string())
 }
 
@@ -185,7 +191,7 @@ fn failed(error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run_consumer(run: &Run) -> Result<(), String> {
+async fn run_consumer(run: &Run, plan: Arc<Plan>) -> Result<(), String> {
     let started = Instant::now();
     let problems = run.settings.problems();
     if !problems.is_empty() {
@@ -200,7 +206,7 @@ async fn run_consumer(run: &Run) -> Result<(), String> {
         return Ok(());
     };
     let telemetry = telemetry.map_err(|error| format!("telemetry: {error} (check the OTEL_ variables)"))?;
-    let done = service::run(&run.settings, shutdown, clients, &telemetry, started).await;
+    let done = service::run(&run.settings, shutdown, clients, plan, &telemetry, started).await;
     let done = done.map_err(|error| error.to_string());
     telemetry.shutdown().await;
     done

@@ -15,6 +15,11 @@ pub const MIN_BYTES: u64 = 256 << 20;
 /// Memory of the program itself, the messages of its windows, and the bodies that it reads ahead.
 const FIXED_BYTES: u64 = 96 << 20;
 
+/// Bytes of a row of three columns, for which row groups are measured.
+const NARROW_ROW_BYTES: usize = 20;
+/// The least number of rows in a row group: with fewer, every column has its overhead too often.
+const LEAST_ROWS: usize = 8 << 10;
+
 /// The memory of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
@@ -57,9 +62,10 @@ impl Memory {
         self.lasting() / 2
     }
 
-    /// Rows in a row group.
-    pub fn row_group_rows(self) -> usize {
-        bytes(self.bytes / (2 << 10)).clamp(64 << 10, 512 << 10)
+    /// Rows in a row group, if a row takes so many bytes: fewer rows if they are wide.
+    pub fn row_group_rows(self, row_bytes: usize) -> usize {
+        let narrow = bytes(self.bytes / (2 << 10)).clamp(64 << 10, 512 << 10);
+        (narrow.saturating_mul(NARROW_ROW_BYTES) / row_bytes.max(NARROW_ROW_BYTES)).max(LEAST_ROWS)
     }
 
     /// Blocks that are parsed ahead.
@@ -172,7 +178,7 @@ mod tests {
     fn where_memory_is_small_less_is_on_its_way() {
         let small = Memory::of(Some(ByteSize::mib(512)));
         let large = Memory::of(Some(ByteSize::gib(4)));
-        assert_eq!((small.row_group_rows(), large.row_group_rows()), (256 << 10, 512 << 10));
+        assert_eq!((small.row_group_rows(20), large.row_group_rows(20)), (256 << 10, 512 << 10));
         assert_eq!((small.row_groups_ahead(2), large.row_groups_ahead(2)), (0, 1));
         assert_eq!((small.blocks_ahead(64), large.blocks_ahead(64)), (8, 64));
         assert_eq!(Memory::of(Some(ByteSize(0))).lasting(), 0);

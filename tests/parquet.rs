@@ -9,7 +9,8 @@ use std::sync::Arc;
 use music_streams::compute::{Dictionary, Rows, curated};
 use music_streams::formats::parquet;
 use music_streams::input::file::Blocks;
-use music_streams::reference::Catalogue;
+use music_streams::plan::Plan;
+use music_streams::reference::References;
 use music_streams::reports::distinct::{Distinct, Member, Members};
 
 const SONGS: &str = "track_id,track_name,artists,track_genre,duration_ms\n\
@@ -28,23 +29,27 @@ fn python(arguments: &[&std::ffi::OsStr]) -> String {
 /// Returns the rows of a file with these lines.
 async fn rows(lines: String, dictionary: &mut Dictionary, source: u32) -> Rows {
     let text = format!("user_id,track_id,listen_time\n{lines}").into_bytes();
-    let mut blocks = Blocks::open(std::io::Cursor::new(text), u64::MAX, jiff::Timestamp::now()).await.unwrap();
-    let mut rows = Rows::default();
+    let (plan, references) = (Arc::clone(dictionary.names().plan()), Arc::clone(dictionary.names().references()));
+    let (body, now) = (std::io::Cursor::new(text), jiff::Timestamp::now());
+    let mut blocks = Blocks::open(body, u64::MAX, now, &plan, "incoming/a.csv").await.unwrap();
+    let mut rows = Rows::with_capacity(&plan, 0);
     while let Some(block) = blocks.next().await.unwrap() {
-        rows.append(&block.parse(dictionary.names().catalogue()), source, dictionary);
+        rows.append(&block.parse(&references), source, dictionary);
     }
     rows
 }
 
 async fn dictionary() -> Dictionary {
-    Dictionary::of(Arc::new(Catalogue::parse(SONGS.as_bytes(), USERS.as_bytes()).await.unwrap()))
+    let plan = Plan::built_in().unwrap();
+    let references = References::parse(&plan, vec![SONGS.as_bytes(), USERS.as_bytes()]).await.unwrap();
+    Dictionary::of(plan, Arc::new(references))
 }
 
 /// Two row groups: 21 rows, then 9.
 async fn written() -> Vec<u8> {
     let mut dictionary = dictionary().await;
     let source = dictionary.add_source("incoming/ä.csv");
-    let mut file = curated::new_file().unwrap();
+    let mut file = curated::new_file(&Plan::built_in().unwrap()).unwrap();
     for (first, count) in [(0, 21), (21, 9)] {
         let line = |index| {
             let track_id = ["known", "bare", "absent"][index % 3];
@@ -143,7 +148,7 @@ async fn a_row_group_holds_only_values_that_occur_in_it() {
     };
     let mut rows = rows((0..20_000).map(line).collect(), &mut dictionary, 0).await;
     let size_of = |rows: &Rows| {
-        let mut file = curated::new_file().unwrap();
+        let mut file = curated::new_file(&Plan::built_in().unwrap()).unwrap();
         file.append(curated::encode_rows(rows, dictionary.names()).unwrap()).unwrap();
         file.finish().unwrap().len()
     };
@@ -174,7 +179,7 @@ async fn every_shape_of_rows_is_read_back() {
             format!("{user},{track},{time}\n")
         };
         let rows = rows((0..count).map(line).collect(), &mut dictionary, source).await;
-        let mut file = curated::new_file().unwrap();
+        let mut file = curated::new_file(&Plan::built_in().unwrap()).unwrap();
         file.append(curated::encode_rows(&rows, dictionary.names()).unwrap()).unwrap();
         std::fs::write(&path, file.finish().unwrap()).unwrap();
         let read: Vec<serde_json::Value> =
@@ -201,8 +206,8 @@ fn sketches_are_read_by_apache_datasketches() {
     let path = folder.path().join("sketch");
     for count in [0_u32, 1, 7, 100, 5_000, 200_000] {
         let (mut distinct, mut members) = (Distinct::default(), Members::default());
-        (0..count).for_each(|member| distinct.insert(Member::of_user(i64::from(member))));
-        members.extend((0..count).map(|member| Member::of_user(i64::from(member))));
+        (0..count).for_each(|member| distinct.insert(Member::of_number(i64::from(member))));
+        members.extend((0..count).map(|member| Member::of_number(i64::from(member))));
         for bytes in [distinct.to_bytes(), members.into_bytes()] {
             std::fs::write(&path, bytes).unwrap();
             let counts = python(&["sketch".as_ref(), path.as_os_str(), count.to_string().as_ref()]);

@@ -20,7 +20,8 @@ use music_streams::compute::{self, Compute, Dictionary, Rows, Scope, curated};
 use music_streams::formats::parquet::{ParquetFile, RowGroup};
 use music_streams::input::file::Blocks;
 use music_streams::memory::Memory;
-use music_streams::reference::Catalogue;
+use music_streams::plan::Plan;
+use music_streams::reference::References;
 
 /// As in the program itself.
 #[global_allocator]
@@ -55,13 +56,14 @@ fn since_start() -> Result<f64, Failure> {
 
 async fn job(data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
     let open = |name| tokio::fs::File::open(data.join(name));
-    let catalogue = Catalogue::parse(open("songs.csv").await?, open("users.csv").await?).await?;
-    let mut dictionary = Dictionary::of(Arc::new(catalogue));
+    let plan = Plan::built_in()?;
+    let references = References::parse(&plan, vec![open("songs.csv").await?, open("users.csv").await?]).await?;
+    let mut dictionary = Dictionary::of(Arc::clone(&plan), Arc::new(references));
     let mut compute = Compute::new(dictionary.names().clone(), Scope::Batch);
-    let mut files = CuratedFiles { out, files: BTreeMap::new() };
+    let mut files = CuratedFiles { out, plan: Arc::clone(&plan), files: BTreeMap::new() };
     let memory = Memory::of(None);
-    let row_group_rows = memory.row_group_rows();
-    let empty = || Rows::with_capacity(room(row_group_rows));
+    let row_group_rows = memory.row_group_rows(plan.row_bytes());
+    let empty = || Rows::with_capacity(&plan, room(row_group_rows));
     let (mut rows, mut read, mut rejected) = (empty(), 0, 0);
 
     let mut inputs = Vec::new();
@@ -74,7 +76,7 @@ async fn job(data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
         let key = input.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let source = dictionary.add_source(&key);
         let body = tokio::fs::File::open(&input).await?;
-        let blocks = Blocks::open(body, u64::MAX, jiff::Timestamp::now()).await?;
+        let blocks = Blocks::open(body, u64::MAX, jiff::Timestamp::now(), &plan, &key).await?;
         let blocks = futures::stream::try_unfold(blocks, async |mut blocks| {
             Ok::<_, Failure>(blocks.next().await?.map(|block| (block, blocks)))
         });
@@ -108,6 +110,7 @@ async fn job(data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
 /// The Parquet files that are being written, by day.
 struct CuratedFiles<'a> {
     out: &'a Path,
+    plan: Arc<Plan>,
     files: BTreeMap<i32, (ParquetFile, BufWriter<File>)>,
 }
 
@@ -126,7 +129,7 @@ impl CuratedFiles<'_> {
             let folder = self.out.join(format!("curated/date={}", date_text(day)));
             std::fs::create_dir_all(&folder)?;
             let file = BufWriter::new(File::create(folder.join("part-1.parquet"))?);
-            self.files.insert(day, (curated::new_file()?, file));
+            self.files.insert(day, (curated::new_file(&self.plan)?, file));
         }
         if let Some((parquet, file)) = self.files.get_mut(&day) {
             parquet.append(row_group)?;

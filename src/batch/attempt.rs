@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fail::fail_point;
@@ -15,7 +16,7 @@ use crate::aws::error::{AwsError, Kind};
 use crate::aws::retry::retry_until;
 use crate::aws::s3::READ_AHEAD_BYTES;
 use crate::batch::manifest::{Fate, Manifest, ManifestObject};
-use crate::batch::prepare::{ObjectOutcome, Plan, Preparation, PrepareError, Prepared};
+use crate::batch::prepare::{ObjectOutcome, Preparation, PrepareError, Prepared, Subject};
 use crate::batch::roll_forward::{CarriedOut, RollForward, RollForwardError};
 use crate::batch::{Disposition, Worker};
 use crate::calendar::date_of;
@@ -175,7 +176,7 @@ impl Worker {
         has_written: &Cell<bool>,
         stages: &mut BatchTrace,
     ) -> Result<Option<Ready>, BatchError> {
-        let plan = Plan { batch, opened_at: jiff::Timestamp::now(), scope: Scope::Batch };
+        let subject = Subject { batch, opened_at: jiff::Timestamp::now(), scope: Scope::Batch };
         let (won, mut unreadable) = self.claim(batch, work, dispositions, alone).await?;
         if won.is_empty() && unreadable.is_empty() {
             return Ok(None);
@@ -183,8 +184,8 @@ impl Worker {
         fail_point!("claimed");
         stages.end("claim");
 
-        let mut preparation = self.start_preparation(plan).await;
-        let objects = self.read_objects(&mut preparation, plan, work, won, &mut unreadable, has_written).await?;
+        let mut preparation = self.start_preparation(subject).await;
+        let objects = self.read_objects(&mut preparation, subject, work, won, &mut unreadable, has_written).await?;
         self.set_aside(batch, work, unreadable, dispositions).await?;
         if objects.is_empty() {
             return Ok(None);
@@ -193,7 +194,7 @@ impl Worker {
         has_written.set(true);
         let Prepared { uploads, delta_files, report_items, rejected } = preparation.finish().await?;
         fail_point!("prepared");
-        let (opened_at, traceparent) = (plan.opened_at, stages.traceparent());
+        let (opened_at, traceparent) = (subject.opened_at, stages.traceparent());
         let manifest = Manifest { batch, opened_at, objects, uploads, delta_files, rejected, traceparent };
         let json = serde_json::to_vec(&manifest).map_err(BatchError::Manifest)?;
         let (bucket, key) = (&self.roll_forward.bucket, layout::manifest_key(batch));
@@ -203,10 +204,11 @@ impl Worker {
         Ok(Some(Ready { manifest, report_items }))
     }
 
-    async fn start_preparation(&mut self, plan: Plan) -> Preparation {
-        let catalogue = self.catalogue.latest().await;
-        let RollForward { bucket, progress, .. } = &self.roll_forward;
-        Preparation::new(bucket.clone(), catalogue, plan, self.limits.clone(), self.shutdown.clone(), progress.clone())
+    async fn start_preparation(&mut self, subject: Subject) -> Preparation {
+        let references = self.catalogue.latest().await;
+        let RollForward { bucket, reports, progress, .. } = &self.roll_forward;
+        let (bucket, plan, limits) = (bucket.clone(), Arc::clone(reports.plan()), self.limits.clone());
+        Preparation::new(bucket, plan, references, subject, limits, self.shutdown.clone(), progress.clone())
     }
 
     /// Reads the objects into the preparation, in the order in which S3 returns them. Returns their fates, and adds
@@ -214,7 +216,7 @@ impl Worker {
     async fn read_objects(
         &self,
         preparation: &mut Preparation,
-        plan: Plan,
+        subject: Subject,
         work: Work<'_>,
         won: Vec<usize>,
         unreadable: &mut Vec<(usize, String)>,
@@ -222,7 +224,7 @@ impl Worker {
     ) -> Result<Vec<ManifestObject>, BatchError> {
         let bucket = &self.roll_forward.bucket;
         let mut objects = Vec::with_capacity(won.len());
-        let mut keys = KeyAllocator::new(date_of(plan.opened_at), plan.batch);
+        let mut keys = KeyAllocator::new(date_of(subject.opened_at), subject.batch);
         let (mut waiting, mut open, mut open_bytes) = (won.into_iter(), FuturesUnordered::new(), 0);
         let mut has_seen_s3_work = false;
         loop {
@@ -248,7 +250,7 @@ impl Worker {
                 None => Ok(work.unusable[&position].clone()),
             };
             has_written.set(preparation.has_written());
-            match fate_of(outcome?, plan.batch, &event.object.key, &mut keys) {
+            match fate_of(outcome?, subject.batch, &event.object.key, &mut keys) {
                 Ok(fate) => {
                     let ObjectEvent { object, size, created_at } = event.clone();
                     objects.push(ManifestObject { object, size, created_at, fate });

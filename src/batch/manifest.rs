@@ -14,6 +14,7 @@ use crate::counts::Counts;
 use crate::formats::parquet::ParquetError;
 use crate::layout::{self, hexadecimal_sha256};
 use crate::object::ObjectId;
+use crate::plan::Plan;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::Delta;
 
@@ -96,9 +97,11 @@ impl DeltaFile {
     }
 
     /// Decodes the deltas in these bytes, if they are those that were written.
-    pub fn decode(&self, bytes: &[u8]) -> Result<Vec<Delta>, DeltaFileError> {
-        let decoded =
-            if self.is_whole(bytes) { deltas::decode(bytes).map_err(Problem::Unreadable) } else { Err(Problem::Bytes) };
+    pub fn decode(&self, bytes: &[u8], plan: &Plan) -> Result<Vec<Delta>, DeltaFileError> {
+        let decoded = match self.is_whole(bytes) {
+            true => deltas::decode(bytes, plan).map_err(Problem::Unreadable),
+            false => Err(Problem::Bytes),
+        };
         decoded.map_err(|problem| DeltaFileError { key: self.key.clone(), problem })
     }
 }

@@ -13,6 +13,7 @@
 //! the list. Covered by tests/pipeline/refusals.rs and tests/chaos.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -34,6 +35,7 @@ use crate::layout;
 use crate::ledger::Ledger;
 use crate::ledger::aside::{Aside, What};
 use crate::object::{ObjectEvent, ObjectId};
+use crate::plan::Plan;
 use crate::protocol::{BatchNumber, State};
 use crate::reports::figures::Key;
 use crate::telemetry::progress::Progress;
@@ -94,10 +96,10 @@ struct Listed {
 
 impl AsideQuery {
     /// Lists what is set aside, or brings it back and prints the result.
-    pub async fn run(&self, clients: Clients) -> Result<(), AsideError> {
+    pub async fn run(&self, clients: Clients, plan: Arc<Plan>) -> Result<(), AsideError> {
         let ledger = self.tables.ledger(&clients, format!("aside-{}", std::process::id()));
         if self.retry {
-            return self.retry_all(clients, ledger).await;
+            return self.retry_all(clients, plan, ledger).await;
         }
         let (entries, has_more) = ledger.aside(usize::try_from(self.limit).unwrap_or(usize::MAX)).await?;
         let listed: Vec<_> = entries.into_iter().map(|(since, entry)| Listed { since, entry }).collect();
@@ -118,7 +120,7 @@ impl AsideQuery {
         Ok(())
     }
 
-    async fn retry_all(&self, clients: Clients, ledger: Ledger) -> Result<(), AsideError> {
+    async fn retry_all(&self, clients: Clients, plan: Arc<Plan>, ledger: Ledger) -> Result<(), AsideError> {
         let (entries, _) = ledger.aside(usize::MAX).await?;
         // Both arguments are required with --retry.
         let resources = Resources::new(self.bucket.clone().unwrap_or_default(), self.tables.clone());
@@ -128,11 +130,12 @@ impl AsideQuery {
             roll_forward: RollForward {
                 ledger,
                 bucket: resources.bucket(&clients),
-                reports: resources.tables.reports(&clients, 1, None),
+                reports: resources.tables.reports(&clients, &plan, 1, None),
                 progress: Progress::default(),
                 deadline: CancellationToken::new(),
             },
             clients,
+            plan,
             resources,
             limits: &self.limits,
             items: BTreeMap::new(),
@@ -173,6 +176,7 @@ impl Retried {
 /// A retry under way.
 struct Retry<'a> {
     clients: Clients,
+    plan: Arc<Plan>,
     resources: Resources,
     limits: &'a ReplayLimits,
     roll_forward: RollForward,
@@ -192,12 +196,18 @@ impl Retry<'_> {
                 let event = ObjectEvent { object: object.clone(), size: *size, created_at: *created_at };
                 self.announce(event, &entry).await
             }
-            What::ReportItem { .. } => match entry.report_item() {
-                Some(key) => return self.items.entry(key.day).or_default().push((key, entry)),
+            What::ReportItem { .. } => match entry.report_item(&self.plan) {
+                Some(key) => {
+                    let day = self.plan.day_of(key.period);
+                    return self.items.entry(day).or_default().push((key, entry));
+                }
                 None => Err("this version has no such report".to_owned()),
             },
             What::TopList { .. } => match entry.top_list_key() {
-                Some(list) => return self.lists.entry(list.day).or_default().push(entry),
+                Some(list) => {
+                    let day = self.plan.day_of(list.period);
+                    return self.lists.entry(day).or_default().push(entry);
+                }
                 None => Err("it has no day that can be read".to_owned()),
             },
             What::Original { object, size, to, quarantined } => {
@@ -284,7 +294,7 @@ impl Retry<'_> {
     }
 
     async fn replay(&self, lost: BTreeSet<BatchNumber>) -> Result<Replay, ReplayError> {
-        Replay::open(&self.clients, &self.resources, self.limits, lost).await
+        Replay::open(&self.clients, Arc::clone(&self.plan), &self.resources, self.limits, lost).await
     }
 
     /// Restores the report items that were found, day by day.

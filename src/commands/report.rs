@@ -1,132 +1,137 @@
-//! `music-streams report`: top lists, and a track's items day by day. Covered by tests/pipeline/cli.rs.
+//! `music-streams report`: a report's top lists, and the items of one id day by day. Covered by tests/pipeline/cli.rs.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde_json::{Map, Value};
 
 use crate::aws::Clients;
 use crate::aws::error::AwsError;
 use crate::aws::item::{Item, text};
-use crate::calendar::{date_text, parse_day};
 use crate::commands::format::{Format, printable, table};
-use crate::reports::figures::{Report, parse_seconds};
+use crate::plan::Plan;
+use crate::plan::period::Period;
+use crate::plan::reports::{Report, SKETCH_ATTRIBUTE};
 use crate::reports::item::is_empty;
 use crate::reports::store::Reports;
-use crate::reports::top_lists::{ListKey, MAX_ENTRIES, TopList};
+use crate::reports::top_lists::{ListKey, TopList};
 use crate::telemetry::progress::Progress;
 
 /// The arguments of `music-streams report`.
 #[derive(Debug, Args)]
 pub struct Query {
-    #[command(subcommand)]
-    question: Question,
+    /// Name of the report
+    report: String,
 
-    /// Put before the name of every table
-    #[arg(long, env = "MUSIC_STREAMS_TABLE_PREFIX", value_name = "TEXT", default_value = "", global = true)]
-    table_prefix: String,
+    /// Id of an item, which is shown day by day; the top list of a day if not given
+    #[arg(value_name = "KEY", required_unless_present = "date")]
+    key: Option<String>,
 
-    /// Table for people or JSON for programs
-    #[arg(long, value_enum, default_value_t = Format::Table, global = true)]
-    format: Format,
-}
+    /// Day, or hour (UTC) of a report by the hour, as YYYY-MM-DD or YYYY-MM-DDTHH
+    #[arg(long, value_parser = parse_period, value_name = "DATE")]
+    date: Option<Period>,
 
-#[derive(Debug, Args)]
-struct Selection {
-    /// Day (UTC)
-    #[arg(long, value_parser = parse_day, value_name = "YYYY-MM-DD")]
-    date: i32,
+    /// The items with this value only: VALUE of the attribute that the report has lists under, or ATTRIBUTE=VALUE
+    #[arg(long, alias = "genre", value_name = "VALUE", conflicts_with = "key")]
+    under: Option<String>,
+
     /// Number of entries
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "COUNT")]
     top: u16,
+
+    /// Put before the name of every table
+    #[arg(long, env = "MUSIC_STREAMS_TABLE_PREFIX", value_name = "TEXT", default_value = "")]
+    table_prefix: String,
+
+    /// Table for people or JSON for programs
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
 }
 
-#[derive(Debug, Subcommand)]
-enum Question {
-    /// The most listened tracks of a day, of one genre or of all
-    Tracks {
-        #[command(flatten)]
-        list: Selection,
-        /// Genre; all of them if not given
-        #[arg(long)]
-        genre: Option<String>,
+/// An error of `music-streams report`.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// A call failed.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// The definition has no such report.
+    #[error("there is no report {name}; the reports are {known}")]
+    NoReport {
+        /// The name that was given.
+        name: String,
+        /// The names that there are.
+        known: String,
     },
-    /// The most listened genres of a day
-    Genres(Selection),
-    /// The busiest listeners of a day
-    Listeners(Selection),
-    /// One track, day by day
-    Track {
-        /// Track id
-        id: String,
-    },
+    /// The report has no such list.
+    #[error("{0}")]
+    NoList(String),
 }
 
-/// Attributes of an answer in the order they are shown, with their headings.
-const TRACK_COLUMNS: [(&str, &str); 8] = [
-    ("track_id", "TRACK ID"),
-    ("track_name", "TRACK"),
-    ("artists", "ARTISTS"),
-    ("track_genre", "GENRES"),
-    ("total_listens", "LISTENS"),
-    ("unique_users", "LISTENERS"),
-    ("total_listening_time", "TIME"),
-    ("avg_listening_time_per_user", "TIME/LISTENER"),
-];
-/// The day in place of the id, which is the same in every line.
-const TRACK_DAY_COLUMNS: [(&str, &str); 8] = {
-    let mut columns = TRACK_COLUMNS;
-    columns[0] = ("report_date", "DAY");
-    columns
-};
-const GENRE_COLUMNS: [(&str, &str); 5] = [
-    ("track_genre", "GENRE"),
-    ("total_listens", "LISTENS"),
-    ("unique_users", "LISTENERS"),
-    ("total_listening_time", "TIME"),
-    ("avg_listening_time_per_user", "TIME/LISTENER"),
-];
-const LISTENER_COLUMNS: [(&str, &str); 5] = [
-    ("user_id", "LISTENER"),
-    ("user_country", "COUNTRY"),
-    ("total_listens", "LISTENS"),
-    ("unique_tracks", "TRACKS"),
-    ("total_listening_time", "TIME"),
-];
+fn parse_period(text: &str) -> Result<Period, String> {
+    Period::parse(text).ok_or_else(|| "give a day as YYYY-MM-DD, or an hour as YYYY-MM-DDTHH".to_owned())
+}
 
 impl Query {
     /// Reads the answer from the tables, and returns it as text.
-    pub async fn answer(&self, clients: &Clients) -> Result<String, AwsError> {
+    pub async fn answer(&self, clients: &Clients, plan: Arc<Plan>) -> Result<String, ReportError> {
+        let index = self.report_of(&plan)?;
+        let report = &plan.reports[index];
         let (client, prefix) = (clients.dynamodb.clone(), self.table_prefix.clone());
-        let reports = Reports::new(client, prefix, 1, None, Progress::default());
-        let (columns, key, top): (&[_], _, _) = match &self.question {
-            Question::Tracks { list, genre: Some(genre) } => {
-                (&TRACK_COLUMNS, ListKey::of_genre(genre, list.date), list.top)
+        let reports = Reports::new(client, Arc::clone(&plan), prefix, 1, None, Progress::default());
+        let (Some(date), None) = (self.date, &self.key) else {
+            let mut items = reports.items_of(index, self.key.as_deref().unwrap_or_default()).await?;
+            items.retain(|item| !is_empty(report, item));
+            if let Some(date) = self.date {
+                let (attribute, date) = (date.attribute(), text(date.to_string()));
+                items.retain(|item| item.get(attribute) == Some(&date));
             }
-            Question::Tracks { list, genre: None } => {
-                (&TRACK_COLUMNS, ListKey::of_report(Report::Track, list.date), list.top)
-            }
-            Question::Genres(list) => (&GENRE_COLUMNS, ListKey::of_report(Report::Genre, list.date), list.top),
-            Question::Listeners(list) => (&LISTENER_COLUMNS, ListKey::of_report(Report::Listener, list.date), list.top),
-            Question::Track { id } => {
-                let mut items = reports.days_of(Report::Track, id).await?;
-                items.retain(|item| !is_empty(item));
-                return Ok(self.formatted(&items, &TRACK_DAY_COLUMNS, None));
-            }
+            // The id is the same in every line.
+            return Ok(self.formatted(&items, &columns_of(report, period_attribute(report)), None));
         };
+        let key = self.list_of(report, date)?;
         let list = reports.list(&key).await?;
-        let (top, date) = (usize::from(top), date_text(key.day));
-        let remark = remark_on(&list, top);
-        let with_date = |mut item: Item| {
-            item.insert("report_date".to_owned(), text(&date));
+        let remark = remark_on(&list, usize::from(self.top), report);
+        let with_period = |mut item: Item| {
+            item.insert(date.attribute().to_owned(), text(date.to_string()));
             item
         };
-        let items: Vec<Item> = list.entries.into_iter().take(top).map(|entry| with_date(entry.shown.clone())).collect();
-        Ok(self.formatted(&items, columns, remark))
+        let entries = list.entries.into_iter().take(usize::from(self.top));
+        let items: Vec<Item> = entries.map(|entry| with_period(entry.shown.clone())).collect();
+        Ok(self.formatted(&items, &columns_of(report, &report.key_attribute), remark))
     }
 
-    fn formatted(&self, items: &[Item], columns: &[(&str, &str)], remark: Option<String>) -> String {
+    /// Finds the report by its name, which may be given in the singular.
+    fn report_of(&self, plan: &Plan) -> Result<usize, ReportError> {
+        let singular = || plan.report_named(&format!("{}s", self.report));
+        plan.report_named(&self.report).or_else(singular).ok_or_else(|| {
+            let known = plan.reports.iter().map(|report| report.name.as_str()).collect::<Vec<_>>().join(", ");
+            ReportError::NoReport { name: self.report.clone(), known }
+        })
+    }
+
+    /// The list that is asked for.
+    fn list_of(&self, report: &Report, date: Period) -> Result<ListKey, ReportError> {
+        let name = &report.name;
+        let no_list = |problem: String| Err(ReportError::NoList(problem));
+        let Some(top) = &report.top else {
+            return no_list(format!("{name} keeps no top list; give the id of an item"));
+        };
+        if matches!(date, Period::Hour(_)) != report.is_hourly {
+            let example = if report.is_hourly { "an hour as YYYY-MM-DDTHH" } else { "a day as YYYY-MM-DD" };
+            return no_list(format!("{name} needs {example}"));
+        }
+        let Some(under) = &self.under else { return Ok(ListKey::of_all(report, date)) };
+        let labels: Vec<&str> = top.under.iter().map(|&label| report.labels[label].name.as_str()).collect();
+        let named = under.split_once('=').filter(|(label, _)| labels.contains(label));
+        match (named, labels.first()) {
+            (Some((label, value)), _) => Ok(ListKey::under(report, label, value, date)),
+            (None, Some(label)) => Ok(ListKey::under(report, label, under, date)),
+            (None, None) => no_list(format!("{name} keeps one list only, of all its items")),
+        }
+    }
+
+    fn formatted(&self, items: &[Item], columns: &[&str], remark: Option<String>) -> String {
         match (self.format, remark) {
             (Format::Table, Some(remark)) => format!("{}\n{remark}", as_table(items, columns)),
             (Format::Table, None) => as_table(items, columns),
@@ -135,55 +140,55 @@ impl Query {
     }
 }
 
+/// Attributes of an answer in the order they are shown: the key, the labels, the measures.
+fn columns_of<'r>(report: &'r Report, key: &'r str) -> Vec<&'r str> {
+    let labels = report.labels.iter().map(|label| label.name.as_str());
+    let measures = report.measures.iter().map(|measure| measure.name.as_str());
+    std::iter::once(key).chain(labels).chain(measures).collect()
+}
+
+fn period_attribute(report: &Report) -> &'static str {
+    if report.is_hourly { Period::Hour(0) } else { Period::Day(0) }.attribute()
+}
+
 /// Returns a remark on a list that does not have everything that was asked for.
-fn remark_on(list: &TopList, top: usize) -> Option<String> {
+fn remark_on(list: &TopList, asked: usize, report: &Report) -> Option<String> {
     if list.rebuilding {
         return Some("the list is being rebuilt and is not complete yet".to_owned());
     }
-    (list.entries.len() == MAX_ENTRIES && top > MAX_ENTRIES).then(|| {
-        format!(
-            "a list has {MAX_ENTRIES} entries; the others are in the report's table, by id, and in the curated files"
-        )
+    let keep = report.top.as_ref()?.keep;
+    (list.entries.len() == keep && asked > keep).then(|| {
+        format!("a list has {keep} entries; the others are in the report's table, by id, and in the curated files")
     })
 }
 
-fn as_table(items: &[Item], columns: &[(&str, &str)]) -> String {
+fn as_table(items: &[Item], columns: &[&str]) -> String {
     if items.is_empty() {
-        return "no listens".to_owned();
+        return "no rows".to_owned();
     }
     // A column that no item fills is left out.
-    let columns: Vec<_> =
-        columns.iter().filter(|(attribute, _)| items.iter().any(|item| item.contains_key(*attribute))).collect();
-    let headings: Vec<&str> = columns.iter().map(|(_, heading)| *heading).collect();
-    let is_number =
-        |attribute: &str| items.iter().any(|item| matches!(item.get(attribute), Some(AttributeValue::N(_))));
-    let numbers: Vec<bool> = columns.iter().map(|(attribute, _)| is_number(attribute)).collect();
-    let row = |item: &Item| columns.iter().map(|(attribute, _)| shown(attribute, item.get(*attribute))).collect();
-    table(&headings, &numbers, items.iter().map(row))
+    let columns: Vec<&str> =
+        columns.iter().copied().filter(|name| items.iter().any(|item| item.contains_key(*name))).collect();
+    let is_number = |name: &&str| items.iter().any(|item| matches!(item.get(*name), Some(AttributeValue::N(_))));
+    let numbers: Vec<bool> = columns.iter().map(is_number).collect();
+    let row = |item: &Item| columns.iter().map(|name| shown(item.get(*name))).collect();
+    table(&columns, &numbers, items.iter().map(row))
 }
 
-/// Formats a value for people: seconds as hours, minutes and seconds.
-fn shown(attribute: &str, value: Option<&AttributeValue>) -> String {
+fn shown(value: Option<&AttributeValue>) -> String {
     match value {
-        Some(AttributeValue::N(number)) if attribute.contains("time") => match parse_seconds(number) {
-            Some(milliseconds) => {
-                let seconds = (milliseconds + 500) / 1000;
-                format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
-            }
-            None => number.clone(),
-        },
-        Some(AttributeValue::N(text)) => text.clone(),
+        Some(AttributeValue::N(number)) => number.clone(),
         Some(AttributeValue::S(text)) => printable(text),
         _ => String::new(),
     }
 }
 
-/// Formats the visible attributes: all but the sketch and those of the protocol.
+/// Formats the visible attributes: all but the sketches and those of the protocol.
 fn as_json(items: &[Item]) -> String {
-    let hidden = ["sketch", "version", "applied", "applied_through"];
+    let is_hidden =
+        |name: &str| name == "version" || [SKETCH_ATTRIBUTE, "applied"].iter().any(|hidden| name.starts_with(hidden));
     let objects = items.iter().map(|item| {
-        let visible: HashMap<_, _> = item.iter().filter(|(name, _)| !hidden.contains(&name.as_str())).collect();
-        let mut fields: Vec<_> = visible.into_iter().collect();
+        let mut fields: Vec<_> = item.iter().filter(|(name, _)| !is_hidden(name)).collect();
         fields.sort_by_key(|(name, _)| name.as_str());
         let values = fields.into_iter().map(|(name, value)| {
             let value = match value {

@@ -2,12 +2,14 @@
 //! reports. Covered by tests/pipeline.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use clap::Args;
 
 use crate::aws::Clients;
 use crate::aws::s3::Bucket;
 use crate::ledger::Ledger;
+use crate::plan::Plan;
 use crate::reports::store::Reports;
 use crate::telemetry::progress::Progress;
 
@@ -52,10 +54,11 @@ impl Tables {
     pub(super) fn reports(
         &self,
         clients: &Clients,
+        plan: &Arc<Plan>,
         concurrency: usize,
         max_writes_per_second: Option<NonZeroU32>,
     ) -> Reports {
-        let prefix = self.table_prefix.clone();
-        Reports::new(clients.dynamodb.clone(), prefix, concurrency, max_writes_per_second, Progress::default())
+        let (client, plan, prefix) = (clients.dynamodb.clone(), Arc::clone(plan), self.table_prefix.clone());
+        Reports::new(client, plan, prefix, concurrency, max_writes_per_second, Progress::default())
     }
 }

@@ -4,135 +4,218 @@
 
 use std::io::{Read, Seek};
 
-use crate::compute::codes::Names;
+use rayon::prelude::*;
+
+use crate::compute::names::{Names, Value};
 use crate::compute::rows::Rows;
 use crate::formats::parquet::dictionary::{ColumnEncoder, distinct, each, encode_times, renumber};
-use crate::formats::parquet::read::Reader;
-use crate::formats::parquet::{self, Column, ParquetError, ParquetFile, RowGroup, Schema, Type};
-use crate::reference::catalogue::Song;
-
-/// The columns of a curated file.
-fn columns() -> [Column; 9] {
-    [
-        Column::required("user_id", Type::Int64),
-        Column::required("track_id", Type::Text),
-        Column::required("listen_time", Type::Timestamp),
-        Column::nullable("track_name", Type::Text),
-        Column::nullable("artists", Type::Text),
-        Column::nullable("track_genre", Type::Text),
-        Column::nullable("duration_ms", Type::Int32),
-        Column::nullable("user_country", Type::Text),
-        Column::required("source_key", Type::Text),
-    ]
-}
+use crate::formats::parquet::pages::{ColumnPages, encode_numbers};
+use crate::formats::parquet::read::{Columns, Reader};
+use crate::formats::parquet::schema::ColumnType;
+use crate::formats::parquet::{self, ParquetError, ParquetFile, RowGroup, Schema, Type};
+use crate::plan::columns::{CuratedColumn, CuratedValues, Kind};
+use crate::plan::{NO_NUMBER, Plan};
 
 /// Begins a curated file.
-pub fn new_file() -> Result<ParquetFile, ParquetError> {
-    ParquetFile::new(Schema::of(&columns())?, true)
+pub fn new_file(plan: &Plan) -> Result<ParquetFile, ParquetError> {
+    ParquetFile::new(schema(plan)?, true)
 }
 
-/// Encodes rows of one day as a row group. All columns but the time follow from three codes (track, listener, source),
-/// so rows are read only to renumber these and to write the numbers. Columns of different codes are encoded in
-/// parallel.
-pub fn encode_rows(rows: &Rows, names: &Names) -> Result<RowGroup, ParquetError> {
-    let schema = Schema::of(&columns())?;
-    let type_of = |name| schema.type_of(name);
-    let of_tracks = || {
-        let (codes, tracks) = renumber(rows.tracks.iter().copied());
-        let songs: Vec<Option<&Song>> = tracks.iter().map(|&track| names.song(track)).collect();
-        let genres = distinct(songs.iter().map(|song| song.and_then(|song| song.genre_list)));
-        let mut encoder = ColumnEncoder::new(&codes)?;
-        Ok::<_, ParquetError>([
-            encoder.column(type_of("track_id")?, each(tracks.iter().map(|&track| Some(names.track_id(track)))))?,
-            encoder.column(
-                type_of("track_name")?,
-                each(songs.iter().map(|song| song.and_then(|song| song.name.as_deref()))),
-            )?,
-            encoder.column(
-                type_of("artists")?,
-                each(songs.iter().map(|song| song.and_then(|song| song.artists.as_deref()))),
-            )?,
-            encoder.column(type_of("track_genre")?, genres.map(|list| names.catalogue().genre_list(list)))?,
-            encoder.column(
-                type_of("duration_ms")?,
-                each(songs.iter().map(|song| song.map(|song| song.duration_ms as i32))),
-            )?,
-        ])
-    };
-    let of_users = || {
-        let (codes, users) = renumber(rows.users.iter().copied());
-        let countries = distinct(users.iter().map(|&user| names.country_code(user).map(u32::from)));
-        let mut encoder = ColumnEncoder::new(&codes)?;
-        Ok::<_, ParquetError>([
-            encoder.column(type_of("user_id")?, each(users.iter().map(|&user| Some(names.user_id(user)))))?,
-            encoder.column(type_of("user_country")?, countries.map(|code| names.catalogue().country(code as u16)))?,
-        ])
-    };
-    let of_rows = || {
-        let (codes, sources) = renumber(rows.sources.iter().copied());
-        Ok::<_, ParquetError>([
-            encode_times(type_of("listen_time")?, &rows.times)?,
-            ColumnEncoder::new(&codes)?
-                .column(type_of("source_key")?, each(sources.iter().map(|&source| Some(names.source(source)))))?,
-        ])
-    };
-    let (of_tracks, (of_users, of_rows)) = rayon::join(of_tracks, || rayon::join(of_users, of_rows));
-    let [track_id, track_name, artists, track_genre, duration_ms] = of_tracks?;
-    let [user_id, user_country] = of_users?;
-    let [listen_time, source_key] = of_rows?;
-    // The order is that of the schema.
-    Ok(RowGroup::new(vec![
-        user_id,
-        track_id,
-        listen_time,
-        track_name,
-        artists,
-        track_genre,
-        duration_ms,
-        user_country,
-        source_key,
-    ]))
+fn schema(plan: &Plan) -> Result<Schema, ParquetError> {
+    Schema::of(plan.curated.iter().map(|curated| &curated.column))
 }
 
-/// A row of a curated file, read back.
+/// The columns of a row group that follow from the same array of the rows, by their places in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CuratedRow<'a> {
-    /// The listener.
-    pub user_id: i64,
-    /// The track.
-    pub track_id: &'a str,
-    /// Microseconds since the Unix epoch.
-    pub listen_time: i64,
-    /// The track's genres, joined by [`crate::reports::figures::LIST_SEPARATOR`].
-    pub track_genre: Option<&'a str>,
-    /// The track's duration, in milliseconds.
-    pub duration_ms: Option<i32>,
-    /// The key of the row's source file.
-    pub source_key: &'a str,
+enum Group {
+    /// Of a code column: its own and those of its attributes.
+    Code(usize),
+    /// Of an integer column.
+    Int(usize),
+    Time,
+    Source,
 }
 
-/// The columns that are read back.
-const READ_COLUMNS: [&str; 6] = ["user_id", "track_id", "listen_time", "track_genre", "duration_ms", "source_key"];
+fn group_of(values: CuratedValues, plan: &Plan) -> Group {
+    match values {
+        CuratedValues::Code(column) => Group::Code(column),
+        CuratedValues::Attribute(attribute) => Group::Code(plan.attributes[attribute].code),
+        CuratedValues::Int(int) => Group::Int(int),
+        CuratedValues::Time => Group::Time,
+        CuratedValues::Source => Group::Source,
+    }
+}
 
-/// Reads a curated file back, one row group in memory at a time.
-pub fn read_rows(file: impl Read + Seek, mut each: impl FnMut(CuratedRow<'_>)) -> Result<(), ParquetError> {
+/// Encodes rows of one day as a row group. Most columns follow from a few codes, so rows are read only to renumber these
+/// and to write the numbers. Columns of different codes are encoded in parallel.
+pub fn encode_rows(rows: &Rows, names: &Names) -> Result<RowGroup, ParquetError> {
+    let plan = names.plan();
+    let schema = schema(plan)?;
+    let mut groups: Vec<(Group, Vec<usize>)> = Vec::new();
+    for (place, curated) in plan.curated.iter().enumerate() {
+        let group = group_of(curated.values, plan);
+        match groups.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, places)) => places.push(place),
+            None => groups.push((group, vec![place])),
+        }
+    }
+    let encode = |(group, places): &(Group, Vec<usize>)| {
+        let columns = places.iter().map(|&place| (place, &plan.curated[place]));
+        encode_group(*group, columns, rows, names, &schema)
+    };
+    let encoded: Vec<Vec<(usize, ColumnPages)>> = groups.par_iter().map(encode).collect::<Result<_, _>>()?;
+    let mut columns: Vec<(usize, ColumnPages)> = encoded.into_iter().flatten().collect();
+    columns.sort_by_key(|(place, _)| *place);
+    Ok(RowGroup::new(columns.into_iter().map(|(_, pages)| pages).collect()))
+}
+
+fn encode_group<'p>(
+    group: Group,
+    columns: impl Iterator<Item = (usize, &'p CuratedColumn)>,
+    rows: &Rows,
+    names: &Names,
+    schema: &Schema,
+) -> Result<Vec<(usize, ColumnPages)>, ParquetError> {
+    let typed =
+        columns.map(|(place, curated)| Ok::<_, ParquetError>((place, curated, schema.type_of(&curated.column.name)?)));
+    match group {
+        Group::Code(code) => {
+            let (codes, used) = renumber(rows.codes[code].iter().copied());
+            let mut encoder = ColumnEncoder::new(&codes)?;
+            let encode = |column: Result<(usize, &CuratedColumn, ColumnType), ParquetError>| {
+                let (place, curated, type_) = column?;
+                Ok((place, encode_coded(&mut encoder, curated, type_, code, &used, names)?))
+            };
+            typed.map(encode).collect()
+        }
+        Group::Int(int) => typed
+            .map(|column| {
+                column.and_then(|(place, _, type_)| Ok((place, encode_numbers(type_, &rows.ints[int], NO_NUMBER)?)))
+            })
+            .collect(),
+        Group::Time => typed
+            .map(|column| column.and_then(|(place, _, type_)| Ok((place, encode_times(type_, &rows.times)?))))
+            .collect(),
+        Group::Source => {
+            let (codes, used) = renumber(rows.sources.iter().copied());
+            let mut encoder = ColumnEncoder::new(&codes)?;
+            let keys = || each(used.iter().map(|&source| Some(names.source(source))));
+            typed
+                .map(|column| column.and_then(|(place, _, type_)| Ok((place, encoder.column(type_, keys())?))))
+                .collect()
+        }
+    }
+}
+
+/// Encodes a column that follows from a code. `used` are the codes of the rows.
+fn encode_coded(
+    encoder: &mut ColumnEncoder<'_>,
+    curated: &CuratedColumn,
+    type_: ColumnType,
+    code: usize,
+    used: &[u32],
+    names: &Names,
+) -> Result<ColumnPages, ParquetError> {
+    let is_short = curated.column.type_ == Type::Int32;
+    match curated.values {
+        CuratedValues::Attribute(attribute) => {
+            let values = names.references().values(attribute);
+            let number = |&key: &u32| Some(values.number(key)).filter(|number| *number != NO_NUMBER);
+            match names.plan().attributes[attribute].kind {
+                Kind::Text if values.are_few() => {
+                    let few = distinct(used.iter().map(|&key| values.value(key)));
+                    encoder.column(type_, few.map(|code| values.whole_text(code)))
+                }
+                Kind::Text => encoder.column(type_, each(used.iter().map(|&key| values.whole(key)))),
+                // The type is that of the range of the attribute's values.
+                Kind::Number if is_short => {
+                    encoder.column(type_, each(used.iter().map(|key| number(key).map(|number| number as i32))))
+                }
+                Kind::Number => encoder.column(type_, each(used.iter().map(number))),
+            }
+        }
+        _ => {
+            let none = names.no_value(code);
+            let value = |&code_: &u32| (Some(code_) != none).then(|| names.value(code, code_));
+            let text = |code_: &u32| match value(code_)? {
+                Value::Text(text) => Some(text),
+                Value::Number(_) => None,
+            };
+            let number = |code_: &u32| match value(code_)? {
+                Value::Number(number) => Some(number),
+                Value::Text(_) => None,
+            };
+            match names.plan().codes[code].kind {
+                Kind::Text => encoder.column(type_, each(used.iter().map(text))),
+                Kind::Number if is_short => {
+                    encoder.column(type_, each(used.iter().map(|code| number(code).map(|number| number as i32))))
+                }
+                Kind::Number => encoder.column(type_, each(used.iter().map(number))),
+            }
+        }
+    }
+}
+
+/// A value of a curated row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CuratedValue<'a> {
+    /// The row has none.
+    None,
+    /// A text.
+    Text(&'a str),
+    /// An integer, a decimal in units of its last place, or a time in microseconds.
+    Number(i64),
+}
+
+/// Reads a curated file back, one row group in memory at a time, and calls `each` with the values of each row, in the
+/// order of the given columns.
+pub fn read_rows(
+    file: impl Read + Seek,
+    columns: &[(&str, Type)],
+    mut each: impl FnMut(&[CuratedValue<'_>]),
+) -> Result<(), ParquetError> {
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
     parquet::contained(|| {
-        Reader::open(file)?.read(&READ_COLUMNS, |columns| {
-            let (users, times) = (columns.numbers::<i64>("user_id")?, columns.numbers::<i64>("listen_time")?);
-            let (tracks, sources) = (columns.texts("track_id")?, columns.texts("source_key")?);
-            let genres = columns.texts("track_genre")?;
-            let durations = columns.numbers::<i32>("duration_ms")?;
-            for row in 0..columns.rows() {
-                each(CuratedRow {
-                    user_id: users.value(row),
-                    track_id: tracks.value(row),
-                    listen_time: times.value(row),
-                    track_genre: genres.get(row),
-                    duration_ms: durations.get(row),
-                    source_key: sources.value(row),
-                });
+        Reader::open(file)?.read(&names, |group| {
+            let arrays: Vec<CuratedArray<'_>> =
+                columns.iter().map(|(name, type_)| CuratedArray::of(&group, name, *type_)).collect::<Result<_, _>>()?;
+            let mut row_values = Vec::with_capacity(arrays.len());
+            for row in 0..group.rows() {
+                row_values.clear();
+                row_values.extend(arrays.iter().map(|array| array.value(row)));
+                each(&row_values);
             }
             Ok(())
         })
     })
+}
+
+/// A column that is read back.
+enum CuratedArray<'a> {
+    Texts(&'a parquet::arrays::Texts),
+    Short(&'a parquet::arrays::Numbers<i32>),
+    Long(&'a parquet::arrays::Numbers<i64>),
+    Decimal(&'a parquet::arrays::Numbers<i128>),
+}
+
+impl<'a> CuratedArray<'a> {
+    fn of(columns: &Columns<'a>, name: &str, type_: Type) -> Result<Self, ParquetError> {
+        Ok(match type_ {
+            Type::Text | Type::Bytes => CuratedArray::Texts(columns.texts(name)?),
+            Type::Int32 | Type::Date => CuratedArray::Short(columns.numbers(name)?),
+            Type::Int64 | Type::Timestamp => CuratedArray::Long(columns.numbers(name)?),
+            Type::Decimal { .. } => CuratedArray::Decimal(columns.numbers(name)?),
+        })
+    }
+
+    fn value(&self, row: usize) -> CuratedValue<'a> {
+        let number = |value: Option<i64>| value.map_or(CuratedValue::None, CuratedValue::Number);
+        match self {
+            CuratedArray::Texts(texts) => texts.get(row).map_or(CuratedValue::None, CuratedValue::Text),
+            CuratedArray::Short(numbers) => number(numbers.get(row).map(i64::from)),
+            CuratedArray::Long(numbers) => number(numbers.get(row)),
+            // A decimal of 18 digits fits.
+            CuratedArray::Decimal(numbers) => number(numbers.get(row).and_then(|value| i64::try_from(value).ok())),
+        }
+    }
 }

@@ -6,17 +6,23 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | [`codes`] | tracks, listeners and files as numbers |
-//! | [`rows`] | good rows by column, in codes |
+//! | [`names`] | values and files as numbers, and back |
+//! | [`rows`] | good rows by column, in codes, integers and times |
+//! | [`fold`] | the sums of rows, for each report item |
+//! | `items` | the items of a report and period, in arrays |
+//! | `masks` | the rows that meet the conditions of measures |
 //! | `pairs` | pairs of codes, sorted by radix |
-//! | [`fold`] | the sums of rows: one accumulator per report item and day |
-//! | [`deltas`] | a batch's additions to report items, in names and as delta files |
+//! | [`deltas`] | a batch's additions to report items, as delta files |
 //! | [`curated`] | rows as curated files, and back |
 
-pub mod codes;
 pub mod curated;
 pub mod deltas;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod fold;
+mod items;
+mod masks;
+pub mod names;
 mod pairs;
 pub mod rows;
 
@@ -28,13 +34,13 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::RecvError;
 
-pub use crate::compute::codes::{Dictionary, Names};
-pub use crate::compute::fold::Fold;
+pub use crate::compute::fold::{Fold, FoldedItem};
+pub use crate::compute::names::{Dictionary, Names};
 pub use crate::compute::rows::Rows;
 
-use crate::compute::deltas::{DeltaRow, FoldedItem};
 use crate::formats::parquet::{ParquetError, RowGroup};
-use crate::input::block::{Block, Parsed};
+use crate::input::block::Block;
+use crate::input::parsed::Parsed;
 use crate::memory::Memory;
 use crate::process::tasks;
 
@@ -82,7 +88,7 @@ pub fn parse<E: From<ComputeError>>(
 ) -> impl Stream<Item = Result<Parsed, E>> {
     let start = move |block: Block| {
         let names = names.clone();
-        let parsing = spawn(move || block.parse(names.catalogue()));
+        let parsing = spawn(move || block.parse(names.references()));
         async { parsing.await.map_err(|error| E::from(error.into())) }
     };
     blocks.map_ok(start).try_buffered(memory.blocks_ahead(cores()))
@@ -144,7 +150,7 @@ impl Compute {
         let folded = Folded { items: fold.items(), bytes: fold.memory_bytes(), is_too_large: fold.is_too_large() };
         let names = self.names.clone();
         let scope = self.scope;
-        let mut days = rows.by_day();
+        let mut days = rows.by_day(&self.names.plan().zone);
         days.retain(|(day, _)| scope.has(*day));
         let days = Arc::new(days);
         let (of_fold, names_of_fold) = (Arc::clone(&days), names.clone());
@@ -190,24 +196,21 @@ pub fn encode_deltas(
     items_per_file: usize,
     memory: Memory,
 ) -> impl Stream<Item = Result<Vec<u8>, ComputeError>> {
-    let (mut items, names_of_groups) = (fold.into_items(), names.clone());
+    let (mut items, names_of_groups) = (fold.into_items(names.plan()), names.clone());
     let groups = std::iter::from_fn(move || {
         let (mut group, mut bytes) = (Vec::new(), 0);
         while group.len() < items_per_file
             && bytes < MAX_DELTA_BYTES
             && let Some(item) = items.next()
         {
-            bytes += item.row_bytes(&names_of_groups);
+            bytes += deltas::row_bytes(&item, &names_of_groups);
             group.push(item);
         }
         (!group.is_empty()).then_some(group)
     });
     let start = move |group: Vec<FoldedItem>| {
         let names = names.clone();
-        let encoding = spawn(move || {
-            let rows: Vec<DeltaRow<'_>> = group.into_iter().map(|item| item.into_row(&names)).collect();
-            deltas::encode(&rows)
-        });
+        let encoding = spawn(move || deltas::encode(group, &names));
         async { Ok(encoding.await??) }
     };
     futures::stream::iter(groups).map(start).buffered(memory.delta_files_ahead(cores()))
@@ -216,29 +219,32 @@ pub fn encode_deltas(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::Catalogue;
+    use crate::compute::fixtures::{Cell, Cells};
+    use crate::plan::Plan;
+    use crate::reference::References;
     use bytesize::ByteSize;
 
     /// 3,000 tracks of 2,000 listeners each, whose sketches take 16 KiB each: 48 MiB in one file if only items were
     /// counted.
     #[tokio::test]
     async fn delta_files_are_cut_by_bytes_too() {
-        let mut dictionary = Dictionary::of(Arc::new(Catalogue::default()));
+        let plan = Plan::built_in().unwrap();
+        let mut dictionary = Dictionary::of(Arc::clone(&plan), Arc::new(References::empty(&plan)));
         let mut fold = Fold::default();
         for track in 0..3000_u32 {
-            let lines: String = (0..2000).map(|user| format!("{},t{track},2024-06-25 00:00:05\n", 1 + user)).collect();
-            let mut rows = Rows::default();
-            rows.append(&crate::input::block::tests::parse(&lines, dictionary.names().catalogue()), 0, &mut dictionary);
+            let cells = (0..2000_i64).map(|user| vec![(1 + user).into(), Cell::Text(format!("t{track}")), 0.into()]);
+            let rows = fixtures::rows(&mut dictionary, &cells.collect::<Vec<Cells>>());
             fold.add(19_899, &rows, dictionary.names(), usize::MAX);
         }
         let items = fold.items();
         let names = dictionary.names().clone();
         let files = encode_deltas(fold, names, 4096, Memory::of(Some(ByteSize::mib(512))));
         let files: Vec<Vec<u8>> = files.try_collect().await.unwrap();
-        let decoded: Vec<_> = files.iter().map(|file| deltas::decode(file).unwrap()).collect();
+        let decoded: Vec<_> = files.iter().map(|file| deltas::decode(file, &plan).unwrap()).collect();
         assert_eq!(decoded.iter().map(Vec::len).sum::<usize>(), items);
         for file in &decoded {
-            let sketches: usize = file.iter().map(|delta| delta.figures.distinct.to_bytes().len()).sum();
+            let of_items = file.iter().flat_map(|delta| delta.figures.distinct.iter().flatten());
+            let sketches: usize = of_items.map(|distinct| distinct.to_bytes().len()).sum();
             assert!(sketches <= MAX_DELTA_BYTES + (32 << 10), "{sketches}");
         }
     }

@@ -21,10 +21,15 @@ impl Pairs {
         pair as u32
     }
 
-    pub(super) fn set(&mut self, firsts: &[u32], seconds: &[u32]) {
+    #[inline]
+    pub(super) fn of(first: u32, second: u32) -> u64 {
+        u64::from(first) << 32 | u64::from(second)
+    }
+
+    /// Replaces the pairs, and sorts them by the first code and then by the second.
+    pub(super) fn set(&mut self, pairs: impl Iterator<Item = u64>) {
         self.sorted.clear();
-        self.sorted
-            .extend(firsts.iter().zip(seconds).map(|(&first, &second)| u64::from(first) << 32 | u64::from(second)));
+        self.sorted.extend(pairs);
         self.sort_by(0);
         self.sort_by(32);
     }

@@ -11,6 +11,7 @@
 //! | [`conditions`] | the conditions of rows and measures |
 //! | [`reports`] | reports, their measures and top lists |
 
+pub mod built_in;
 pub mod columns;
 pub mod conditions;
 pub mod input;

@@ -1,164 +1,307 @@
-//! Blocks of a listening file: text to rows in codes. Every byte of input is read here.
+//! Blocks of a file: text to rows in codes, integers and times. Every byte of input is read here.
 //!
 //! A block is a few hundred kilobytes of whole records. Blocks are independent of each other, so that several cores can
-//! parse them at once. A track or listener that the catalogue lacks is numbered within the block and gets its code when
-//! the block's rows are appended, in order ([`crate::compute::Rows::append`]).
+//! parse them at once.
 //!
-//! There are three ways through a block, from fast to general. They give the same rows for every input, which the tests
-//! of [`crate::input`] check:
+//! There are four ways through a block. They give the same rows for every input, which the tests of [`crate::input`]
+//! check:
 //!
-//! 1. **Canonical lines** of plain text, `17,5SuOikwiRyPMVoIQDJUgSV,2024-06-25 17:43:13`, are not even split: if the
-//!    catalogue has the 22 bytes after the first comma as a track, and a well-formed time stands between the next comma
-//!    and a line feed, no delimiter can have been overlooked (`lines.rs`).
-//! 2. **Plain lines**, in a block without quotes and carriage returns, are split at every comma (`lines.rs`).
-//! 3. **Records** are everything else, split by csv-async ([`crate::formats::csv`]).
+//! 1. **Canonical lines** of one shape are recognized whole (`canonical`).
+//! 2. **Plain lines**, in a block without quotes, are split at every delimiter (`delimited`).
+//! 3. **Records** of fields with quotes are split by csv-async ([`crate::formats::csv`]).
+//! 4. **Records of JSON** are scanned for the values that are wanted ([`crate::formats::json`]).
 //!
 //! docs/adr/0011-compute-path.md has the measurements.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use crate::formats::csv::{self, Line};
-use crate::input::cleanse::{Columns, Rejection, Row};
-use crate::input::rejects::Rejects;
-use crate::reference::Catalogue;
+use crate::definition::columns::MAX_VALUE_BYTES;
+use crate::definition::conditions::{Test, Values};
+use crate::formats::Raw;
+use crate::formats::csv::Line;
+use crate::input::canonical::LastDate;
+use crate::input::codes::Codes;
+use crate::input::layout::Layout;
+use crate::input::parsed::Parsed;
+use crate::input::rejection::Rejection;
+use crate::input::rules::Source;
+use crate::input::value::{Value, read};
+use crate::plan::{NO_CODE, NO_NUMBER};
+use crate::reference::References;
 
-/// Marks the number of a track or listener that is new in the block.
-const NEW: u32 = 1 << 31;
-
-/// A part of a listening file.
+/// A part of a file.
 #[derive(Debug)]
 pub struct Block {
-    pub(super) csv: csv::Block,
-    pub(super) columns: Columns,
-    pub(super) judged_at: i64,
+    pub(super) text: Text,
+    pub(super) layout: std::sync::Arc<Layout>,
 }
 
-/// The rows of a block, in codes of the catalogue or in numbers of the block's own.
-#[derive(Debug, Default)]
-pub struct Parsed {
-    /// Number of rows, good and rejected.
-    pub rows: u64,
-    /// Number of rejected rows, by [`Rejection::kind`].
-    pub rejected: BTreeMap<&'static str, u64>,
-    pub(crate) tracks: Vec<u32>,
-    pub(crate) users: Vec<u32>,
-    pub(crate) times: Vec<i64>,
-    pub(crate) new_tracks: Vec<Arc<str>>,
-    pub(crate) new_users: Vec<i64>,
-    /// The first rejected rows, as many as may be listed of an object.
-    pub rejects: Rejects,
-}
-
-impl Parsed {
-    /// Returns the position among the block's new tracks or listeners, if the code is that of a new one.
-    pub(crate) fn new_position(code: u32) -> Option<usize> {
-        (code & NEW != 0).then_some((code & !NEW) as usize)
-    }
+/// The records of a block.
+#[derive(Debug)]
+pub(super) enum Text {
+    Delimited(crate::formats::csv::Block),
+    Json(crate::formats::json::Block),
 }
 
 impl Block {
-    /// Wraps a block of a file with these columns. `judged_at` is in microseconds since the Unix epoch.
-    pub(crate) fn new(csv: csv::Block, columns: Columns, judged_at: i64) -> Self {
-        Block { csv, columns, judged_at }
-    }
-
     /// Judges every row and finds its codes.
-    pub fn parse(&self, catalogue: &Catalogue) -> Parsed {
-        let mut parser = Parser {
-            block: self,
-            catalogue,
-            parsed: Parsed::default(),
-            new_tracks: HashMap::default(),
-            new_users: HashMap::default(),
-            date: [0; 11],
-            midnight: 0,
-        };
-        if self.csv.is_plain() {
-            parser.plain(self.csv.text());
-        } else {
-            let mut records = self.csv.records();
-            while let Some(line) = records.advance() {
-                let record = records.record();
-                parser.add(line, record.len(), |index| record.get(index).unwrap_or_default());
-            }
+    pub fn parse(&self, references: &References) -> Parsed {
+        let mut parser = Parser::new(&self.layout, references);
+        match &self.text {
+            Text::Delimited(block) => parser.delimited(block),
+            Text::Json(block) => parser.json(block),
         }
-        parser.parsed
+        parser.finish()
     }
 }
 
-pub(super) struct Parser<'a> {
-    pub(super) block: &'a Block,
-    pub(super) catalogue: &'a Catalogue,
+/// The parser of a block.
+pub(super) struct Parser<'b> {
+    pub(super) layout: &'b Layout,
     pub(super) parsed: Parsed,
-    new_tracks: HashMap<Arc<str>, u32, RandomState>,
-    new_users: HashMap<i64, u32, RandomState>,
-    /// Date of the last canonical line, with the byte after it, and its midnight: neighbouring lines mostly share it.
-    pub(super) date: [u8; 11],
-    pub(super) midnight: i64,
+    /// By code column.
+    pub(super) codes: Vec<Codes<'b>>,
+    /// The joins, each with the codes of its pairs.
+    joins: Vec<Join<'b>>,
+    /// The code columns to which the current row has added a value.
+    added: Vec<usize>,
+    pub(super) last_date: LastDate,
+    scratch: Vec<u8>,
 }
 
-impl Parser<'_> {
-    /// Judges a record.
-    pub(super) fn add<'r>(&mut self, line: Line, fields: usize, field: impl Fn(usize) -> &'r [u8]) {
-        let row = match line.is_malformed {
-            true => Err(Rejection::Quotes),
-            false => self.block.columns.cleanse(fields, &field, self.block.judged_at),
-        };
-        match row {
-            Ok(Row { user_id, track_id, listen_time }) => {
-                let (track, user) = (self.track_code(track_id), self.user_code(user_id));
-                self.push(track, user, listen_time);
-            }
-            Err(rejection) => self.reject(line, rejection, (0..fields).map(field)),
+/// A column that is a join of others.
+struct Join<'b> {
+    column: usize,
+    code: usize,
+    /// The code columns of its parts.
+    parts: Vec<usize>,
+    with: &'b str,
+    /// The codes of pairs: of the first two parts, of that and the third, and so on. All but the last are numbers of
+    /// pairs, and the last are codes of the join.
+    pairs: Vec<HashMap<(u32, u32), u32, RandomState>>,
+}
+
+impl<'b> Parser<'b> {
+    fn new(layout: &'b Layout, references: &'b References) -> Self {
+        let rules = &layout.rules;
+        let joins = rules.columns.iter().enumerate().filter_map(|(column, rule)| {
+            let Source::Join { columns, with } = &rule.source else { return None };
+            let parts: Vec<usize> = columns.iter().filter_map(|&part| rules.columns[part].places.code).collect();
+            let pairs = vec![HashMap::default(); parts.len().saturating_sub(1)];
+            Some(Join { column, code: rule.places.code?, parts, with, pairs })
+        });
+        Parser {
+            layout,
+            parsed: Parsed::of(&rules.plan),
+            codes: (0..rules.plan.codes.len()).map(|column| Codes::of(references.keys(column))).collect(),
+            joins: joins.collect(),
+            added: Vec::new(),
+            last_date: LastDate::default(),
+            scratch: Vec::new(),
         }
     }
 
+    fn finish(mut self) -> Parsed {
+        self.parsed.new_ids = self.codes.into_iter().map(Codes::into_new).collect();
+        self.parsed
+    }
+
+    /// Makes room for rows.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        self.parsed.codes.iter_mut().for_each(|codes| codes.reserve(rows));
+        self.parsed.ints.iter_mut().for_each(|ints| ints.reserve(rows));
+        self.parsed.times.reserve(rows);
+    }
+
+    /// Takes a record, whose places are `raw`. `shown` are its fields, for the list of rejected rows.
     #[inline]
-    pub(super) fn push(&mut self, track: u32, user: u32, listen_time: i64) {
+    pub(super) fn add<'t, 's>(
+        &mut self,
+        line: Line,
+        raw: impl Fn(usize) -> Raw<'t>,
+        shown: impl Iterator<Item = &'s [u8]>,
+    ) {
+        if !self.layout.rules.conditions.is_empty() && self.is_passed_over(&raw) {
+            self.parsed.passed_over += 1;
+            return;
+        }
+        match self.push(&raw) {
+            Ok(()) => self.parsed.rows += 1,
+            Err(rejection) => self.reject(line, rejection, shown),
+        }
+    }
+
+    /// Rejects a row.
+    #[cold]
+    pub(super) fn reject<'s>(&mut self, line: Line, rejection: Rejection, shown: impl Iterator<Item = &'s [u8]>) {
+        let rules = &self.layout.rules;
+        let kind = rejection.kind(rules);
         self.parsed.rows += 1;
-        self.parsed.tracks.push(track);
-        self.parsed.users.push(user);
-        self.parsed.times.push(listen_time);
+        self.parsed.rejects.add(line, &kind, || rejection.words(rules), shown);
+        *self.parsed.rejected.entry(kind).or_default() += 1;
     }
 
-    fn track_code(&mut self, id: &str) -> u32 {
-        if let Some(code) = self.catalogue.find_song(id.as_bytes()).or_else(|| self.new_tracks.get(id).copied()) {
-            return code;
-        }
-        let (code, id) = (NEW | self.parsed.new_tracks.len() as u32, Arc::<str>::from(id));
-        self.parsed.new_tracks.push(Arc::clone(&id));
-        self.new_tracks.insert(id, code);
-        code
-    }
-
-    #[inline]
-    pub(super) fn user_code(&mut self, id: i64) -> u32 {
-        self.catalogue.find_user(id).unwrap_or_else(|| {
-            *self.new_users.entry(id).or_insert_with(|| {
-                self.parsed.new_users.push(id);
-                NEW | (self.parsed.new_users.len() - 1) as u32
-            })
+    /// Returns true if a condition is not met. A value that its column does not accept meets every condition: the row
+    /// is rejected for it.
+    fn is_passed_over<'t>(&mut self, raw: &impl Fn(usize) -> Raw<'t>) -> bool {
+        let Layout { rules, constants, .. } = self.layout;
+        rules.conditions.iter().any(|(column, test)| {
+            let value = read(&rules.columns[*column], &constants[*column], raw, &mut self.scratch);
+            value.is_ok_and(|value| !holds(test, value))
         })
     }
 
-    fn reject<'r>(&mut self, line: Line, rejection: Rejection, fields: impl Iterator<Item = &'r [u8]>) {
-        self.parsed.rows += 1;
-        *self.parsed.rejected.entry(rejection.kind()).or_default() += 1;
-        self.parsed.rejects.add(line, rejection.kind(), || rejection.to_string(), fields);
+    /// Adds a row, or returns the reason why it is not good.
+    #[inline]
+    fn push<'t>(&mut self, raw: &impl Fn(usize) -> Raw<'t>) -> Result<(), Rejection> {
+        let Layout { rules, constants, .. } = self.layout;
+        let row = self.parsed.times.len();
+        self.added.clear();
+        for (column, (rule, constant)) in rules.columns.iter().zip(constants).enumerate() {
+            if let Source::Join { .. } = rule.source {
+                continue;
+            }
+            let value = read(rule, constant, raw, &mut self.scratch).map_err(|problem| problem.of_column(column));
+            let Ok(value) = value.and_then(|value| self.layout.check(column, value)) else {
+                self.take_back(row);
+                return Err(self.reason(raw));
+            };
+            let places = rule.places;
+            if let Some(code) = places.code {
+                let codes = &mut self.codes[code];
+                let known = codes.new_values();
+                self.parsed.codes[code].push(match value {
+                    Value::Text(text) => codes.text(text),
+                    Value::Number(number) => codes.number(number),
+                    Value::Nothing => NO_CODE,
+                });
+                if codes.new_values() > known {
+                    self.added.push(code);
+                }
+            }
+            let number = if let Value::Number(number) = value { number } else { NO_NUMBER };
+            if let Some(int) = places.int {
+                self.parsed.ints[int].push(number);
+            }
+            if places.is_time {
+                self.parsed.times.push(number);
+            }
+        }
+        if !self.joins.is_empty() {
+            self.join(row)?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what was added of a row.
+    #[cold]
+    fn take_back(&mut self, row: usize) {
+        self.parsed.codes.iter_mut().for_each(|codes| codes.truncate(row));
+        self.parsed.ints.iter_mut().for_each(|ints| ints.truncate(row));
+        self.parsed.times.truncate(row);
+        for &code in &self.added {
+            let known = self.codes[code].new_values() - 1;
+            self.codes[code].truncate(known);
+        }
+    }
+
+    /// Returns the reason why a row is not good: a column without its value, or else the first bad value.
+    #[cold]
+    fn reason<'t>(&mut self, raw: &impl Fn(usize) -> Raw<'t>) -> Rejection {
+        let Layout { rules, constants, .. } = self.layout;
+        let mut first = None;
+        for (column, (rule, constant)) in rules.columns.iter().zip(constants).enumerate() {
+            if let Source::Join { .. } = rule.source {
+                continue;
+            }
+            let value = read(rule, constant, raw, &mut self.scratch).map_err(|problem| problem.of_column(column));
+            match value.and_then(|value| self.layout.check(column, value)) {
+                Err(missing @ Rejection::Missing(_)) => return missing,
+                Err(rejection) => first = first.or(Some(rejection)),
+                Ok(_) => {}
+            }
+        }
+        // One of them is bad.
+        first.unwrap_or(Rejection::Json)
+    }
+
+    /// Adds the joins of the row whose other columns are there.
+    fn join(&mut self, row: usize) -> Result<(), Rejection> {
+        let Parser { joins, parsed, codes, .. } = self;
+        let is_too_long = |join: &Join<'_>| {
+            let texts = join.parts.iter().map(|&part| codes[part].text_of(parsed.codes[part][row]).len());
+            let is_whole = join.parts.iter().all(|&part| parsed.codes[part][row] != NO_CODE);
+            is_whole && texts.sum::<usize>() + join.with.len() * (join.parts.len() - 1) > MAX_VALUE_BYTES
+        };
+        if let Some(join) = joins.iter().find(|join| is_too_long(join)) {
+            let column = join.column;
+            self.take_back(row);
+            return Err(Rejection::Long(column));
+        }
+        for Join { code, parts, with, pairs, .. } in joins {
+            let of_row = |part: usize| parsed.codes[part][row];
+            let mut joined = parts.first().map_or(NO_CODE, |&part| of_row(part));
+            let last = pairs.len().saturating_sub(1);
+            for (index, (pairs, &part)) in pairs.iter_mut().zip(&parts[1..]).enumerate() {
+                let pair = (joined, of_row(part));
+                if pair.0 == NO_CODE || pair.1 == NO_CODE {
+                    joined = NO_CODE;
+                    break;
+                }
+                let number = pairs.len() as u32;
+                joined = match pairs.get(&pair) {
+                    Some(&known) => known,
+                    None if index < last => *pairs.entry(pair).or_insert(number),
+                    None => {
+                        // The text is made when the pair is new. Other parts may make the same text.
+                        let texts: Vec<&str> = parts.iter().map(|&part| codes[part].text_of(of_row(part))).collect();
+                        let text = texts.join(with);
+                        *pairs.entry(pair).or_insert(codes[*code].text(&text))
+                    }
+                };
+            }
+            parsed.codes[*code].push(joined);
+        }
+        Ok(())
+    }
+}
+
+/// Returns true if a value meets a test.
+fn holds(test: &Test, value: Value<'_>) -> bool {
+    let is_among = |values: &Values| match (values, value) {
+        (Values::Texts(texts), Value::Text(text)) => texts.iter().any(|known| known == text),
+        (Values::Numbers(numbers), Value::Number(number)) => numbers.contains(&number),
+        _ => false,
+    };
+    match test {
+        Test::In(values) => is_among(values),
+        Test::NotIn(values) => !is_among(values),
+        Test::Within { min, max } => match value {
+            Value::Number(number) => min.is_none_or(|min| number >= min) && max.is_none_or(|max| number <= max),
+            Value::Nothing | Value::Text(_) => false,
+        },
+        Test::Present(is_present) => *is_present == (value != Value::Nothing),
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::*;
-    use crate::input::cleanse::REQUIRED_COLUMNS;
+    use std::sync::Arc;
 
-    /// Parses lines without a header.
-    pub(crate) fn parse(lines: &str, catalogue: &Catalogue) -> Parsed {
-        let columns = Columns::from_header(REQUIRED_COLUMNS.iter().map(|name| name.as_bytes())).unwrap();
-        Block::new(csv::Block::of(lines.as_bytes().to_vec(), 2), columns, i64::MAX).parse(catalogue)
+    use super::*;
+    use crate::formats::csv;
+    use crate::input::rules::Rules;
+    use crate::plan::Plan;
+
+    /// Parses lines of a file whose columns are those of the plan's definition, after its header.
+    pub(crate) fn parse(lines: &str, plan: &Arc<Plan>, references: &References) -> Parsed {
+        let names: csv_async::ByteRecord = plan.definition.columns.iter().map(|column| &column.name).collect();
+        let rules = Arc::new(Rules::of(Arc::clone(plan)));
+        let layout = Layout::of_file(&rules, "incoming/a.csv", jiff::Timestamp::MAX).unwrap();
+        let layout = layout.with_header(Some(&csv::Header::new(names, false))).unwrap();
+        let text = Text::Delimited(csv::Block::of(lines.as_bytes().to_vec(), 2));
+        Block { text, layout: Arc::new(layout) }.parse(references)
     }
 }

@@ -1,17 +1,19 @@
-//! Listening files as blocks, for a batch, and the errors of reading one.
+//! Files as blocks, for a batch, and the errors of reading one.
 //!
-//! The rules of CSV are those of [`crate::formats::csv`]; [`crate::input::audit_reader`] reads the same file row by
-//! row. Covered by the tests of [`crate::input`] and by `tests/hostile`.
+//! The rules of the formats are those of [`crate::formats`]; [`crate::input::auditor`] reads the same file row by row.
+//! Covered by the tests of [`crate::input`] and by `tests/hostile`.
 
 use std::sync::Arc;
 
 use tokio::io::AsyncRead;
 
 use crate::aws::error::AwsError;
-use crate::formats::csv::{self, Header, NotCsv, NotHeader, plain_csv};
-use crate::formats::{BadFile, FileError};
-use crate::input::block::Block;
-use crate::input::cleanse::{Columns, REQUIRED_COLUMNS};
+use crate::formats::csv::{Header, NotCsv};
+use crate::formats::{BadFile, FileError, csv, json};
+use crate::input::block::{Block, Text};
+use crate::input::layout::Layout;
+use crate::input::rules::{Format, Rules};
+use crate::plan::Plan;
 
 /// A reason why an object cannot be counted. The object goes to quarantine with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,9 +21,6 @@ pub enum BadObject {
     /// The file cannot be read, or not to its end.
     #[error(transparent)]
     File(#[from] BadFile),
-    /// The file is not text.
-    #[error(transparent)]
-    Binary(NotHeader),
     /// The header lacks columns, or has too many.
     #[error("the file does not have the columns of the definition: {0}")]
     Header(String),
@@ -85,38 +84,62 @@ impl From<NotCsv> for ReadError {
 
 /// A file that is read block by block.
 pub struct Blocks {
-    blocks: csv::Blocks<'static>,
-    columns: Columns,
-    judged_at: i64,
+    records: Records,
+    layout: Arc<Layout>,
+    /// The header that the layout is of.
+    header: Option<Arc<Header>>,
+}
+
+enum Records {
+    Delimited(csv::Blocks<'static>),
+    Json(json::Blocks<'static>),
 }
 
 impl Blocks {
-    /// Reads the header. `judged_at` is the present from which the future is measured; `limit_bytes` bounds the
-    /// decompressed file.
+    /// Reads the beginning of the file under this key. `judged_at` is the present from which the future is measured;
+    /// `limit_bytes` bounds the decompressed file.
     pub async fn open(
         body: impl AsyncRead + Send + Unpin + 'static,
         limit_bytes: u64,
         judged_at: jiff::Timestamp,
+        plan: &Arc<Plan>,
+        key: &str,
     ) -> Result<Self, ReadError> {
-        let blocks = csv::Blocks::open(body, limit_bytes, Arc::new(plain_csv())).await?;
-        let header = blocks.header().ok_or(NotCsv::NoHeader)?;
-        let columns = columns(header)?;
-        Ok(Blocks { blocks, columns, judged_at: judged_at.as_microsecond() })
+        let rules = Arc::new(Rules::of(Arc::clone(plan)));
+        let layout = Layout::of_file(&rules, key, judged_at)?;
+        let records = match &rules.format {
+            Format::Delimited { format, .. } => {
+                Records::Delimited(csv::Blocks::open(body, limit_bytes, Arc::clone(format)).await?)
+            }
+            Format::Json { records, .. } => {
+                Records::Json(json::Blocks::open(body, limit_bytes, records.as_deref()).await?)
+            }
+        };
+        let header = match &records {
+            Records::Delimited(blocks) => blocks.header().cloned(),
+            Records::Json(_) => None,
+        };
+        let layout = Arc::new(layout.with_header(header.as_deref())?);
+        Ok(Blocks { records, layout, header })
     }
 
     /// Returns the next block, or `None` at the end of the file. Blocks that came before an error must not be used: a
     /// file counts as a whole or not at all.
     pub async fn next(&mut self) -> Result<Option<Block>, ReadError> {
-        let block = self.blocks.next().await?;
-        Ok(block.map(|block| Block::new(block, self.columns, self.judged_at)))
+        let text = match &mut self.records {
+            Records::Json(blocks) => blocks.next().await?.map(Text::Json),
+            Records::Delimited(blocks) => match blocks.next().await? {
+                Some(block) => {
+                    let is_known = |known: &Arc<Header>| block.header().is_some_and(|header| Arc::ptr_eq(header, known));
+                    if block.header().is_some() && !self.header.as_ref().is_some_and(is_known) {
+                        self.layout = Arc::new(self.layout.with_header(block.header().map(Arc::as_ref))?);
+                        self.header = block.header().cloned();
+                    }
+                    Some(Text::Delimited(block))
+                }
+                None => None,
+            },
+        };
+        Ok(text.map(|text| Block { text, layout: Arc::clone(&self.layout) }))
     }
-}
-
-/// Finds the columns in a header.
-pub(super) fn columns(header: &Header) -> Result<Columns, ReadError> {
-    let indices = header.find(&REQUIRED_COLUMNS).map_err(|problem| match problem {
-        NotHeader::Binary(_) => ReadError::Bad(BadObject::Binary(problem)),
-        NotHeader::Text(problem) => ReadError::Bad(BadObject::Header(problem)),
-    })?;
-    Columns::new([indices[0], indices[1], indices[2]], header.width()).map_err(|problem| ReadError::Bad(BadObject::Header(problem)))
 }

@@ -73,41 +73,44 @@ impl Rejects {
 mod tests {
     use super::*;
     use crate::input::block::tests::parse;
-    use crate::input::file::Blocks;
-    use crate::input::tests::{NOW, catalogue, listed};
-    use std::io::Cursor;
+    use crate::plan::Plan;
+    use crate::reference::References;
 
     /// A block's rejected rows take no more memory than those that may be listed, whatever their number.
-    #[tokio::test]
-    async fn a_block_keeps_no_more_rejected_rows_than_are_listed() {
-        let catalogue = catalogue().await;
+    #[test]
+    fn a_block_keeps_no_more_rejected_rows_than_are_listed() {
+        let plan = Plan::built_in().unwrap();
+        let references = References::empty(&plan);
         for (line, most) in
             [("x\n", MAX_LISTED.0), (",\n", MAX_LISTED.0), (&format!("{}\n", "y".repeat(5000)), MAX_LISTED.0)]
         {
-            let parsed = parse(&line.repeat(200_000), &catalogue);
+            let parsed = parse(&line.repeat(200_000), &plan, &references);
             let Rejects { rows, ends, text } = &parsed.rejects;
             assert_eq!((parsed.rows, parsed.rejected["width"], rows.len()), (200_000, 200_000, most));
             assert!(rows.len() * 64 + ends.len() * 8 + text.len() < 4 << 20, "{} {}", ends.len(), text.len());
         }
         let wide = format!("{}\n", format!("{},", "z".repeat(300)).repeat(100)).repeat(2000);
-        let Rejects { text, .. } = parse(&wide, &catalogue).rejects;
+        let Rejects { text, .. } = parse(&wide, &plan, &references).rejects;
         assert!(text.len() < MAX_LISTED.1 + SHOWN.0 * SHOWN.1, "{}", text.len());
     }
 
     /// Of a line of commas only the first fields are shown.
-    #[tokio::test]
-    async fn a_rejected_row_shows_its_first_fields() {
+    #[test]
+    fn a_rejected_row_shows_its_first_fields() {
+        let plan = Plan::built_in().unwrap();
+        let object = ObjectId {
+            bucket: "b".to_owned(),
+            key: "incoming/a.csv".to_owned(),
+            version: crate::object::Version::ETag("e".to_owned()),
+        };
         for quote in ["", "\""] {
-            let commas = ",".repeat(1 << 19);
-            let text = format!("user_id,track_id,listen_time\n{quote}7{quote},short,2024-06-25 17:43:13\n{commas}\n");
-            let now = jiff::Timestamp::from_second(NOW).unwrap();
-            let mut blocks = Blocks::open(Cursor::new(text.into_bytes()), u64::MAX, now).await.unwrap();
-            let mut rows = Vec::new();
-            while let Some(block) = blocks.next().await.unwrap() {
-                rows.extend(listed(&block.parse(&catalogue().await)));
-            }
-            assert_eq!(rows[0]["reason"], format!("{} fields, the header has 3", (1 << 19) + 1));
-            assert_eq!(rows[0]["fields"].as_array().unwrap().len(), SHOWN.1);
+            let lines = format!("{quote}7{quote},short,2024-06-25 17:43:13\n{}\n", ",".repeat(1 << 19));
+            let parsed = parse(&lines, &plan, &References::empty(&plan));
+            let (kind, line) = parsed.rejects.lines(&object).next().unwrap();
+            let row: serde_json::Value = serde_json::from_slice(&line).unwrap();
+            assert_eq!(kind, "width");
+            assert_eq!(row["reason"], format!("{} fields, the header has 3", (1 << 19) + 1));
+            assert_eq!(row["fields"].as_array().unwrap().len(), SHOWN.1);
         }
     }
 }

@@ -6,11 +6,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::aws::s3::Upload;
-use crate::calendar::{date_text, parse_date, time_text};
+use crate::calendar::time_text;
 use crate::layout::hexadecimal_sha256;
 use crate::object::ObjectId;
+use crate::plan::Plan;
+use crate::plan::period::Period;
 use crate::protocol::BatchNumber;
-use crate::reports::figures::{Key, Report};
+use crate::reports::figures::Key;
 use crate::reports::top_lists::ListKey;
 
 /// One entry: a thing that is set aside.
@@ -48,16 +50,16 @@ pub enum What {
     ReportItem {
         /// Name of the report.
         report: String,
-        /// The track id, genre or user id.
+        /// The value that the item stands for.
         id: String,
-        /// The day, as YYYY-MM-DD.
+        /// The day, as YYYY-MM-DD, or the hour, as YYYY-MM-DDTHH.
         date: String,
     },
     /// A top list that could not be written. It may lack entries.
     TopList {
         /// Name of the list.
         list: String,
-        /// The day, as YYYY-MM-DD.
+        /// The day, as YYYY-MM-DD, or the hour, as YYYY-MM-DDTHH.
         date: String,
     },
     /// A file that is counted, and could not be moved out of the incoming prefix.
@@ -128,15 +130,16 @@ impl Aside {
     }
 
     /// Makes the entry of a report item.
-    pub fn item(key: &Key, batch: BatchNumber, reason: &str) -> Self {
-        let Key { report, id, day } = key;
-        let what = What::ReportItem { report: report.name().to_owned(), id: id.clone(), date: date_text(*day) };
+    pub fn item(key: &Key, plan: &Plan, batch: BatchNumber, reason: &str) -> Self {
+        let Key { report, id, period } = key;
+        let report = plan.reports[*report].name.clone();
+        let what = What::ReportItem { report, id: id.clone(), date: period.to_string() };
         Aside::new(what, batch, reason)
     }
 
     /// The entry of a top list.
     pub fn top_list(key: &ListKey, batch: BatchNumber, reason: &str) -> Self {
-        let what = What::TopList { list: key.list.clone(), date: date_text(key.day) };
+        let what = What::TopList { list: key.list.clone(), date: key.period.to_string() };
         Aside::new(what, batch, reason)
     }
 
@@ -153,16 +156,17 @@ impl Aside {
     }
 
     /// Returns the report item of the entry; `None` for other kinds.
-    pub fn report_item(&self) -> Option<Key> {
+    pub fn report_item(&self, plan: &Plan) -> Option<Key> {
         let What::ReportItem { report, id, date } = &self.what else { return None };
-        let report = Report::ALL.into_iter().find(|it| it.name() == report)?;
-        Some(Key { report, id: id.clone(), day: parse_date(date)? })
+        // The version before named reports in the singular.
+        let report = plan.report_named(report).or_else(|| plan.report_named(&format!("{report}s")))?;
+        Some(Key { report, id: id.clone(), period: Period::parse(date)? })
     }
 
     /// The top list that the entry is about; `None` for other kinds.
     pub fn top_list_key(&self) -> Option<ListKey> {
         let What::TopList { list, date } = &self.what else { return None };
-        Some(ListKey { list: list.clone(), day: parse_date(date)? })
+        Some(ListKey { list: list.clone(), period: Period::parse(date)? })
     }
 
     /// Returns the kind, the name and the remedy, for people.

@@ -1,5 +1,9 @@
 //! The state of the catalogue, for operators. Covered by `tests/pipeline`.
 
+use std::collections::{BTreeMap, HashMap};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
 use crate::aws::error::AwsError;
 use crate::aws::item::{number, text, text_of};
 use crate::ledger::{Ledger, PUT, UPDATE, count, now_text};
@@ -10,10 +14,8 @@ const CATALOGUE: &str = "catalogue";
 /// The catalogue that consumers use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct CatalogueState {
-    /// Tracks in it.
-    pub songs: u64,
-    /// Listeners in it.
-    pub users: u64,
+    /// The number of keys in each of its files.
+    pub keys: BTreeMap<String, u64>,
     /// The time at which it was loaded.
     pub loaded_at: Option<jiff::Timestamp>,
     /// The reason for which a later catalogue was refused, and the time at which that happened.
@@ -25,11 +27,8 @@ pub struct CatalogueState {
 impl Ledger {
     /// Records the catalogue in use. A recorded refusal is cleared.
     pub async fn accept_catalogue(&self, state: &CatalogueState) -> Result<(), AwsError> {
-        let put = self
-            .put(CATALOGUE, CATALOGUE)
-            .item("songs", count(state.songs))
-            .item("users", count(state.users))
-            .item("loaded_at", now_text());
+        let keys: HashMap<_, _> = state.keys.iter().map(|(file, &keys)| (file.clone(), count(keys))).collect();
+        let put = self.put(CATALOGUE, CATALOGUE).item("keys", AttributeValue::M(keys)).item("loaded_at", now_text());
         put.send().await.map(drop).map_err(self.error(PUT, CATALOGUE))
     }
 
@@ -47,10 +46,13 @@ impl Ledger {
     /// Reads the state of the catalogue; `None` before the first.
     pub async fn catalogue(&self) -> Result<Option<CatalogueState>, AwsError> {
         let Some(item) = self.get(CATALOGUE, CATALOGUE).await? else { return Ok(None) };
+        let keys = item.get("keys").and_then(|keys| keys.as_m().ok());
         let time = |name| text_of(&item, name).and_then(|time| time.parse().ok());
         Ok(Some(CatalogueState {
-            songs: number(&item, "songs").unwrap_or(0),
-            users: number(&item, "users").unwrap_or(0),
+            keys: keys
+                .into_iter()
+                .flat_map(|keys| keys.keys().filter_map(|file| Some((file.clone(), number(keys, file)?))))
+                .collect(),
             loaded_at: time("loaded_at"),
             refused: text_of(&item, "refused").zip(time("refused_at")),
             refused_files: text_of(&item, "refused_files"),

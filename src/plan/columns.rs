@@ -59,6 +59,8 @@ pub struct Attribute {
     pub code: usize,
     /// The kind of its values.
     pub kind: Kind,
+    /// Digits after the point of a decimal, which is a number of units of the last one; else 0.
+    pub places: u8,
     /// True if its values have codes: all texts do, and numbers that are the key of a report, counted or listed under.
     pub has_codes: bool,
     /// The character between several values of a key, if it may have several.
@@ -68,7 +70,7 @@ pub struct Attribute {
 }
 
 /// A value with a code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Coded {
     /// Of a code column.
     Column(usize),

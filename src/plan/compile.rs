@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::calendar::MICROS_PER_DAY;
-use crate::definition::columns::{Column, Source as Origin, Type};
+use crate::definition::columns::{Column, Source as Origin, TimeFormat as WrittenFormat, Type};
 use crate::definition::conditions::{Condition as WrittenCondition, Test, Values};
 use crate::definition::reports::{ALL, Aggregate, Key, Period, Report as WrittenReport};
 use crate::definition::{Definition, Field};
@@ -18,12 +18,17 @@ use crate::plan::reports::{
     Figure, Label, LabelSource, LatestValue, Measure, Merge, ROWS_ATTRIBUTE, Report, Slot, Top,
 };
 use crate::plan::zone::Zone;
+use crate::values;
+use crate::values::time::TimeFormat;
 
 /// The column of a curated file that has the key of the row's file.
 const SOURCE_COLUMN: &str = "source_key";
 
 pub(super) fn plan_of(definition: Definition) -> Result<Plan, String> {
     let zone = Zone::of(definition.zone.clone());
+    let times = definition.columns.iter().map(notation_of).collect::<Result<_, _>>()?;
+    let midnight = i64::from(definition.earliest) * MICROS_PER_DAY;
+    let earliest = values::zone::Zone::of(&definition.zone).beginning_of(midnight);
     let needs = Needs::of(&definition);
     let mut compiler = Compiler::new(&definition, &needs)?;
     let mut reports = Vec::with_capacity(definition.reports.len());
@@ -37,7 +42,21 @@ pub(super) fn plan_of(definition: Definition) -> Result<Plan, String> {
     }
     let curated = compiler.curated();
     let Compiler { columns, codes, ints, references, attributes, masks, .. } = compiler;
-    Ok(Plan { columns, codes, ints, references, attributes, curated, masks, reports, days, hours, zone, definition })
+    Ok(Plan { columns, codes, ints, references, attributes, curated, masks, reports, days, hours, zone, times, earliest, definition })
+}
+
+/// Returns the notation of a column that is a time.
+fn notation_of(column: &Column) -> Result<Option<TimeFormat>, String> {
+    let Type::Time { format, zone } = &column.type_ else { return Ok(None) };
+    let name = match format {
+        WrittenFormat::Iso => "iso",
+        WrittenFormat::Unix => "unix",
+        WrittenFormat::UnixMillis => "unix_ms",
+        WrittenFormat::UnixMicros => "unix_us",
+        WrittenFormat::Pattern(pattern) => pattern,
+    };
+    let notation = TimeFormat::new(name, values::zone::Zone::of(zone));
+    notation.map(Some).map_err(|problem| format!("{}: {problem}", column.name))
 }
 
 /// The fields of the definition that are used in some way, by name.
@@ -121,6 +140,10 @@ impl<'d> Compiler<'d> {
                     reference: (index, place),
                     code,
                     kind,
+                    places: match attribute.type_ {
+                        Type::Decimal { places, .. } => places,
+                        _ => 0,
+                    },
                     has_codes: kind == Kind::Text || needs.codes.contains(attribute.name.as_str()),
                     many: attribute.many.map(char::from),
                     unknown: attribute.unknown.clone(),
@@ -359,16 +382,14 @@ impl<'d> Compiler<'d> {
 
     fn top(&self, written: &WrittenReport, report: &Report) -> Result<Option<Top>, String> {
         let Some(top) = &written.top else { return Ok(None) };
-        let measure = report.measures.iter().find(|measure| measure.name == top.by).map(|measure| measure.figure);
-        let slot = match measure {
-            Some(Figure::Number { slot, .. } | Figure::Time { slot }) => slot,
-            _ => return Err(no_field(&top.by)),
-        };
+        let is_slot = |figure: Figure| matches!(figure, Figure::Number { .. } | Figure::Time { .. });
+        let measure = report.measures.iter().position(|it| it.name == top.by && is_slot(it.figure));
+        let measure = measure.ok_or_else(|| no_field(&top.by))?;
         let label = |name: &String| {
             let place = report.labels.iter().position(|label| label.name == *name);
             place.ok_or_else(|| no_field(name))
         };
-        Ok(Some(Top { slot, under: top.under.iter().map(label).collect::<Result<_, _>>()?, keep: top.keep }))
+        Ok(Some(Top { measure, under: top.under.iter().map(label).collect::<Result<_, _>>()?, keep: top.keep }))
     }
 
     /// Returns the columns of the curated files.

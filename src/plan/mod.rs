@@ -25,11 +25,15 @@ pub mod period;
 pub mod reports;
 pub mod zone;
 
+use std::sync::Arc;
+
 use crate::definition::Definition;
 use crate::plan::columns::{Attribute, CodeColumn, CuratedColumn, IntColumn, Mask, Places};
 use crate::plan::folding::Folding;
+use crate::plan::period::{MICROS_PER_HOUR, Period};
 use crate::plan::reports::Report;
 use crate::plan::zone::Zone;
+use crate::values::time::TimeFormat;
 
 /// The code of no value, in what a block of rows hands on. In [`crate::compute::Rows`] it is a code of its own.
 pub const NO_CODE: u32 = u32::MAX;
@@ -63,6 +67,10 @@ pub struct Plan {
     pub hours: Folding,
     /// The zone of the days.
     pub zone: Zone,
+    /// The notation of each column of the definition that is a time, in the definition's order.
+    pub times: Vec<Option<TimeFormat>>,
+    /// The first time that a row may have, in microseconds since the Unix epoch.
+    pub earliest: i64,
 }
 
 /// The error of a definition that cannot be carried out.
@@ -77,6 +85,11 @@ impl Plan {
         compile::plan_of(definition).map_err(PlanError)
     }
 
+    /// Returns the plan of the built-in definition.
+    pub fn built_in() -> Result<Arc<Self>, PlanError> {
+        Plan::of(crate::definition::built_in::definition()).map(Arc::new)
+    }
+
     /// Returns the report of this name, as an index.
     pub fn report_named(&self, name: &str) -> Option<usize> {
         self.reports.iter().position(|report| report.name == name)
@@ -87,9 +100,19 @@ impl Plan {
         !self.hours.bases.is_empty()
     }
 
+    /// Returns the day that a period is or belongs to.
+    pub fn day_of(&self, period: Period) -> i32 {
+        match period {
+            Period::Day(day) => day,
+            Period::Hour(hour) => self.zone.day_of(i64::from(hour) * MICROS_PER_HOUR),
+        }
+    }
+
     /// Bytes of a row in memory.
     pub fn row_bytes(&self) -> usize {
         // A time, a source and the columns.
-        8 + 4 + 4 * self.codes.len() + 8 * self.ints.len()
+        let bytes = 8 + 4 + 4 * self.codes.len() + 8 * self.ints.len();
+        // Rows are copied to split them by hour.
+        if self.has_hours() { 2 * bytes } else { bytes }
     }
 }

@@ -9,6 +9,9 @@ use crate::plan::columns::{Coded, Number};
 /// The attribute of an item that has its number of rows, if no measure of the report is that.
 pub const ROWS_ATTRIBUTE: &str = "applied_rows";
 
+/// The attribute of an item that has the sketch of a distinct count.
+pub const SKETCH_ATTRIBUTE: &str = "sketch";
+
 /// A report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -34,6 +37,29 @@ pub struct Report {
     pub labels: Vec<Label>,
     /// The top lists, if any are kept.
     pub top: Option<Top>,
+}
+
+impl Report {
+    /// Returns true if an item has labels of its latest row.
+    pub fn has_latest(&self) -> bool {
+        self.labels.iter().any(|label| matches!(label.source, LabelSource::Latest(_)))
+    }
+
+    /// The attribute of an item in which it has a sketch: `sketch` if there is but one.
+    pub fn sketch_attribute(&self, sketch: usize) -> String {
+        match self.sketches.as_slice() {
+            [_] => SKETCH_ATTRIBUTE.to_owned(),
+            sketches => format!("{SKETCH_ATTRIBUTE}_{}", sketches[sketch]),
+        }
+    }
+
+    /// The slot by which the top lists are ordered.
+    pub fn top_slot(&self) -> Option<usize> {
+        match self.measures[self.top.as_ref()?.measure].figure {
+            Figure::Number { slot, .. } | Figure::Time { slot } => Some(slot),
+            Figure::Distinct { .. } | Figure::Ratio { .. } => None,
+        }
+    }
 }
 
 /// An integer of an item's figures.
@@ -171,8 +197,8 @@ pub enum LatestValue {
 /// The top lists of a report: of each period one of all items, and one for each value of some labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Top {
-    /// The slot by which they are ordered: one that never falls.
-    pub slot: usize,
+    /// The measure by which they are ordered: a slot that never falls.
+    pub measure: usize,
     /// The labels with a list under each of their values.
     pub under: Vec<usize>,
     /// Most entries of a list.

@@ -3,45 +3,61 @@
 //! Covered by `tests/pipeline` (`refusals`, `edges`).
 
 use crate::ledger::CatalogueState;
-use crate::reference::Catalogue;
+use crate::plan::Plan;
 use crate::reference::error::{CatalogueError, Refusal};
-use crate::reference::parse::{SONGS_KEY, USERS_KEY};
+use crate::reference::keys::Keys;
+use crate::reference::{References, file_key};
 
-impl Catalogue {
+impl References {
     /// Returns the state that the ledger records of the catalogue in use.
-    pub(super) fn state(&self) -> CatalogueState {
-        let (songs, users) = (self.songs.len() as u64, self.users.len() as u64);
-        CatalogueState { songs, users, loaded_at: Some(jiff::Timestamp::now()), refused: None, refused_files: None }
+    pub(super) fn state(&self, plan: &Plan) -> CatalogueState {
+        let files = plan.definition.references.iter().map(file_key);
+        let keys = files.enumerate().map(|(reference, file)| (file, self.keys_of(reference))).collect();
+        CatalogueState { keys, loaded_at: Some(jiff::Timestamp::now()), refused: None, refused_files: None }
     }
 
-    /// Returns the number of skipped lines of a file.
-    pub(super) fn skipped(&self, key: &str) -> u64 {
-        let of_file = self.remarks.iter().filter(|((file, _), remark)| *file == key && remark.is_skipped);
+    /// Returns the number of keys in a reference's file.
+    pub fn keys_of(&self, reference: usize) -> u64 {
+        self.has[reference].iter().filter(|&&has| has).count() as u64
+    }
+
+    /// Returns the number of skipped lines of a reference's file.
+    pub fn skipped(&self, reference: usize) -> u64 {
+        let of_file = self.remarks.iter().filter(|((of, _), remark)| *of == reference && remark.is_skipped);
         of_file.map(|(_, remark)| remark.lines).sum()
+    }
+
+    /// Returns the number of a reference's keys that others lack.
+    fn lost(&self, reference: usize, code: usize, now: &References) -> u64 {
+        let has = |place: Option<u32>| place.and_then(|place| now.has[reference].get(place as usize)) == Some(&true);
+        let keys = (0..).zip(&self.has[reference]).filter(|(_, has)| **has).map(|(key, _)| key);
+        let is_lost = |key: &u32| match (&self.keys[code], &now.keys[code]) {
+            (Keys::Texts(before), Keys::Texts(now)) => !has(now.find(before.get(*key).as_bytes())),
+            (Keys::Numbers(before), Keys::Numbers(now)) => !has(now.find(before.get(*key))),
+            _ => true,
+        };
+        keys.filter(is_lost).count() as u64
     }
 
     /// Refuses a catalogue that would falsify figures and is more likely a mishap than intended: a file in which
     /// nothing or little is usable, or that lacks most of the keys before it. `known` has the number of those.
     pub(super) fn check(
         &self,
-        accepted: [bool; 2],
-        before: Option<&Catalogue>,
+        plan: &Plan,
+        accepted: &[bool],
+        before: Option<&References>,
         known: &CatalogueState,
     ) -> Result<(), CatalogueError> {
-        let (songs, users) = (self.songs.len() as u64, self.users.len() as u64);
-        let (lost_songs, lost_users) = match before {
-            Some(before) => (
-                before.songs.iter().filter(|song| self.find_song(song.track_id.as_bytes()).is_none()).count() as u64,
-                before.users.iter().filter(|user| self.find_user(user.id).is_none()).count() as u64,
-            ),
-            None => (known.songs.saturating_sub(songs), known.users.saturating_sub(users)),
-        };
-        for (key, is_accepted, keys, known, lost) in [
-            (SONGS_KEY, accepted[0], songs, known.songs, lost_songs),
-            (USERS_KEY, accepted[1], users, known.users, lost_users),
-        ] {
-            let (lines, skipped) = (self.lines.get(key).copied().unwrap_or(0), self.skipped(key));
-            let reason = if is_accepted {
+        for (reference, written) in plan.definition.references.iter().enumerate() {
+            let key = file_key(written);
+            let keys = self.keys_of(reference);
+            let known = known.keys.get(&key).copied().unwrap_or(0);
+            let lost = match before {
+                Some(before) => before.lost(reference, plan.references[reference], self),
+                None => known.saturating_sub(keys),
+            };
+            let (lines, skipped) = (self.lines[reference], self.skipped(reference));
+            let reason = if accepted.get(reference) == Some(&true) {
                 continue;
             } else if keys == 0 {
                 Refusal::Empty(lines)

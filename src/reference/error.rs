@@ -41,17 +41,17 @@ pub enum CatalogueError {
     #[error("{key} is not there; upload it under reference/ of the bucket")]
     Missing {
         /// The file's key.
-        key: &'static str,
+        key: String,
     },
     /// The file would falsify figures.
     #[error(
         "{key} is refused: {reason}. Upload a whole file, or the same one with the metadata {}={} if it is meant \
-         (aws s3 cp songs.csv s3://BUCKET/{key} --metadata {}={})",
+         (aws s3 cp FILE s3://BUCKET/{key} --metadata {}={})",
         ACCEPT.0, ACCEPT.1, ACCEPT.0, ACCEPT.1
     )]
     Refused {
         /// The file's key.
-        key: &'static str,
+        key: String,
         /// The reason.
         reason: Refusal,
     },
@@ -65,7 +65,7 @@ pub enum CatalogueError {
     #[error("{key} cannot be used: {bad}")]
     Unreadable {
         /// The file's key.
-        key: &'static str,
+        key: String,
         /// The problem.
         bad: BadFile,
     },
@@ -73,7 +73,7 @@ pub enum CatalogueError {
     #[error("{key} cannot be used: {problem}")]
     Header {
         /// The file's key.
-        key: &'static str,
+        key: String,
         /// The problem, and the header as found.
         problem: String,
     },
@@ -81,30 +81,22 @@ pub enum CatalogueError {
     #[error(
         "the catalogue takes more than {limit_bytes} bytes of memory, at line {line} of {key}: a quarter of \
          the memory that --max-memory leaves a batch, since a changed catalogue is loaded while the old one is in use; \
-         raise --max-memory (and the memory of the container), or leave out tracks and users that never occur"
+         raise --max-memory (and the memory of the container), or leave out lines that no row refers to"
     )]
     TooLarge {
         /// The file's key.
-        key: &'static str,
+        key: String,
         /// The line at which the limit was exceeded.
         line: u64,
         /// The limit.
         limit_bytes: usize,
     },
-    /// There are more distinct genres or countries than a 16-bit code holds.
-    #[error("{key} has more than 65,535 different values in {column}; this is not the catalogue")]
-    TooManyValues {
-        /// The file's key.
-        key: &'static str,
-        /// The column.
-        column: &'static str,
-    },
 }
 
 impl CatalogueError {
-    pub(super) fn of_file(key: &'static str, error: FileError) -> Self {
+    pub(super) fn of_file(key: &str, error: FileError) -> Self {
         match error {
-            FileError::Bad(bad) => CatalogueError::Unreadable { key, bad },
+            FileError::Bad(bad) => CatalogueError::Unreadable { key: key.to_owned(), bad },
             FileError::Body(error) => error.into(),
         }
     }

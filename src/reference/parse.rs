@@ -1,61 +1,172 @@
-//! Parsing: both files of the catalogue, line by line.
+//! Parsing: the files of all references, line by line.
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use tokio::io::AsyncRead;
 
-use crate::memory::allocated;
-use crate::reference::Catalogue;
-use crate::reference::catalogue::MAX_GENRES;
+use crate::definition::columns::{Attribute, JOINED, Source, Type};
+use crate::definition::{Definition, Reference};
+use crate::memory::{allocated, table_bytes};
+use crate::plan::{NO_CODE, NO_NUMBER, Plan};
 use crate::reference::error::CatalogueError;
-use crate::reference::ids::{parse_track_id, parse_user_id};
-use crate::reference::lines::Table;
-use crate::reports::figures::{LIST_SEPARATOR, UNKNOWN};
+use crate::reference::keys::Keys;
+use crate::reference::lines::{Lines, Table};
+use crate::reference::values::{Lists, Values};
+use crate::reference::{References, file_key};
+use crate::values::number::{NotDecimal, decimal, integer};
+use crate::values::text::{NotText, id, text};
 
-/// Key of the tracks' file.
-pub const SONGS_KEY: &str = "reference/songs.csv";
-/// Key of the listeners' file.
-pub const USERS_KEY: &str = "reference/users.csv";
-
-/// Longest name of a track and of its artists, in bytes: far above any real one. Longer ones are cut.
-pub const MAX_NAME_BYTES: usize = 512;
-/// Longest name of a genre and of a country, in bytes. Longer ones are skipped, since a cut name could be another's. A
-/// genre is part of DynamoDB's keys, and a track's item names many ([`crate::reports::figures::MAX_GENRES`]).
-pub const MAX_VALUE_BYTES: usize = 128;
+/// Most values of a key in an attribute with many. Each one is counted on its own for every row; further ones are
+/// skipped.
+pub const MAX_MANY: usize = 50;
 /// Number of lines with the same problem that the log names.
 const NAMED_LINES: usize = 5;
+/// Lines between two looks at the memory.
+const LINES_PER_LOOK: u64 = 16;
 
-impl Catalogue {
-    /// Parses both files without a bound on memory.
-    pub async fn parse(
-        songs: impl AsyncRead + Unpin + Send,
-        users: impl AsyncRead + Unpin + Send,
-    ) -> Result<Self, CatalogueError> {
-        Self::parse_within(usize::MAX, songs, users).await
+impl References {
+    /// Parses the files of a plan's references, in the definition's order, without a bound on memory.
+    pub async fn parse<F: AsyncRead + Unpin + Send>(plan: &Plan, files: Vec<F>) -> Result<Self, CatalogueError> {
+        Self::parse_within(usize::MAX, plan, files).await
     }
 
-    /// Parses both files within `limit_bytes` of memory. Unusable lines are counted and skipped.
-    pub async fn parse_within(
+    /// Parses them within `limit_bytes` of memory. Unusable lines are counted and skipped.
+    pub async fn parse_within<F: AsyncRead + Unpin + Send>(
         limit_bytes: usize,
-        songs: impl AsyncRead + Unpin + Send,
-        users: impl AsyncRead + Unpin + Send,
+        plan: &Plan,
+        files: Vec<F>,
     ) -> Result<Self, CatalogueError> {
-        let mut catalogue = Catalogue::default();
-        catalogue.parse_songs(songs, limit_bytes).await?;
-        catalogue.parse_users(users, limit_bytes).await?;
-        Ok(catalogue)
+        let mut references = References::empty(plan);
+        for ((index, reference), file) in plan.definition.references.iter().enumerate().zip(files) {
+            Parser::new(plan, &mut references, index, reference, limit_bytes).parse(file).await?;
+        }
+        for keys in &mut references.keys {
+            keys.complete();
+        }
+        Ok(references)
+    }
+}
+
+/// A value of a line.
+enum Value<'l> {
+    None,
+    Text(&'l str),
+    Number(i64),
+}
+
+/// The parser of one reference's file.
+struct Parser<'p> {
+    plan: &'p Plan,
+    references: &'p mut References,
+    index: usize,
+    reference: &'p Reference,
+    key_type: &'p Type,
+    /// The code column that is the key, and the plan's number of the first attribute.
+    code: usize,
+    first_attribute: usize,
+    limit_bytes: usize,
+    interned: Vec<Interned>,
+}
+
+/// The codes of an attribute's values, and the values of each key in an attribute with many.
+#[derive(Default)]
+struct Interned {
+    codes: HashMap<Box<str>, u32, RandomState>,
+    of_key: Vec<Vec<u32>>,
+    small_bytes: usize,
+}
+
+impl Interned {
+    fn of(values: &Values) -> Self {
+        let codes = values.unknown.iter().map(|&[code]| (values.text(code).into(), code));
+        Interned { codes: codes.collect(), ..Interned::default() }
     }
 
-    fn check_memory(&self, key: &'static str, line: u64, limit_bytes: usize) -> Result<(), CatalogueError> {
-        if self.memory_bytes() > limit_bytes {
-            Err(CatalogueError::TooLarge { key, line, limit_bytes })
-        } else {
-            Ok(())
+    /// Returns the code of a value, a new one for a new value.
+    fn code_of(&mut self, value: &str, values: &mut Values) -> u32 {
+        if let Some(&code) = self.codes.get(value) {
+            return code;
+        }
+        let code = values.texts.push(value);
+        self.small_bytes += allocated(value.len());
+        self.codes.insert(value.into(), code);
+        code
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let lists = self.of_key.capacity() * std::mem::size_of::<Vec<u32>>();
+        table_bytes::<Box<str>, u32>(self.codes.capacity()) + lists + self.small_bytes
+    }
+}
+
+fn key_type<'d>(definition: &'d Definition, reference: &Reference) -> &'d Type {
+    match definition.column(&reference.key) {
+        Some(column) if !matches!(column.source, Source::Join { .. }) => &column.type_,
+        _ => &JOINED,
+    }
+}
+
+impl<'p> Parser<'p> {
+    fn new(
+        plan: &'p Plan,
+        references: &'p mut References,
+        index: usize,
+        reference: &'p Reference,
+        limit_bytes: usize,
+    ) -> Self {
+        let first = plan.attributes.iter().position(|attribute| attribute.reference.0 == index);
+        let first_attribute = first.unwrap_or(plan.attributes.len());
+        // The value in place of none is there already.
+        let interned = |values: &Values| Interned::of(values);
+        let interned = references.values.iter().skip(first_attribute).take(reference.attributes.len()).map(interned);
+        let interned = interned.collect();
+        Parser {
+            plan,
+            references,
+            index,
+            reference,
+            key_type: key_type(&plan.definition, reference),
+            code: plan.references[index],
+            first_attribute,
+            limit_bytes,
+            interned,
         }
     }
 
-    fn remark(&mut self, key: &'static str, line: u64, problem: &'static str, is_skipped: bool) {
-        let remark = self.remarks.entry((key, problem)).or_default();
+    async fn parse(mut self, file: impl AsyncRead + Unpin + Send) -> Result<(), CatalogueError> {
+        let mut table = Table::open(self.reference, file).await?;
+        while let Some(block) = table.next().await? {
+            let mut lines = table.lines(&block);
+            while let Some((number, usable)) = lines.advance() {
+                let count = &mut self.references.lines[self.index];
+                *count += 1;
+                if count.is_multiple_of(LINES_PER_LOOK) {
+                    self.check_memory(number)?;
+                }
+                if let Err(problem) = usable {
+                    self.remark(number, problem, true);
+                } else if let Err(problem) = self.take(number, &lines) {
+                    self.remark(number, &problem, true);
+                }
+            }
+        }
+        self.check_memory(table.last_line)?;
+        self.complete();
+        self.check_memory(table.last_line)
+    }
+
+    fn check_memory(&self, line: u64) -> Result<(), CatalogueError> {
+        let interned = self.interned.iter().map(Interned::memory_bytes).sum::<usize>();
+        if self.references.memory_bytes() + interned > self.limit_bytes {
+            let (key, limit_bytes) = (file_key(self.reference), self.limit_bytes);
+            return Err(CatalogueError::TooLarge { key, line, limit_bytes });
+        }
+        Ok(())
+    }
+
+    fn remark(&mut self, line: u64, problem: &str, is_skipped: bool) {
+        let remark = self.references.remarks.entry((self.index, problem.to_owned())).or_default();
         remark.lines += 1;
         remark.is_skipped = is_skipped;
         if remark.first.len() < NAMED_LINES {
@@ -63,248 +174,269 @@ impl Catalogue {
         }
     }
 
-    async fn parse_songs(
-        &mut self,
-        file: impl AsyncRead + Unpin + Send,
-        limit_bytes: usize,
-    ) -> Result<(), CatalogueError> {
-        let columns = ["track_id", "track_name", "artists", "track_genre", "duration_ms"];
-        let mut genre_codes = HashMap::new();
-        let mut table = Table::open(SONGS_KEY, columns, file).await?;
-        self.take_lines(&mut table, limit_bytes, |catalogue, line, fields| {
-            catalogue.take_song(line, fields, &mut genre_codes)
-        })
-        .await?;
-        self.unknown_genre = genre_codes.get(UNKNOWN).copied();
-        let mut lists: HashMap<Vec<u16>, u32> = HashMap::new();
-        for song in 0..self.songs.len() {
-            if self.songs[song].genres.is_empty() {
-                continue;
+    fn is_null(&self, field: &[u8]) -> bool {
+        self.reference.format.null.iter().any(|null| null.as_bytes() == field)
+    }
+
+    /// Takes a line. Nothing of it is used if the key or one of its values is no value of its type.
+    fn take(&mut self, line: u64, lines: &Lines<'_>) -> Result<(), String> {
+        let reference = self.reference;
+        let singles = || reference.attributes.iter().enumerate().filter(|(_, attribute)| attribute.many.is_none());
+        for (place, attribute) in singles() {
+            let (_, is_cut) = self.single(attribute, lines.field(place + 1))?;
+            if is_cut {
+                self.remark(line, &format!("{} is too long and was cut", attribute.name), false);
             }
-            let genres = &self.songs[song].genres;
-            let list = match lists.get(genres) {
-                Some(&list) => list,
-                None => {
-                    let names: Vec<&str> = genres.iter().map(|&code| self.genres[usize::from(code)].as_str()).collect();
-                    let names = names.join(&LIST_SEPARATOR.to_string());
-                    let list = self.genre_lists.len() as u32;
-                    lists.insert(genres.clone(), list);
-                    self.keep_text(&names);
-                    self.genre_lists.push(names);
-                    self.check_memory(SONGS_KEY, table.last_line, limit_bytes)?;
-                    list
+        }
+        let key = lines.field(0);
+        let key = if self.is_null(key) { Value::None } else { value(&reference.key, self.key_type, key)?.0 };
+        let (key, is_new) = self.key(&key)?;
+        for (place, attribute) in singles().filter(|_| is_new) {
+            let (value, _) = self.single(attribute, lines.field(place + 1))?;
+            self.set(place, key, &value);
+        }
+        for (place, attribute) in reference.attributes.iter().enumerate() {
+            if let Some(separator) = attribute.many {
+                self.add(line, place, attribute, separator, key, lines.field(place + 1));
+            }
+        }
+        Ok(())
+    }
+
+    fn single<'l>(&self, attribute: &Attribute, field: &'l [u8]) -> Result<(Value<'l>, bool), String> {
+        if !self.is_null(field) {
+            value(&attribute.name, &attribute.type_, field)
+        } else if attribute.is_optional {
+            Ok((Value::None, false))
+        } else {
+            Err(format!("{} has no value", attribute.name))
+        }
+    }
+
+    /// Returns the code of a key, and true if no line of this file had it before.
+    fn key(&mut self, key: &Value<'_>) -> Result<(u32, bool), String> {
+        let keys = &mut self.references.keys[self.code];
+        let code = match (keys, key) {
+            (Keys::Texts(keys), Value::Text(key)) => keys.find(key.as_bytes()).unwrap_or_else(|| keys.add(key)),
+            (Keys::Numbers(keys), Value::Number(key)) => keys.find(*key).unwrap_or_else(|| keys.add(*key)),
+            (_, Value::None) => return Err(format!("{} has no value", self.reference.key)),
+            _ => return Err(format!("{} is of another type", self.reference.key)),
+        };
+        let has = &mut self.references.has[self.index];
+        if has.len() <= code as usize {
+            has.resize(code as usize + 1, false);
+        }
+        Ok((code, !std::mem::replace(&mut has[code as usize], true)))
+    }
+
+    fn set(&mut self, place: usize, key: u32, value: &Value<'_>) {
+        let attribute = self.first_attribute + place;
+        let values = &mut self.references.values[attribute];
+        let has_codes = self.plan.attributes[attribute].has_codes;
+        match value {
+            Value::None => {}
+            Value::Text(text) => {
+                let code = self.interned[place].code_of(text, values);
+                put(&mut values.codes, key, NO_CODE, code);
+            }
+            Value::Number(number) => {
+                put(&mut values.numbers, key, NO_NUMBER, *number);
+                if has_codes {
+                    let code = self.interned[place].code_of(&number.to_string(), values);
+                    put(&mut values.codes, key, NO_CODE, code);
+                }
+            }
+        }
+    }
+
+    /// Adds the values of a field to those of an attribute with many.
+    fn add(&mut self, line: u64, place: usize, attribute: &Attribute, separator: u8, key: u32, field: &[u8]) {
+        if self.is_null(field) {
+            return;
+        }
+        for field in field.split(|&byte| byte == separator).map(<[u8]>::trim_ascii).filter(|field| !field.is_empty()) {
+            let text = match value(&attribute.name, &attribute.type_, field) {
+                Ok((Value::Text(text), _)) => text,
+                Ok(_) => continue,
+                Err(problem) => {
+                    self.remark(line, &format!("{problem} and was passed over"), false);
+                    continue;
                 }
             };
-            self.songs[song].genre_list = Some(list);
-        }
-        self.songs.shrink_to_fit();
-        self.track_members.shrink_to_fit();
-        self.check_memory(SONGS_KEY, table.last_line, limit_bytes)
-    }
-
-    /// Takes every usable line of a file, and records the problems of the others.
-    async fn take_lines<const N: usize>(
-        &mut self,
-        table: &mut Table<'_, N>,
-        limit_bytes: usize,
-        mut take: impl for<'l> FnMut(&mut Self, u64, [&'l str; N]) -> Result<(), CatalogueError> + Send,
-    ) -> Result<(), CatalogueError> {
-        while let Some(block) = table.next().await? {
-            let mut lines = table.lines(&block);
-            while let Some((line, fields)) = lines.next() {
-                *self.lines.entry(table.key).or_default() += 1;
-                self.check_memory(table.key, line, limit_bytes)?;
-                match fields {
-                    Ok(fields) => take(self, line, fields)?,
-                    Err(problem) => self.remark(table.key, line, problem, true),
-                }
+            let interned = &mut self.interned[place];
+            let code = interned.code_of(text, &mut self.references.values[self.first_attribute + place]);
+            if interned.of_key.len() <= key as usize {
+                interned.of_key.resize_with(key as usize + 1, Vec::new);
             }
-        }
-        Ok(())
-    }
-
-    fn take_song(
-        &mut self,
-        line: u64,
-        [track_id, name, artists, genre, duration]: [&str; 5],
-        genre_codes: &mut HashMap<String, u16>,
-    ) -> Result<(), CatalogueError> {
-        // Durations are published as Parquet's INT32, which is signed.
-        let Some(duration_ms) = whole_number(duration)
-            .and_then(|digits| digits.parse::<u32>().ok())
-            .filter(|&duration| i32::try_from(duration).is_ok())
-        else {
-            self.remark(SONGS_KEY, line, "duration_ms is not a number of milliseconds below 2^31", true);
-            return Ok(());
-        };
-        // No good row names such a track, so that nothing is lost.
-        let Some(track_id) = parse_track_id(track_id.as_bytes()).filter(|id| !id.is_empty()) else {
-            self.remark(SONGS_KEY, line, "track_id is not 1 to 64 visible ASCII characters", true);
-            return Ok(());
-        };
-        if name.len().max(artists.len()) > MAX_NAME_BYTES {
-            self.remark(SONGS_KEY, line, "track_name or artists is longer than 512 bytes and was cut", false);
-        }
-        let index = match self.find_song(track_id.as_bytes()) {
-            Some(index) => index,
-            None => self.add_song(track_id, shortened(name), shortened(artists), duration_ms),
-        };
-        // The separator is reserved: it joins the genres of a track wherever they are written as text.
-        for genre in genre.split(LIST_SEPARATOR).map(str::trim).filter(|genre| !genre.is_empty()) {
-            if genre.len() > MAX_VALUE_BYTES {
-                self.remark(SONGS_KEY, line, "a genre is longer than 128 bytes and was passed over", false);
+            let of_key = &mut interned.of_key[key as usize];
+            if of_key.contains(&code) {
                 continue;
             }
-            let code = intern(genre, genre_codes, &mut self.genres)
-                .ok_or(CatalogueError::TooManyValues { key: SONGS_KEY, column: "track_genre" })?;
-            let genres = &mut self.songs[index as usize].genres;
-            if genres.contains(&code) {
+            if of_key.len() == MAX_MANY {
+                let problem = format!("the key has {MAX_MANY} values of {} already", attribute.name);
+                self.remark(line, &format!("{problem} and this one was passed over"), false);
                 continue;
             }
-            if genres.len() == MAX_GENRES {
-                self.remark(SONGS_KEY, line, "the track has 50 genres already and this one was passed over", false);
-                continue;
+            let before = of_key.capacity();
+            of_key.push(code);
+            interned.small_bytes += allocated(4 * of_key.capacity()) - allocated(4 * before);
+        }
+    }
+
+    /// Makes lists of the values of keys that may have several, and gives back memory.
+    fn complete(&mut self) {
+        for (place, interned) in std::mem::take(&mut self.interned).into_iter().enumerate() {
+            let attribute = &self.plan.attributes[self.first_attribute + place];
+            let values = &mut self.references.values[self.first_attribute + place];
+            if let Some(separator) = attribute.many {
+                list(values, &interned.of_key, separator);
             }
-            let before = genres.capacity();
-            genres.push(code);
-            self.small_bytes += allocated(2 * genres.capacity()) - allocated(2 * before);
+            values.shrink();
         }
-        Ok(())
-    }
-
-    async fn parse_users(
-        &mut self,
-        file: impl AsyncRead + Unpin + Send,
-        limit_bytes: usize,
-    ) -> Result<(), CatalogueError> {
-        let mut country_codes = HashMap::new();
-        let mut table = Table::open(USERS_KEY, ["user_id", "user_country"], file).await?;
-        self.take_lines(&mut table, limit_bytes, |catalogue, line, fields| {
-            catalogue.take_user(line, fields, &mut country_codes)
-        })
-        .await?;
-        self.index_small_ids();
-        self.users.shrink_to_fit();
-        self.user_members.shrink_to_fit();
-        self.check_memory(USERS_KEY, table.last_line, limit_bytes)
-    }
-
-    fn take_user(
-        &mut self,
-        line: u64,
-        [user_id, country]: [&str; 2],
-        country_codes: &mut HashMap<String, u16>,
-    ) -> Result<(), CatalogueError> {
-        let Some(id) = whole_number(user_id).and_then(|digits| parse_user_id(digits.as_bytes())) else {
-            self.remark(USERS_KEY, line, "user_id is not a positive integer", true);
-            return Ok(());
-        };
-        if self.user_of_id.contains_key(&id) {
-            return Ok(());
-        }
-        let country = if country.len() > MAX_VALUE_BYTES {
-            self.remark(USERS_KEY, line, "user_country is longer than 128 bytes and was passed over", false);
-            None
-        } else if country.is_empty() {
-            None
-        } else {
-            let code = intern(country, country_codes, &mut self.countries);
-            Some(code.ok_or(CatalogueError::TooManyValues { key: USERS_KEY, column: "user_country" })?)
-        };
-        self.add_user(id, country);
-        Ok(())
     }
 }
 
-/// Returns the code of a value, a new one for a new value, or `None` if all codes are used.
-fn intern(value: &str, codes: &mut HashMap<String, u16>, values: &mut Vec<String>) -> Option<u16> {
-    if let Some(&code) = codes.get(value) {
-        return Some(code);
+/// Parses a field that has a value, and tells if it was cut. The error describes the values that are taken.
+fn value<'l>(name: &str, type_: &Type, field: &'l [u8]) -> Result<(Value<'l>, bool), String> {
+    let within = |number: i64, (min, max): (i64, i64)| (min..=max).contains(&number) && number != NO_NUMBER;
+    match type_ {
+        Type::Id { max_bytes } => id(field, *max_bytes)
+            .map(|id| (Value::Text(id), false))
+            .ok_or_else(|| format!("{name} is not 1 to {max_bytes} visible ASCII characters")),
+        Type::Text { max_bytes, is_cut } => match text(field, *max_bytes, *is_cut) {
+            Ok(text) => Ok((Value::Text(text), text.len() < field.len())),
+            Err(NotText::Long) => Err(format!("{name} is longer than {max_bytes} bytes")),
+            Err(NotText::Utf8) => Err(format!("{name} is not UTF-8")),
+        },
+        Type::Integer { min, max } => integer(field)
+            .filter(|&number| within(number, (*min, *max)))
+            .map(|number| (Value::Number(number), false))
+            .ok_or_else(|| format!("{name} is not a whole number from {min} to {max}")),
+        Type::Decimal { places, min, max } => match decimal(field, u32::from(*places)) {
+            Ok(number) if within(number, (*min, *max)) => Ok((Value::Number(number), false)),
+            Err(NotDecimal::Places) => Err(format!("{name} has more than {places} decimal places")),
+            Ok(_) | Err(NotDecimal::Number) => Err(format!("{name} is not a number in its range")),
+        },
+        Type::Time { .. } => Err(format!("{name} is a time, which no reference has")),
     }
-    let code = u16::try_from(values.len()).ok()?;
-    codes.insert(value.to_owned(), code);
-    values.push(value.to_owned());
-    Some(code)
 }
 
-/// Cuts a name to [`MAX_NAME_BYTES`].
-fn shortened(name: &str) -> &str {
-    &name[..name.floor_char_boundary(MAX_NAME_BYTES)]
+/// Puts a value at a place of a list, whose other new places have none.
+fn put<T: Copy>(list: &mut Vec<T>, place: u32, none: T, value: T) {
+    let place = place as usize;
+    if list.len() <= place {
+        list.resize(place + 1, none);
+    }
+    list[place] = value;
 }
 
-/// Returns the digits of a whole number, which may have a fraction of zeros, as in `230666.0`: some tools write
-/// integers of columns with gaps like this.
-fn whole_number(text: &str) -> Option<&str> {
-    let digits = match text.split_once('.') {
-        Some((digits, zeros)) if !zeros.is_empty() && zeros.bytes().all(|zero| zero == b'0') => digits,
-        Some(_) => return None,
-        None => text,
-    };
-    (!digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit())).then_some(digits)
+/// Gives each key the number of the list of its values; keys with the same values in the same order share one.
+fn list(values: &mut Values, of_key: &[Vec<u32>], separator: char) {
+    let (mut lists, mut numbers) = (Lists::default(), HashMap::<&[u32], u32, RandomState>::default());
+    for (key, of_key) in of_key.iter().enumerate().filter(|(_, of_key)| !of_key.is_empty()) {
+        let list = *numbers.entry(of_key).or_insert_with(|| {
+            let texts: Vec<&str> = of_key.iter().map(|&code| values.texts.get(code)).collect();
+            lists.values.extend_from_slice(of_key);
+            lists.ends.push(lists.values.len() as u32);
+            lists.texts.push(&texts.join(&separator.to_string()))
+        });
+        put(&mut values.codes, key as u32, NO_CODE, list);
+    }
+    values.lists = Some(lists);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reference::catalogue::Song;
+    use std::sync::Arc;
 
-    const USERS: &str = "user_id,user_name,user_age,user_country,created_at\n1,A,1,Peru,x\n2,B,2,,x\nx,C,3,Chile,x\n";
+    const SONGS: usize = 0;
+    const USERS: usize = 1;
+    const USER_LINES: &str =
+        "user_id,user_name,user_age,user_country,created_at\n1,A,1,Peru,x\n2,B,2,,x\nx,C,3,Chile,x\n";
 
-    async fn parse(songs: &str) -> Result<Catalogue, CatalogueError> {
-        Catalogue::parse(songs.as_bytes(), USERS.as_bytes()).await
+    fn plan() -> Arc<Plan> {
+        Plan::built_in().unwrap()
+    }
+
+    async fn parse(songs: &str) -> Result<References, CatalogueError> {
+        References::parse(&plan(), vec![songs.as_bytes(), USER_LINES.as_bytes()]).await
+    }
+
+    /// The values of an attribute for a key, by the attribute's name.
+    fn values<'r>(references: &'r References, name: &str) -> &'r Values {
+        references.values(plan().attributes.iter().position(|attribute| attribute.name == *name).unwrap())
+    }
+
+    fn text_key(references: &References, key: &str) -> Option<u32> {
+        let Keys::Texts(keys) = references.keys(plan().references[SONGS]) else { panic!("no texts") };
+        keys.find(key.as_bytes())
+    }
+
+    fn number_key(references: &References, key: i64) -> Option<u32> {
+        let Keys::Numbers(keys) = references.keys(plan().references[USERS]) else { panic!("no numbers") };
+        keys.find(key)
     }
 
     #[tokio::test]
-    async fn a_track_of_several_genres_is_one_song() {
+    async fn a_key_of_several_lines_has_the_first_s_values_and_many_of_all() {
         let songs = "\u{feff},track_id,artists,track_name,duration_ms,track_genre\n\
                      0,a,\"X;Y\",\"Say \"\"hi\"\", twice\",1000,pop\n1,b,,,5,\n2,a,X,other,9,rock\r\n\
                      3,a,X,other,9,pop\n4,c,Z,no duration,,pop\n5,,Z,no id,1,pop\n";
-        let catalogue = parse(songs).await.unwrap();
-        assert_eq!(catalogue.songs(), 2);
-        let song = catalogue.song(catalogue.find_song(b"a").unwrap());
-        assert_eq!(song.name.as_deref(), Some("Say \"hi\", twice"));
-        assert_eq!(song.artists.as_deref(), Some("X;Y"));
-        assert_eq!(song.duration_ms, 1000);
-        assert_eq!(song.genres.iter().map(|&code| catalogue.genre(code)).collect::<Vec<_>>(), ["pop", "rock"]);
+        let references = parse(songs).await.unwrap();
+        assert_eq!((references.keys_of(SONGS), references.keys_of(USERS)), (2, 2));
+        let (a, b) = (text_key(&references, "a").unwrap(), text_key(&references, "b").unwrap());
+        assert_eq!(values(&references, "track_name").whole(a), Some("Say \"hi\", twice"));
+        assert_eq!(values(&references, "artists").whole(a), Some("X;Y"));
+        assert_eq!(values(&references, "duration_ms").number(a), 1000);
+        let genres = values(&references, "track_genre");
+        let texts = |key| genres.values(key).iter().map(|&code| genres.text(code)).collect::<Vec<_>>();
+        assert_eq!((texts(a), texts(b)), (vec!["pop", "rock"], vec!["unknown"]));
+        assert_eq!((genres.whole(a), genres.whole(b)), (Some("pop;rock"), None));
         assert_eq!(
-            *catalogue.song(catalogue.find_song(b"b").unwrap()),
-            Song { track_id: "b".into(), name: None, artists: None, genres: vec![], genre_list: None, duration_ms: 5 }
+            (values(&references, "track_name").whole(b), values(&references, "duration_ms").number(b)),
+            (None, 5)
         );
-        assert_eq!(catalogue.find_song(b"c"), None);
-        let country = |id| catalogue.user(catalogue.find_user(id).unwrap()).country.map(|code| catalogue.country(code));
+        assert_eq!(text_key(&references, "c"), None);
+        let country = |id| values(&references, "user_country").whole(number_key(&references, id).unwrap());
         assert_eq!((country(1), country(2)), (Some("Peru"), None));
-        assert_eq!(catalogue.genre_list(song.genre_list.unwrap()), "pop;rock");
-        assert_eq!((catalogue.skipped(SONGS_KEY), catalogue.skipped(USERS_KEY)), (2, 1));
-        let remarks: Vec<_> = catalogue
-            .remarks
-            .iter()
-            .map(|(&(file, problem), remark)| (file, &problem[..8], &remark.first[..]))
-            .collect();
+        assert_eq!((references.skipped(SONGS), references.skipped(USERS)), (2, 1));
+        let remarks = references.remarks.iter().map(|((of, problem), remark)| (*of, &problem[..8], &remark.first[..]));
         assert_eq!(
-            remarks,
-            [(SONGS_KEY, "duration", &[6][..]), (SONGS_KEY, "track_id", &[7]), (USERS_KEY, "user_id ", &[4])]
+            remarks.collect::<Vec<_>>(),
+            [(SONGS, "duration", &[6][..]), (SONGS, "track_id", &[7]), (USERS, "user_id ", &[4])]
         );
+    }
+
+    #[tokio::test]
+    async fn of_several_lines_with_a_key_the_first_counts() {
+        let users = "user_id,user_country\n7,Peru\n7,Ghana\n007,Chile\n8,\n8,Ghana\n";
+        let songs = "track_id,track_name,artists,track_genre,duration_ms\na,A,X,pop,1\na,B,Y,pop,2\n";
+        let files = vec![songs.as_bytes(), users.as_bytes()];
+        let references = References::parse(&plan(), files).await.unwrap();
+        let country = |id| values(&references, "user_country").whole(number_key(&references, id).unwrap());
+        assert_eq!((country(7), country(8)), (Some("Peru"), None));
+        assert_eq!(values(&references, "track_name").whole(0), Some("A"));
     }
 
     #[tokio::test]
     async fn what_is_too_long_or_too_much_is_cut_and_named() {
-        let (long, genre) = ("é".repeat(300), "g".repeat(MAX_VALUE_BYTES + 1));
+        let (long, genre) = ("é".repeat(300), "g".repeat(129));
         let genres: Vec<String> = (0..60).map(|number| format!("genre {number}")).collect();
         let songs = format!(
             "track_id,artists,track_name,duration_ms,track_genre\na,{long},{long},1000,pop\n\
              b,X,Y,5,{genre};rock\nc,X,Y,5,{}\n",
             genres.join(";")
         );
-        let users = format!("user_id,user_country\n1,{genre}\n2,Peru\n");
-        let catalogue = Catalogue::parse(songs.as_bytes(), users.as_bytes()).await.unwrap();
-        let song = |id: &[u8]| catalogue.song(catalogue.find_song(id).unwrap());
-        assert_eq!(song(b"a").name.as_deref(), Some("é".repeat(MAX_NAME_BYTES / 2).as_str()));
-        assert_eq!(song(b"b").genres.iter().map(|&code| catalogue.genre(code)).collect::<Vec<_>>(), ["rock"]);
-        assert_eq!(song(b"c").genres.len(), MAX_GENRES);
-        assert_eq!(catalogue.user(catalogue.find_user(1).unwrap()).country, None);
-        let remarks: Vec<_> =
-            catalogue.remarks.values().map(|remark| (remark.lines, &remark.first[..], remark.is_skipped)).collect();
-        assert_eq!(remarks, [(1, &[3][..], false), (10, &[4; 5], false), (1, &[2], false), (1, &[2], false)]);
+        let references = parse(&songs).await.unwrap();
+        let key = |id| text_key(&references, id).unwrap();
+        assert_eq!(values(&references, "track_name").whole(key("a")), Some("é".repeat(256).as_str()));
+        let of_genre = values(&references, "track_genre");
+        assert_eq!(of_genre.whole(key("b")), Some("rock"));
+        assert_eq!(of_genre.values(key("c")).len(), MAX_MANY);
+        let remarks = references.remarks.values().filter(|remark| !remark.is_skipped);
+        let lines: Vec<_> = remarks.map(|remark| (remark.lines, &remark.first[..])).collect();
+        assert_eq!(lines, [(1, &[2][..]), (10, &[4; 5]), (1, &[3]), (1, &[2])]);
     }
 
     #[tokio::test]
@@ -313,11 +445,13 @@ mod tests {
         let songs = format!("track_id,track_name,artists,track_genre,duration_ms\n{songs}");
         let users: String = (1..=60_000).map(|user| format!("{user},Peru\n")).collect();
         let users = format!("user_id,user_country\n{users}");
-        let within = async |bytes| Catalogue::parse_within(bytes, songs.as_bytes(), users.as_bytes()).await;
+        let plan = plan();
+        let within =
+            async |bytes| References::parse_within(bytes, &plan, vec![songs.as_bytes(), users.as_bytes()]).await;
         let bytes = within(usize::MAX).await.unwrap().memory_bytes();
-        assert!(within(bytes * 2).await.is_ok());
+        assert!(within(bytes * 3).await.is_ok());
         let told = within(bytes - 1).await.unwrap_err().to_string();
-        assert!(told.contains("of reference/users.csv") && told.contains("--max-memory"), "{told}");
+        assert!(told.contains("of reference/") && told.contains("--max-memory"), "{told}");
         let told = within(bytes / 4).await.unwrap_err().to_string();
         assert!(told.contains("of reference/songs.csv"), "{told}");
     }
@@ -333,7 +467,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_not_the_catalogue_is_refused() {
+    async fn a_file_that_is_not_the_reference_is_refused() {
         let error = parse("track_id,track_name\na,b\n").await.unwrap_err().to_string();
         assert_eq!(
             error,

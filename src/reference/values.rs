@@ -2,6 +2,7 @@
 //!
 //! Pure. Covered by the tests of `parse`.
 
+use crate::plan::columns::Attribute;
 use crate::plan::{NO_CODE, NO_NUMBER};
 use crate::reference::texts::Texts;
 
@@ -30,6 +31,15 @@ pub(super) struct Lists {
 }
 
 impl Values {
+    /// The values of an attribute whose reference has no keys.
+    pub(super) fn without_keys(attribute: &Attribute) -> Self {
+        let mut values = Values::default();
+        if let Some(unknown) = attribute.unknown.as_ref().filter(|_| attribute.has_codes) {
+            values.unknown = Some([values.texts.push(unknown)]);
+        }
+        values
+    }
+
     /// Returns a key's number; [`NO_NUMBER`] if it has none.
     #[inline]
     pub fn number(&self, key: u32) -> i64 {

@@ -1,4 +1,4 @@
-//! Distinct counts: sets of listeners or tracks of which only the size matters.
+//! Distinct counts: sets of ids of which only the size matters.
 //!
 //! Pure. Sets are stored and merged as Apache DataSketches HLL sketches ([`Distinct`]), whose bytes Java, C++ and
 //! Python can read too. While a batch's rows are folded, a set is a plain list of hashes, or plain registers once it is
@@ -20,14 +20,14 @@ pub const SKETCH_LG_K: u8 = 14;
 pub struct Member(Coupon);
 
 impl Member {
-    /// A listener, hashed as DataSketches hashes a 64-bit integer in every language.
-    pub fn of_user(user_id: i64) -> Self {
-        Member(Coupon::from_value(user_id))
+    /// An integer, hashed as DataSketches hashes a 64-bit integer in every language.
+    pub fn of_number(number: i64) -> Self {
+        Member(Coupon::from_value(number))
     }
 
-    /// A track, hashed as DataSketches hashes a UTF-8 string in every language.
-    pub fn of_track(track_id: &str) -> Self {
-        Member(Coupon::from_value(raw_bytes::from_str(track_id)))
+    /// A text, hashed as DataSketches hashes a UTF-8 string in every language.
+    pub fn of_text(text: &str) -> Self {
+        Member(Coupon::from_value(raw_bytes::from_str(text)))
     }
 
     /// The hash as a number. The library reveals it only through `Hash`.
@@ -261,7 +261,7 @@ mod tests {
         #[test]
         fn sketches_survive_their_bytes(users in prop::collection::vec(1..5_000_i64, 0..4_000)) {
             let mut distinct = Distinct::default();
-            users.iter().for_each(|&user| distinct.insert(Member::of_user(user)));
+            users.iter().for_each(|&user| distinct.insert(Member::of_number(user)));
             prop_assert_eq!(Distinct::from_bytes(&distinct.to_bytes()).unwrap().count(), distinct.count());
         }
 
@@ -269,7 +269,7 @@ mod tests {
         #[test]
         fn small_counts_are_off_by_chance_only(users in prop::collection::hash_set(1..i64::MAX, 0..1000)) {
             let mut distinct = Distinct::default();
-            users.iter().for_each(|&user| distinct.insert(Member::of_user(user)));
+            users.iter().for_each(|&user| distinct.insert(Member::of_number(user)));
             prop_assert!((0..=2).contains(&(users.len() as u64 - distinct.count())));
         }
 
@@ -286,9 +286,9 @@ mod tests {
             let (mut members, mut expected) = (Members::default(), Distinct::default());
             let users: Vec<i64> = users.into_iter().map(|user| user % population).collect();
             for users in users.chunks(part) {
-                members.extend(users.iter().map(|&user| Member::of_user(user)));
+                members.extend(users.iter().map(|&user| Member::of_number(user)));
             }
-            users.iter().for_each(|&user| expected.insert(Member::of_user(user)));
+            users.iter().for_each(|&user| expected.insert(Member::of_number(user)));
             let sketch = Distinct::from_bytes(&members.into_bytes()).unwrap();
             prop_assert_eq!(sketch.count(), expected.count());
             // Merging shows the members themselves, and must count none twice.
@@ -302,8 +302,8 @@ mod tests {
     fn counts_are_exact_when_small() {
         let mut distinct = Distinct::default();
         for user in 1..=1000 {
-            distinct.insert(Member::of_user(user));
-            distinct.insert(Member::of_user(user));
+            distinct.insert(Member::of_number(user));
+            distinct.insert(Member::of_number(user));
             assert_eq!(distinct.count(), user as u64);
         }
     }
@@ -312,8 +312,8 @@ mod tests {
     fn members_are_written_as_the_library_writes_them() {
         for count in [0, 1, 7, 8, 24, 25, 48, 49, 1000, 1536] {
             let (mut members, mut expected) = (Members::default(), Distinct::default());
-            members.extend((0..count).map(Member::of_user));
-            (0..count).for_each(|user| expected.insert(Member::of_user(user)));
+            members.extend((0..count).map(Member::of_number));
+            (0..count).for_each(|user| expected.insert(Member::of_number(user)));
             let (bytes, expected) = (members.into_bytes(), expected.to_bytes());
             assert_eq!((bytes.len(), &bytes[..8]), (expected.len(), &expected[..8]), "{count} members");
         }

@@ -1,150 +1,144 @@
-//! Figures: the contents of the reports, and how two sets of figures become one.
+//! Figures: the contents of report items, and how two sets of figures become one.
 //!
 //! Pure. A [`Delta`] is one batch's contribution to one report item. Merging is commutative and associative, so neither
-//! the order of rows nor that of batches changes a figure. Counts and times are integers; distinct counts are sketches
-//! ([`crate::reports::distinct`]).
+//! the order of rows nor that of batches changes a figure. Figures are integers, their slots, and sketches of distinct
+//! counts ([`crate::reports::distinct`]); [`crate::plan::reports`] says what a report's slots are.
+//!
+//! An item shows a measure only if all its batches have it: where one side of a merge lacks it, so does the result. A
+//! measure that a definition gained is so whole or absent.
 
 use std::collections::BTreeSet;
 
+use crate::plan::NO_NUMBER;
+use crate::plan::period::Period;
+use crate::plan::reports::{Figure, Report};
 use crate::reports::distinct::Distinct;
 
-/// Separator of several genres in one attribute, the same as that of several artists in the catalogue.
-pub const LIST_SEPARATOR: char = ';';
-
-/// Placeholder for a genre or a country that is not in the catalogue.
-pub const UNKNOWN: &str = "unknown";
-
-/// The most genres that an item keeps. A track has at most [`crate::reference::catalogue::MAX_GENRES`] at a time, and
-/// gets others when the catalogue changes. The item names all of them and must stay far below DynamoDB's 400 KB, and it
-/// is offered to the top list of each.
-pub const MAX_GENRES: usize = 200;
-
-/// The three reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Report {
-    /// By `track_id`.
-    Track,
-    /// By `track_genre`.
-    Genre,
-    /// By `user_id`.
-    Listener,
-}
-
-impl Report {
-    /// All reports.
-    pub const ALL: [Report; 3] = [Report::Track, Report::Genre, Report::Listener];
-
-    /// The report's name in delta files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Report::Track => "track",
-            Report::Genre => "genre",
-            Report::Listener => "listener",
-        }
-    }
-
-    /// Finds a report by its [`Report::name`].
-    pub fn from_name(name: &str) -> Option<Self> {
-        Report::ALL.into_iter().find(|report| report.name() == name)
-    }
-
-    /// The name of its DynamoDB table, without the prefix.
-    pub fn table(self) -> &'static str {
-        match self {
-            Report::Track => "track_level_reports",
-            Report::Genre => "genre_level_reports",
-            Report::Listener => "listener_level_reports",
-        }
-    }
-
-    /// The partition key of its table; the sort key is `report_date`.
-    pub fn key_attribute(self) -> &'static str {
-        match self {
-            Report::Track => "track_id",
-            Report::Genre => "track_genre",
-            Report::Listener => "user_id",
-        }
-    }
-
-    /// The attribute of the distinct count.
-    pub fn distinct_attribute(self) -> &'static str {
-        match self {
-            Report::Track | Report::Genre => "unique_users",
-            Report::Listener => "unique_tracks",
-        }
-    }
-}
+/// The most values that a label with many keeps. A key has at most [`crate::reference::MAX_MANY`] at a time, and gets
+/// others when the catalogue changes. The item names all of them and must stay far below DynamoDB's 400 KB, and it is
+/// offered to the top list of each.
+pub const MAX_VALUES: usize = 200;
 
 /// The key of one report item.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// The report.
-    pub report: Report,
-    /// The track id, genre or user id.
+    /// The report, as a number of the plan.
+    pub report: usize,
+    /// The value that the item stands for, as text.
     pub id: String,
-    /// The day, in days since the Unix epoch (UTC).
-    pub day: i32,
+    /// Its day or hour.
+    pub period: Period,
 }
 
-/// Descriptive attributes of a report item, from the catalogue.
+/// Labels of a report item, in the order of the report's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Attributes {
-    /// The track's name.
-    pub track_name: Option<String>,
-    /// Its artists.
-    pub artists: Option<String>,
-    /// Every genre it was counted under, up to [`MAX_GENRES`].
-    pub genres: BTreeSet<String>,
-    /// The listener's country.
-    pub user_country: Option<String>,
+pub struct Labels(pub Vec<Label>);
+
+/// The text, or the texts, of a label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Label {
+    /// The newest text, if there is one.
+    One(Option<String>),
+    /// All texts so far, up to [`MAX_VALUES`].
+    Many(BTreeSet<String>),
 }
 
-impl Attributes {
-    /// Takes over the attributes of a newer batch. Genres are only added, as the item was counted under each of them.
-    pub fn update(&mut self, newer: Attributes) {
-        self.track_name = newer.track_name.or(self.track_name.take());
-        self.artists = newer.artists.or(self.artists.take());
-        self.user_country = newer.user_country.or(self.user_country.take());
-        self.add_genres(newer.genres);
+impl Labels {
+    /// Takes over the labels of a newer batch. Of a label with many, texts are only added, as the item was listed under
+    /// each of them.
+    pub fn update(&mut self, newer: Labels) {
+        self.merge(newer, |own, newer| newer.or(own));
     }
 
-    /// Takes over the attributes of an older batch where none are known, and adds its genres.
-    pub fn complete(&mut self, older: Attributes) {
-        self.track_name = self.track_name.take().or(older.track_name);
-        self.artists = self.artists.take().or(older.artists);
-        self.user_country = self.user_country.take().or(older.user_country);
-        self.add_genres(older.genres);
+    /// Takes over the labels of an older batch where none are known, and adds the texts of a label with many.
+    pub fn complete(&mut self, older: Labels) {
+        self.merge(older, |own, older| own.or(older));
     }
 
-    /// Adds genres as far as there is room. Existing ones stay, as the item is in their top lists. A genre's own
-    /// figures count the track in any case.
-    fn add_genres(&mut self, genres: BTreeSet<String>) {
-        for genre in genres {
-            if self.genres.len() >= MAX_GENRES {
-                return;
+    fn merge(&mut self, other: Labels, one: impl Fn(Option<String>, Option<String>) -> Option<String>) {
+        if self.0.is_empty() {
+            *self = other;
+            return;
+        }
+        for (own, other) in self.0.iter_mut().zip(other.0) {
+            match (own, other) {
+                (Label::One(own), Label::One(other)) => *own = one(own.take(), other),
+                (Label::Many(own), Label::Many(other)) => add(own, other),
+                // Labels of one report are of one form.
+                (Label::One(_), Label::Many(_)) | (Label::Many(_), Label::One(_)) => {}
             }
-            self.genres.insert(genre);
         }
     }
+
+    /// Returns the texts of a label.
+    pub fn texts(&self, label: usize) -> impl Iterator<Item = &str> {
+        let (one, many) = match self.0.get(label) {
+            None => (None, None),
+            Some(Label::One(text)) => (text.as_deref(), None),
+            Some(Label::Many(texts)) => (None, Some(texts)),
+        };
+        one.into_iter().chain(many.into_iter().flatten().map(String::as_str))
+    }
 }
 
-/// The additive part of a report item.
+/// Adds texts as far as there is room. Existing ones stay, as the item is in their top lists.
+fn add(own: &mut BTreeSet<String>, other: BTreeSet<String>) {
+    for text in other {
+        if own.len() >= MAX_VALUES {
+            return;
+        }
+        own.insert(text);
+    }
+}
+
+/// The additive part of a report item. Figures without any slot are those of no row.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Figures {
-    /// Rows counted.
-    pub listens: u64,
-    /// Sum of the tracks' durations, in milliseconds.
-    pub listening_ms: u64,
-    /// The listeners of a track or genre, the tracks of a listener.
-    pub distinct: Distinct,
+    /// The slots of the report: first the number of rows. `None` if the item lacks the measure.
+    pub slots: Vec<Option<i64>>,
+    /// The sketches of the report's distinct counts. `None` if the item lacks the measure.
+    pub distinct: Vec<Option<Distinct>>,
 }
 
 impl Figures {
-    /// Adds other figures. The operation is commutative and associative.
-    pub fn merge(&mut self, other: &Figures) {
-        self.listens = self.listens.saturating_add(other.listens);
-        self.listening_ms = self.listening_ms.saturating_add(other.listening_ms);
-        self.distinct.merge(&other.distinct);
+    /// The figures of no row, as a report has them.
+    pub fn of_none(report: &Report) -> Self {
+        Figures {
+            slots: report.slots.iter().map(|slot| Some(slot.merge.neutral())).collect(),
+            distinct: report.sketches.iter().map(|_| Some(Distinct::default())).collect(),
+        }
+    }
+
+    /// The number of rows, if it is known.
+    pub fn rows(&self) -> Option<i64> {
+        self.slots.first().copied().unwrap_or(Some(0))
+    }
+
+    /// Adds other figures of the report. The operation is commutative and associative.
+    pub fn merge(&mut self, other: &Figures, report: &Report) {
+        if self.slots.is_empty() {
+            return self.clone_from(other);
+        }
+        if other.slots.is_empty() {
+            return;
+        }
+        for ((own, other), slot) in self.slots.iter_mut().zip(&other.slots).zip(&report.slots) {
+            match (own.as_mut(), other) {
+                (Some(own), Some(other)) => slot.merge.merge(own, *other),
+                _ => *own = None,
+            }
+        }
+        for (own, other) in self.distinct.iter_mut().zip(&other.distinct) {
+            match (own.as_mut(), other) {
+                (Some(own), Some(other)) => own.merge(other),
+                _ => *own = None,
+            }
+        }
+    }
+
+    /// Bytes of memory of the sketches.
+    pub fn sketch_bytes(&self) -> usize {
+        self.distinct.iter().flatten().map(Distinct::memory_bytes).sum()
     }
 }
 
@@ -155,67 +149,159 @@ pub struct Delta {
     pub key: Key,
     /// The figures to add.
     pub figures: Figures,
-    /// The attributes at the time of the batch.
-    pub attributes: Attributes,
+    /// The labels at the time of the batch.
+    pub labels: Labels,
 }
 
-/// Formats milliseconds as an exact decimal number of seconds: `1234` is `1.234`, `1000` is `1`.
-pub fn seconds_text(milliseconds: u64) -> String {
-    let (seconds, rest) = (milliseconds / 1000, milliseconds % 1000);
-    if rest == 0 {
-        return seconds.to_string();
+/// The value of a measure, as it is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// A number in units of 10^-places.
+    Number(i128, u8),
+    /// A time in microseconds since the Unix epoch.
+    Time(i64),
+    /// There is no value: the least or greatest of none, or a division by 0.
+    Nothing,
+}
+
+/// Returns the value of each of a report's measures; `None` where the figures lack it.
+pub fn shown(figures: &Figures, report: &Report) -> Vec<Option<Shown>> {
+    let mut values: Vec<Option<Shown>> = report
+        .measures
+        .iter()
+        .map(|measure| match measure.figure {
+            Figure::Number { slot, places } => value_of(figures, report, slot)
+                .map(|it| it.map_or(Shown::Nothing, |it| Shown::Number(it.into(), places))),
+            Figure::Time { slot } => value_of(figures, report, slot).map(|it| it.map_or(Shown::Nothing, Shown::Time)),
+            Figure::Distinct { sketch } => {
+                let distinct = figures.distinct.get(sketch).and_then(Option::as_ref);
+                distinct.map(|distinct| Shown::Number(distinct.count().into(), 0))
+            }
+            Figure::Ratio { .. } => None,
+        })
+        .collect();
+    for (index, measure) in report.measures.iter().enumerate() {
+        if let Figure::Ratio { of, by, places } = measure.figure
+            && let (Some(of), Some(by)) = (values[of], values[by])
+        {
+            values[index] = Some(ratio(of, by, places));
+        }
     }
-    format!("{seconds}.{rest:03}").trim_end_matches('0').to_owned()
+    values
 }
 
-/// Parses seconds with at most three decimal places into milliseconds: the inverse of [`seconds_text`].
-pub fn parse_seconds(text: &str) -> Option<u64> {
-    let (seconds, places) = text.split_once('.').unwrap_or((text, ""));
-    if places.len() > 3 || !places.bytes().all(|digit| digit.is_ascii_digit()) {
+/// Returns the value of a slot: the outer one is `None` if the figures lack it, the inner one if there was no value.
+fn value_of(figures: &Figures, report: &Report, slot: usize) -> Option<Option<i64>> {
+    let value = (*figures.slots.get(slot)?)?;
+    Some((value != NO_NUMBER).then(|| report.slots[slot].merge.slot_of(value)))
+}
+
+/// Divides, and rounds to the nearest, half away from zero.
+fn ratio(of: Shown, by: Shown, places: u8) -> Shown {
+    let (Shown::Number(of, of_places), Shown::Number(by, by_places)) = (of, by) else { return Shown::Nothing };
+    let exponent = i32::from(places) + i32::from(by_places) - i32::from(of_places);
+    let power = 10_i128.pow(exponent.unsigned_abs());
+    let scaled = if exponent < 0 { (Some(of), by.checked_mul(power)) } else { (of.checked_mul(power), Some(by)) };
+    // A quotient of more than 38 digits is not shown.
+    let (Some(of), Some(by)) = scaled else { return Shown::Nothing };
+    if by == 0 {
+        return Shown::Nothing;
+    }
+    let (of, by) = if by < 0 { (-of, -by) } else { (of, by) };
+    let rounded = (of.abs() + by / 2) / by;
+    Shown::Number(if of < 0 { -rounded } else { rounded }, places)
+}
+
+/// Formats a number of units of 10^-places as an exact decimal: 1234 with 3 places is `1.234`, 1000 is `1`.
+pub fn decimal_text(number: i128, places: u8) -> String {
+    let unit = 10_u128.pow(u32::from(places.min(38)));
+    let (sign, number) = (if number < 0 { "-" } else { "" }, number.unsigned_abs());
+    let (whole, rest) = (number / unit, number % unit);
+    if rest == 0 {
+        return format!("{sign}{whole}");
+    }
+    let text = format!("{sign}{whole}.{rest:0width$}", width = usize::from(places));
+    text.trim_end_matches('0').to_owned()
+}
+
+/// Parses a decimal with at most so many places into units of 10^-places: the inverse of [`decimal_text`].
+pub fn parse_decimal(text: &str, places: u8) -> Option<i64> {
+    let (whole, rest) = text.split_once('.').unwrap_or((text, ""));
+    let (is_negative, whole) = whole.strip_prefix('-').map_or((false, whole), |whole| (true, whole));
+    let is_number = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit());
+    if whole.is_empty() || rest.len() > usize::from(places) || !is_number(whole) || !is_number(rest) {
         return None;
     }
-    let rest: u64 = format!("{places:0<3}").parse().ok()?;
-    seconds.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(rest)
-}
-
-/// Milliseconds per listener, rounded to the nearest; 0 without listeners.
-pub fn average_ms(listening_ms: u64, listeners: u64) -> u64 {
-    (listening_ms.saturating_add(listeners / 2)).checked_div(listeners).unwrap_or(0)
+    let units: i128 = format!("{whole}{rest:0<width$}", width = usize::from(places)).parse().ok()?;
+    i64::try_from(if is_negative { -units } else { units }).ok()
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::plan::reports::{Measure, Merge, Slot};
     use crate::reports::distinct::Member;
     use proptest::prelude::*;
 
-    fn figures(rows: &[(i64, u16)]) -> Figures {
-        let mut figures = Figures::default();
-        for &(user, ms) in rows {
-            figures.listens += 1;
-            figures.listening_ms += u64::from(ms);
-            figures.distinct.insert(Member::of_user(user));
+    /// A report with a slot of each kind and a sketch: `total`, `least`, `greatest`, `ids`, and `each` of total by ids.
+    pub(crate) fn report() -> Report {
+        let slot = |name: &str, merge| Slot { name: name.to_owned(), merge };
+        let measure = |name: &str, figure| Measure { name: name.to_owned(), figure };
+        Report {
+            name: "report".to_owned(),
+            table: "table".to_owned(),
+            key_attribute: "key".to_owned(),
+            key: None,
+            is_hourly: false,
+            slots: vec![
+                slot("rows", Merge::Add),
+                slot("total", Merge::Add),
+                slot("least", Merge::Least),
+                slot("greatest", Merge::Greatest),
+            ],
+            rows_attribute: "count".to_owned(),
+            sketches: vec!["ids".to_owned()],
+            measures: vec![
+                measure("count", Figure::Number { slot: 0, places: 0 }),
+                measure("total", Figure::Number { slot: 1, places: 3 }),
+                measure("least", Figure::Number { slot: 2, places: 0 }),
+                measure("greatest", Figure::Time { slot: 3 }),
+                measure("ids", Figure::Distinct { sketch: 0 }),
+                measure("each", Figure::Ratio { of: 1, by: 4, places: 3 }),
+            ],
+            labels: Vec::new(),
+            top: None,
         }
-        figures
     }
 
-    fn visible(figures: &Figures) -> (u64, u64, u64) {
-        (figures.listens, figures.listening_ms, figures.distinct.count())
+    /// The figures of rows with an id and a value each.
+    pub(crate) fn figures(rows: &[(i64, i64)]) -> Figures {
+        let mut distinct = Distinct::default();
+        rows.iter().for_each(|&(id, _)| distinct.insert(Member::of_number(id)));
+        let values = || rows.iter().map(|&(_, value)| value);
+        let slots = [
+            rows.len() as i64,
+            values().sum(),
+            values().map(|value| -value).max().unwrap_or(NO_NUMBER),
+            values().max().unwrap_or(NO_NUMBER),
+        ];
+        Figures { slots: slots.map(Some).to_vec(), distinct: vec![Some(distinct)] }
     }
 
     fn merged(parts: &[&Figures]) -> Figures {
         let mut all = Figures::default();
-        parts.iter().for_each(|part| all.merge(part));
+        parts.iter().for_each(|part| all.merge(part, &report()));
         all
     }
 
-    fn rows() -> impl Strategy<Value = Vec<(i64, u16)>> {
-        prop::collection::vec((1..500_i64, any::<u16>()), 0..300)
+    fn rows() -> impl Strategy<Value = Vec<(i64, i64)>> {
+        prop::collection::vec((1..500_i64, -70_000..70_000_i64), 0..300)
     }
 
     proptest! {
         #[test]
         fn merging_is_commutative_and_associative(a in rows(), b in rows(), c in rows()) {
+            let visible = |figures: &Figures| shown(figures, &report());
             let (fa, fb, fc) = (figures(&a), figures(&b), figures(&c));
             let expected = visible(&figures(&[a, b, c].concat()));
             let right = merged(&[&fb, &fc]);
@@ -223,52 +309,98 @@ mod tests {
             let orders = [vec![&fa, &fb, &fc], vec![&fc, &fa, &fb], vec![&fb, &fc, &fa]];
             let pairs = [vec![&fa, &right], vec![&left, &fc]];
             for parts in orders.into_iter().chain(pairs) {
-                prop_assert_eq!(visible(&merged(&parts)), expected);
+                prop_assert_eq!(visible(&merged(&parts)), expected.clone());
             }
         }
 
+        /// A measure is shown if all parts have it, in whatever order they come.
         #[test]
-        fn seconds_are_exact(ms in 0..u64::MAX / 2) {
-            prop_assert_eq!(parse_seconds(&seconds_text(ms)), Some(ms));
+        fn what_one_part_lacks_the_whole_lacks(
+            parts in prop::collection::vec((rows(), any::<[bool; 5]>()), 1..5), seed in any::<u64>(),
+        ) {
+            let part = |(rows, has): &(Vec<(i64, i64)>, [bool; 5])| {
+                let mut figures = figures(rows);
+                for (slot, _) in figures.slots.iter_mut().zip(has).filter(|(_, has)| !**has) {
+                    *slot = None;
+                }
+                figures.distinct[0] = figures.distinct[0].take().filter(|_| has[4]);
+                figures
+            };
+            let mut figures: Vec<Figures> = parts.iter().map(part).collect();
+            let whole = merged(&figures.iter().collect::<Vec<_>>());
+            for slot in 0..4 {
+                prop_assert_eq!(whole.slots[slot].is_some(), parts.iter().all(|(_, has)| has[slot]));
+            }
+            prop_assert_eq!(whole.distinct[0].is_some(), parts.iter().all(|(_, has)| has[4]));
+            let places = figures.len();
+            figures.swap(0, seed as usize % places);
+            prop_assert_eq!(shown(&merged(&figures.iter().collect::<Vec<_>>()), &report()), shown(&whole, &report()));
+        }
+
+        #[test]
+        fn decimals_are_exact(number in i64::MIN + 1..i64::MAX, places in 0..16_u8) {
+            prop_assert_eq!(parse_decimal(&decimal_text(number.into(), places), places), Some(number));
         }
     }
 
     #[test]
     fn large_sets_merge_in_any_order_to_one_estimate_within_two_per_cent() {
-        let sets: Vec<_> = (0..4)
-            .map(|part| figures(&(part * 15_000..part * 15_000 + 30_000).map(|user| (user + 1, 1)).collect::<Vec<_>>()))
-            .collect();
+        let ids = |part: i64| (part * 15_000..part * 15_000 + 30_000).map(|id| (id + 1, 1)).collect::<Vec<_>>();
+        let sets: Vec<_> = (0..4).map(|part| figures(&ids(part))).collect();
+        let distinct = |figures: &Figures| figures.distinct[0].as_ref().unwrap().count();
         let forwards = merged(&sets.iter().collect::<Vec<_>>());
         let backwards = merged(&sets.iter().rev().collect::<Vec<_>>());
-        assert_eq!(visible(&forwards), visible(&backwards));
-        let distinct = 75_000_f64;
-        let error = (forwards.distinct.count() as f64 - distinct).abs() / distinct;
+        assert_eq!(distinct(&forwards), distinct(&backwards));
+        let expected = 75_000_f64;
+        let error = (distinct(&forwards) as f64 - expected).abs() / expected;
         assert!(error < 0.02, "off by {error}");
-        assert!(forwards.distinct.to_bytes().len() < 9_000);
+        assert!(forwards.distinct[0].as_ref().unwrap().to_bytes().len() < 9_000);
     }
 
     #[test]
-    fn an_item_keeps_the_genres_it_was_counted_under_first() {
-        let genres = |numbers: std::ops::Range<usize>| Attributes {
-            genres: numbers.map(|number| format!("{number:04}")).collect(),
-            ..Attributes::default()
+    fn the_figures_of_no_row_change_nothing() {
+        let some = figures(&[(1, -5), (2, 7)]);
+        let none = Figures::of_none(&report());
+        assert_eq!(shown(&merged(&[&none, &some]), &report()), shown(&some, &report()));
+        assert_eq!((none.rows(), Figures::default().rows()), (Some(0), Some(0)));
+        let nothing =
+            [Some(Shown::Number(0, 0)), Some(Shown::Number(0, 3)), Some(Shown::Nothing), Some(Shown::Nothing)];
+        assert_eq!(shown(&none, &report())[..4], nothing);
+        assert_eq!(shown(&none, &report())[5], Some(Shown::Nothing), "a division by 0");
+    }
+
+    #[test]
+    fn a_label_with_many_keeps_the_texts_that_it_had_first() {
+        let texts = |numbers: std::ops::Range<usize>| {
+            Labels(vec![Label::Many(numbers.map(|number| format!("{number:04}")).collect())])
         };
-        for take_over in [Attributes::update, Attributes::complete] {
-            let mut attributes = genres(1000..1150);
-            take_over(&mut attributes, genres(0..100));
-            take_over(&mut attributes, genres(2000..2100));
-            assert_eq!(attributes.genres.len(), MAX_GENRES);
-            assert!(genres(1000..1150).genres.is_subset(&attributes.genres));
-            assert!(attributes.genres.contains("0049") && !attributes.genres.contains("0050"));
+        for take_over in [Labels::update, Labels::complete] {
+            let mut labels = texts(1000..1150);
+            take_over(&mut labels, texts(0..100));
+            take_over(&mut labels, texts(2000..2100));
+            let kept: Vec<&str> = labels.texts(0).collect();
+            assert_eq!(kept.len(), MAX_VALUES);
+            assert!(texts(1000..1150).texts(0).all(|text| kept.contains(&text)));
+            assert!(kept.contains(&"0049") && !kept.contains(&"0050"));
         }
     }
 
     #[test]
-    fn seconds_and_averages() {
-        assert_eq!(seconds_text(1_230), "1.23");
-        assert_eq!(seconds_text(60_000), "60");
-        assert_eq!(parse_seconds("1.2345"), None);
-        assert_eq!(average_ms(10, 4), 3);
-        assert_eq!(average_ms(10, 0), 0);
+    fn decimals_and_ratios() {
+        assert_eq!(decimal_text(1_230, 3), "1.23");
+        assert_eq!(decimal_text(60_000, 3), "60");
+        assert_eq!(decimal_text(-5, 2), "-0.05");
+        assert_eq!(parse_decimal("1.2345", 3), None);
+        for text in ["", "-", ".5", "1e3", "+1", "9223372036854775808"] {
+            assert_eq!(parse_decimal(text, 3), None, "{text}");
+        }
+        let of = |of, by, places| ratio(Shown::Number(of, 3), Shown::Number(by, 0), places);
+        assert_eq!(of(10, 4, 3), Shown::Number(3, 3), "2.5 is rounded away from zero");
+        assert_eq!(of(-10, 4, 3), Shown::Number(-3, 3));
+        assert_eq!(of(10, -4, 3), Shown::Number(-3, 3));
+        assert_eq!(of(10, 3, 3), Shown::Number(3, 3));
+        assert_eq!(of(12_345, 1, 0), Shown::Number(12, 0));
+        assert_eq!(of(10, 0, 3), Shown::Nothing);
+        assert_eq!(ratio(Shown::Number(1, 0), Shown::Number(8, 2), 9), Shown::Number(12_500_000_000, 9));
     }
 }

@@ -1,29 +1,30 @@
 //! Report items: their attributes, and how a delta changes an item.
 //!
 //! Pure, and the only module that builds and parses report items. Beside the attributes that people read, an item has
-//! those that the protocol needs: the sketch of the distinct count, the version, and the batches in it ([`Applied`]).
+//! those that the protocol needs: the sketches of distinct counts, the version, and the batches in it ([`Applied`]).
 //!
-//! A day's items with the most listens are also in [top lists](crate::reports::top_lists).
+//! The greatest items of a period are also in [top lists](crate::reports::top_lists).
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::aws::item::{Item, number, text, text_of};
-use crate::calendar::date_text;
+use crate::plan::NO_NUMBER;
+use crate::plan::period::Period;
+use crate::plan::reports::{Figure, Merge, Report, SKETCH_ATTRIBUTE};
 use crate::protocol::{Applied, BatchNumber};
 use crate::reports::distinct::Distinct;
-use crate::reports::figures::{self, Attributes, Delta, Figures, Key, LIST_SEPARATOR, Report};
+use crate::reports::figures::{Delta, Figures, Key, Label, Labels, Shown, decimal_text, parse_decimal, shown};
 
 /// A report item as it is stored.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReportItem {
     /// Its figures.
     pub figures: Figures,
-    /// Its names.
-    pub attributes: Attributes,
+    /// Its labels.
+    pub labels: Labels,
     /// The batches in it.
     pub applied: Applied,
     /// The number of writes, raised at times; 0 if there is no item.
@@ -34,16 +35,16 @@ impl ReportItem {
     /// Returns the item with a delta added, or `None` if it has the batch already. `through` is the registry's
     /// watermark.
     #[must_use]
-    pub fn with(&self, delta: &Delta, batch: BatchNumber, through: BatchNumber) -> Option<Self> {
+    pub fn with(&self, delta: &Delta, report: &Report, batch: BatchNumber, through: BatchNumber) -> Option<Self> {
         if self.applied.contains(batch) {
             return None;
         }
         let mut next = self.clone();
-        next.figures.merge(&delta.figures);
+        next.figures.merge(&delta.figures, report);
         if self.applied.is_newest(batch) {
-            next.attributes.update(delta.attributes.clone());
+            next.labels.update(delta.labels.clone());
         } else {
-            next.attributes.complete(delta.attributes.clone());
+            next.labels.complete(delta.labels.clone());
         }
         next.applied = self.applied.with(batch, through);
         next.version += 1;
@@ -54,12 +55,13 @@ impl ReportItem {
     /// be lost. Afterwards no straggler can add one of their batches again. The version is above every one that the
     /// item had.
     #[must_use]
-    pub fn replaced(&self, figures: Figures, attributes: Attributes, of: Replacement) -> Option<Self> {
+    pub fn replaced(&self, figures: Figures, labels: Labels, report: &Report, of: Replacement) -> Option<Self> {
         if self.applied.newest() > of.through {
             return None;
         }
+        let figures = if figures.slots.is_empty() { Figures::of_none(report) } else { figures };
         let applied = Applied { through: of.last, listed: BTreeSet::new() };
-        Some(ReportItem { figures, attributes, applied, version: of.now_ms.max(self.version + 1) })
+        Some(ReportItem { figures, labels, applied, version: of.now_ms.max(self.version + 1) })
     }
 }
 
@@ -74,88 +76,104 @@ pub struct Replacement {
     pub now_ms: u64,
 }
 
-/// Returns true if an item has no listens: a replay has emptied it because it should not exist. It stays,
-/// so that no straggler brings it back, and is never shown.
-pub fn is_empty(item: &Item) -> bool {
-    number(item, "total_listens") == Some(0)
+/// Returns true if an item has no rows: a replay has emptied it because it should not exist. It stays, so that no
+/// straggler brings it back, and is never shown.
+pub fn is_empty(report: &Report, item: &Item) -> bool {
+    number(item, &report.rows_attribute) == Some(0)
 }
 
 /// The key of a report item, as DynamoDB attributes.
-pub fn key_item(key: &Key) -> Item {
+pub fn key_item(report: &Report, key: &Key) -> Item {
     HashMap::from([
-        (key.report.key_attribute().to_owned(), text(&key.id)),
-        ("report_date".to_owned(), text(date_text(key.day))),
+        (report.key_attribute.clone(), text(&key.id)),
+        (key.period.attribute().to_owned(), text(key.period.to_string())),
     ])
 }
 
-/// Parses the key of an item of this report.
-pub fn parse_key(report: Report, item: &Item) -> Option<Key> {
-    let id = item.get(report.key_attribute())?.as_s().ok()?.clone();
-    let day = crate::calendar::parse_date(item.get("report_date")?.as_s().ok()?)?;
-    Some(Key { report, id, day })
+/// Parses the key of an item of a report, whose number is `index`.
+pub fn parse_key(report: &Report, index: usize, item: &Item) -> Option<Key> {
+    let id = item.get(&report.key_attribute)?.as_s().ok()?.clone();
+    let attribute = if report.is_hourly { Period::Hour(0) } else { Period::Day(0) }.attribute();
+    let period = Period::parse(item.get(attribute)?.as_s().ok()?)?;
+    Some(Key { report: index, id, period }).filter(|key| key.period.attribute() == attribute)
 }
 
 /// The attributes that people read.
-pub(super) fn visible_attributes(key: &Key, stored: &ReportItem) -> Item {
-    let ReportItem { figures, attributes, .. } = stored;
-    let PublishedFigures { listens, listening_ms, distinct, average_ms } = PublishedFigures::of(key.report, figures);
-    let mut item = key_item(key);
-    let mut add = |name: &str, value| item.insert(name.to_owned(), value);
-    add("total_listens", AttributeValue::N(listens.to_string()));
-    add("total_listening_time", AttributeValue::N(figures::seconds_text(listening_ms)));
-    add(key.report.distinct_attribute(), AttributeValue::N(distinct.to_string()));
-    if let Some(average_ms) = average_ms {
-        add("avg_listening_time_per_user", AttributeValue::N(figures::seconds_text(average_ms)));
+pub(super) fn visible_attributes(report: &Report, key: &Key, stored: &ReportItem) -> Item {
+    let mut item = key_item(report, key);
+    for (measure, value) in report.measures.iter().zip(shown(&stored.figures, report)) {
+        let value = match (value, measure.figure) {
+            (Some(Shown::Number(number, places)), _) => AttributeValue::N(decimal_text(number, places)),
+            (Some(Shown::Time(micros)), _) => text(time_text(micros)),
+            (Some(Shown::Nothing), Figure::Ratio { .. }) | (None, _) => continue,
+            (Some(Shown::Nothing), _) => AttributeValue::Null(true),
+        };
+        item.insert(measure.name.clone(), value);
     }
-    if let Some(name) = &attributes.track_name {
-        add("track_name", text(name));
-    }
-    if let Some(artists) = &attributes.artists {
-        add("artists", text(artists));
-    }
-    if let Some(country) = &attributes.user_country {
-        add("user_country", text(country));
-    }
-    if key.report == Report::Track {
-        let genres: Vec<&str> = attributes.genres.iter().map(String::as_str).collect();
-        add("track_genre", text(genres.join(&LIST_SEPARATOR.to_string())));
+    for (label, value) in report.labels.iter().zip(&stored.labels.0) {
+        let value = match value {
+            Label::One(value) => value.clone(),
+            Label::Many(texts) => (!texts.is_empty()).then(|| {
+                let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+                texts.join(&label.many.map(String::from).unwrap_or_default())
+            }),
+        };
+        if let Some(value) = value {
+            item.insert(label.name.clone(), text(value));
+        }
     }
     item
 }
 
 /// The whole item: the attributes that people read, and those that the protocol needs.
-pub fn item_of(key: &Key, stored: &ReportItem) -> Item {
-    let mut item = visible_attributes(key, stored);
-    let mut add = |name: &str, value| item.insert(name.to_owned(), value);
-    add("sketch", AttributeValue::B(Blob::new(stored.figures.distinct.to_bytes())));
-    add("version", AttributeValue::N(stored.version.to_string()));
-    add("applied_through", AttributeValue::N(stored.applied.through.to_string()));
+pub fn item_of(report: &Report, key: &Key, stored: &ReportItem) -> Item {
+    let mut item = visible_attributes(report, key, stored);
+    let mut add = |name: String, value| item.insert(name, value);
+    for (sketch, distinct) in stored.figures.distinct.iter().enumerate() {
+        if let Some(distinct) = distinct {
+            add(report.sketch_attribute(sketch), AttributeValue::B(Blob::new(distinct.to_bytes())));
+        }
+    }
+    if let Some(rows) = stored.figures.rows() {
+        add(report.rows_attribute.clone(), AttributeValue::N(rows.to_string()));
+    }
+    add("version".to_owned(), AttributeValue::N(stored.version.to_string()));
+    add("applied_through".to_owned(), AttributeValue::N(stored.applied.through.to_string()));
     if !stored.applied.listed.is_empty() {
-        add("applied", AttributeValue::Ns(stored.applied.listed.iter().map(ToString::to_string).collect()));
+        let listed = stored.applied.listed.iter().map(ToString::to_string).collect();
+        add("applied".to_owned(), AttributeValue::Ns(listed));
     }
     item
 }
 
+/// Returns the attributes that not every item of a report has.
+pub fn optional_attributes(report: &Report) -> Vec<String> {
+    let labels = report.labels.iter().map(|label| label.name.clone());
+    let measures = report.measures.iter().map(|measure| measure.name.clone());
+    let sketches = report.sketches.iter().map(|name| format!("{SKETCH_ATTRIBUTE}_{name}"));
+    labels.chain(measures).chain(sketches).chain([SKETCH_ATTRIBUTE.to_owned(), "applied".to_owned()]).collect()
+}
+
 /// Parses an item. The error names the attribute that is wrong.
-pub fn parse_item(report: Report, item: &Item) -> Result<ReportItem, String> {
-    let needed = |name: &str| number(item, name).ok_or_else(|| format!("no whole number in {name}"));
-    let optional = |name: &str| text_of(item, name);
-    let listening_ms =
-        seconds(item, "total_listening_time").ok_or("no seconds with at most three places in total_listening_time")?;
-    let sketch = item.get("sketch").and_then(|value| value.as_b().ok()).ok_or("no bytes in sketch")?;
-    let genres = if report == Report::Track { optional("track_genre").unwrap_or_default() } else { String::new() };
+pub fn parse_item(report: &Report, item: &Item) -> Result<ReportItem, String> {
+    let mut slots = vec![None; report.slots.len()];
+    slots[0] = slot(item, &report.rows_attribute, 0, Merge::Add)?;
+    if slots[0].is_some_and(|rows| rows < 0) {
+        return Err(format!("a negative number in {}", report.rows_attribute));
+    }
+    for measure in &report.measures {
+        match measure.figure {
+            Figure::Number { slot: 0, .. } | Figure::Distinct { .. } | Figure::Ratio { .. } => {}
+            Figure::Number { slot: place, places } => {
+                slots[place] = slot(item, &measure.name, places, report.slots[place].merge)?;
+            }
+            Figure::Time { slot: place } => slots[place] = time_slot(item, &measure.name, report.slots[place].merge)?,
+        }
+    }
+    let distinct = (0..report.sketches.len()).map(|sketch| sketch_of(report, sketch, item));
     Ok(ReportItem {
-        figures: Figures {
-            listens: needed("total_listens")?,
-            listening_ms,
-            distinct: Distinct::from_bytes(sketch.as_ref())?,
-        },
-        attributes: Attributes {
-            track_name: optional("track_name"),
-            artists: optional("artists"),
-            genres: genres.split(LIST_SEPARATOR).filter(|genre| !genre.is_empty()).map(str::to_owned).collect(),
-            user_country: optional("user_country"),
-        },
+        figures: Figures { slots, distinct: distinct.collect::<Result<_, _>>()? },
+        labels: Labels(report.labels.iter().map(|label| label_of(label, item)).collect()),
         applied: applied_of(item).ok_or("no batch numbers in applied_through or applied")?,
         version: number(item, "version")
             .filter(|version| (1..u64::MAX).contains(version))
@@ -163,54 +181,60 @@ pub fn parse_item(report: Report, item: &Item) -> Result<ReportItem, String> {
     })
 }
 
-/// The published figures of an item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PublishedFigures {
-    /// Rows counted.
-    pub listens: u64,
-    /// Sum of the tracks' durations, in milliseconds.
-    pub listening_ms: u64,
-    /// Distinct listeners or tracks.
-    pub distinct: u64,
-    /// Milliseconds per listener, if the report has that.
-    pub average_ms: Option<u64>,
-}
-
-impl PublishedFigures {
-    /// The published form of figures.
-    pub fn of(report: Report, figures: &Figures) -> Self {
-        let distinct = figures.distinct.count();
-        let average_ms = (report != Report::Listener).then(|| figures::average_ms(figures.listening_ms, distinct));
-        PublishedFigures { listens: figures.listens, listening_ms: figures.listening_ms, distinct, average_ms }
-    }
-
-    /// Parses an item; `None` if it was not written by this program.
-    pub fn read(report: Report, item: &Item) -> Option<Self> {
-        Some(PublishedFigures {
-            listens: number(item, "total_listens")?,
-            listening_ms: seconds(item, "total_listening_time")?,
-            distinct: number(item, report.distinct_attribute())?,
-            average_ms: match report {
-                Report::Listener => None,
-                Report::Track | Report::Genre => Some(seconds(item, "avg_listening_time_per_user")?),
-            },
-        })
-    }
-}
-
-impl fmt::Display for PublishedFigures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = figures::seconds_text(self.listening_ms);
-        write!(f, "{} listens of {time} s, {} distinct", self.listens, self.distinct)?;
-        match self.average_ms {
-            Some(average_ms) => write!(f, ", {} s each", figures::seconds_text(average_ms)),
-            None => Ok(()),
+/// Reads a slot. The inner one is `None` if the item lacks the measure.
+fn slot(item: &Item, name: &str, places: u8, merge: Merge) -> Result<Option<i64>, String> {
+    match item.get(name) {
+        None => Ok(None),
+        Some(AttributeValue::Null(_)) if merge != Merge::Add => Ok(Some(NO_NUMBER)),
+        Some(value) => {
+            let number = value.as_n().ok().and_then(|number| parse_decimal(number, places));
+            let number = number.ok_or_else(|| format!("no number with at most {places} places in {name}"))?;
+            Ok(Some(merge.slot_of(number)))
         }
     }
 }
 
-fn seconds(item: &Item, name: &str) -> Option<u64> {
-    figures::parse_seconds(item.get(name)?.as_n().ok()?)
+fn time_slot(item: &Item, name: &str, merge: Merge) -> Result<Option<i64>, String> {
+    match item.get(name) {
+        None => Ok(None),
+        Some(AttributeValue::Null(_)) => Ok(Some(NO_NUMBER)),
+        Some(value) => {
+            let time = value.as_s().ok().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+            let time = time.ok_or_else(|| format!("no time in {name}"))?;
+            Ok(Some(merge.slot_of(time.as_microsecond())))
+        }
+    }
+}
+
+/// Reads a sketch, `None` if the item lacks the measure. An item of a report that had one distinct count has it under
+/// the plain name.
+fn sketch_of(report: &Report, sketch: usize, item: &Item) -> Result<Option<Distinct>, String> {
+    let name = &report.sketches[sketch];
+    if !item.contains_key(name) {
+        return Ok(None);
+    }
+    let own = format!("{SKETCH_ATTRIBUTE}_{name}");
+    let is_only = || report.sketches.iter().filter(|name| item.contains_key(*name)).count() == 1;
+    let value = item.get(&own).or_else(|| item.get(SKETCH_ATTRIBUTE).filter(|_| is_only()));
+    let attribute = report.sketch_attribute(sketch);
+    let bytes = value.and_then(|value| value.as_b().ok()).ok_or_else(|| format!("no bytes in {attribute}"))?;
+    Distinct::from_bytes(bytes.as_ref()).map(Some).map_err(|problem| format!("{attribute} is {problem}"))
+}
+
+fn label_of(label: &crate::plan::reports::Label, item: &Item) -> Label {
+    let value = text_of(item, &label.name);
+    match label.many {
+        None => Label::One(value),
+        Some(separator) => {
+            let texts = value.unwrap_or_default();
+            Label::Many(texts.split(separator).filter(|text| !text.is_empty()).map(str::to_owned).collect())
+        }
+    }
+}
+
+/// Formats a time in microseconds since the Unix epoch by ISO 8601, in UTC.
+pub fn time_text(micros: i64) -> String {
+    jiff::Timestamp::from_microsecond(micros).unwrap_or_default().to_string()
 }
 
 /// The batches in an item.
@@ -229,67 +253,158 @@ pub fn applied_of(item: &Item) -> Option<Applied> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Plan;
     use crate::reports::distinct::Member;
+    use crate::reports::figures::tests::{figures, report};
     use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn plan() -> Arc<Plan> {
+        Plan::built_in().unwrap()
+    }
+
+    fn tracks() -> Report {
+        plan().reports[0].clone()
+    }
 
     fn delta(users: &[i64], genres: &[&str], name: &str) -> Delta {
-        let mut figures =
-            Figures { listens: users.len() as u64, listening_ms: 1500 * users.len() as u64, ..Figures::default() };
-        users.iter().for_each(|&user| figures.distinct.insert(Member::of_user(user)));
-        let attributes = Attributes {
-            track_name: Some(name.to_owned()),
-            genres: genres.iter().map(|&genre| genre.to_owned()).collect(),
-            ..Attributes::default()
-        };
-        Delta { key: Key { report: Report::Track, id: "t1".into(), day: 20_000 }, figures, attributes }
+        let mut distinct = Distinct::default();
+        users.iter().for_each(|&user| distinct.insert(Member::of_number(user)));
+        let rows = users.len() as i64;
+        let one = |text: &str| Label::One(Some(text.to_owned()));
+        let genres = Label::Many(genres.iter().map(|&genre| genre.to_owned()).collect());
+        Delta {
+            key: Key { report: 0, id: "t1".into(), period: Period::Day(20_000) },
+            figures: Figures { slots: vec![Some(rows), Some(1500 * rows)], distinct: vec![Some(distinct)] },
+            labels: Labels(vec![one(name), Label::One(None), genres]),
+        }
+    }
+
+    fn genres(item: &ReportItem) -> Vec<&str> {
+        item.labels.texts(2).collect()
     }
 
     #[test]
-    fn names_follow_the_newest_batch_and_genres_are_kept() {
-        let first = ReportItem::default().with(&delta(&[1], &["pop"], "old"), 4, 3).unwrap();
-        let second = first.with(&delta(&[2], &["rock"], "new"), 6, 3).unwrap();
-        let late = second.with(&delta(&[3], &["pop"], "older"), 5, 3).unwrap();
-        assert_eq!(late.attributes.track_name.as_deref(), Some("new"));
-        assert_eq!(late.attributes.genres.iter().collect::<Vec<_>>(), ["pop", "rock"]);
-        assert_eq!((late.figures.listens, late.version), (3, 3));
-        assert_eq!(late.with(&delta(&[3], &["pop"], "older"), 5, 3), None);
-        assert_eq!(late.with(&delta(&[3], &["pop"], "older"), 2, 3), None, "below the watermark");
+    fn labels_follow_the_newest_batch_and_those_of_many_are_kept() {
+        let tracks = tracks();
+        let first = ReportItem::default().with(&delta(&[1], &["pop"], "old"), &tracks, 4, 3).unwrap();
+        let second = first.with(&delta(&[2], &["rock"], "new"), &tracks, 6, 3).unwrap();
+        let late = second.with(&delta(&[3], &["pop"], "older"), &tracks, 5, 3).unwrap();
+        assert_eq!(late.labels.texts(0).collect::<Vec<_>>(), ["new"]);
+        assert_eq!(genres(&late), ["pop", "rock"]);
+        assert_eq!((late.figures.rows(), late.version), (Some(3), 3));
+        assert_eq!(late.with(&delta(&[3], &["pop"], "older"), &tracks, 5, 3), None);
+        assert_eq!(late.with(&delta(&[3], &["pop"], "older"), &tracks, 2, 3), None, "below the watermark");
     }
 
     #[test]
     fn a_replaced_item_takes_later_batches_and_no_earlier_one() {
-        let Delta { figures, attributes, .. } = delta(&[1, 2], &["pop"], "x");
-        let stored = ReportItem::default().with(&delta(&[1], &["rock"], "old"), 4, 3).unwrap();
+        let tracks = tracks();
+        let Delta { figures, labels, .. } = delta(&[1, 2], &["pop"], "x");
+        let stored = ReportItem::default().with(&delta(&[1], &["rock"], "old"), &tracks, 4, 3).unwrap();
         let of = |through| Replacement { through, last: 6, now_ms: 1000 };
-        assert_eq!(stored.replaced(figures.clone(), attributes.clone(), of(3)), None, "batch 4 would be lost");
-        let replaced = stored.replaced(figures, attributes, of(7)).unwrap();
-        assert_eq!((replaced.figures.listens, replaced.version), (2, 1000));
-        assert_eq!(replaced.attributes.genres.iter().collect::<Vec<_>>(), ["pop"]);
-        assert_eq!(replaced.with(&delta(&[1], &["rock"], "old"), 4, 3), None, "it has that");
-        assert_eq!(replaced.with(&delta(&[3], &["pop"], "x"), 7, 6).unwrap().figures.listens, 3);
+        assert_eq!(stored.replaced(figures.clone(), labels.clone(), &tracks, of(3)), None, "batch 4 would be lost");
+        let replaced = stored.replaced(figures, labels, &tracks, of(7)).unwrap();
+        assert_eq!((replaced.figures.rows(), replaced.version), (Some(2), 1000));
+        assert_eq!(genres(&replaced), ["pop"]);
+        assert_eq!(replaced.with(&delta(&[1], &["rock"], "old"), &tracks, 4, 3), None, "it has that");
+        assert_eq!(replaced.with(&delta(&[3], &["pop"], "x"), &tracks, 7, 6).unwrap().figures.rows(), Some(3));
+        // Without rows, it is empty and has every figure.
+        let emptied = stored.replaced(Figures::default(), Labels::default(), &tracks, of(7)).unwrap();
+        let item = item_of(&tracks, &delta(&[], &[], "").key, &emptied);
+        assert!(is_empty(&tracks, &item) && item.contains_key("unique_users"));
+    }
+
+    /// What a deployment of the version before has written.
+    #[test]
+    fn an_item_has_the_attributes_that_it_had_before_definitions() {
+        let (tracks, delta) = (tracks(), delta(&[1, 2], &["rock", "pop"], "Song"));
+        let stored = ReportItem::default().with(&delta, &tracks, 4, 3).unwrap();
+        let item = item_of(&tracks, &delta.key, &stored);
+        let mut shown: Vec<String> = item
+            .iter()
+            .filter(|(name, _)| *name != "sketch")
+            .map(|(name, value)| format!("{name} {}", value.as_s().or(value.as_n()).map_or("set", String::as_str)))
+            .collect();
+        shown.sort();
+        let expected = [
+            "applied set",
+            "applied_through 3",
+            "avg_listening_time_per_user 1.5",
+            "report_date 2024-10-04",
+            "total_listening_time 3",
+            "total_listens 2",
+            "track_genre pop;rock",
+            "track_id t1",
+            "track_name Song",
+            "unique_users 2",
+            "version 1",
+        ];
+        assert_eq!(shown, expected);
     }
 
     #[test]
     fn an_item_of_somebody_else_is_refused_with_the_reason() {
-        let stored = ReportItem::default().with(&delta(&[1], &["pop"], "x"), 4, 3).unwrap();
-        let good = item_of(&delta(&[], &[], "").key, &stored);
+        let tracks = tracks();
+        let stored = ReportItem::default().with(&delta(&[1], &["pop"], "x"), &tracks, 4, 3).unwrap();
+        let good = item_of(&tracks, &delta(&[], &[], "").key, &stored);
         for name in ["sketch", "total_listens", "total_listening_time", "version", "applied_through"] {
             let mut item = good.clone();
             item.insert(name.to_owned(), text("x"));
-            assert!(parse_item(Report::Track, &item).unwrap_err().contains(name), "{name}");
+            assert!(parse_item(&tracks, &item).unwrap_err().contains(name), "{name}");
         }
+        for name in ["sketch", "version", "applied_through"] {
+            let mut item = good.clone();
+            item.remove(name);
+            assert!(parse_item(&tracks, &item).unwrap_err().contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_measure_that_an_item_lacks_is_not_made_up() {
+        let tracks = tracks();
+        let stored = ReportItem::default().with(&delta(&[1], &["pop"], "x"), &tracks, 4, 3).unwrap();
+        let mut item = item_of(&tracks, &delta(&[], &[], "").key, &stored);
+        item.remove("total_listening_time");
+        let next = parse_item(&tracks, &item).unwrap().with(&delta(&[2], &["pop"], "x"), &tracks, 5, 3).unwrap();
+        let item = item_of(&tracks, &delta(&[], &[], "").key, &next);
+        assert_eq!(item["total_listens"], AttributeValue::N("2".to_owned()));
+        assert_eq!(
+            ["total_listening_time", "avg_listening_time_per_user"].map(|name| item.contains_key(name)),
+            [false; 2]
+        );
+    }
+
+    #[test]
+    fn a_sketch_is_found_after_another_distinct_count_came() {
+        let (one, mut two) = (report(), report());
+        two.sketches.push("more".to_owned());
+        two.measures
+            .push(crate::plan::reports::Measure { name: "more".to_owned(), figure: Figure::Distinct { sketch: 1 } });
+        let key = Key { report: 0, id: "*".to_owned(), period: Period::Day(1) };
+        let stored = ReportItem { figures: figures(&[(1, 1), (2, 1)]), version: 1, ..ReportItem::default() };
+        let found = parse_item(&two, &item_of(&one, &key, &stored)).unwrap();
+        assert_eq!(found.figures.distinct[0].as_ref().map(Distinct::count), Some(2));
+        assert_eq!(found.figures.distinct[1], None);
     }
 
     proptest! {
         #[test]
         fn items_survive_the_table(
             users in prop::collection::vec(1..90_i64, 1..60), batch in 5..9_u64, through in 0..4_u64,
+            rows in prop::collection::vec((1..9_i64, -5_000_000_000..5_000_000_000_i64), 0..9),
         ) {
-            let delta = delta(&users, &["a", "b"], "name");
-            let stored = ReportItem::default().with(&delta, batch, through).unwrap();
-            let item = item_of(&delta.key, &stored);
-            prop_assert_eq!(parse_key(Report::Track, &item), Some(delta.key.clone()));
-            prop_assert_eq!(parse_item(Report::Track, &item).unwrap(), stored);
+            let (tracks, delta) = (tracks(), delta(&users, &["a", "b"], "name"));
+            let stored = ReportItem::default().with(&delta, &tracks, batch, through).unwrap();
+            let item = item_of(&tracks, &delta.key, &stored);
+            prop_assert_eq!(parse_key(&tracks, 0, &item), Some(delta.key.clone()));
+            prop_assert_eq!(parse_item(&tracks, &item).unwrap(), stored);
+
+            let (report, key) = (report(), Key { report: 3, id: "*".to_owned(), period: Period::Day(1) });
+            let stored = ReportItem { figures: figures(&rows), version: 1, ..ReportItem::default() };
+            let item = item_of(&report, &key, &stored);
+            prop_assert_eq!(parse_key(&report, 3, &item), Some(key));
+            prop_assert_eq!(parse_item(&report, &item).unwrap(), stored);
         }
     }
 }

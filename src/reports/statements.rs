@@ -47,7 +47,7 @@ pub struct ItemWrite {
     /// Its other attributes.
     pub attributes: Item,
     /// Attributes that an earlier version of the item may have, and that this one lacks.
-    pub removed: Vec<&'static str>,
+    pub removed: Vec<String>,
     /// The condition of the write.
     pub expected: Expected,
 }
@@ -61,13 +61,11 @@ pub enum Written {
     Conflict(Option<Item>),
 }
 
-/// Attributes that not every item of a report has.
-const OPTIONAL: [&str; 4] = ["applied", "artists", "track_name", "user_country"];
-
 impl ItemWrite {
-    /// The write of a whole item, whose attributes may include those of its key.
-    pub fn new(table: String, key: Item, item: Item, expected: Expected) -> Self {
-        let removed = OPTIONAL.into_iter().filter(|name| !item.contains_key(*name)).collect();
+    /// The write of a whole item, whose attributes may include those of its key. `optional` names those that an earlier
+    /// version of it may have had.
+    pub fn new(table: String, key: Item, item: Item, optional: &[String], expected: Expected) -> Self {
+        let removed = optional.iter().filter(|name| !item.contains_key(*name)).cloned().collect();
         let attributes = item.into_iter().filter(|(name, _)| !key.contains_key(name)).collect();
         ItemWrite { table, key, attributes, removed, expected }
     }
@@ -146,7 +144,8 @@ impl ItemWrite {
     }
 
     fn error(&self, kind: Kind, cause: String) -> AwsError {
-        let id = self.key.iter().filter(|(name, _)| *name != "report_date").find_map(|(_, value)| value.as_s().ok());
+        let id =
+            self.key.iter().filter(|(name, _)| !name.starts_with("report_")).find_map(|(_, value)| value.as_s().ok());
         let resource = format!("{}/{}", self.table, id.map_or("", String::as_str));
         AwsError { operation: self.operation(), resource, kind, cause }
     }
@@ -230,7 +229,7 @@ mod tests {
                 ("version".into(), AttributeValue::N("3".into())),
                 ("name".into(), text("it's \"x\" ?")),
             ]),
-            removed: vec!["applied"],
+            removed: vec!["applied".into()],
             expected,
         }
     }

@@ -1,11 +1,13 @@
-//! Top lists: the items of a day with the most listens, of all and of each genre, kept as one item each.
+//! Top lists: the greatest items of a period by one measure, of all and under each value of some labels, kept as one item
+//! each.
 //!
 //! Pure. After a batch has written its report items, it offers each list the entries that it touched. A list keeps the
-//! best [`MAX_ENTRIES`] of all offers. Listens only grow, so an entry that was cut off can come back only by a change
-//! of its own item, which is offered when it happens: a list is exact whatever the order and repetition of offers.
+//! best of all offers, as many as the report says. The measure only grows, so an entry that was cut off can come back
+//! only by a change of its own item, which is offered when it happens: a list is exact whatever the order and repetition
+//! of offers.
 //!
 //! * An entry carries its item's version, and the higher one wins.
-//! * A rebuild may lower listens. It replaces the items, then empties the lists and raises their **epoch**, then offers
+//! * A rebuild may lower figures. It replaces the items, then empties the lists and raises their **epoch**, then offers
 //!   all items anew. An offer counts only in the epoch that was seen before its item was read; else the item is read
 //!   again.
 //!
@@ -19,79 +21,77 @@ use std::sync::Arc;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::aws::item::{Item, number, text, text_of};
-use crate::calendar::{date_text, parse_date};
-use crate::reports::figures::{Key, LIST_SEPARATOR, Report};
+use crate::plan::period::Period;
+use crate::plan::reports::{Figure, Report};
+use crate::plan::{NO_NUMBER, Plan};
+use crate::reports::figures::{Key, Labels, parse_decimal};
 use crate::reports::item::{ReportItem, visible_attributes};
 
+/// The sort key of the table of top lists: it has days and hours.
+pub const PERIOD_ATTRIBUTE: &str = "report_date";
 /// The table of top lists, without the prefix.
 pub const TOP_LISTS_TABLE: &str = "top_lists";
-/// Entries of a list.
-pub const MAX_ENTRIES: usize = 100;
-/// Characters of a name in an entry, and bytes of its genres: a hundred entries must stay below DynamoDB's 400 KB.
+/// Characters of a label in an entry, and bytes of one with many texts: a hundred entries must stay below DynamoDB's
+/// 400 KB.
 const MAX_LABEL_CHARS: usize = 256;
-const MAX_GENRES_BYTES: usize = 1024;
+const MAX_LABELS_BYTES: usize = 1024;
 
 /// The key of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListKey {
-    /// `tracks`, `genres`, `listeners`, or `tracks#track_genre#GENRE`.
+    /// `REPORT`, or `REPORT#LABEL#TEXT` for the items with this text in a label.
     pub list: String,
-    /// The day, in days since the Unix epoch (UTC).
-    pub day: i32,
+    /// The day or hour.
+    pub period: Period,
 }
 
 impl ListKey {
-    /// The list of all items of a report's day.
-    pub fn of_report(report: Report, day: i32) -> Self {
-        let list = match report {
-            Report::Track => "tracks",
-            Report::Genre => "genres",
-            Report::Listener => "listeners",
-        };
-        ListKey { list: list.to_owned(), day }
+    /// The list of all items of a report's period.
+    pub fn of_all(report: &Report, period: Period) -> Self {
+        ListKey { list: report.name.clone(), period }
     }
 
-    /// The list of a genre's tracks.
-    pub fn of_genre(genre: &str, day: i32) -> Self {
-        ListKey { list: format!("tracks#track_genre#{genre}"), day }
+    /// The list of a report's items with this text in a label.
+    pub fn under(report: &Report, label: &str, text: &str, period: Period) -> Self {
+        ListKey { list: format!("{}#{label}#{text}", report.name), period }
     }
 
-    /// The lists that an item with these genres belongs to.
-    pub fn of_item<'a>(key: &Key, genres: impl IntoIterator<Item = &'a String>) -> Vec<Self> {
-        let mut lists = vec![ListKey::of_report(key.report, key.day)];
-        if key.report == Report::Track {
-            lists.extend(genres.into_iter().map(|genre| ListKey::of_genre(genre, key.day)));
+    /// The lists that an item with these labels belongs to.
+    pub fn of_item(report: &Report, period: Period, labels: &Labels) -> Vec<Self> {
+        let Some(top) = &report.top else { return Vec::new() };
+        let mut lists = vec![ListKey::of_all(report, period)];
+        for &label in &top.under {
+            let name = &report.labels[label].name;
+            lists.extend(labels.texts(label).map(|text| ListKey::under(report, name, text, period)));
         }
         lists
     }
 
-    /// The report whose items the list has.
-    pub fn report(&self) -> Report {
-        match self.list.as_str() {
-            "genres" => Report::Genre,
-            "listeners" => Report::Listener,
-            _ => Report::Track,
-        }
+    /// The report whose items the list has, as a number of the plan; `None` if the plan has no such list.
+    pub fn report(&self, plan: &Plan) -> Option<usize> {
+        let name = self.list.split_once('#').map_or(self.list.as_str(), |(name, _)| name);
+        plan.report_named(name).filter(|&report| plan.reports[report].top.is_some())
     }
 
     /// The key attributes of its item.
     pub fn item(&self) -> Item {
-        HashMap::from([("list".to_owned(), text(&self.list)), ("report_date".to_owned(), text(date_text(self.day)))])
+        let period = text(self.period.to_string());
+        HashMap::from([("list".to_owned(), text(&self.list)), (PERIOD_ATTRIBUTE.to_owned(), period)])
     }
 
     /// Reads the key of an item; `None` where it is not one.
     pub fn parse(item: &Item) -> Option<Self> {
-        Some(ListKey { list: text_of(item, "list")?, day: parse_date(&text_of(item, "report_date")?)? })
+        Some(ListKey { list: text_of(item, "list")?, period: Period::parse(&text_of(item, PERIOD_ATTRIBUTE)?)? })
     }
 }
 
 /// An entry of a list, or the offer of one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// The track id, genre or user id.
+    /// The id of the report item.
     pub id: String,
-    /// Its listens, by which a list is ordered.
-    pub listens: u64,
+    /// Its figure, by which a list is ordered; `None` if it does not belong into a list, having no rows or no figure.
+    pub figure: Option<i64>,
     /// The version of the report item that it was made of.
     pub version: u64,
     /// The attributes that people read.
@@ -100,30 +100,34 @@ pub struct Entry {
 
 impl Entry {
     /// The entry of a report item.
-    pub fn of(key: &Key, stored: &ReportItem) -> Self {
-        let mut shown = visible_attributes(key, stored);
-        shown.remove("report_date");
-        for name in ["track_name", "artists", "user_country"] {
-            if let Some(AttributeValue::S(label)) = shown.get_mut(name)
-                && let Some((end, _)) = label.char_indices().nth(MAX_LABEL_CHARS)
-            {
-                label.truncate(end);
-                label.push('…');
+    pub fn of(report: &Report, key: &Key, stored: &ReportItem) -> Self {
+        let mut shown = visible_attributes(report, key, stored);
+        shown.remove(key.period.attribute());
+        for label in &report.labels {
+            let Some(AttributeValue::S(text)) = shown.get_mut(&label.name) else { continue };
+            match label.many {
+                None => {
+                    if let Some((end, _)) = text.char_indices().nth(MAX_LABEL_CHARS) {
+                        text.truncate(end);
+                        text.push('…');
+                    }
+                }
+                Some(separator) if text.len() > MAX_LABELS_BYTES => {
+                    let end = text.floor_char_boundary(MAX_LABELS_BYTES);
+                    let end = text[..end].rfind(separator).unwrap_or(end);
+                    text.truncate(end);
+                    text.extend([separator, '…']);
+                }
+                Some(_) => {}
             }
         }
-        if let Some(AttributeValue::S(genres)) = shown.get_mut("track_genre")
-            && genres.len() > MAX_GENRES_BYTES
-        {
-            let end = genres.floor_char_boundary(MAX_GENRES_BYTES);
-            let end = genres[..end].rfind(LIST_SEPARATOR).unwrap_or(end);
-            genres.truncate(end);
-            genres.push_str(";…");
-        }
-        Entry { id: key.id.clone(), listens: stored.figures.listens, version: stored.version, shown }
+        let figure = report.top_slot().and_then(|slot| stored.figures.slots.get(slot).copied().flatten());
+        let figure = figure.filter(|&figure| figure != NO_NUMBER && stored.figures.rows() != Some(0));
+        Entry { id: key.id.clone(), figure, version: stored.version, shown }
     }
 
-    fn rank(&self) -> (Reverse<u64>, &str) {
-        (Reverse(self.listens), &self.id)
+    fn rank(&self) -> (Reverse<Option<i64>>, &str) {
+        (Reverse(self.figure), &self.id)
     }
 }
 
@@ -153,7 +157,7 @@ impl TopList {
                 }
             }
         }
-        let mut entries: Vec<&Arc<Entry>> = newest.into_values().filter(|entry| entry.listens > 0).collect();
+        let mut entries: Vec<&Arc<Entry>> = newest.into_values().filter(|entry| entry.figure.is_some()).collect();
         entries.sort_by(|one, other| one.rank().cmp(&other.rank()));
         entries.truncate(most);
         if entries.iter().copied().eq(&self.entries) {
@@ -199,13 +203,14 @@ impl TopList {
     }
 
     /// Reads a list; `None` where the item is not what this program writes.
-    pub fn parse(report: Report, item: &Item) -> Option<Self> {
+    pub fn parse(report: &Report, item: &Item) -> Option<Self> {
         let entry = |value: &AttributeValue| {
             let mut shown = value.as_m().ok()?.clone();
             let version = number(&shown, "version")?;
             shown.remove("version");
-            let id = text_of(&shown, report.key_attribute())?;
-            Some(Arc::new(Entry { id, listens: number(&shown, "total_listens")?, version, shown }))
+            let id = text_of(&shown, &report.key_attribute)?;
+            let figure = Some(top_figure(report, &shown)?);
+            Some(Arc::new(Entry { id, figure, version, shown }))
         };
         Some(TopList {
             entries: item.get("entries")?.as_l().ok()?.iter().map(entry).collect::<Option<_>>()?,
@@ -216,20 +221,34 @@ impl TopList {
     }
 }
 
+/// Reads the figure by which a list is ordered.
+fn top_figure(report: &Report, shown: &Item) -> Option<i64> {
+    let measure = &report.measures[report.top.as_ref()?.measure];
+    match measure.figure {
+        Figure::Number { places, .. } => parse_decimal(shown.get(&measure.name)?.as_n().ok()?, places),
+        Figure::Time { .. } => {
+            let time: jiff::Timestamp = shown.get(&measure.name)?.as_s().ok()?.parse().ok()?;
+            Some(time.as_microsecond())
+        }
+        Figure::Distinct { .. } | Figure::Ratio { .. } => None,
+    }
+}
+
 /// Offers to lists, each with the best of its entries. More than that of one batch cannot come into a list.
 #[derive(Debug, Default)]
 pub struct Offers(BTreeMap<ListKey, Vec<Arc<Entry>>>);
 
 impl Offers {
     /// Offers an item to those of its lists that `is_known`.
-    pub fn add(&mut self, key: &Key, stored: &ReportItem, is_known: impl Fn(&ListKey) -> bool) {
-        let entry = Arc::new(Entry::of(key, stored));
-        for list in ListKey::of_item(key, &stored.attributes.genres).into_iter().filter(|list| is_known(list)) {
+    pub fn add(&mut self, report: &Report, key: &Key, stored: &ReportItem, is_known: impl Fn(&ListKey) -> bool) {
+        let Some(top) = &report.top else { return };
+        let entry = Arc::new(Entry::of(report, key, stored));
+        for list in ListKey::of_item(report, key.period, &stored.labels).into_iter().filter(|list| is_known(list)) {
             let entries = self.0.entry(list).or_default();
             entries.push(Arc::clone(&entry));
-            if entries.len() >= 2 * MAX_ENTRIES {
+            if entries.len() >= 2 * top.keep {
                 entries.sort_by(|one, other| one.rank().cmp(&other.rank()));
-                entries.truncate(MAX_ENTRIES);
+                entries.truncate(top.keep);
             }
         }
     }

@@ -41,6 +41,7 @@ mod start;
 pub mod sweep;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -55,6 +56,7 @@ use crate::batch::prepare::PreparationLimits;
 use crate::batch::roll_forward::RollForward;
 use crate::intake::custody::Custody;
 use crate::intake::window::{self, Message, Window};
+use crate::plan::Plan;
 use crate::process::ecs::ScaleInProtection;
 use crate::process::tasks;
 use crate::protocol::{BatchNumber, Entry};
@@ -96,6 +98,7 @@ pub async fn run(
     settings: &Settings,
     shutdown: Shutdown,
     clients: Clients,
+    plan: Arc<Plan>,
     telemetry: &Telemetry,
     started: Instant,
 ) -> Result<(), StartError> {
@@ -104,7 +107,7 @@ pub async fn run(
     let health = Health::new(requests, requested.clone(), settings.unready_after, settings.stuck_after);
     let _answering = health.listen(settings.health_address).await?;
 
-    let resources = Resources::new(settings, clients, &health.progress);
+    let resources = Resources::new(settings, clients, plan, &health.progress);
     let Some(checked) = requested.run_until_cancelled(resources.check()).await else {
         tracing::info!("stopped before it was ready");
         return Ok(());

@@ -2,6 +2,8 @@
 //!
 //! The tests are tests/pipeline and tests/chaos/permissions.rs.
 
+use std::sync::Arc;
+
 use crate::aws::Clients;
 use crate::aws::error::AwsError;
 use crate::aws::s3::Bucket;
@@ -9,7 +11,8 @@ use crate::aws::sqs::Queue;
 use crate::layout;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
-use crate::reference::CatalogueSource;
+use crate::plan::Plan;
+use crate::reference::{CatalogueError, CatalogueSource};
 use crate::reports::store::Reports;
 use crate::service::config::Settings;
 use crate::service::{StartError, unix_time};
@@ -26,7 +29,7 @@ pub(super) struct Resources {
 
 impl Resources {
     /// The resources named by the settings.
-    pub(super) fn new(settings: &Settings, clients: Clients, progress: &Progress) -> Self {
+    pub(super) fn new(settings: &Settings, clients: Clients, plan: Arc<Plan>, progress: &Progress) -> Self {
         let prefix = settings.table_prefix.clone();
         Resources {
             queue: Queue::new(clients.sqs, settings.queue_url.clone(), settings.visibility_timeout),
@@ -34,6 +37,7 @@ impl Resources {
             ledger: Ledger::new(clients.dynamodb.clone(), &prefix, consumer_name()),
             reports: Reports::new(
                 clients.dynamodb,
+                plan,
                 prefix,
                 settings.write_concurrency,
                 settings.max_writes_per_second,
@@ -51,7 +55,7 @@ impl Resources {
             self.bucket.check(self.ledger.owner()),
             self.check_ledger(),
             self.reports.check(),
-            CatalogueSource::load(self.bucket.clone(), self.ledger.clone(), self.memory.catalogue())
+            self.load_catalogue()
         );
         let problems: Vec<String> = [queue, ledger, reports]
             .into_iter()
@@ -64,6 +68,11 @@ impl Resources {
             Ok(catalogue) if problems.is_empty() => Ok(catalogue),
             _ => Err(StartError::Resources(problems.join("\n"))),
         }
+    }
+
+    async fn load_catalogue(&self) -> Result<CatalogueSource, CatalogueError> {
+        let (bucket, plan, ledger) = (self.bucket.clone(), Arc::clone(self.reports.plan()), self.ledger.clone());
+        CatalogueSource::load(bucket, plan, ledger, self.memory.catalogue()).await
     }
 
     async fn check_ledger(&self) -> Result<(), AwsError> {

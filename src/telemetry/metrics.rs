@@ -217,6 +217,6 @@ pub fn metrics() -> &'static Metrics {
 }
 
 /// Makes the list of one label.
-pub fn label(name: &'static str, value: &'static str) -> [KeyValue; 1] {
+pub fn label(name: &'static str, value: impl Into<opentelemetry::Value>) -> [KeyValue; 1] {
     [KeyValue::new(name, value)]
 }

@@ -1,6 +1,6 @@
 //! ISO 8601: dates by month, week or day, times of day, fractions and zones.
 //!
-//! Pure. Rejected times have tests in [`crate::input::cleanse`].
+//! Pure.
 
 use crate::calendar::{MICROS_PER_DAY, civil_from_days, days_from_civil, days_of, exact_days, two_digits};
 use crate::values::zone::{Reading, Zone};

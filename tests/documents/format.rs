@@ -8,17 +8,19 @@ use arrow2::datatypes::{DataType, Field, TimeUnit};
 use arrow2::io::parquet::read::{infer_schema, read_metadata};
 use music_streams::aws::s3::Upload;
 use music_streams::batch::manifest::{DeltaFile, Fate, Manifest, ManifestObject, Note};
-use music_streams::compute::{curated, deltas};
+use music_streams::compute::{Dictionary, curated, deltas};
 use music_streams::counts::Counts;
 use music_streams::input::file::Blocks;
 use music_streams::layout;
 use music_streams::ledger::aside::{Aside, What};
 use music_streams::ledger::{LEDGER_TABLE, registry_item};
 use music_streams::object::{ObjectId, Version};
+use music_streams::plan::Plan;
+use music_streams::plan::period::Period;
 use music_streams::protocol::{Applied, Entry, Registry, State};
-use music_streams::reference::{Catalogue, SONGS_KEY, USERS_KEY};
-use music_streams::reports::distinct::Distinct;
-use music_streams::reports::figures::{Attributes, Figures, Key, Report};
+use music_streams::reference::{References, file_key};
+use music_streams::reports::distinct::{Distinct, Member};
+use music_streams::reports::figures::{Figures, Key, Label, Labels};
 use music_streams::reports::item::{ReportItem, item_of};
 use music_streams::reports::top_lists::{self, ListKey, TOP_LISTS_TABLE, TopList};
 use serde_json::Value;
@@ -92,10 +94,11 @@ fn upload() -> Upload {
 fn the_keys_of_the_bucket() {
     let mut allocator = layout::KeyAllocator::new("2024-06-25".to_owned(), 42);
     let quarantined = allocator.quarantine("incoming/bad.csv");
+    let references = Plan::built_in().unwrap().definition.references.iter().map(file_key).collect::<Vec<_>>();
     let written = set([
         format!("{}streams1.csv", layout::INCOMING),
-        SONGS_KEY.to_owned(),
-        USERS_KEY.to_owned(),
+        references[0].clone(),
+        references[1].clone(),
         layout::curated_key("2024-06-25", 42, 1),
         allocator.archive("incoming/streams1.csv"),
         format!("{quarantined}{}", layout::REASON_SUFFIX),
@@ -150,17 +153,14 @@ fn the_fields_of_a_quarantine_note() {
 async fn the_fields_of_a_rejected_row() {
     // One line, three lines within quotes, and too few fields.
     let text = "user_id,track_id,listen_time\nx,t,2024-06-25 00:00:00\n\"\n\n\",t,2024-06-25 00:00:00\nx\n";
-    let mut blocks =
-        Blocks::open(Cursor::new(text.as_bytes().to_vec()), u64::MAX, jiff::Timestamp::now()).await.unwrap();
-    let catalogue = Catalogue::parse(
-        "track_id,track_name,artists,track_genre,duration_ms\nt,T,A,pop,1\n".as_bytes(),
-        "user_id,user_country\n1,Peru\n".as_bytes(),
-    );
-    let catalogue = Arc::new(catalogue.await.unwrap());
+    let plan = Plan::built_in().unwrap();
+    let (body, now) = (Cursor::new(text.as_bytes().to_vec()), jiff::Timestamp::now());
+    let mut blocks = Blocks::open(body, u64::MAX, now, &plan, "incoming/a.csv").await.unwrap();
+    let references = References::empty(&plan);
     let mut written = BTreeSet::new();
     while let Some(block) = blocks.next().await.unwrap() {
         for version in versions() {
-            for (_, line) in block.parse(&catalogue).rejects.lines(&object(version)) {
+            for (_, line) in block.parse(&references).rejects.lines(&object(version)) {
                 written.append(&mut fields(&serde_json::from_slice(&line).unwrap()));
             }
         }
@@ -197,11 +197,13 @@ fn the_columns_of_parquet_files() {
     let owned = |columns: Vec<(String, &str, bool)>| {
         columns.into_iter().map(|(name, type_, nulls)| (name, type_.to_owned(), nulls)).collect::<Vec<_>>()
     };
-    let curated = owned(columns(curated::new_file().unwrap().finish().unwrap()));
+    let plan = Plan::built_in().unwrap();
+    let curated = owned(columns(curated::new_file(&plan).unwrap().finish().unwrap()));
     assert_eq!(documented_columns("docs/curated.md", ""), curated);
     let named: Vec<String> = curated.into_iter().map(|(name, ..)| name).collect();
     assert_eq!(first_column("Curated files"), set(named));
-    let deltas = owned(columns(deltas::encode(&[]).unwrap()));
+    let dictionary = Dictionary::of(Arc::clone(&plan), Arc::new(References::empty(&plan)));
+    let deltas = owned(columns(deltas::encode(Vec::new(), dictionary.names()).unwrap()));
     assert_eq!(documented_columns("docs/format.md", "Delta files"), deltas);
 }
 
@@ -281,30 +283,27 @@ fn the_json_in_the_ledger() {
 
 #[test]
 fn the_attributes_of_report_items() {
-    let attributes = Attributes {
-        track_name: Some("T".to_owned()),
-        artists: Some("A".to_owned()),
-        genres: BTreeSet::from(["pop".to_owned()]),
-        user_country: Some("Peru".to_owned()),
-    };
-    let figures = Figures { listens: 1, listening_ms: 1, distinct: Distinct::default() };
+    let plan = Plan::built_in().unwrap();
     let applied = Applied { through: 1, listed: BTreeSet::from([3]) };
-    let stored = |report| {
-        let mut attributes = attributes.clone();
-        // The fold gives each report the names that are its own.
-        match report {
-            Report::Track => attributes.user_country = None,
-            Report::Genre => attributes = Attributes::default(),
-            Report::Listener => {
-                attributes = Attributes { user_country: attributes.user_country, ..Attributes::default() }
-            }
-        }
-        ReportItem { figures: figures.clone(), attributes, applied: applied.clone(), version: 1 }
+    let stored = |report: usize| {
+        let report = &plan.reports[report];
+        let label = |many: Option<char>| match many {
+            None => Label::One(Some("A".to_owned())),
+            Some(_) => Label::Many(BTreeSet::from(["pop".to_owned()])),
+        };
+        // One row, of one id: every ratio has a value.
+        let mut distinct = Distinct::default();
+        distinct.insert(Member::of_number(1));
+        let slots = report.slots.iter().map(|_| Some(1)).collect();
+        let figures = Figures { slots, distinct: vec![Some(distinct); report.sketches.len()] };
+        let labels = Labels(report.labels.iter().map(|it| label(it.many)).collect());
+        ReportItem { figures, labels, applied: applied.clone(), version: 1 }
     };
-    let key = |report| Key { report, id: "x".to_owned(), day: 19_899 };
+    let key = |report| Key { report, id: "x".to_owned(), period: Period::Day(19_899) };
     let mut written: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for report in Report::ALL {
-        written.insert(report.table().to_owned(), item_of(&key(report), &stored(report)).into_keys().collect());
+    for (index, report) in plan.reports.iter().enumerate() {
+        let item = item_of(report, &key(index), &stored(index));
+        written.insert(report.table.clone(), item.into_keys().collect());
     }
     let rows = tables("docs/format.md", "Report items");
     let (heading, rows) = rows.split_first().unwrap();
@@ -316,13 +315,14 @@ fn the_attributes_of_report_items() {
     }
     assert_eq!(documented, written);
 
-    let entry = top_lists::Entry::of(&key(Report::Genre), &stored(Report::Genre));
+    let entry = top_lists::Entry::of(&plan.reports[1], &key(1), &stored(1));
     let list = TopList { entries: vec![entry.into()], ..TopList::default() };
-    let list: BTreeSet<String> =
-        ListKey::of_genre("folk", 19_899).item().into_keys().chain(list.attributes().into_keys()).collect();
+    let of_folk = ListKey::under(&plan.reports[0], "track_genre", "folk", Period::Day(19_899));
+    let list: BTreeSet<String> = of_folk.item().into_keys().chain(list.attributes().into_keys()).collect();
     assert_eq!(first_column("Top lists"), list);
     let text = std::fs::read_to_string(document("docs/format.md")).unwrap();
-    for name in [TOP_LISTS_TABLE, &ListKey::of_genre("GENRE", 0).list] {
+    let of_genre = ListKey::under(&plan.reports[0], "track_genre", "GENRE", Period::Day(0));
+    for name in [TOP_LISTS_TABLE, &of_genre.list] {
         assert!(text.contains(&format!("`{name}`")), "docs/format.md lacks {name}");
     }
 }

@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+mod dialects;
 mod files;
 mod messages;
 mod properties;
@@ -17,7 +18,8 @@ mod properties;
 #[test]
 fn a_panic_of_the_decoder_becomes_an_error() {
     let damaged = include_bytes!("damaged-deltas.parquet");
-    let error = music_streams::compute::deltas::decode(damaged).unwrap_err().to_string();
+    let plan = music_streams::plan::Plan::built_in().unwrap();
+    let error = music_streams::compute::deltas::decode(damaged, &plan).unwrap_err().to_string();
     assert_eq!(error, "the Parquet file cannot be decoded: its bytes are damaged");
 }
 
@@ -26,11 +28,16 @@ fn a_panic_of_the_decoder_becomes_an_error() {
 fn the_corpora_hold_no_surprise() {
     let corpora = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
     type Property = fn(&[u8]);
-    let targets: [(&str, Property); 6] = [
+    let targets: [(&str, Property); 11] = [
         ("notification", properties::notification),
         ("row", properties::row),
         ("file", properties::file),
         ("gzip", properties::gzip),
+        ("zstd", properties::zstd),
+        ("tsv", properties::tsv),
+        ("w3c", properties::w3c),
+        ("json", properties::json),
+        ("pattern", properties::pattern),
         ("items", properties::items),
         ("deltas", properties::deltas),
     ];

@@ -53,7 +53,8 @@ impl World {
     fn entry(&mut self, id: usize, item: &Stored) -> Arc<Entry> {
         self.offers += 1;
         let version = if self.broken == Broken::NoVersion { self.offers } else { item.version };
-        Arc::new(Entry { id: id.to_string(), listens: item.counted + item.surplus, version, shown: Item::new() })
+        let figure = Some((item.counted + item.surplus) as i64).filter(|&figure| figure > 0);
+        Arc::new(Entry { id: id.to_string(), figure, version, shown: Item::new() })
     }
 
     /// Writes the list if it still has the version that was read.
@@ -258,7 +259,8 @@ fn is_right(seed: u64, broken: Broken) -> bool {
     }
     let found: Vec<String> = world.list.entries.iter().map(|entry| entry.id.clone()).collect();
     let listens = |entry: &Arc<Entry>| {
-        entry.id.parse().is_ok_and(|id: usize| entry.listens == world.items[id].counted + world.items[id].surplus)
+        let figure = |id: usize| (world.items[id].counted + world.items[id].surplus) as i64;
+        entry.id.parse().is_ok_and(|id: usize| entry.figure == Some(figure(id)))
     };
     found == world.expected() && world.list.entries.iter().all(listens)
 }

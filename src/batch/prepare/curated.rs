@@ -66,7 +66,7 @@ impl Preparation {
 
     /// Starts to fold and encode all rows in memory, and passes to the uploads what was encoded meanwhile.
     pub(super) async fn flush(&mut self) -> Result<(), PrepareError> {
-        let next = Rows::with_capacity(room(self.row_group_rows()));
+        let next = Rows::with_capacity(self.plan(), room(self.row_group_rows()));
         let rows = std::mem::replace(&mut self.rows, next);
         let folded = self.compute.start(rows, self.fold_limit_bytes()).await?;
         if folded.items > self.limits.report_items {
@@ -78,7 +78,7 @@ impl Preparation {
         self.folded_bytes = folded.bytes;
         self.write_encoded(self.limits.memory.row_groups_ahead(compute::cores())).await?;
         if !self.rejects.is_empty() {
-            let key = || layout::rejected_rows_key(&date_of(self.plan.opened_at), self.plan.batch);
+            let key = || layout::rejected_rows_key(&date_of(self.subject.opened_at), self.subject.batch);
             let upload = self.rejects_upload.get_or_insert_with(|| self.bucket.upload(key(), self.shutdown.clone()));
             upload.write(&std::mem::take(&mut self.rejects)).await?;
         }
@@ -140,9 +140,9 @@ impl Preparation {
             Entry::Occupied(file) => file.into_mut(),
             Entry::Vacant(entry) => {
                 let part = self.parts.entry(day).and_modify(|part| *part += 1).or_insert(1);
-                let key = layout::curated_key(&date_text(day), self.plan.batch, *part);
+                let key = layout::curated_key(&date_text(day), self.subject.batch, *part);
                 entry.insert(CuratedFileWriter {
-                    parquet: curated::new_file()?,
+                    parquet: curated::new_file(self.dictionary.names().plan())?,
                     upload: self.bucket.upload(key, self.shutdown.clone()),
                     row_groups: 0,
                 })

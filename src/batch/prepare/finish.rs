@@ -2,6 +2,8 @@
 //!
 //! The tests are tests/pipeline and tests/parquet.rs.
 
+use std::sync::Arc;
+
 use futures::{Stream, StreamExt, TryStreamExt};
 
 use crate::aws::retry::retry_until;
@@ -26,15 +28,14 @@ impl Preparation {
             compute::encode_deltas(fold, self.dictionary.names().clone(), DELTAS_PER_FILE, self.limits.memory);
         let mut encoded = std::pin::pin!(encoded);
         while let Some(bytes) = encoded.try_next().await? {
-            let key = layout::deltas_key(self.plan.batch, delta_files.len() + 1);
+            let key = layout::deltas_key(self.subject.batch, delta_files.len() + 1);
             let file = DeltaFile::new(key, &bytes);
             let put = async || self.bucket.put(&file.key, bytes.clone(), "application/vnd.apache.parquet").await;
             retry_until(&self.shutdown, put).await?;
             delta_files.push(file);
             self.progress.made();
         }
-        let rejected = self.rejected.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect();
-        Ok(Prepared { uploads, delta_files, report_items, rejected })
+        Ok(Prepared { uploads, delta_files, report_items, rejected: self.rejected })
     }
 
     /// Finishes the curated files. Returns their uploads, the number of their rows, and the deltas that a roll forward
@@ -43,10 +44,10 @@ impl Preparation {
         mut self,
     ) -> Result<(Vec<Upload>, u64, impl Stream<Item = Result<Vec<Delta>, PrepareError>>), PrepareError> {
         let (uploads, fold) = self.finish_files().await?;
-        let rows = fold.listens();
+        let (rows, plan) = (fold.rows(), Arc::clone(self.plan()));
         let encoded =
             compute::encode_deltas(fold, self.dictionary.names().clone(), DELTAS_PER_FILE, self.limits.memory);
-        Ok((uploads, rows, encoded.map(|bytes| Ok(deltas::decode(&bytes?)?))))
+        Ok((uploads, rows, encoded.map(move |bytes| Ok(deltas::decode(&bytes?, &plan)?))))
     }
 
     /// Finishes the curated files and the list of rejected rows. Returns their uploads, and the folded rows.

@@ -37,8 +37,9 @@ use crate::compute::{Compute, ComputeError, Dictionary, Rows, Scope};
 use crate::formats::parquet::ParquetError;
 use crate::input::file::BadObject;
 use crate::memory::Memory;
+use crate::plan::Plan;
 use crate::protocol::BatchNumber;
-use crate::reference::Catalogue;
+use crate::reference::References;
 use crate::telemetry::progress::Progress;
 
 /// Bytes of memory that a finished upload takes, also in the manifest: keys, eTags, and S3's upload id.
@@ -75,7 +76,7 @@ pub enum PrepareError {
 
 /// The subject of a preparation.
 #[derive(Debug, Clone, Copy)]
-pub struct Plan {
+pub struct Subject {
     /// The batch that the files carry in their names.
     pub batch: BatchNumber,
     /// The time at which it was opened, against which the times of rows are checked.
@@ -106,14 +107,14 @@ pub struct Prepared {
     pub delta_files: Vec<DeltaFile>,
     /// Report items in them.
     pub report_items: usize,
-    /// Rejected rows of the objects that count, by [`Rejection::kind`](crate::input::cleanse::Rejection::kind).
+    /// Rejected rows of the objects that count, by their reason in a word.
     pub rejected: BTreeMap<String, u64>,
 }
 
 /// A batch in preparation.
 pub struct Preparation {
     bucket: Bucket,
-    plan: Plan,
+    subject: Subject,
     limits: PreparationLimits,
     shutdown: CancellationToken,
     dictionary: Dictionary,
@@ -130,7 +131,7 @@ pub struct Preparation {
     rejects_upload: Option<PendingUpload>,
     /// Bytes of memory taken by the rows that are folded.
     folded_bytes: usize,
-    rejected: BTreeMap<&'static str, u64>,
+    rejected: BTreeMap<String, u64>,
     progress: Progress,
 }
 
@@ -138,20 +139,22 @@ impl Preparation {
     /// Starts a preparation, without objects.
     pub fn new(
         bucket: Bucket,
-        catalogue: Arc<Catalogue>,
-        plan: Plan,
+        plan: Arc<Plan>,
+        references: Arc<References>,
+        subject: Subject,
         limits: PreparationLimits,
         shutdown: CancellationToken,
         progress: Progress,
     ) -> Self {
-        let dictionary = Dictionary::of(catalogue);
-        let compute = Compute::new(dictionary.names().clone(), plan.scope);
+        let rows = Rows::with_capacity(&plan, room(limits.memory.row_group_rows(plan.row_bytes())));
+        let dictionary = Dictionary::of(plan, references);
+        let compute = Compute::new(dictionary.names().clone(), subject.scope);
         Preparation {
             bucket,
-            plan,
+            subject,
             shutdown,
             dictionary,
-            rows: Rows::with_capacity(room(limits.memory.row_group_rows())),
+            rows,
             compute,
             files: BTreeMap::new(),
             parts: BTreeMap::new(),
@@ -170,8 +173,12 @@ impl Preparation {
         self.rejects_upload.is_some() || !self.files.is_empty() || !self.finished.is_empty()
     }
 
+    fn plan(&self) -> &Arc<Plan> {
+        self.dictionary.names().plan()
+    }
+
     fn row_group_rows(&self) -> usize {
-        self.limits.memory.row_group_rows()
+        self.limits.memory.row_group_rows(self.plan().row_bytes())
     }
 
     fn too_many_items(&self) -> PrepareError {
@@ -184,7 +191,7 @@ impl Preparation {
 
     /// Bytes of memory that report items may take: those that everything else of the same lifetime leaves over.
     fn fold_limit_bytes(&self) -> usize {
-        let others = self.dictionary.names().catalogue().memory_bytes()
+        let others = self.dictionary.names().references().memory_bytes()
             + self.dictionary.memory_bytes()
             + self.finished.len() * UPLOAD_BYTES;
         self.limits.memory.lasting().saturating_sub(others)

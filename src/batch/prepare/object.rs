@@ -120,21 +120,22 @@ impl Preparation {
         body: impl AsyncRead + Send + Unpin + 'static,
         mark: &mut Mark,
     ) -> Result<ObjectOutcome, Failure> {
-        let blocks = Blocks::open(body, self.limits.object_bytes, self.plan.opened_at).await?;
+        let (limit_bytes, judged_at) = (self.limits.object_bytes, self.subject.opened_at);
+        let blocks = Blocks::open(body, limit_bytes, judged_at, self.plan(), &event.object.key).await?;
         let blocks = futures::stream::try_unfold(blocks, async |mut blocks| {
             Ok::<_, Failure>(blocks.next().await?.map(|block| (block, blocks)))
         });
         let mut parsed = std::pin::pin!(compute::parse(blocks, self.dictionary.names().clone(), self.limits.memory));
         let source = self.dictionary.add_source(&event.object.key);
-        let (mut rows, mut rejected) = (0_u64, BTreeMap::<_, u64>::new());
+        let (mut rows, mut rejected) = (0_u64, BTreeMap::<String, u64>::new());
         let mut listing = Listing::default();
         while let Some(block) = parsed.try_next().await? {
             rows += block.rows;
             for (kind, count) in &block.rejected {
-                *rejected.entry(*kind).or_default() += count;
+                *rejected.entry(kind.clone()).or_default() += count;
             }
             self.rows.append(&block, source, &mut self.dictionary);
-            if self.plan.scope == Scope::Batch {
+            if self.subject.scope == Scope::Batch {
                 listing.add(&block, &event.object, &mut self.rejects);
             }
             if self.rows.len() >= self.row_group_rows() || self.rejects.len() >= MAX_REJECT_BYTES {
@@ -143,11 +144,11 @@ impl Preparation {
             self.progress.made();
             self.check_limits(block.rows).await?;
         }
-        if self.plan.scope == Scope::Batch {
+        if self.subject.scope == Scope::Batch {
             listing.end(&rejected, &event.object, &mut self.rejects);
         }
-        for (&kind, count) in &rejected {
-            *self.rejected.entry(kind).or_default() += count;
+        for (kind, count) in &rejected {
+            *self.rejected.entry(kind.clone()).or_default() += count;
         }
         Ok(ObjectOutcome::Counted { rows, rejected: rejected.into_values().sum() })
     }
@@ -158,7 +159,7 @@ impl Preparation {
             return Err(PrepareError::Cancelled);
         }
         // This includes the names of objects that turned out bad, whose rows do not count.
-        if self.dictionary.len() > self.limits.report_items {
+        if self.dictionary.new_keys() > self.limits.report_items {
             return Err(self.too_many_items());
         }
         if self.folded_bytes > self.fold_limit_bytes() {

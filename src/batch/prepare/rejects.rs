@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::input::block::Parsed;
+use crate::input::parsed::Parsed;
 use crate::input::rejects::MAX_LISTED;
 use crate::object::ObjectId;
 
@@ -34,9 +34,9 @@ impl Listing {
     }
 
     /// Adds the number of the unlisted rows for each reason. `rejected` has the numbers of all.
-    pub(super) fn end(self, rejected: &BTreeMap<&'static str, u64>, object: &ObjectId, list: &mut Vec<u8>) {
-        let unlisted = |(&kind, &count): (&&'static str, &u64)| {
-            (kind, count.saturating_sub(self.of_kind.get(kind).copied().unwrap_or(0)))
+    pub(super) fn end<'a>(self, rejected: &'a BTreeMap<String, u64>, object: &ObjectId, list: &mut Vec<u8>) {
+        let unlisted = |(kind, &count): (&'a String, &u64)| {
+            (kind.as_str(), count.saturating_sub(self.of_kind.get(kind).copied().unwrap_or(0)))
         };
         let reasons: BTreeMap<&str, u64> = rejected.iter().map(unlisted).filter(|&(_, count)| count > 0).collect();
         if reasons.is_empty() {
@@ -54,7 +54,8 @@ impl Listing {
 mod tests {
     use super::*;
     use crate::object::Version;
-    use crate::reference::Catalogue;
+    use crate::plan::Plan;
+    use crate::reference::References;
 
     fn list(lines: &[&str]) -> (Vec<serde_json::Value>, usize) {
         let object = ObjectId {
@@ -62,11 +63,12 @@ mod tests {
             key: format!("incoming/{}", "k".repeat(975)),
             version: Version::ETag("e".to_owned()),
         };
-        let catalogue = Catalogue::default();
+        let plan = Plan::built_in().unwrap();
+        let references = References::empty(&plan);
         let (mut listing, mut rejected, mut bytes) = (Listing::default(), BTreeMap::new(), Vec::new());
         for lines in lines {
-            let block = crate::input::block::tests::parse(lines, &catalogue);
-            block.rejected.iter().for_each(|(&kind, count)| *rejected.entry(kind).or_default() += count);
+            let block = crate::input::block::tests::parse(lines, &plan, &references);
+            block.rejected.iter().for_each(|(kind, count)| *rejected.entry(kind.clone()).or_default() += count);
             listing.add(&block, &object, &mut bytes);
         }
         listing.end(&rejected, &object, &mut bytes);

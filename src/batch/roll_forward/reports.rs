@@ -8,7 +8,7 @@ use crate::batch::manifest::{DeltaFile, DeltaFileError, Manifest};
 use crate::batch::roll_forward::{RollForward, RollForwardError};
 use crate::ledger::aside::{Aside, What};
 use crate::protocol::BatchNumber;
-use crate::reports::figures::{Delta, Key, Report};
+use crate::reports::figures::{Delta, Key};
 use crate::reports::store::{Offered, Offering, WriteOutcome};
 
 /// Number of items of one report, all of them refused, from which on the table must be at fault and not the items.
@@ -56,7 +56,7 @@ impl RollForward {
     /// Reads the deltas of a file. The inner error is that of a file that is gone or damaged.
     pub async fn deltas(&self, file: &DeltaFile) -> Result<Result<Vec<Delta>, DeltaFileError>, AwsError> {
         match retry_until(&self.deadline, async || self.bucket.read_all(&file.key).await).await {
-            Ok(bytes) => Ok(file.decode(&bytes)),
+            Ok(bytes) => Ok(file.decode(&bytes, self.reports.plan())),
             Err(error) if error.kind == Kind::NotFound => Ok(Err(file.gone())),
             Err(error) => Err(error),
         }
@@ -67,7 +67,7 @@ impl RollForward {
         batch: BatchNumber,
         outcomes: Vec<(Key, WriteOutcome)>,
     ) -> Result<(), RollForwardError> {
-        for report in Report::ALL {
+        for report in 0..self.reports.plan().reports.len() {
             let of_report = outcomes.iter().filter(|(key, _)| key.report == report);
             let (mut refused, mut count) = (Vec::new(), 0);
             for (key, outcome) in of_report {
@@ -83,7 +83,8 @@ impl RollForward {
                 let table = self.reports.table(report);
                 return Err(RollForwardError::TableRefuses { table, count, reason: reason.clone() });
             }
-            let entries = refused.into_iter().map(|(key, reason)| Aside::item(key, batch, reason)).collect();
+            let entries =
+                refused.into_iter().map(|(key, reason)| Aside::item(key, self.reports.plan(), batch, reason)).collect();
             self.set_aside(entries).await?;
         }
         Ok(())

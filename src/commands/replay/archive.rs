@@ -9,7 +9,7 @@ use super::{Replay, ReplayError};
 use crate::aws::error::AwsError;
 use crate::aws::s3::Upload;
 use crate::batch::manifest::{Fate, Manifest, ManifestObject};
-use crate::batch::prepare::{ObjectOutcome, Plan, Preparation, PreparationLimits, PrepareError};
+use crate::batch::prepare::{ObjectOutcome, Preparation, PreparationLimits, PrepareError, Subject};
 use crate::compute::Scope;
 use crate::formats::parquet;
 use crate::input::file::BadObject;
@@ -56,9 +56,10 @@ impl Replay {
             memory: self.memory.without(lasting_bytes),
             rows: None,
         };
-        let (bucket, catalogue) = (self.bucket.clone(), Arc::clone(&self.catalogue));
-        let (plan, shutdown) = (Plan { batch, opened_at, scope }, CancellationToken::new());
-        let mut preparation = Preparation::new(bucket, catalogue, plan, limits, shutdown, Progress::default());
+        let (bucket, plan, references) = (self.bucket.clone(), Arc::clone(&self.plan), Arc::clone(&self.catalogue));
+        let (subject, shutdown) = (Subject { batch, opened_at, scope }, CancellationToken::new());
+        let progress = Progress::default();
+        let mut preparation = Preparation::new(bucket, plan, references, subject, limits, shutdown, progress);
         let mut bodies = futures::stream::iter(&files)
             .map(async |file| {
                 let body = self.bucket.find(&file.place).await?.map(|object| self.bucket.read(&object));

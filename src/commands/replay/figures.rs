@@ -3,11 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Replay, ReplayError};
-use crate::reports::figures::{Attributes, Delta, Figures, Key};
+use crate::plan::Plan;
+use crate::reports::figures::{Delta, Figures, Key, Labels};
 use crate::reports::store::WriteOutcome;
 use crate::reports::top_lists::ListKey;
 
-/// Bytes of memory for an item's figures, key and names in a hash table that is partly empty. Its sketch is counted
+/// Bytes of memory for an item's figures, key and labels in a hash table that is partly empty. Its sketch is counted
 /// apart.
 const FIGURES_BYTES: usize = 1024;
 
@@ -65,27 +66,28 @@ impl Refused {
 /// The sums of deltas by item, and the memory that they take.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
-    pub(super) figures: HashMap<Key, (Figures, Attributes)>,
+    pub(super) figures: HashMap<Key, (Figures, Labels)>,
     pub(super) bytes: usize,
 }
 
 impl Sums {
     /// Adds the deltas of the items in `only`, or of all items.
-    pub(super) fn add(&mut self, deltas: Vec<Delta>, only: Option<&HashSet<Key>>) {
-        for Delta { key, figures: added, attributes } in deltas {
+    pub(super) fn add(&mut self, deltas: Vec<Delta>, only: Option<&HashSet<Key>>, plan: &Plan) {
+        for Delta { key, figures: added, labels } in deltas {
             if only.is_none_or(|only| only.contains(&key)) {
-                let (sum, names) = self.entry(key);
-                let before = sum.distinct.memory_bytes();
-                sum.merge(&added);
-                names.update(attributes);
-                let grown = sum.distinct.memory_bytes().saturating_sub(before);
+                let report = &plan.reports[key.report];
+                let (sum, own) = self.entry(key);
+                let before = sum.sketch_bytes();
+                sum.merge(&added, report);
+                own.update(labels);
+                let grown = sum.sketch_bytes().saturating_sub(before);
                 self.bytes = self.bytes.saturating_add(grown);
             }
         }
     }
 
     /// Returns an item's sum, zero at first.
-    pub(super) fn entry(&mut self, key: Key) -> &mut (Figures, Attributes) {
+    pub(super) fn entry(&mut self, key: Key) -> &mut (Figures, Labels) {
         let bytes = FIGURES_BYTES + key.id.len();
         let total = &mut self.bytes;
         self.figures.entry(key).or_insert_with(|| {

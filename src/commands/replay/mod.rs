@@ -52,8 +52,9 @@ use crate::commands::format::print;
 use crate::commands::resources::Resources;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
+use crate::plan::Plan;
 use crate::protocol::BatchNumber;
-use crate::reference::{self, Catalogue};
+use crate::reference::{self, References};
 use crate::reports::store::Reports;
 
 pub use error::ReplayError;
@@ -120,11 +121,11 @@ pub struct ReplayLimits {
 
 impl ReplayQuery {
     /// Replays the days, and prints the result of each.
-    pub async fn run(mut self, clients: Clients) -> Result<(), ReplayError> {
+    pub async fn run(mut self, clients: Clients, plan: Arc<Plan>) -> Result<(), ReplayError> {
         self.days.sort_unstable();
         self.days.dedup();
         let lost = self.lost.iter().copied().collect();
-        let mut replay = Replay::open(&clients, &self.resources, &self.limits, lost).await?;
+        let mut replay = Replay::open(&clients, plan, &self.resources, &self.limits, lost).await?;
         replay.scan = self.scan;
         for &day in &self.days {
             let done = if self.rebuild { replay.rebuild(day).await } else { replay.apply_again(day).await };
@@ -152,7 +153,8 @@ pub struct Replay {
     bucket: Bucket,
     ledger: Ledger,
     reports: Reports,
-    catalogue: Arc<Catalogue>,
+    catalogue: Arc<References>,
+    plan: Arc<Plan>,
     /// Batches that have rows of the day though their curated file is lost.
     lost: BTreeSet<BatchNumber>,
     memory: Memory,
@@ -166,18 +168,19 @@ impl Replay {
     /// Opens a pipeline's bucket and tables, and reads its catalogue.
     pub async fn open(
         clients: &Clients,
+        plan: Arc<Plan>,
         resources: &Resources,
         limits: &ReplayLimits,
         lost: BTreeSet<BatchNumber>,
     ) -> Result<Self, ReplayError> {
         let bucket = resources.bucket(clients);
         let ledger = resources.tables.ledger(clients, "");
-        let reports = resources.tables.reports(clients, limits.write_concurrency, limits.max_writes_per_second);
+        let reports = resources.tables.reports(clients, &plan, limits.write_concurrency, limits.max_writes_per_second);
         reports.check().await?;
         let memory = Memory::of(limits.max_memory);
-        let catalogue = Arc::new(reference::read_once(&bucket, memory.catalogue()).await?);
+        let catalogue = Arc::new(reference::read_once(&bucket, &plan, memory.catalogue()).await?);
         let (max_report_items, progress) = (limits.max_report_items, progress_bar());
-        Ok(Replay { bucket, ledger, reports, catalogue, lost, memory, max_report_items, scan: false, progress })
+        Ok(Replay { bucket, ledger, reports, catalogue, plan, lost, memory, max_report_items, scan: false, progress })
     }
 
     /// Starts the progress bar for an operation on some batches.

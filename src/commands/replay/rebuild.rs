@@ -14,7 +14,7 @@ use crate::compute::Scope;
 use crate::layout;
 use crate::ledger::aside::Aside;
 use crate::protocol::BatchNumber;
-use crate::reports::figures::{Delta, Key, Report};
+use crate::reports::figures::{Delta, Key};
 use crate::reports::item::{Replacement, parse_key};
 use crate::reports::top_lists::ListKey;
 
@@ -78,8 +78,7 @@ impl Replay {
                 sums.entry(key);
             }
             let figures = sums.figures.into_iter();
-            let deltas: Vec<Delta> =
-                figures.map(|(key, (figures, attributes))| Delta { key, figures, attributes }).collect();
+            let deltas: Vec<Delta> = figures.map(|(key, (figures, labels))| Delta { key, figures, labels }).collect();
             let replaced = self.reports.replace(of, &deltas, &never).await;
             rebuilt.keys.extend(deltas.into_iter().map(|delta| delta.key));
             let (outcomes, touched) = replaced?;
@@ -125,9 +124,11 @@ impl Replay {
         refused: &Refused,
     ) -> Result<(), ReplayError> {
         for (_, entry) in listed {
-            let is_right = match (entry.report_item(), entry.top_list_key()) {
-                (Some(key), _) => key.day == day && !refused.keys.contains(&key),
-                (_, Some(list)) => list.day == day && refused.lists.iter().all(|(it, _)| *it != list),
+            let is_right = match (entry.report_item(&self.plan), entry.top_list_key()) {
+                (Some(key), _) => self.plan.day_of(key.period) == day && !refused.keys.contains(&key),
+                (_, Some(list)) => {
+                    self.plan.day_of(list.period) == day && refused.lists.iter().all(|(it, _)| *it != list)
+                }
                 _ => false,
             };
             if is_right {
@@ -163,7 +164,7 @@ impl Replay {
             let (uploads, deltas) = prepared?;
             let mut deltas = pin!(deltas);
             while let Some(deltas) = deltas.try_next().await.map_err(|error| self.limit_error(error))? {
-                sums.add(deltas, only);
+                sums.add(deltas, only, &self.plan);
                 self.check_limits(&sums)?;
             }
             if is_first {
@@ -186,7 +187,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Adds items that no row explains, so that they get no listens: those in the top lists, and with `--scan` those
+    /// Adds items that no row explains, so that they get no rows: those in the top lists, and with `--scan` those
     /// of the tables.
     async fn add_items_without_rows(
         &self,
@@ -197,16 +198,18 @@ impl Replay {
         let lists: Vec<ListKey> = lists.iter().cloned().collect();
         for group in lists.chunks(LISTS_AT_A_TIME) {
             for (list, stored) in self.reports.lists(group).await? {
+                let Some(report) = list.report(&self.plan) else { continue };
                 for entry in stored.into_iter().flat_map(|stored| stored.entries) {
-                    sums.entry(Key { report: list.report(), id: entry.id.clone(), day });
+                    sums.entry(Key { report, id: entry.id.clone(), period: list.period });
                 }
             }
             self.check_limits(sums)?;
         }
-        for report in Report::ALL.into_iter().filter(|_| self.scan) {
+        for report in (0..self.plan.reports.len()).filter(|_| self.scan) {
             let mut items = pin!(self.reports.scan(report, day));
             while let Some(item) = items.try_next().await? {
-                if let Some(key) = parse_key(report, &item) {
+                let key = parse_key(&self.plan.reports[report], report, &item);
+                if let Some(key) = key.filter(|key| self.plan.day_of(key.period) == day) {
                     sums.entry(key);
                 }
                 self.check_limits(sums)?;

@@ -36,8 +36,8 @@ impl Replay {
             return Ok(deltas.map_err(|error| self.limit_error(error)).left_stream());
         }
         let read = move |file: DeltaFile| async move {
-            let mut deltas = file.decode(&self.bucket.read_all(&file.key).await?)?;
-            deltas.retain(|delta| delta.key.day == day);
+            let mut deltas = file.decode(&self.bucket.read_all(&file.key).await?, &self.plan)?;
+            deltas.retain(|delta| self.plan.day_of(delta.key.period) == day);
             Ok(deltas)
         };
         Ok(futures::stream::iter(files).then(read).right_stream())

@@ -28,21 +28,21 @@ impl Replay {
             for (batch, curated) in batches {
                 let mut deltas = pin!(self.recorded_deltas(batch, &curated, day).await?);
                 while let Some(deltas) = deltas.try_next().await? {
-                    sums.add(deltas, Some(&keys));
+                    sums.add(deltas, Some(&keys), &self.plan);
                     self.check_limits(&sums)?;
                 }
                 self.progress.inc(1);
             }
-            let items = sums.figures.into_iter().map(|(key, (figures, attributes))| Delta { key, figures, attributes });
+            let items = sums.figures.into_iter().map(|(key, (figures, labels))| Delta { key, figures, labels });
             let of = Replacement { through, last, now_ms: now_ms() };
             let (items, never): (Vec<Delta>, _) = (items.collect(), CancellationToken::new());
             let (outcomes, mut lists) = self.reports.replace(of, &items, &never).await?;
             for item in &items {
-                for list in ListKey::of_item(&item.key, &item.attributes.genres) {
+                for list in ListKey::of_item(&self.plan.reports[item.key.report], item.key.period, &item.labels) {
                     lists.remove(&list);
                 }
             }
-            // An item that keeps its lists has at least the listens that it had: offering it is enough. Otherwise a list
+            // An item that keeps its lists has at least the figures that it had: offering it is enough. Otherwise a list
             // has lost an entry, and what was cut off of it before is to be found again.
             has_left_lists |= !lists.is_empty();
             let replaced: Vec<Key> = items.into_iter().map(|item| item.key).collect();

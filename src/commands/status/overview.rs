@@ -163,14 +163,15 @@ impl Overview {
     }
 
     fn catalogue_text(&self) -> String {
-        let Some(CatalogueState { songs, users, loaded_at, refused, .. }) = &self.catalogue else {
+        let Some(CatalogueState { keys, loaded_at, refused, .. }) = &self.catalogue else {
             return "catalogue  none was loaded yet".to_owned();
         };
         let since = loaded_at.map_or(String::new(), |at| format!(" since {}", time_text(at)));
         let refused = refused.as_ref().map_or(String::new(), |(reason, at)| {
             format!("; a later one was REFUSED {}: {}", time_text(*at), printable(reason))
         });
-        format!("catalogue  {songs} tracks, {users} listeners{since}{refused}")
+        let files: Vec<String> = keys.iter().map(|(file, keys)| format!("{keys} keys in {file}")).collect();
+        format!("catalogue  {}{since}{refused}", printable(&files.join(", ")))
     }
 
     /// The rows and files of the recent batches that could not be counted.

@@ -1,6 +1,7 @@
 //! The comparison of batches that have rows of the verified days with what they archived.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -8,15 +9,19 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use crate::aws::error::AwsError;
 use crate::aws::s3::Bucket;
 use crate::batch::manifest::{Fate, Manifest, ManifestObject};
-use crate::calendar::{date_text, day_of};
-use crate::input::audit_reader::InputFile;
+use crate::calendar::date_text;
+use crate::compute::curated::CuratedValue;
+use crate::definition::Definition;
+use crate::definition::Field;
+use crate::definition::reports::Key as ReportKey;
+use crate::input::auditor::{InputFile, Judgement, Value};
 use crate::input::file::ReadError;
 use crate::layout;
 use crate::ledger::aside::{Aside, What};
 use crate::object::ObjectId;
 use crate::protocol::{Registry, State};
-use crate::reports::figures::Report;
 
+use super::day::day_in;
 use super::{Auditor, VerifyError, hash};
 
 /// The number of archived files that are read at the same time.
@@ -30,9 +35,10 @@ pub(super) struct Digest {
 }
 
 impl Digest {
-    pub(super) fn add(&mut self, user_id: i64, track_id: &str, listen_time: i64, source_key: &str) {
+    /// Adds a row: its values as they were read, and the key of its file.
+    pub(super) fn add(&mut self, row: (&[CuratedValue<'_>], CuratedValue<'_>)) {
         self.rows += 1;
-        self.sum = self.sum.wrapping_add(hash((user_id, track_id, listen_time, source_key)));
+        self.sum = self.sum.wrapping_add(hash(row));
     }
 
     pub(super) fn merge(&mut self, other: Digest) {
@@ -91,12 +97,13 @@ impl Auditor {
         self.findings.begin(format!("batch {batch}"), manifest.objects.iter().map(|object| object.size).sum());
         let mut archived: BTreeMap<i32, Digest> = BTreeMap::new();
         let mut rejected = 0;
-        let (bucket, opened_at) = (self.bucket.clone(), manifest.opened_at);
+        let (bucket, plan, opened_at) = (self.bucket.clone(), Arc::clone(&self.plan), manifest.opened_at);
+        let audit = Audit { definition: &plan.definition, opened_at, days };
         let mut accounts = futures::stream::iter(&manifest.objects)
             .map(|object| {
                 let bucket = bucket.clone();
                 let is_left = left.contains(&object.object);
-                async move { Ok::<_, AwsError>((object, account(&bucket, object, opened_at, days, is_left).await?)) }
+                async move { Ok::<_, AwsError>((object, account(&bucket, object, audit, is_left).await?)) }
             })
             .buffer_unordered(CONCURRENT_FILES);
         while let Some((object, account)) = accounts.try_next().await? {
@@ -149,27 +156,46 @@ impl Auditor {
         published: &BTreeMap<i32, Digest>,
         days: &[i32],
     ) -> Result<(), VerifyError> {
-        let mut listens: BTreeMap<i32, u64> = BTreeMap::new();
+        // A report in which each row counts once.
+        let counts_once = |key: &ReportKey| match key {
+            ReportKey::All => true,
+            ReportKey::Field(name) => {
+                !matches!(self.plan.definition.field(name), Some(Field::Attribute(_, it)) if it.many.is_some())
+            }
+        };
+        let reports = &self.plan.definition.reports;
+        let Some(report) = reports.iter().position(|report| counts_once(&report.key)) else { return Ok(()) };
+        let mut counted: BTreeMap<i32, i64> = BTreeMap::new();
         for file in &manifest.delta_files {
             let bytes = self.bucket.read_all(&file.key).await?;
-            let Ok(deltas) = file.decode(&bytes) else {
+            let Ok(deltas) = file.decode(&bytes, &self.plan) else {
                 self.findings.difference(&file.key, "the delta file that the batch wrote", "other bytes");
                 return Ok(());
             };
-            for delta in deltas.iter().filter(|delta| delta.key.report == Report::Track) {
-                *listens.entry(delta.key.day).or_default() += delta.figures.listens;
+            for delta in deltas.iter().filter(|delta| delta.key.report == report) {
+                let rows = counted.entry(self.plan.day_of(delta.key.period)).or_default();
+                *rows = rows.saturating_add(delta.figures.rows().unwrap_or(0));
             }
         }
         for day in days {
             let rows = published.get(day).map_or(0, |digest| digest.rows);
-            let listens = listens.get(day).copied().unwrap_or(0);
-            if listens != rows {
-                let about = format!("track deltas of batch {} of {}", manifest.batch, date_text(*day));
-                self.findings.difference(about, format!("{rows} listens"), format!("{listens}"));
+            let counted = counted.get(day).copied().unwrap_or(0);
+            if i64::try_from(rows) != Ok(counted) {
+                let about = format!("deltas of batch {} of {}", manifest.batch, date_text(*day));
+                self.findings.difference(about, format!("{rows} rows"), format!("{counted}"));
             }
         }
         Ok(())
     }
+}
+
+/// What archived files are read for.
+#[derive(Clone, Copy)]
+struct Audit<'a> {
+    definition: &'a Definition,
+    /// The time by which the batch judged rows.
+    opened_at: jiff::Timestamp,
+    days: &'a [i32],
 }
 
 /// The findings about one object.
@@ -194,8 +220,7 @@ impl Account {
 async fn account(
     bucket: &Bucket,
     object: &ManifestObject,
-    opened_at: jiff::Timestamp,
-    days: &[i32],
+    audit: Audit<'_>,
     is_left: bool,
 ) -> Result<Account, AwsError> {
     let ManifestObject { object, created_at, fate, .. } = object;
@@ -211,7 +236,7 @@ async fn account(
                 account.differ(to, "an archived file", "none");
                 return Ok(account);
             };
-            match read_archived(bucket, &archived, &object.key, opened_at, days, &mut account).await {
+            match read_archived(bucket, &archived, &object.key, audit, &mut account).await {
                 Ok(found) if (found, account.rejected) == (*rows, *rejected) => {}
                 Ok(found) => {
                     let rejected_now = account.rejected;
@@ -240,7 +265,7 @@ async fn account(
         Fate::Gone => return Ok(account),
     }
     if !is_left && let Some(since) = bucket.last_modified(object).await? {
-        account.is_left_over = since.as_second() > created_at.unwrap_or(opened_at).as_second();
+        account.is_left_over = since.as_second() > created_at.unwrap_or(audit.opened_at).as_second();
         if !account.is_left_over {
             account.differ(&object.key, "one place for it", "it still lies there, though it was put away");
         }
@@ -253,25 +278,41 @@ async fn read_archived(
     bucket: &Bucket,
     archived: &ObjectId,
     source_key: &str,
-    opened_at: jiff::Timestamp,
-    days: &[i32],
+    audit: Audit<'_>,
     account: &mut Account,
 ) -> Result<u64, ReadError> {
     // Its batch accepted it, so there is no limit here.
-    let mut file = InputFile::open(bucket.read(archived), u64::MAX, opened_at).await?;
+    let Audit { definition, opened_at, days } = audit;
+    let mut file = InputFile::open(bucket.read(archived), u64::MAX, opened_at, definition, source_key).await?;
+    let time = definition.columns.iter().position(|column| column.name == definition.time).unwrap_or_default();
     let mut rows = 0;
-    while let Some(line) = file.next().await? {
-        rows += 1;
-        match line.row {
-            Ok(row) if days.contains(&day_of(row.listen_time)) => {
-                let digest = account.days.entry(day_of(row.listen_time)).or_default();
-                digest.add(row.user_id, row.track_id, row.listen_time, source_key);
+    while let Some(row) = file.next().await? {
+        let values = match &row.judgement {
+            Judgement::PassedOver => continue,
+            Judgement::Rejected(_) => {
+                rows += 1;
+                account.rejected += 1;
+                continue;
             }
-            Ok(_) => {}
-            Err(_) => account.rejected += 1,
+            Judgement::Good(values) => values,
+        };
+        rows += 1;
+        let Some(Value::Number(micros)) = values[time] else { continue };
+        let day = day_in(&definition.zone, micros);
+        if days.contains(&day) {
+            let values: Vec<CuratedValue<'_>> = values.iter().map(curated_value).collect();
+            account.days.entry(day).or_default().add((&values, CuratedValue::Text(source_key)));
         }
     }
     Ok(rows)
+}
+
+fn curated_value(value: &Option<Value>) -> CuratedValue<'_> {
+    match value {
+        None => CuratedValue::None,
+        Some(Value::Text(text)) => CuratedValue::Text(text),
+        Some(Value::Number(number)) => CuratedValue::Number(*number),
+    }
 }
 
 /// Returns the number of rejected rows in a list of them, 0 if it is missing. A row has a line; the rows of a file that

@@ -1,21 +1,24 @@
 //! The comparison of a day's report tables with its curated files.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
+use jiff::tz::TimeZone;
 use tokio::io::AsyncWriteExt;
 
 use super::batches::Digest;
-use super::expected::{Expected, Partition};
+use super::expected::{AuditedRow, Expected, Partition, curated_columns};
 use super::lists::ExpectedLists;
 use super::reports::Comparison;
 use super::{Auditor, VerifyError};
 use crate::aws::error::AwsError;
 use crate::aws::s3::Bucket;
-use crate::calendar::{date_text, day_of, parse_date};
+use crate::calendar::{date_text, parse_date};
 use crate::compute::curated;
 use crate::layout;
 use crate::ledger::aside::{Aside, What};
+use crate::plan::Plan;
 use crate::protocol::BatchNumber;
 
 /// The number of attempts at items that change during the audit.
@@ -45,10 +48,12 @@ impl Auditor {
             let mut is_first_pass = attempt == 0;
             let mut lists = ExpectedLists::default();
             while let Some(mut partition) = partitions.pop() {
-                let expected = self.fold(day, &files, &mut partition, &mut partitions, is_first_pass).await?;
+                let plan = Arc::clone(&self.plan);
+                let pass = (day, is_first_pass);
+                let expected = self.fold(&plan, &files, pass, &mut partition, &mut partitions).await?;
                 is_first_pass = false;
                 if attempt == 0 {
-                    lists.add(&expected, day);
+                    lists.add(&expected, &plan);
                 }
                 Comparison {
                     auditor: self,
@@ -77,8 +82,11 @@ impl Auditor {
     pub(super) fn report_aside(&mut self, day: i32, aside: &[Aside]) {
         for entry in aside {
             let is_of_day = match &entry.what {
-                What::ReportItem { .. } => entry.report_item().is_some_and(|key| key.day == day),
-                What::TopList { .. } => entry.top_list_key().is_some_and(|key| key.day == day),
+                What::ReportItem { .. } => {
+                    let key = entry.report_item(&self.plan);
+                    key.is_some_and(|key| self.plan.day_of(key.period) == day)
+                }
+                What::TopList { .. } => entry.top_list_key().is_some_and(|key| self.plan.day_of(key.period) == day),
                 What::Upload { upload } => layout::date_of_curated(&upload.key).and_then(parse_date) == Some(day),
                 // The days of its rows are unknown.
                 What::Batch { .. } => true,
@@ -106,16 +114,18 @@ impl Auditor {
     }
 
     /// Folds the rows of a day. While the partition has too many items, half of it is moved to `later`.
-    async fn fold(
+    async fn fold<'p>(
         &mut self,
-        day: i32,
+        plan: &'p Plan,
         files: &[ListedFile],
+        (day, is_first_pass): (i32, bool),
         partition: &mut Partition,
         later: &mut Vec<Partition>,
-        is_first_pass: bool,
-    ) -> Result<Expected, VerifyError> {
+    ) -> Result<Expected<'p>, VerifyError> {
+        let definition = &plan.definition;
+        let columns = curated_columns(definition);
         self.findings.begin(format!("{} reports", date_text(day)), files.iter().map(|file| file.bytes).sum());
-        let mut expected = Expected::default();
+        let mut expected = Expected::new(definition);
         let bucket = self.bucket.clone();
         let mut downloads = futures::stream::iter(files)
             .map(|file| {
@@ -131,15 +141,16 @@ impl Auditor {
             };
             let mut digest = Digest::default();
             let mut strays = 0_u64;
-            let read = curated::read_rows(content, |row| {
-                digest.add(row.user_id, row.track_id, row.listen_time, row.source_key);
-                strays += u64::from(day_of(row.listen_time) != day);
-                expected.add(&row, partition, day);
+            let read = curated::read_rows(content, &columns, |values| {
+                let row = AuditedRow { definition, values };
+                digest.add(row.of_file());
+                strays += u64::from(day_in(&definition.zone, row.time()) != day);
+                expected.add(row, partition, day);
                 while expected.len() > self.max_items
                     && let Some(other) = partition.split()
                 {
                     later.push(other);
-                    expected.keep(partition, day);
+                    expected.keep(partition);
                 }
             });
             if !is_first_pass {
@@ -156,6 +167,13 @@ impl Auditor {
         }
         Ok(expected)
     }
+}
+
+/// The day that a clock in a zone shows at a time in microseconds, in days since the Unix epoch.
+pub(super) fn day_in(zone: &TimeZone, micros: i64) -> i32 {
+    let date = jiff::Timestamp::from_microsecond(micros).map(|time| zone.to_datetime(time).date()).unwrap_or_default();
+    let since_epoch = date.since((jiff::Unit::Day, jiff::civil::date(1970, 1, 1)));
+    since_epoch.map_or(0, |span| span.get_days())
 }
 
 /// Copies an object to a temporary file, which can be read in any order. Returns `None` if the object is missing.

@@ -1,66 +1,71 @@
 //! The comparison of top lists with a day's curated rows: each list must be what sorting all expected items gives.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::calendar::date_text;
+use crate::definition::reports::{Report, Top};
+use crate::plan::Plan;
 use crate::protocol::BatchNumber;
-use crate::reports::figures::{Figures, Key, MAX_GENRES, Report};
-use crate::reports::item::PublishedFigures;
+use crate::reports::figures::{Key, MAX_VALUES};
 use crate::reports::store::READ_ITEMS;
-use crate::reports::top_lists::{ListKey, MAX_ENTRIES, TopList};
+use crate::reports::top_lists::{ListKey, TopList};
 
-use super::expected::Expected;
-use super::reports::has_changed;
+use super::expected::{Expected, Published};
+use super::reports::{has_changed, published_of, shown};
 use super::{Auditor, VerifyError};
 
 /// Lists that are read at a time.
 const LISTS_AT_A_TIME: usize = 25;
 
-/// The id and the figures of an entry.
-type Shown = (String, PublishedFigures);
+/// An entry: its id, the figure by which the list is ordered, and all figures.
+#[derive(Debug)]
+struct Listed {
+    id: String,
+    rank: i128,
+    published: Published,
+}
 
 /// The best items of a day for each list, gathered from one partition of the items after another.
 #[derive(Debug, Default)]
 pub(super) struct ExpectedLists {
-    lists: BTreeMap<ListKey, Vec<Shown>>,
-    /// Tracks with more genres than an item keeps: the order of batches decides which lists they are in.
-    many_genres: HashSet<String>,
+    lists: BTreeMap<ListKey, Vec<Listed>>,
+    /// Items with more texts in a label than are kept: the order of batches decides which lists they are in.
+    of_many: HashSet<Key>,
 }
 
 impl ExpectedLists {
     /// Adds the items of a partition.
-    pub(super) fn add(&mut self, expected: &Expected, day: i32) {
-        for (id, track) in &expected.tracks {
-            self.offer(ListKey::of_report(Report::Track, day), id, &track.figures);
-            if track.genres.len() > MAX_GENRES {
-                self.many_genres.insert(id.clone());
+    pub(super) fn add(&mut self, expected: &Expected<'_>, plan: &Plan) {
+        let definition = &plan.definition;
+        for (index, report) in definition.reports.iter().enumerate() {
+            let Some(top) = &report.top else { continue };
+            for (period, id, item) in expected.items(index) {
+                let Some(rank) = item.rank(report) else { continue };
+                let of_all = ListKey { list: report.name.clone(), period };
+                let texts = top.under.iter().zip(&item.under);
+                let under = texts.flat_map(|(name, texts)| {
+                    texts.iter().map(move |text| ListKey { list: format!("{}#{name}#{text}", report.name), period })
+                });
+                for list in std::iter::once(of_all).chain(under) {
+                    let published = item.published(definition, report);
+                    let entries = self.lists.entry(list).or_default();
+                    entries.push(Listed { id: id.clone(), rank, published });
+                    if entries.len() >= 2 * top.keep {
+                        keep_best(entries, top);
+                    }
+                }
+                if item.under.iter().any(|texts| texts.len() > MAX_VALUES) {
+                    self.of_many.insert(Key { report: index, id: id.clone(), period });
+                }
             }
-            for genre in &track.genres {
-                self.offer(ListKey::of_genre(genre, day), id, &track.figures);
-            }
-        }
-        for (id, figures) in &expected.genres {
-            self.offer(ListKey::of_report(Report::Genre, day), id, figures);
-        }
-        for (id, figures) in &expected.listeners {
-            self.offer(ListKey::of_report(Report::Listener, day), &id.to_string(), figures);
-        }
-    }
-
-    fn offer(&mut self, list: ListKey, id: &str, figures: &Figures) {
-        let figures = PublishedFigures::of(list.report(), figures);
-        let entries = self.lists.entry(list).or_default();
-        entries.push((id.to_owned(), figures));
-        if entries.len() >= 2 * MAX_ENTRIES {
-            keep_best(entries);
         }
     }
 }
 
-/// Sorts by listens, most first, then by id, and cuts the list at its length.
-fn keep_best(entries: &mut Vec<Shown>) {
-    entries.sort_by(|(one_id, one), (other_id, other)| other.listens.cmp(&one.listens).then(one_id.cmp(other_id)));
-    entries.truncate(MAX_ENTRIES);
+/// Sorts by the figure, greatest first, then by id, and cuts the list at its length.
+fn keep_best(entries: &mut Vec<Listed>, top: &Top) {
+    entries.sort_by(|one, other| (Reverse(one.rank), &one.id).cmp(&(Reverse(other.rank), &other.id)));
+    entries.truncate(top.keep);
 }
 
 impl Auditor {
@@ -80,14 +85,13 @@ impl Auditor {
         let keys: Vec<ListKey> = expected.lists.keys().cloned().collect();
         for group in keys.chunks(LISTS_AT_A_TIME) {
             for (key, list) in self.reports.lists(group).await? {
-                let mut entries = expected.lists.remove(&key).unwrap_or_default();
-                keep_best(&mut entries);
+                let entries = expected.lists.remove(&key).unwrap_or_default();
                 match list {
                     Err(foreign) => self.findings.difference(name_of(&key), "a top list", foreign),
                     Ok(list) if list.rebuilding => {
                         self.findings.note(format!("{} is being rebuilt and was not judged", name_of(&key)));
                     }
-                    Ok(list) => self.compare_list(&key, &entries, &list, &expected.many_genres, through).await?,
+                    Ok(list) => self.compare_list(&key, entries, &list, &expected.of_many, through).await?,
                 }
             }
         }
@@ -97,32 +101,32 @@ impl Auditor {
     async fn compare_list(
         &mut self,
         key: &ListKey,
-        expected: &[Shown],
+        mut expected: Vec<Listed>,
         list: &TopList,
-        many_genres: &HashSet<String>,
+        of_many: &HashSet<Key>,
         through: BatchNumber,
     ) -> Result<(), VerifyError> {
-        let found: Vec<(String, Option<PublishedFigures>)> = list
-            .entries
-            .iter()
-            .map(|entry| (entry.id.clone(), PublishedFigures::read(key.report(), &entry.shown)))
-            .collect();
-        let place = (0..expected.len().max(found.len())).find(|&place| {
-            let expected = expected.get(place).map(|(id, figures)| (id, Some(*figures)));
-            expected != found.get(place).map(|(id, figures)| (id, *figures))
-        });
+        // The list was read by its report.
+        let Some(index) = key.report(&self.plan) else { return Ok(()) };
+        let report = &self.plan.definition.reports[index];
+        if let Some(top) = &report.top {
+            keep_best(&mut expected, top);
+        }
+        let expected: Vec<(String, Published)> = expected.into_iter().map(|it| (it.id, it.published)).collect();
+        let found: Vec<(String, Published)> =
+            list.entries.iter().map(|entry| (entry.id.clone(), published_of(report, &entry.shown))).collect();
+        let place = (0..expected.len().max(found.len())).find(|&place| expected.get(place) != found.get(place));
         let Some(place) = place else {
             self.findings.top_lists += u64::from(!expected.is_empty());
             return Ok(());
         };
         let ids: BTreeSet<&String> = expected.iter().map(|(id, _)| id).chain(found.iter().map(|(id, _)| id)).collect();
-        let is_of_genre = *key != ListKey::of_report(key.report(), key.day);
-        if is_of_genre && ids.iter().any(|id| many_genres.contains(*id)) {
-            self.findings.note(format!("{} has tracks of very many genres and was not judged", name_of(key)));
+        let keys: Vec<Key> =
+            ids.into_iter().map(|id| Key { report: index, id: id.clone(), period: key.period }).collect();
+        if key.list != report.name && keys.iter().any(|key| of_many.contains(key)) {
+            self.findings.note(format!("{} has items in very many lists and was not judged", name_of(key)));
             return Ok(());
         }
-        let keys: Vec<Key> =
-            ids.into_iter().map(|id| Key { report: key.report(), id: id.clone(), day: key.day }).collect();
         for group in keys.chunks(READ_ITEMS) {
             let items = self.reports.read(&group.iter().collect::<Vec<_>>()).await?;
             if items.values().any(|item| has_changed(Some(item), through)) {
@@ -130,20 +134,22 @@ impl Auditor {
                 return Ok(());
             }
         }
-        let shown = |entry: Option<(&String, Option<PublishedFigures>)>| match entry {
-            Some((id, Some(figures))) => format!("{id}: {figures}"),
-            Some((id, None)) => format!("{id}, in a form that this program does not write"),
-            None => "the end of the list".to_owned(),
-        };
         self.findings.difference(
             format!("place {} of {}", place + 1, name_of(key)),
-            shown(expected.get(place).map(|(id, figures)| (id, Some(*figures)))),
-            shown(found.get(place).map(|(id, figures)| (id, *figures))),
+            entry_text(report, expected.into_iter().nth(place)),
+            entry_text(report, found.into_iter().nth(place)),
         );
         Ok(())
     }
 }
 
+fn entry_text(report: &Report, entry: Option<(String, Published)>) -> String {
+    match entry {
+        Some((id, published)) => format!("{id}: {}", shown(report, Some(published))),
+        None => "the end of the list".to_owned(),
+    }
+}
+
 fn name_of(key: &ListKey) -> String {
-    format!("the top list {} of {}", key.list, date_text(key.day))
+    format!("the top list {} of {}", key.list, key.period)
 }

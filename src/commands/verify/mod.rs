@@ -1,17 +1,17 @@
 //! `music-streams verify`: the audit of a day. Recomputes its reports from what was published, and compares all
 //! accounts.
 //!
-//! For each day, three independent accounts of the same listens must agree: the archived originals, the curated
+//! For each day, three independent accounts of the same rows must agree: the archived originals, the curated
 //! Parquet, and the report tables.
 //!
 //! * Every report item shows the fold of the curated rows, and every top list the best of them (I2). With `--scan`,
 //!   there is no other item.
 //! * Every batch with rows of the day was carried out. Its archived files, read and cleansed again, give exactly its
-//!   curated rows of the day, and as many rejected rows as are listed. Its track deltas add up to the curated rows (I3,
+//!   curated rows of the day, and as many rejected rows as are listed. Its deltas add up to the curated rows (I3,
 //!   I4).
 //! * Every object of such a batch lies in the one place that the batch gave it, and was counted by one batch (I1).
 //!
-//! The fold here is a plain one that has no code in common with the batch's. The audit may run beside consumers at
+//! The fold here is a plain one of the definition as it is written, and has no code in common with the batch's. The audit may run beside consumers at
 //! work: items that change in the meantime are compared again, and those that keep changing are named and not judged.
 //! Memory is bounded: if a day has too many items, a half, a quarter and so on of them are folded at a time, and the
 //! files are read that often. Writes nothing. Covered by tests/pipeline/operators.rs.
@@ -34,6 +34,7 @@ mod reports;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
 
 use clap::Args;
 use foldhash::quality::FixedState;
@@ -46,6 +47,7 @@ use crate::commands::format::Format;
 use crate::commands::resources::Resources;
 use crate::ledger::Ledger;
 use crate::ledger::aside::Aside;
+use crate::plan::Plan;
 use crate::protocol::BatchNumber;
 use crate::reports::store::Reports;
 
@@ -64,7 +66,7 @@ pub struct VerifyQuery {
 
     /// Report items in memory at a time; with more, the curated files are read several times
     ///
-    /// An item takes some 500 bytes if it has few listeners, and at most 8 KiB.
+    /// An item takes some 500 bytes if it counts few ids, and at most 8 KiB for each distinct count.
     #[arg(long, default_value_t = 250_000, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
     max_report_items: u32,
 
@@ -97,7 +99,7 @@ pub enum VerifyError {
 
 impl VerifyQuery {
     /// Verifies the days, and prints each finding at once.
-    pub async fn run(mut self, clients: Clients) -> Result<(), VerifyError> {
+    pub async fn run(mut self, clients: Clients, plan: Arc<Plan>) -> Result<(), VerifyError> {
         self.days.sort_unstable();
         self.days.dedup();
         let ledger = self.resources.tables.ledger(&clients, "");
@@ -105,7 +107,8 @@ impl VerifyQuery {
         let mut auditor = Auditor {
             ledger,
             bucket: self.resources.bucket(&clients),
-            reports: self.resources.tables.reports(&clients, 1, None),
+            reports: self.resources.tables.reports(&clients, &plan, 1, None),
+            plan,
             max_items: self.max_report_items as usize,
             scan: self.scan,
             findings: Findings::new(self.format),
@@ -127,6 +130,7 @@ struct Auditor {
     ledger: Ledger,
     bucket: Bucket,
     reports: Reports,
+    plan: Arc<Plan>,
     max_items: usize,
     /// Look for items that should not be there.
     scan: bool,

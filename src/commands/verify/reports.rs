@@ -6,13 +6,15 @@ use std::pin::pin;
 use futures::StreamExt;
 
 use crate::aws::item::Item;
-use crate::calendar::date_text;
+use crate::definition::reports::Report;
 use crate::protocol::BatchNumber;
-use crate::reports::figures::{Key, Report};
-use crate::reports::item::{PublishedFigures, applied_of, is_empty, parse_key};
+use crate::reports::figures::Key;
+use crate::reports::item::{applied_of, is_empty, parse_key};
 use crate::reports::store::READ_ITEMS;
 
-use super::expected::{Expected, Partition};
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use super::expected::{Expected, Partition, Published};
 use super::{Auditor, VerifyError};
 
 /// A comparison of the items of a day with its curated rows.
@@ -21,9 +23,9 @@ pub(super) struct Comparison<'a> {
     pub(super) day: i32,
     pub(super) through: BatchNumber,
     pub(super) partition: Partition,
-    pub(super) expected: Expected,
+    pub(super) expected: Expected<'a>,
     /// Items to compare with the table, with the expected figures.
-    pub(super) suspects: Vec<(Key, Option<PublishedFigures>)>,
+    pub(super) suspects: Vec<(Key, Option<Published>)>,
     /// Items that changed in the meantime.
     pub(super) changing: &'a mut HashSet<Key>,
 }
@@ -38,7 +40,7 @@ impl Comparison<'_> {
                 }
             }
             Partition::Part { .. } => {
-                for report in Report::ALL {
+                for report in 0..self.auditor.plan.reports.len() {
                     self.compare_items(report).await?;
                 }
             }
@@ -46,27 +48,28 @@ impl Comparison<'_> {
         self.check_suspects().await
     }
 
-    async fn compare_items(&mut self, report: Report) -> Result<(), VerifyError> {
+    async fn compare_items(&mut self, report: usize) -> Result<(), VerifyError> {
         if self.auditor.scan {
             let reports = self.auditor.reports.clone();
             let mut items = pin!(reports.scan(report, self.day));
             while let Some(item) = items.next().await.transpose()? {
-                if let Some(key) = parse_key(report, &item)
-                    && self.partition.has(report, &key.id, key.day)
+                if let Some(key) = parse_key(&self.auditor.plan.reports[report], report, &item)
+                    && self.auditor.plan.day_of(key.period) == self.day
+                    && self.partition.has(report, &key.id, key.period)
                     && !self.expected.has(&key)
                 {
                     self.suspect(key, None).await?;
                 }
             }
         }
-        for key in self.expected.unseen(report, self.day) {
+        for key in self.expected.unseen(report) {
             let expected = self.expected.see(&key);
             self.suspect(key, expected).await?;
         }
         Ok(())
     }
 
-    async fn suspect(&mut self, key: Key, expected: Option<PublishedFigures>) -> Result<(), VerifyError> {
+    async fn suspect(&mut self, key: Key, expected: Option<Published>) -> Result<(), VerifyError> {
         self.suspects.push((key, expected));
         if self.suspects.len() >= READ_ITEMS { self.check_suspects().await } else { Ok(()) }
     }
@@ -75,26 +78,34 @@ impl Comparison<'_> {
     async fn check_suspects(&mut self) -> Result<(), VerifyError> {
         let suspects = std::mem::take(&mut self.suspects);
         let items = self.auditor.reports.read(&suspects.iter().map(|(key, _)| key).collect::<Vec<_>>()).await?;
-        for (key, expected) in &suspects {
-            let item = items.get(key).filter(|item| !is_empty(item));
-            let found = item.and_then(|item| PublishedFigures::read(key.report, item));
-            if item.is_some() == expected.is_some() && found == *expected {
+        for (key, expected) in suspects {
+            let report = &self.auditor.plan.reports[key.report];
+            let item = items.get(&key).filter(|item| !is_empty(report, item));
+            let written = &self.auditor.plan.definition.reports[key.report];
+            let found = item.map(|item| published_of(written, item));
+            if found == expected {
                 self.auditor.findings.items += u64::from(item.is_some());
             } else if has_changed(item, self.through) {
-                self.changing.insert(key.clone());
+                self.changing.insert(key);
             } else {
-                let about =
-                    format!("{} of {} in {}", key.id, date_text(key.day), self.auditor.reports.table(key.report));
-                let found = match item {
-                    Some(_) => found
-                        .map_or("an item in a form that this program does not write".to_owned(), |it| it.to_string()),
-                    None => "no item".to_owned(),
-                };
-                self.auditor.findings.difference(about, shown(*expected, "no item"), found);
+                let about = format!("{} of {} in {}", key.id, key.period, self.auditor.reports.table(key.report));
+                let (expected, found) = (shown(written, expected), shown(written, found));
+                self.auditor.findings.difference(about, expected, found);
             }
         }
         Ok(())
     }
+}
+
+/// Returns the figures that an item shows.
+pub(super) fn published_of(report: &Report, item: &Item) -> Published {
+    let text = |value: &AttributeValue| match value {
+        AttributeValue::N(number) => number.clone(),
+        AttributeValue::S(text) => text.clone(),
+        AttributeValue::Null(_) => "NULL".to_owned(),
+        _ => "a value of another type".to_owned(),
+    };
+    report.measures.iter().map(|measure| item.get(&measure.name).map(text)).collect()
 }
 
 /// Returns true if an item has a batch above `through`: one that was not finished when the curated files were listed.
@@ -102,6 +113,10 @@ pub(super) fn has_changed(item: Option<&Item>, through: BatchNumber) -> bool {
     item.and_then(applied_of).is_some_and(|applied| applied.newest() > through)
 }
 
-fn shown(visible: Option<PublishedFigures>, none: &str) -> String {
-    visible.map_or(none.to_owned(), |visible| visible.to_string())
+/// Formats figures for people.
+pub(super) fn shown(report: &Report, published: Option<Published>) -> String {
+    let Some(published) = published else { return "no item".to_owned() };
+    let figures = report.measures.iter().zip(published);
+    let text = figures.map(|(measure, value)| format!("{} {}", measure.name, value.as_deref().unwrap_or("missing")));
+    text.collect::<Vec<_>>().join(", ")
 }

@@ -70,7 +70,7 @@ impl Header {
 
 /// Returns the positions of columns in a header. The error names repeated columns, and missing ones that are not
 /// optional.
-pub(crate) fn find_columns<'a>(
+fn find_columns<'a>(
     header: impl Iterator<Item = &'a [u8]>,
     columns: &[&str],
     is_optional: impl Fn(usize) -> bool,

@@ -24,7 +24,6 @@ mod header;
 mod records;
 
 pub use blocks::{Block, Blocks};
-pub(crate) use header::find_columns;
 pub use header::{Header, NotHeader};
 pub use records::{Line, Records};
 

@@ -33,14 +33,24 @@ impl ColumnArray {
         ColumnArray(Texts::from_trusted_len_iter(values).boxed())
     }
 
-    /// A column of byte strings.
-    pub fn bytes(values: impl Iterator<Item = impl AsRef<[u8]>>) -> Self {
-        ColumnArray(Bytes::from_iter_values(values).boxed())
+    /// A column of byte strings and nulls.
+    pub fn nullable_bytes<'a>(values: impl TrustedLen<Item = Option<&'a [u8]>>) -> Self {
+        ColumnArray(Bytes::from_trusted_len_iter(values).boxed())
     }
 
     /// A column of numbers.
     pub fn int64(numbers: Vec<i64>) -> Self {
         ColumnArray(PrimitiveArray::from_vec(numbers).boxed())
+    }
+
+    /// A column of numbers and nulls.
+    pub fn nullable_int64(numbers: Vec<Option<i64>>) -> Self {
+        ColumnArray(Numbers::<i64>::from(numbers).boxed())
+    }
+
+    /// A column of numbers of 32 bits and nulls.
+    pub fn nullable_int32(numbers: Vec<Option<i32>>) -> Self {
+        ColumnArray(Numbers::<i32>::from(numbers).boxed())
     }
 
     /// A column of dates, in days since the Unix epoch.

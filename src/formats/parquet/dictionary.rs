@@ -16,6 +16,8 @@ use crate::formats::parquet::pages::{ColumnPages, PageCompressor, Plain, data_pa
 use crate::formats::parquet::schema::ColumnType;
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
+/// Longer than any day of a time zone.
+const LONGEST_DAY: i64 = 3 * MICROS_PER_DAY;
 
 /// Renumbers codes to those that occur, in the order of their first occurrence. Returns the new codes, and the old code
 /// of each new one.
@@ -197,13 +199,16 @@ impl<'a> ColumnEncoder<'a> {
 /// Encodes the times of one day: by dictionary if they are whole seconds that repeat, which takes a quarter of the
 /// space and time of plain times.
 pub fn encode_times(type_: ColumnType, times: &[i64]) -> Result<ColumnPages, ParquetError> {
-    let midnight = times.first().map_or(0, |&time| time.div_euclid(MICROS_PER_DAY) * MICROS_PER_DAY);
-    if times.iter().all(|time| (time - midnight) % MICROS_PER_SECOND == 0) {
-        let (codes, seconds) = renumber(times.iter().map(|time| ((time - midnight) / MICROS_PER_SECOND) as u32));
+    let (first, last) =
+        times.iter().fold((i64::MAX, i64::MIN), |(first, last), &time| (first.min(time), last.max(time)));
+    let is_a_day = last.saturating_sub(first) <= LONGEST_DAY;
+    if is_a_day && times.iter().all(|time| (time - first) % MICROS_PER_SECOND == 0) {
+        let (codes, seconds) = renumber(times.iter().map(|time| ((time - first) / MICROS_PER_SECOND) as u32));
         if !seconds.is_empty() && seconds.len() <= times.len() / 2 {
-            let values = seconds.iter().map(|&second| Some(midnight + i64::from(second) * MICROS_PER_SECOND));
+            let values = seconds.iter().map(|&second| Some(first + i64::from(second) * MICROS_PER_SECOND));
             return ColumnEncoder::new(&codes)?.column(type_, each(values));
         }
     }
-    encode_plain(type_, times)
+    let times: Vec<Option<i64>> = times.iter().copied().map(Some).collect();
+    encode_plain(type_, &times)
 }

@@ -1,11 +1,13 @@
 //! Pages: plain values, their statistics, and compression.
 
 use parquet2::compression::Compression;
-use parquet2::encoding::Encoding;
+use parquet2::encoding::{Encoding, hybrid_rle};
 use parquet2::metadata::Descriptor;
 use parquet2::page::{
     CompressedDataPage, CompressedDictPage, CompressedPage, DataPage, DataPageHeader, DataPageHeaderV1, Page,
 };
+use parquet2::schema::Repetition;
+use parquet2::schema::types::PhysicalType;
 use parquet2::statistics::{BinaryStatistics, PrimitiveStatistics, Statistics, serialize_statistics};
 
 use crate::formats::parquet::ParquetError;
@@ -111,12 +113,45 @@ macro_rules! plain_number {
 plain_number!(i64);
 plain_number!(i32);
 
-/// Encodes a column of numbers without a dictionary.
-pub fn encode_plain(type_: ColumnType, numbers: &[i64]) -> Result<ColumnPages, ParquetError> {
-    let header = data_page_header(numbers.len(), Encoding::Plain, i64::statistics(numbers, 0, &type_));
+/// Encodes a column of numbers without a dictionary. `none` stands for null.
+pub fn encode_numbers(type_: ColumnType, numbers: &[i64], none: i64) -> Result<ColumnPages, ParquetError> {
+    let is_short = type_.physical_type == PhysicalType::Int32;
+    if is_short {
+        // The type is that of the range of the numbers.
+        let short: Vec<Option<i32>> = numbers.iter().map(|&it| (it != none).then_some(it as i32)).collect();
+        return encode_plain(type_, &short);
+    }
+    let numbers: Vec<Option<i64>> = numbers.iter().map(|&number| (number != none).then_some(number)).collect();
+    encode_plain(type_, &numbers)
+}
+
+/// Encodes a column without a dictionary.
+pub fn encode_plain<V: Plain>(type_: ColumnType, values: &[Option<V>]) -> Result<ColumnPages, ParquetError> {
+    let present: Vec<V> = values.iter().flatten().copied().collect();
+    let null_count = values.len() - present.len();
+    let mut page = Vec::new();
+    if type_.field_info.repetition == Repetition::Optional {
+        encode_presence(&mut page, values.iter().map(Option::is_some))?;
+    }
+    page.extend(V::encode(&present));
+    let statistics = V::statistics(&present, null_count as i64, &type_);
+    let header = data_page_header(values.len(), Encoding::Plain, statistics);
     let descriptor = Descriptor { primitive_type: type_, max_def_level: 0, max_rep_level: 0 };
-    let page = DataPage::new(header, i64::encode(numbers), descriptor, Some(numbers.len()));
+    let page = DataPage::new(header, page, descriptor, Some(values.len()));
     Ok(vec![PageCompressor::new()?.compress(Page::Data(page))?])
+}
+
+/// Encodes definition levels, 1 where there is a value. Version 1 pages put the length of the levels before them.
+pub(super) fn encode_presence(
+    page: &mut Vec<u8>,
+    present: impl ExactSizeIterator<Item = bool>,
+) -> Result<(), ParquetError> {
+    let start = page.len();
+    page.extend_from_slice(&[0; 4]);
+    hybrid_rle::encode_bool(page, present).map_err(|error| ParquetError::Encode(error.to_string()))?;
+    let length = (page.len() - start - 4) as u32;
+    page[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    Ok(())
 }
 
 pub(super) fn data_page_header(

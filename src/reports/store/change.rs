@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 use crate::aws::error::{AwsError, Kind};
 use crate::aws::item::Item;
 use crate::aws::retry::{Backoff, retry_until};
-use crate::calendar::date_text;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key};
 use crate::reports::item::{ReportItem, item_of, key_item, parse_item};
@@ -111,12 +110,12 @@ impl Reports {
             let Some(offering) = offering else { return Ok(items) };
             let mut unseen: BTreeSet<ListKey> = BTreeSet::new();
             for (key, item) in &items {
-                unseen.extend(offering.unseen_of(key, item).await);
+                unseen.extend(offering.unseen_of(self.report(key), key, item).await);
             }
             if unseen.is_empty() {
                 return Ok(items);
             }
-            // An item has at most 200 genres, so this ends.
+            // A label has at most 200 texts, so this ends.
             let unseen: Vec<ListKey> = unseen.into_iter().collect();
             offering.learn(retry_until(deadline, async || self.epochs(&unseen).await).await?).await;
         }
@@ -138,7 +137,7 @@ impl Reports {
                 Ok(stored) => match change(&stored, delta) {
                     Err(unchanged) => {
                         if let Some(offering) = offering {
-                            offering.offer(&delta.key, &stored).await;
+                            offering.offer(self.report(&delta.key), &delta.key, &stored).await;
                         }
                         outcomes.push((delta.key.clone(), unchanged));
                     }
@@ -154,9 +153,9 @@ impl Reports {
         for ((delta, next), written) in merged.into_iter().zip(written) {
             match written {
                 Ok(Written::Yes) => {
-                    metrics().report_items.add(1, &label("report", delta.key.report.name()));
+                    metrics().report_items.add(1, &label("report", self.report(&delta.key).name.clone()));
                     if let Some(offering) = offering {
-                        offering.offer(&delta.key, &next).await;
+                        offering.offer(self.report(&delta.key), &delta.key, &next).await;
                     }
                     outcomes.push((delta.key.clone(), WriteOutcome::Changed));
                 }
@@ -165,7 +164,9 @@ impl Reports {
                     metrics().conflicts.add(1, &[]);
                     match (newer, offering) {
                         (Some(newer), None) => conflicts.push((Some(newer), delta)),
-                        (Some(newer), Some(offering)) if offering.unseen_of(&delta.key, &newer).await.is_empty() => {
+                        (Some(newer), Some(offering))
+                            if offering.unseen_of(self.report(&delta.key), &delta.key, &newer).await.is_empty() =>
+                        {
                             conflicts.push((Some(newer), delta));
                         }
                         _ => unread.push(delta),
@@ -242,7 +243,9 @@ impl Reports {
 
     fn item_write(&self, key: &Key, stored: &ReportItem, old_version: u64) -> ItemWrite {
         let expected = if old_version == 0 { Expected::Absent } else { Expected::Version(old_version) };
-        ItemWrite::new(self.table(key.report), key_item(key), item_of(key, stored), expected)
+        let (report, optional) = (self.report(key), &self.optional[key.report]);
+        let (table, item) = (self.table(key.report), item_of(report, key, stored));
+        ItemWrite::new(table, key_item(report, key), item, optional, expected)
     }
 
     /// Waits until so many items may be written.
@@ -256,11 +259,10 @@ impl Reports {
 
     pub(super) fn parse(&self, key: &Key, item: Option<Item>) -> Result<ReportItem, String> {
         let Some(item) = item else { return Ok(ReportItem::default()) };
-        parse_item(key.report, &item).map_err(|reason| {
-            let (table, Key { id, day, .. }) = (self.table(key.report), key);
-            let date = date_text(*day);
+        parse_item(self.report(key), &item).map_err(|reason| {
+            let (table, Key { id, period, .. }) = (self.table(key.report), key);
             format!(
-                "the item {id} of {date} in {table} is not what this program writes ({reason}); repair or delete it"
+                "the item {id} of {period} in {table} is not what this program writes ({reason}); repair or delete it"
             )
         })
     }

@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::aws::item::{Item, number, text};
 use crate::aws::retry::{Backoff, retry_until};
-use crate::calendar::date_text;
+use crate::plan::period::Period;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::Key;
 use crate::reports::statements::{Expected, ItemWrite, Written};
 use crate::reports::store::change::{beginning, contended};
 use crate::reports::store::{Offering, READ_ITEMS, Reports};
-use crate::reports::top_lists::{Entry, ListKey, MAX_ENTRIES, Offers, TOP_LISTS_TABLE, TopList};
+use crate::reports::top_lists::{Entry, ListKey, Offers, PERIOD_ATTRIBUTE, TOP_LISTS_TABLE, TopList};
 use crate::telemetry::metrics::{label, metrics};
 
 /// Lists that are read, changed and written together.
@@ -61,7 +61,10 @@ impl Reports {
             .set_keys(Some(lists.iter().map(ListKey::item).collect()))
             .consistent_read(true);
         if only_epochs {
-            keys = keys.projection_expression("#list, report_date, epoch").expression_attribute_names("#list", "list");
+            keys = keys
+                .projection_expression("#list, #period, epoch")
+                .expression_attribute_names("#list", "list")
+                .expression_attribute_names("#period", PERIOD_ATTRIBUTE);
         }
         let request = keys.build().ok().map(|keys| (table.clone(), keys)).into_iter().collect();
         Ok(self.read_all(request, &table).await?.into_iter().map(|(_, item)| item).collect())
@@ -73,9 +76,10 @@ impl Reports {
             lists.iter().map(|list| (list.clone(), Ok(TopList::default()))).collect();
         for item in self.read_list_items(lists, false).await? {
             let Some(key) = ListKey::parse(&item) else { continue };
-            let parsed = TopList::parse(key.report(), &item).ok_or_else(|| {
-                let (table, date) = (self.lists_table(), date_text(key.day));
-                format!("the list {} of {date} in {table} is not what this program writes; delete it", key.list)
+            let report = key.report(&self.plan).map(|report| &self.plan.reports[report]);
+            let parsed = report.and_then(|report| TopList::parse(report, &item)).ok_or_else(|| {
+                let (table, period) = (self.lists_table(), key.period);
+                format!("the list {} of {period} in {table} is not what this program writes; delete it", key.list)
             });
             found.insert(key, parsed);
         }
@@ -122,7 +126,8 @@ impl Reports {
                 return Err(());
             }
             let entries = offers.get(list).map_or(&[][..], |entries: &Vec<Arc<Entry>>| entries);
-            Ok(stored.with(entries, MAX_ENTRIES))
+            let top = list.report(&self.plan).and_then(|report| self.plan.reports[report].top.as_ref());
+            Ok(stored.with(entries, top.map_or(0, |top| top.keep)))
         };
         self.change_lists(&lists, &change, deadline).await
     }
@@ -196,23 +201,29 @@ impl Reports {
         ItemWrite { table, key, attributes, removed: Vec::new(), expected }
     }
 
-    /// Finds every list of a day by a scan of the table, which is small.
+    /// Finds every list of a day and of its hours by a scan of the table, which is small.
     pub async fn lists_of_day(&self, day: i32) -> Result<BTreeSet<ListKey>, AwsError> {
         let table = self.lists_table();
+        let hours = self.plan.zone.hours_of(day);
+        let text_of = |period: Option<&Period>| text(period.map(ToString::to_string).unwrap_or_default());
         let mut items = self
             .client
             .scan()
             .table_name(&table)
-            .projection_expression("#list, report_date")
-            .filter_expression("report_date = :day")
+            .projection_expression("#list, #period")
+            .filter_expression("#period = :day OR #period BETWEEN :first AND :last")
             .expression_attribute_names("#list", "list")
-            .expression_attribute_values(":day", text(date_text(day)))
+            .expression_attribute_names("#period", PERIOD_ATTRIBUTE)
+            .expression_attribute_values(":day", text_of(Some(&Period::Day(day))))
+            .expression_attribute_values(":first", text_of(hours.first()))
+            .expression_attribute_values(":last", text_of(hours.last()))
             .into_paginator()
             .items()
             .send();
         let mut lists = BTreeSet::new();
         while let Some(item) = items.try_next().await.map_err(aws_error("dynamodb:Scan", &table))? {
-            lists.extend(ListKey::parse(&item));
+            // The first and the last hour may have the date of a neighbouring day between them.
+            lists.extend(ListKey::parse(&item).filter(|list| self.plan.day_of(list.period) == day));
         }
         Ok(lists)
     }
@@ -226,7 +237,7 @@ impl Reports {
                 for (key, item) in items {
                     // An item that somebody else wrote is reported where it is written.
                     if let Ok(stored) = self.parse(&key, Some(item)) {
-                        offering.offer(&key, &stored).await;
+                        offering.offer(self.report(&key), &key, &stored).await;
                     }
                 }
             }
@@ -293,7 +304,7 @@ impl Reports {
                 for (key, item) in items {
                     // An item that somebody else wrote is reported where it is written.
                     let Ok(stored) = self.parse(&key, Some(item)) else { continue };
-                    offers.add(&key, &stored, |list| epochs.contains_key(list));
+                    offers.add(self.report(&key), &key, &stored, |list| epochs.contains_key(list));
                 }
             }
             let Offered { is_stale, mut refused } = self.offer_entries(0, offers, &epochs, deadline).await?;

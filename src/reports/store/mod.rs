@@ -35,9 +35,12 @@ use crate::aws::error::{AwsError, Kind};
 use crate::aws::item::Item;
 use crate::aws::pace::rate_limiter;
 use crate::aws::retry::retry_until;
+use crate::plan::Plan;
+use crate::plan::period::Period;
+use crate::plan::reports::Report;
 use crate::protocol::BatchNumber;
-use crate::reports::figures::{Delta, Key, Report};
-use crate::reports::item::{Replacement, ReportItem, key_item};
+use crate::reports::figures::{Delta, Key};
+use crate::reports::item::{Replacement, ReportItem, key_item, optional_attributes};
 use crate::reports::statements::{Expected, ItemWrite, write_items};
 use crate::reports::top_lists::ListKey;
 use crate::telemetry::progress::Progress;
@@ -54,6 +57,9 @@ const REQUESTS_PER_GROUP: usize = 4;
 #[derive(Debug, Clone)]
 pub struct Reports {
     client: aws_sdk_dynamodb::Client,
+    plan: Arc<Plan>,
+    /// Attributes that not every item has, by report.
+    optional: Arc<[Vec<String>]>,
     table_prefix: String,
     groups: usize,
     writes: Option<Arc<DefaultDirectRateLimiter>>,
@@ -78,18 +84,30 @@ impl Reports {
     /// Each item is reported to `progress`.
     pub fn new(
         client: aws_sdk_dynamodb::Client,
+        plan: Arc<Plan>,
         table_prefix: String,
         concurrency: usize,
         max_writes_per_second: Option<NonZeroU32>,
         progress: Progress,
     ) -> Self {
         let (groups, writes) = (concurrency.div_ceil(READ_ITEMS), rate_limiter(max_writes_per_second));
-        Reports { client, table_prefix, groups, writes, progress }
+        let optional = plan.reports.iter().map(optional_attributes).collect();
+        Reports { client, plan, optional, table_prefix, groups, writes, progress }
+    }
+
+    /// The plan whose reports these are.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The report of a key.
+    pub fn report(&self, key: &Key) -> &Report {
+        &self.plan.reports[key.report]
     }
 
     /// The full name of a report's table.
-    pub fn table(&self, report: Report) -> String {
-        format!("{}{}", self.table_prefix, report.table())
+    pub fn table(&self, report: usize) -> String {
+        self.prefixed(&self.plan.reports[report].table)
     }
 
     /// The full name of a table.
@@ -99,13 +117,17 @@ impl Reports {
 
     /// Returns an error unless every table is there, and may be read and written.
     pub async fn check(&self) -> Result<(), AwsError> {
-        for report in Report::ALL {
-            let key = Key { report, id: "check".to_owned(), day: 0 };
+        for (index, report) in self.plan.reports.iter().enumerate() {
+            let period = if report.is_hourly { Period::Hour(0) } else { Period::Day(0) };
+            let key = Key { report: index, id: "check".to_owned(), period };
             self.read(&[&key]).await?;
-            let unwritable = key_item(&Key { id: String::new(), ..key.clone() });
-            self.check_writes(self.table(report), key_item(&key), unwritable).await?;
+            let unwritable = key_item(report, &Key { id: String::new(), ..key.clone() });
+            self.check_writes(self.table(index), key_item(report, &key), unwritable).await?;
         }
-        let check = ListKey { list: "check".to_owned(), day: 0 };
+        if self.plan.reports.iter().all(|report| report.top.is_none()) {
+            return Ok(());
+        }
+        let check = ListKey { list: "check".to_owned(), period: Period::Day(0) };
         self.epochs(std::slice::from_ref(&check)).await?;
         let unwritable = ListKey { list: String::new(), ..check.clone() }.item();
         self.check_writes(self.lists_table(), check.item(), unwritable).await
@@ -151,12 +173,12 @@ impl Reports {
         deadline: &CancellationToken,
     ) -> Result<Vec<(Key, WriteOutcome)>, AwsError> {
         let change = |stored: &ReportItem, delta: &Delta| {
-            let next = stored.with(delta, batch, through).ok_or(WriteOutcome::HadIt)?;
+            let next = stored.with(delta, self.report(&delta.key), batch, through).ok_or(WriteOutcome::HadIt)?;
             Ok(ReportItem { version: next.version.max(min_version), ..next })
         };
         // Before any item is read: an offer counts only in the epoch that was seen before.
-        let lists: BTreeSet<ListKey> =
-            deltas.iter().flat_map(|delta| ListKey::of_item(&delta.key, &delta.attributes.genres)).collect();
+        let lists_of = |delta: &Delta| ListKey::of_item(self.report(&delta.key), delta.key.period, &delta.labels);
+        let lists: BTreeSet<ListKey> = deltas.iter().flat_map(lists_of).collect();
         let unseen = offering.unseen(lists).await;
         offering.learn(retry_until(deadline, async || self.epochs(&unseen).await).await?).await;
         self.change_all(deltas, batch, &change, Some(offering), deadline).await
@@ -172,13 +194,14 @@ impl Reports {
     ) -> Result<(Vec<(Key, WriteOutcome)>, BTreeSet<ListKey>), AwsError> {
         let lists = Mutex::new(BTreeSet::new());
         let change = |stored: &ReportItem, delta: &Delta| {
-            let genres = stored.attributes.genres.iter().chain(&delta.attributes.genres);
-            lists.lock().unwrap_or_else(PoisonError::into_inner).extend(ListKey::of_item(&delta.key, genres));
-            if stored.version == 0 && delta.figures.listens == 0 {
+            let (report, period) = (self.report(&delta.key), delta.key.period);
+            let of_labels = [&stored.labels, &delta.labels].map(|labels| ListKey::of_item(report, period, labels));
+            lists.lock().unwrap_or_else(PoisonError::into_inner).extend(of_labels.into_iter().flatten());
+            if stored.version == 0 && delta.figures.rows() == Some(0) {
                 return Err(WriteOutcome::HadIt);
             }
-            let Delta { figures, attributes, .. } = delta.clone();
-            stored.replaced(figures, attributes, of).ok_or(WriteOutcome::HasLater)
+            let Delta { figures, labels, .. } = delta.clone();
+            stored.replaced(figures, labels, report, of).ok_or(WriteOutcome::HasLater)
         };
         let outcomes = self.change_all(items, 0, &change, None, deadline).await?;
         Ok((outcomes, lists.into_inner().unwrap_or_else(PoisonError::into_inner)))

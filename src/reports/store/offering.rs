@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use tokio::sync::Mutex;
 
 use crate::aws::item::Item;
+use crate::plan::reports::Report;
 use crate::reports::figures::Key;
 use crate::reports::item::{ReportItem, parse_item};
 use crate::reports::top_lists::{ListKey, Offers};
@@ -27,9 +28,9 @@ impl Offering {
     }
 
     /// Returns the lists that an item belongs to and whose epochs were not seen.
-    pub(super) async fn unseen_of(&self, key: &Key, item: &Item) -> Vec<ListKey> {
-        let Ok(stored) = parse_item(key.report, item) else { return Vec::new() };
-        self.unseen(ListKey::of_item(key, &stored.attributes.genres)).await
+    pub(super) async fn unseen_of(&self, report: &Report, key: &Key, item: &Item) -> Vec<ListKey> {
+        let Ok(stored) = parse_item(report, item) else { return Vec::new() };
+        self.unseen(ListKey::of_item(report, key.period, &stored.labels)).await
     }
 
     /// Keeps the first epoch of each list: items were read after that.
@@ -41,10 +42,10 @@ impl Offering {
     }
 
     /// Offers an item to those of its lists whose epochs were seen before it was read.
-    pub(super) async fn offer(&self, key: &Key, stored: &ReportItem) {
+    pub(super) async fn offer(&self, report: &Report, key: &Key, stored: &ReportItem) {
         if stored.version > 0 {
             let epochs = self.epochs.lock().await;
-            self.offers.lock().await.add(key, stored, |list| epochs.contains_key(list));
+            self.offers.lock().await.add(report, key, stored, |list| epochs.contains_key(list));
         }
     }
 

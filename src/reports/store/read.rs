@@ -10,8 +10,8 @@ use futures::{Stream, StreamExt};
 
 use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::aws::item::{Item, text};
-use crate::calendar::date_text;
-use crate::reports::figures::{Key, Report};
+use crate::plan::period::Period;
+use crate::reports::figures::Key;
 use crate::reports::item::{key_item, parse_key};
 use crate::reports::store::Reports;
 
@@ -19,27 +19,33 @@ use crate::reports::store::Reports;
 const UNPROCESSED_PAUSE: Duration = Duration::from_millis(25);
 
 impl Reports {
-    /// Reads all items of one id, the latest day first.
-    pub async fn days_of(&self, report: Report, id: &str) -> Result<Vec<Item>, AwsError> {
+    /// Reads all items of one id, the latest first.
+    pub async fn items_of(&self, report: usize, id: &str) -> Result<Vec<Item>, AwsError> {
         let table = self.table(report);
         let query = self.client.query().table_name(&table).scan_index_forward(false);
         let query = query
             .key_condition_expression("#id = :id")
-            .expression_attribute_names("#id", report.key_attribute())
+            .expression_attribute_names("#id", &self.plan.reports[report].key_attribute)
             .expression_attribute_values(":id", text(id));
         let items: Result<Vec<Item>, _> = query.into_paginator().items().send().try_collect().await;
         items.map_err(aws_error("dynamodb:Query", table))
     }
 
-    /// Finds every item of a report's day by a scan of the table, which reads all of it.
-    pub fn scan(&self, report: Report, day: i32) -> impl Stream<Item = Result<Item, AwsError>> + use<> {
-        let table = self.table(report);
+    /// Finds every item of a report's day, or of its hours, by a scan of the table, which reads all of it.
+    pub fn scan(&self, report: usize, day: i32) -> impl Stream<Item = Result<Item, AwsError>> + use<> {
+        let (table, of_report) = (self.table(report), &self.plan.reports[report]);
+        let periods = if of_report.is_hourly { self.plan.zone.hours_of(day) } else { vec![Period::Day(day)] };
+        let first = periods.first().copied().unwrap_or(Period::Day(day));
+        let last = periods.last().copied().unwrap_or(first);
         let mut items = self
             .client
             .scan()
             .table_name(&table)
-            .filter_expression("report_date = :day AND total_listens > :none")
-            .expression_attribute_values(":day", text(date_text(day)))
+            .filter_expression("#period BETWEEN :first AND :last AND #rows > :none")
+            .expression_attribute_names("#period", first.attribute())
+            .expression_attribute_names("#rows", &of_report.rows_attribute)
+            .expression_attribute_values(":first", text(first.to_string()))
+            .expression_attribute_values(":last", text(last.to_string()))
             .expression_attribute_values(":none", AttributeValue::N("0".to_owned()))
             .into_paginator()
             .items()
@@ -51,8 +57,9 @@ impl Reports {
     /// Reads at most [`READ_ITEMS`](crate::reports::store::READ_ITEMS) items with all attributes, strongly consistent.
     pub async fn read(&self, keys: &[&Key]) -> Result<HashMap<Key, Item>, AwsError> {
         let mut request: HashMap<String, KeysAndAttributes> = HashMap::new();
-        for report in Report::ALL {
-            let of_table = keys.iter().filter(|key| key.report == report).map(|key| key_item(key)).collect::<Vec<_>>();
+        for (report, of_report) in self.plan.reports.iter().enumerate() {
+            let of_table: Vec<Item> =
+                keys.iter().filter(|key| key.report == report).map(|key| key_item(of_report, key)).collect();
             if !of_table.is_empty() {
                 let keys = KeysAndAttributes::builder().set_keys(Some(of_table)).consistent_read(true).build();
                 request.extend(keys.ok().map(|keys| (self.table(report), keys)));
@@ -60,8 +67,8 @@ impl Reports {
         }
         let tables = request.keys().cloned().collect::<Vec<_>>().join(", ");
         let key = |(table, item): (String, Item)| {
-            let report = Report::ALL.into_iter().find(|&report| self.table(report) == table);
-            Some((parse_key(report?, &item)?, item))
+            let report = (0..self.plan.reports.len()).find(|&report| self.table(report) == table)?;
+            Some((parse_key(&self.plan.reports[report], report, &item)?, item))
         };
         Ok(self.read_all(request, &tables).await?.into_iter().filter_map(key).collect())
     }

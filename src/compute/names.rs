@@ -1,0 +1,302 @@
+//! Names: the values and files of a batch as numbers, and back.
+//!
+//! Pure. The codes of a column are those of its references' keys, followed by those of the values that these lack. A
+//! value has exactly one code in a batch, and a code one value; the fold relies on it to produce one delta per report
+//! item ([`crate::compute::fold`]). A column that may have no value has a code for that too.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use crate::input::parsed;
+use crate::memory::{allocated, table_bytes};
+use crate::plan::columns::{Coded, Kind};
+use crate::plan::{NO_CODE, Plan};
+use crate::reference::References;
+use crate::reference::keys::Keys;
+use crate::reports::distinct::Member;
+
+/// The meaning of a batch's codes. Clones share their content and see later additions.
+#[derive(Debug, Clone)]
+pub struct Names {
+    plan: Arc<Plan>,
+    references: Arc<References>,
+    columns: Arc<[ColumnNames]>,
+    sources: Arc<boxcar::Vec<String>>,
+}
+
+/// The values of a code column that no reference has.
+#[derive(Debug)]
+struct ColumnNames {
+    /// The number of its references' keys: the code of the first new value.
+    known: u32,
+    new: NewValues,
+    /// The code of no value, and of the value that reports have in its place.
+    no_value: Option<u32>,
+    unknown: Option<u32>,
+}
+
+#[derive(Debug)]
+enum NewValues {
+    Texts(boxcar::Vec<Arc<str>>),
+    Numbers(boxcar::Vec<i64>),
+}
+
+/// A value that a code stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// Of a column of texts.
+    Text(&'a str),
+    /// Of a column of integers.
+    Number(i64),
+}
+
+impl<'a> Value<'a> {
+    /// The value as text.
+    pub fn text(self) -> Cow<'a, str> {
+        match self {
+            Value::Text(text) => Cow::Borrowed(text),
+            Value::Number(number) => Cow::Owned(number.to_string()),
+        }
+    }
+
+    /// The value as a member of a distinct count.
+    pub(super) fn member(self) -> Member {
+        match self {
+            Value::Text(text) => Member::of_text(text),
+            Value::Number(number) => Member::of_number(number),
+        }
+    }
+}
+
+impl Names {
+    /// Returns the plan.
+    #[inline]
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Returns the references.
+    #[inline]
+    pub fn references(&self) -> &Arc<References> {
+        &self.references
+    }
+
+    /// Returns the key of a source file.
+    pub fn source(&self, code: u32) -> &str {
+        self.sources.get(code as usize).map_or("", String::as_str)
+    }
+
+    /// Returns the value of a code of a column; of the code of no value an empty one.
+    pub fn value(&self, column: usize, code: u32) -> Value<'_> {
+        let names = &self.columns[column];
+        match (&names.new, code.checked_sub(names.known), self.references.keys(column)) {
+            (NewValues::Texts(new), Some(place), _) => {
+                Value::Text(new.get(place as usize).map_or("", |text| text.as_ref()))
+            }
+            (NewValues::Numbers(new), Some(place), _) => Value::Number(new.get(place as usize).copied().unwrap_or(0)),
+            (_, None, Keys::Texts(keys)) => Value::Text(keys.get(code)),
+            (_, None, Keys::Numbers(keys)) => Value::Number(keys.get(code)),
+        }
+    }
+
+    /// Returns the code of no value, if the column may have none.
+    #[inline]
+    pub fn no_value(&self, column: usize) -> Option<u32> {
+        self.columns[column].no_value
+    }
+
+    /// Returns the code under which reports count this one: the same, but for that of no value.
+    #[inline]
+    pub(super) fn counted_under(&self, column: usize, code: u32) -> u32 {
+        let names = &self.columns[column];
+        if names.no_value == Some(code) { names.unknown.unwrap_or(code) } else { code }
+    }
+
+    /// Returns the number of codes of a column.
+    pub(super) fn codes(&self, column: usize) -> usize {
+        let names = &self.columns[column];
+        names.known as usize
+            + match &names.new {
+                NewValues::Texts(new) => new.count(),
+                NewValues::Numbers(new) => new.count(),
+            }
+    }
+
+    /// Returns the id of a report item: the text of the value that it stands for.
+    pub fn key_text(&self, key: Option<Coded>, code: u32) -> Cow<'_, str> {
+        match key {
+            None => Cow::Borrowed(crate::definition::reports::ALL.1),
+            Some(Coded::Column(column)) => self.value(column, code).text(),
+            Some(Coded::Attribute(attribute)) => Cow::Borrowed(self.references.values(attribute).text(code)),
+        }
+    }
+
+    /// Returns the bytes of the texts that follow from a code: its own and those of its attributes.
+    pub(super) fn text_bytes(&self, column: usize, code: u32) -> usize {
+        let own = match self.value(column, code) {
+            Value::Text(text) => text.len(),
+            Value::Number(_) => 0,
+        };
+        let attributes = self.plan.attributes.iter().enumerate();
+        let of_code = attributes.filter(|(_, attribute)| attribute.code == column && attribute.has_codes);
+        own + of_code.map(|(index, _)| self.references.values(index).whole(code).map_or(0, str::len)).sum::<usize>()
+    }
+}
+
+/// The assignment of codes to values that no reference has.
+#[derive(Debug)]
+pub struct Dictionary {
+    names: Names,
+    codes: Vec<Codes>,
+    /// Bytes of the values and of the source files' keys.
+    text_bytes: usize,
+}
+
+#[derive(Debug)]
+enum Codes {
+    Texts(HashMap<Arc<str>, u32, RandomState>),
+    Numbers(HashMap<i64, u32, RandomState>),
+}
+
+impl Dictionary {
+    /// Returns a dictionary on top of references.
+    pub fn of(plan: Arc<Plan>, references: Arc<References>) -> Self {
+        let columns = plan.codes.iter().enumerate().map(|(index, column)| ColumnNames {
+            known: references.keys(index).len() as u32,
+            new: match column.kind {
+                Kind::Text => NewValues::Texts(boxcar::Vec::new()),
+                Kind::Number => NewValues::Numbers(boxcar::Vec::new()),
+            },
+            no_value: None,
+            unknown: None,
+        });
+        let mut columns: Vec<ColumnNames> = columns.collect();
+        let mut codes: Vec<Codes> = plan.codes.iter().map(|column| Codes::of(column.kind)).collect();
+        let mut text_bytes = 0;
+        for (index, column) in plan.codes.iter().enumerate().filter(|(_, column)| column.is_optional) {
+            let names = &mut columns[index];
+            names.no_value = Some(names.known + names.new.push_none());
+            let unknown = column.unknown.as_deref();
+            names.unknown = unknown.and_then(|unknown| match (references.keys(index), &mut codes[index]) {
+                (Keys::Texts(keys), Codes::Texts(codes)) => Some(
+                    keys.find(unknown.as_bytes())
+                        .unwrap_or_else(|| text_code(codes, names, &Arc::from(unknown), &mut text_bytes)),
+                ),
+                (Keys::Numbers(keys), Codes::Numbers(codes)) => {
+                    let unknown = unknown.parse().ok()?;
+                    Some(keys.find(unknown).unwrap_or_else(|| number_code(codes, names, unknown)))
+                }
+                _ => None,
+            });
+        }
+        let names = Names { plan, references, columns: columns.into(), sources: Arc::default() };
+        Dictionary { names, codes, text_bytes }
+    }
+
+    /// Returns the names, which later additions extend.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Returns the number of values that no reference has, of those columns that are the key of a report: so many
+    /// report items are new.
+    pub fn new_keys(&self) -> usize {
+        let is_key = |column: usize| self.names.plan.reports.iter().any(|it| it.key == Some(Coded::Column(column)));
+        self.codes.iter().enumerate().filter(|(column, _)| is_key(*column)).map(|(_, codes)| codes.len()).sum()
+    }
+
+    /// Returns the bytes of memory that the names take, without the references. Tables count as if they were about to
+    /// grow, when the old and the new one exist.
+    pub fn memory_bytes(&self) -> usize {
+        let bytes = |codes: &Codes| match codes {
+            // The lists double as well when they grow. Their entries have a flag by which they are marked as present.
+            Codes::Texts(codes) => {
+                2 * codes.len() * std::mem::size_of::<(Arc<str>, bool)>()
+                    + 3 * table_bytes::<Arc<str>, u32>(codes.capacity())
+            }
+            Codes::Numbers(codes) => {
+                2 * codes.len() * std::mem::size_of::<(i64, bool)>() + 3 * table_bytes::<i64, u32>(codes.capacity())
+            }
+        };
+        self.codes.iter().map(bytes).sum::<usize>() + self.text_bytes
+    }
+
+    /// Registers a source file and returns its code.
+    pub fn add_source(&mut self, key: &str) -> u32 {
+        self.text_bytes += 2 * std::mem::size_of::<String>() + allocated(key.len());
+        self.names.sources.push(key.to_owned()) as u32
+    }
+
+    /// Adds the codes of a block's column, and assigns codes to its new ids.
+    pub(super) fn append(&mut self, column: usize, of_block: &[u32], new: &parsed::NewIds, codes: &mut Vec<u32>) {
+        let names = &self.names.columns[column];
+        let text_bytes = &mut self.text_bytes;
+        let new: Vec<u32> = match (&mut self.codes[column], new) {
+            (Codes::Texts(codes), parsed::NewIds::Texts(new)) => {
+                new.iter().map(|id| text_code(codes, names, id, text_bytes)).collect()
+            }
+            (Codes::Numbers(codes), parsed::NewIds::Numbers(new)) => {
+                new.iter().map(|&id| number_code(codes, names, id)).collect()
+            }
+            _ => Vec::new(),
+        };
+        if new.is_empty() && names.no_value.is_none() {
+            return codes.extend_from_slice(of_block);
+        }
+        let no_value = names.no_value.unwrap_or(NO_CODE);
+        codes.extend(of_block.iter().map(|&code| match parsed::Parsed::new_position(code) {
+            Some(position) => new[position],
+            None if code == NO_CODE => no_value,
+            None => code,
+        }));
+    }
+}
+
+impl NewValues {
+    /// Adds a value that stands for none, and returns its position.
+    fn push_none(&mut self) -> u32 {
+        let position = match self {
+            NewValues::Texts(new) => new.push(Arc::from("")),
+            NewValues::Numbers(new) => new.push(0),
+        };
+        position as u32
+    }
+}
+
+impl Codes {
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Text => Codes::Texts(HashMap::default()),
+            Kind::Number => Codes::Numbers(HashMap::default()),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Codes::Texts(codes) => codes.len(),
+            Codes::Numbers(codes) => codes.len(),
+        }
+    }
+}
+
+fn text_code(
+    codes: &mut HashMap<Arc<str>, u32, RandomState>,
+    names: &ColumnNames,
+    id: &Arc<str>,
+    text_bytes: &mut usize,
+) -> u32 {
+    let NewValues::Texts(new) = &names.new else { return NO_CODE };
+    *codes.entry(Arc::clone(id)).or_insert_with(|| {
+        // An Arc has two counters in addition to its text.
+        *text_bytes += allocated(16 + id.len());
+        names.known + new.push(Arc::clone(id)) as u32
+    })
+}
+
+fn number_code(codes: &mut HashMap<i64, u32, RandomState>, names: &ColumnNames, id: i64) -> u32 {
+    let NewValues::Numbers(new) = &names.new else { return NO_CODE };
+    *codes.entry(id).or_insert_with(|| names.known + new.push(id) as u32)
+}
