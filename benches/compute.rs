@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../tests/support/definitions.rs"]
+mod definitions;
 #[path = "../tests/support/random.rs"]
 mod random;
 
@@ -13,10 +15,10 @@ use std::time::{Duration, Instant};
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use music_streams::calendar::day_of;
 use music_streams::compute::{Dictionary, Fold, FoldedItem, Names, Rows, curated, deltas};
-use music_streams::input::auditor::{InputFile, Judgement};
-use music_streams::input::parse::Block;
-use music_streams::input::reader::Blocks;
-use music_streams::input::rules::Rules;
+use music_streams::definition::Definition;
+use music_streams::input::auditor::InputFile;
+use music_streams::input::block::Block;
+use music_streams::input::file::Blocks;
 use music_streams::intake::custody::MessageId;
 use music_streams::intake::notification;
 use music_streams::intake::window::{Limits, Message, Window};
@@ -31,8 +33,6 @@ use crate::random::Random;
 const ROWS: usize = 200_000;
 const TRACKS: usize = 20_000;
 const USERS: u64 = 10_000;
-/// The key of the file in the bucket.
-const KEY: &str = "incoming/a.csv";
 /// 2024-06-25T00:00:00Z, in microseconds.
 const MIDNIGHT: i64 = 1_719_273_600_000_000;
 
@@ -64,10 +64,6 @@ fn plan() -> Arc<Plan> {
     Plan::built_in().unwrap()
 }
 
-fn rules() -> Arc<Rules> {
-    Arc::new(Rules::of(plan()).unwrap())
-}
-
 fn references() -> Arc<References> {
     let song = |track| {
         let (artist, genre, duration) = (track % 3000, track % 114, 60_000 + track);
@@ -87,10 +83,10 @@ fn an_event() -> ObjectEvent {
     ObjectEvent { object, size: 1000, created_at: None }
 }
 
-fn blocks(csv: &str) -> Vec<Block> {
+fn blocks(text: &str, plan: &Arc<Plan>) -> Vec<Block> {
     runtime().block_on(async {
-        let mut blocks =
-            Blocks::open(Cursor::new(csv.to_owned()), u64::MAX, jiff::Timestamp::now(), &rules(), KEY).await.unwrap();
+        let (body, now) = (Cursor::new(text.to_owned()), jiff::Timestamp::now());
+        let mut blocks = Blocks::open(body, u64::MAX, now, plan, "incoming/alice/a").await.unwrap();
         let mut all = Vec::new();
         while let Some(block) = blocks.next().await.unwrap() {
             all.push(block);
@@ -105,7 +101,7 @@ fn rows() -> (Rows, Names) {
     let mut dictionary = Dictionary::of(Arc::clone(&plan), references());
     let source = dictionary.add_source("incoming/a.csv");
     let mut rows = Rows::with_capacity(&plan, ROWS);
-    for block in blocks(&csv(false)) {
+    for block in blocks(&csv(false), &plan) {
         let references = Arc::clone(dictionary.names().references());
         rows.append(&block.parse(&references), source, &mut dictionary);
     }
@@ -170,11 +166,10 @@ fn messages(criterion: &mut Criterion) {
 }
 
 fn parsing(criterion: &mut Criterion) {
-    let (plain, quoted, references, runtime) = (csv(false), csv(true), references(), runtime());
-    let (plan, rules) = (plan(), rules());
+    let (plain, quoted, plan, references, runtime) = (csv(false), csv(true), plan(), references(), runtime());
     let mut group = group(criterion, "rows");
     for (name, csv) in [("plain lines to rows in codes", &plain), ("records to rows in codes", &quoted)] {
-        let blocks = blocks(csv);
+        let blocks = blocks(csv, &plan);
         group.throughput(Throughput::Bytes(csv.len() as u64));
         group.bench_function(name, |bencher| {
             bencher.iter(|| blocks.iter().map(|block| block.parse(&references).rows).sum::<u64>());
@@ -183,31 +178,114 @@ fn parsing(criterion: &mut Criterion) {
     for (name, csv) in [("read blocks of plain lines", &plain), ("read blocks of records", &quoted)] {
         group.throughput(Throughput::Bytes(csv.len() as u64));
         group.bench_function(name, |bencher| {
-            let read = async || {
-                let now = jiff::Timestamp::now();
-                let mut blocks =
-                    Blocks::open(Cursor::new(csv.as_bytes().to_vec()), u64::MAX, now, &rules, KEY).await.unwrap();
-                while let Some(block) = blocks.next().await.unwrap() {
-                    black_box(block);
-                }
-            };
-            bencher.iter(|| runtime.block_on(read()));
+            bencher.iter(|| runtime.block_on(read_blocks(csv, &plan)));
         });
     }
     group.throughput(Throughput::Bytes(plain.len() as u64));
     group.bench_function("row by row, as the auditor reads", |bencher| {
         let read = async || {
-            let now = jiff::Timestamp::now();
-            let mut file =
-                InputFile::open(Cursor::new(plain.as_bytes().to_vec()), u64::MAX, now, &plan.definition, KEY)
-                    .await
-                    .unwrap();
-            while let Some(line) = file.next().await.unwrap() {
-                black_box(matches!(line.judgement, Judgement::Good(_)));
+            let (body, now) = (Cursor::new(plain.as_bytes().to_vec()), jiff::Timestamp::now());
+            let mut file = InputFile::open(body, u64::MAX, now, &plan.definition, "incoming/a.csv").await.unwrap();
+            while let Some(row) = file.next().await.unwrap() {
+                black_box(row);
             }
         };
         bencher.iter(|| runtime.block_on(read()));
     });
+}
+
+async fn read_blocks(text: &str, plan: &Arc<Plan>) {
+    let (body, now) = (Cursor::new(text.as_bytes().to_vec()), jiff::Timestamp::now());
+    let mut blocks = Blocks::open(body, u64::MAX, now, plan, "incoming/alice/a").await.unwrap();
+    while let Some(block) = blocks.next().await.unwrap() {
+        black_box(block);
+    }
+}
+
+/// Files of other definitions, as long as [`ROWS`] rows of them are.
+fn dialects() -> Vec<(&'static str, Definition, String)> {
+    let mut random = Random(11);
+    let time = |random: &mut Random| {
+        let second = random.below(86_400);
+        format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+    };
+    let line = |random: &mut Random, row: usize| {
+        let (user, track) = (random.below(USERS), random.below(TRACKS as u64));
+        let (at, byte, address) = (time(random), random.below(100_000), random.below(60_000));
+        match row % 4 {
+            0 => format!("user_{user:06},{},2024-06-25 {at}\n", track_id(track as usize)),
+            1 => format!(
+                "user_{user:06}\t2024-06-25T{at}Z\tb1cfb6a1-1b2a-4ef5-b4a0-{track:012x}\tArtist {}\t\
+                 f5ac1b9f-7a2e-4a3a-9f4e-{track:012x}\tA song of {track} words\n",
+                track % 3000
+            ),
+            2 => format!(
+                "2024-06-25\t{at}\tFRA{}-C1\t{byte}\t192.0.2.{}\tGET\td1.cloudfront.net\t/products/{track}/page.html\t\
+                 200\thttps://www.example.com/\tMozilla/5.0%20(Windows%20NT%2010.0;%20Win64;%20x64)%20AppleWebKit/537.36\t\
+                 -\t-\tHit\tU8nA6xGHHq5j_{address}==\twww.example.com\thttps\t421\t0.{:03}\t-\tTLSv1.3\t\
+                 TLS_AES_128_GCM_SHA256\tHit\tHTTP/2.0\t-\t-\t{address}\t0.001\tHit\ttext/html\t{byte}\t-\t-\n",
+                track % 60,
+                user % 250,
+                byte % 1000
+            ),
+            _ => player_record(track, &at, byte, user),
+        }
+    };
+    let mut file = |kind: usize| (0..ROWS).map(|row| line(&mut random, 4 * row + kind)).collect::<String>();
+    let names = "#Version: 1.0\n#Fields: date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status \
+                 cs(Referer) cs(User-Agent) cs-uri-query cs(Cookie) x-edge-result-type x-edge-request-id x-host-header \
+                 cs-protocol cs-bytes time-taken x-forwarded-for ssl-protocol ssl-cipher x-edge-response-result-type \
+                 cs-protocol-version fle-status fle-encrypted-fields c-port time-to-first-byte \
+                 x-edge-detailed-result-type sc-content-type sc-content-len sc-range-start sc-range-end\n";
+    vec![
+        ("text ids", definitions::text_ids(), format!("user_id,track_id,listen_time\n{}", file(0))),
+        ("history of tabs", definitions::history(), file(1)),
+        ("access log", definitions::access_log(), format!("{names}{}", file(2))),
+        ("lines of JSON", definitions::player_history(None), file(3)),
+    ]
+}
+
+/// A record of JSON of some 690 bytes, of 23 fields.
+fn player_record(track: u64, at: &str, played: u64, user: u64) -> String {
+    format!(
+        "{{\"ts\":\"2024-06-25T{at}Z\",\"username\":\"user_{user:06}\",\"device\":{{\"platform\":\"iOS 17.{} (iPhone14,7)\"}},\
+         \"ms_played\":{played},\"conn_country\":\"DE\",\"ip_addr_decrypted\":\"203.0.113.{}\",\
+         \"user_agent_decrypted\":\"unknown\",\"master_metadata_track_name\":\"A song of {track} words\",\
+         \"master_metadata_album_artist_name\":\"Artist {}\",\"master_metadata_album_album_name\":\"The album of {}\",\
+         \"spotify_track_uri\":\"spotify:track:{track:022}\",\"episode_name\":null,\"episode_show_name\":null,\
+         \"spotify_episode_uri\":null,\"reason_start\":\"trackdone\",\"reason_end\":\"trackdone\",\"shuffle\":false,\
+         \"skipped\":false,\"offline\":false,\"offline_timestamp\":1719337393,\"incognito_mode\":false}}\n",
+        track % 6,
+        user % 250,
+        track % 3000,
+        track % 9000
+    )
+}
+
+/// The ways through files of other definitions: cutting into blocks, and parsing.
+fn parsing_dialects(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let mut group = group(criterion, "dialects");
+    for (name, definition, text) in dialects() {
+        let plan = Arc::new(Plan::of(definition).unwrap());
+        let references = References::empty(&plan);
+        group.throughput(Throughput::Elements(ROWS as u64));
+        let of_blocks = blocks(&text, &plan);
+        let good: usize = of_blocks.iter().map(|block| block.parse(&references).times.len()).sum();
+        assert_eq!(good, ROWS, "{name}");
+        group.bench_function(format!("{name}, {} bytes a row", text.len() / ROWS), |bencher| {
+            bencher.iter(|| of_blocks.iter().map(|block| block.parse(&references).rows).sum::<u64>());
+        });
+        group.bench_function(format!("{name}, read blocks"), |bencher| {
+            bencher.iter(|| runtime.block_on(read_blocks(&text, &plan)));
+        });
+        if name == "lines of JSON" {
+            let list = format!("[{}]", text.trim_end().replace('\n', ",\n"));
+            group.bench_function("a list of JSON, read blocks", |bencher| {
+                bencher.iter(|| runtime.block_on(read_blocks(&list, &plan)));
+            });
+        }
+    }
 }
 
 fn folding(criterion: &mut Criterion) {
@@ -283,5 +361,5 @@ fn encoding(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, floors, messages, parsing, folding, encoding);
+criterion_group!(benches, floors, messages, parsing, parsing_dialects, folding, encoding);
 criterion_main!(benches);

@@ -20,7 +20,6 @@ use music_streams::commands::replay::ReplayQuery;
 use music_streams::commands::report::Query;
 use music_streams::commands::status::StatusQuery;
 use music_streams::commands::verify::VerifyQuery;
-use music_streams::input::rules::Rules;
 use music_streams::plan::Plan;
 use music_streams::process::environment;
 use music_streams::process::log;
@@ -161,10 +160,7 @@ fn run() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match line.command {
-            Command::Run(run) => match Rules::of(plan) {
-                Ok(rules) => run_consumer(&run, Arc::new(rules)).await,
-                Err(problem) => Err(format!("the definition cannot be carried out: {problem}")),
-            },
+            Command::Run(run) => run_consumer(&run, plan).await,
             Command::Report(query) => show(query.answer(&clients().await, plan).await),
             Command::Status(query) => show(query.answer(clients().await).await),
             Command::Verify(query) => query.run(clients().await, plan).await.map_err(|error| error.to_string()),
@@ -199,7 +195,7 @@ fn failed(error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run_consumer(run: &Run, rules: Arc<Rules>) -> Result<(), String> {
+async fn run_consumer(run: &Run, plan: Arc<Plan>) -> Result<(), String> {
     let started = Instant::now();
     let problems = run.settings.problems();
     if !problems.is_empty() {
@@ -214,7 +210,7 @@ async fn run_consumer(run: &Run, rules: Arc<Rules>) -> Result<(), String> {
         return Ok(());
     };
     let telemetry = telemetry.map_err(|error| format!("telemetry: {error} (check the OTEL_ variables)"))?;
-    let done = service::run(&run.settings, shutdown, clients, rules, &telemetry, started).await;
+    let done = service::run(&run.settings, shutdown, clients, plan, &telemetry, started).await;
     let done = done.map_err(|error| error.to_string());
     telemetry.shutdown().await;
     done

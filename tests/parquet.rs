@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use music_streams::compute::{Dictionary, Rows, curated};
 use music_streams::formats::parquet;
-use music_streams::input::reader::Blocks;
-use music_streams::input::rules::Rules;
+use music_streams::input::file::Blocks;
 use music_streams::plan::Plan;
 use music_streams::reference::References;
 use music_streams::reports::distinct::{Distinct, Member, Members};
@@ -31,8 +30,8 @@ fn python(arguments: &[&std::ffi::OsStr]) -> String {
 async fn rows(lines: String, dictionary: &mut Dictionary, source: u32) -> Rows {
     let text = format!("user_id,track_id,listen_time\n{lines}").into_bytes();
     let (plan, references) = (Arc::clone(dictionary.names().plan()), Arc::clone(dictionary.names().references()));
-    let (rules, now) = (Arc::new(Rules::of(Arc::clone(&plan)).unwrap()), jiff::Timestamp::now());
-    let mut blocks = Blocks::open(std::io::Cursor::new(text), u64::MAX, now, &rules, "incoming/a.csv").await.unwrap();
+    let (body, now) = (std::io::Cursor::new(text), jiff::Timestamp::now());
+    let mut blocks = Blocks::open(body, u64::MAX, now, &plan, "incoming/a.csv").await.unwrap();
     let mut rows = Rows::with_capacity(&plan, 0);
     while let Some(block) = blocks.next().await.unwrap() {
         rows.append(&block.parse(&references), source, dictionary);

@@ -18,8 +18,7 @@ use music_streams::calendar::date_text;
 
 use music_streams::compute::{self, Compute, Dictionary, Rows, Scope, curated};
 use music_streams::formats::parquet::{ParquetFile, RowGroup};
-use music_streams::input::reader::Blocks;
-use music_streams::input::rules::Rules;
+use music_streams::input::file::Blocks;
 use music_streams::memory::Memory;
 use music_streams::plan::Plan;
 use music_streams::reference::References;
@@ -58,7 +57,6 @@ fn since_start() -> Result<f64, Failure> {
 async fn job(data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
     let open = |name| tokio::fs::File::open(data.join(name));
     let plan = Plan::built_in()?;
-    let rules = Arc::new(Rules::of(Arc::clone(&plan))?);
     let references = References::parse(&plan, vec![open("songs.csv").await?, open("users.csv").await?]).await?;
     let mut dictionary = Dictionary::of(Arc::clone(&plan), Arc::new(references));
     let mut compute = Compute::new(dictionary.names().clone(), Scope::Batch);
@@ -78,7 +76,7 @@ async fn job(data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
         let key = input.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let source = dictionary.add_source(&key);
         let body = tokio::fs::File::open(&input).await?;
-        let blocks = Blocks::open(body, u64::MAX, jiff::Timestamp::now(), &rules, &key).await?;
+        let blocks = Blocks::open(body, u64::MAX, jiff::Timestamp::now(), &plan, &key).await?;
         let blocks = futures::stream::try_unfold(blocks, async |mut blocks| {
             Ok::<_, Failure>(blocks.next().await?.map(|block| (block, blocks)))
         });

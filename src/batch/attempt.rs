@@ -208,9 +208,9 @@ impl Worker {
 
     async fn start_preparation(&mut self, subject: Subject) -> Preparation {
         let references = self.catalogue.latest().await;
-        let RollForward { bucket, progress, .. } = &self.roll_forward;
-        let (bucket, rules, limits) = (bucket.clone(), Arc::clone(&self.rules), self.limits.clone());
-        Preparation::new(bucket, rules, references, subject, limits, self.shutdown.clone(), progress.clone())
+        let RollForward { bucket, reports, progress, .. } = &self.roll_forward;
+        let (bucket, plan, limits) = (bucket.clone(), Arc::clone(reports.plan()), self.limits.clone());
+        Preparation::new(bucket, plan, references, subject, limits, self.shutdown.clone(), progress.clone())
     }
 
     /// Reads the objects into the preparation, in the order in which S3 returns them. Returns their fates, and adds

@@ -39,7 +39,6 @@ pub mod prepare;
 mod recovery;
 pub mod roll_forward;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use fail::fail_point;
@@ -54,7 +53,6 @@ use crate::batch::company::Company;
 use crate::batch::groups::Groups;
 use crate::batch::prepare::{PreparationLimits, PrepareError};
 use crate::batch::roll_forward::RollForward;
-use crate::input::rules::Rules;
 use crate::intake::custody::{Custody, MessageId};
 use crate::intake::window::Closed;
 use crate::process::ecs::ScaleInProtection;
@@ -83,8 +81,6 @@ pub struct Worker {
     pub roll_forward: RollForward,
     /// Custody of the messages.
     pub custody: Custody,
-    /// The rules of reading.
-    pub rules: Arc<Rules>,
     /// The catalogue.
     pub catalogue: CatalogueSource,
     /// Bounds of a preparation.

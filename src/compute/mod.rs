@@ -39,7 +39,7 @@ pub use crate::compute::names::{Dictionary, Names};
 pub use crate::compute::rows::Rows;
 
 use crate::formats::parquet::{ParquetError, RowGroup};
-use crate::input::parse::Block;
+use crate::input::block::Block;
 use crate::input::parsed::Parsed;
 use crate::memory::Memory;
 use crate::process::tasks;

@@ -9,12 +9,10 @@ use proptest::prelude::*;
 use crate::definition::Definition;
 use crate::formats::BLOCK_BYTES;
 use crate::input::auditor::{InputFile, Judgement, Value};
-use crate::input::file::ReadError;
+use crate::input::file::{Blocks, ReadError};
 use crate::input::generated::{Random, definition, file, music, references};
 use crate::input::parsed::{NewIds, Parsed};
-use crate::input::reader::Blocks;
 use crate::input::rejects::SHOWN;
-use crate::input::rules::Rules;
 use crate::object::{ObjectId, Version};
 use crate::plan::{NO_CODE, NO_NUMBER, Plan};
 use crate::reference::References;
@@ -70,14 +68,14 @@ pub(super) fn rows(parsed: &Parsed, plan: &Plan, references: &References) -> Vec
     (0..parsed.times.len()).map(of_row).collect()
 }
 
-async fn by_blocks(text: &[u8], key: &str, rules: &Arc<Rules>, references: &References) -> Read {
+async fn by_blocks(text: &[u8], key: &str, plan: &Arc<Plan>, references: &References) -> Read {
     let read = async {
         let now = jiff::Timestamp::from_second(NOW).unwrap();
-        let mut blocks = Blocks::open(Cursor::new(text.to_vec()), u64::MAX, now, rules, key).await?;
+        let mut blocks = Blocks::open(Cursor::new(text.to_vec()), u64::MAX, now, plan, key).await?;
         let (mut good, mut passed_over, mut rejected) = (Vec::new(), 0, Vec::new());
         while let Some(block) = blocks.next().await? {
             let parsed = block.parse(references);
-            good.extend(rows(&parsed, rules.plan(), references));
+            good.extend(rows(&parsed, plan, references));
             passed_over += parsed.passed_over;
             for (_, line) in parsed.rejects.lines(&object(key)) {
                 let row: serde_json::Value = serde_json::from_slice(&line).unwrap();
@@ -90,7 +88,7 @@ async fn by_blocks(text: &[u8], key: &str, rules: &Arc<Rules>, references: &Refe
     read.await.map_err(|error: ReadError| error.to_string())
 }
 
-async fn by_the_auditor(text: &[u8], key: &str, definition: &Arc<Definition>) -> Read {
+async fn by_the_auditor(text: &[u8], key: &str, definition: &Definition) -> Read {
     let read = async {
         let now = jiff::Timestamp::from_second(NOW).unwrap();
         let mut file = InputFile::open(Cursor::new(text.to_vec()), u64::MAX, now, definition, key).await?;
@@ -117,10 +115,9 @@ async fn by_the_auditor(text: &[u8], key: &str, definition: &Arc<Definition>) ->
 fn agreed(definition: &Definition, text: &[u8], key: &str, references: impl Fn(&Plan) -> References) -> Read {
     let plan = Arc::new(Plan::of(definition.clone()).unwrap());
     let references = references(&plan);
-    let rules = Arc::new(Rules::of(plan).unwrap());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let expected = runtime.block_on(by_the_auditor(text, key, &Arc::new(definition.clone())));
-    let found = runtime.block_on(by_blocks(text, key, &rules, &references));
+    let expected = runtime.block_on(by_the_auditor(text, key, definition));
+    let found = runtime.block_on(by_blocks(text, key, &plan, &references));
     assert_eq!(found, expected, "{definition:#?}\n{}", String::from_utf8_lossy(&text[..text.len().min(4000)]));
     found
 }

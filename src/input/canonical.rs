@@ -9,9 +9,9 @@
 
 use crate::calendar::MICROS_PER_DAY;
 use crate::definition::input::Delimited;
+use crate::input::block::Parser;
 use crate::input::codes::Codes;
 use crate::input::layout::{Layout, Width};
-use crate::input::parse::Parser;
 use crate::input::rules::{Accepts, Rules, Source};
 use crate::reference::keys::SHORT_ID_BYTES;
 use crate::values::iso::{parse_time, time_of_day};
@@ -94,7 +94,7 @@ impl Parser<'_> {
         }
         let time = last.midnight + of_day;
         let Layout { rules, latest, .. } = self.layout;
-        if time < rules.earliest || time > *latest || number < columns.min || number > columns.max {
+        if time < rules.plan.earliest || time > *latest || number < columns.min || number > columns.max {
             return None;
         }
         let Codes::Texts(ids) = &self.codes[columns.id] else { return None };

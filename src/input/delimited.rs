@@ -7,8 +7,8 @@ use memchr::{memchr, memchr_iter};
 use crate::definition::input::Delimited;
 use crate::formats::Raw;
 use crate::formats::csv::{Block, Line, comment_of};
+use crate::input::block::Parser;
 use crate::input::layout::Fields;
-use crate::input::parse::Parser;
 use crate::input::rejection::Rejection;
 
 impl Parser<'_> {

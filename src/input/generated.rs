@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 
-use crate::calendar::parse_date;
 use crate::definition::Definition;
 use crate::definition::columns::{Column, KeyPart, Place, Source, TimeFormat, Type};
 use crate::definition::conditions::{Condition, Test, Values};
@@ -64,28 +63,9 @@ fn column(name: &str, type_: Type) -> Column {
     Column { name: name.to_owned(), type_, source, is_optional: false, unknown: None }
 }
 
-/// The built-in definition, as far as reading goes.
+/// The built-in definition.
 pub(super) fn music() -> Definition {
-    let time = Type::Time { format: TimeFormat::Iso, zone: TimeZone::UTC };
-    Definition {
-        name: "music".to_owned(),
-        time: "listen_time".to_owned(),
-        zone: TimeZone::UTC,
-        earliest: parse_date("2000-01-01").unwrap(),
-        future: Duration::from_secs(86_400),
-        input: Input::Delimited(crate::formats::csv::plain_csv()),
-        columns: vec![
-            column("user_id", Type::Integer { min: 1, max: i64::MAX }),
-            column("track_id", Type::Id { max_bytes: 64 }),
-            column("listen_time", time),
-        ],
-        conditions: Vec::new(),
-        references: Vec::new(),
-        reports: vec![
-            report("listeners", Key::Field("user_id".to_owned())),
-            report("tracks", Key::Field("track_id".to_owned())),
-        ],
-    }
+    Definition::built_in().unwrap()
 }
 
 fn input(random: &mut Random) -> Input {
@@ -170,6 +150,7 @@ pub(super) fn definition(random: &mut Random) -> Definition {
         input,
         columns,
         conditions,
+        references: Vec::new(),
         reports,
         ..music()
     }

@@ -5,7 +5,7 @@
 use crate::formats::Raw;
 use crate::formats::csv::Line;
 use crate::formats::json::{Block, Piece, Pieces, Scanner, next_record};
-use crate::input::parse::Parser;
+use crate::input::block::Parser;
 use crate::input::rejection::Rejection;
 use crate::input::rules::Format;
 

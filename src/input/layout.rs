@@ -16,11 +16,11 @@ use crate::input::value::{Value, value_of};
 use crate::layout::INCOMING;
 
 /// Most columns of a file: each of them takes memory for each row.
-pub const MAX_COLUMNS: usize = 4096;
+const MAX_COLUMNS: usize = 4096;
 
 /// The layout of a file.
 #[derive(Debug)]
-pub struct Layout {
+pub(super) struct Layout {
     pub(super) rules: Arc<Rules>,
     /// The last time that a row may have, in microseconds since the Unix epoch.
     pub(super) latest: i64,
@@ -98,7 +98,7 @@ impl Layout {
         let rule = &rules.columns[column];
         match value {
             Value::Nothing if !rule.is_optional => Err(Rejection::Missing(column)),
-            Value::Number(time) if rule.places.is_time && !(rules.earliest..=*latest).contains(&time) => {
+            Value::Number(time) if rule.places.is_time && !(rules.plan.earliest..=*latest).contains(&time) => {
                 Err(Rejection::TimeRange)
             }
             value => Ok(value),

@@ -1,28 +1,29 @@
 //! Input: from the bytes of an object to its rows, good and rejected.
 //!
-//! Whatever the bytes of a file are, the answer is rows or a [`file::BadObject`], the reason for its quarantine: nothing
-//! panics, and neither a record without an end nor a stream that inflates without end takes memory or time beyond the
-//! limits. The rows depend on the bytes, the limit, the definition and the time of judgement alone, so that a later
-//! reader finds the same rows.
+//! A file is delimited text or JSON, plain or compressed, as the definition says. Whatever its bytes are, the answer is
+//! rows or a [`file::BadObject`], the reason for its quarantine: nothing panics, and neither a record without an end nor
+//! a stream that inflates without end takes memory or time beyond the limits. The rows depend on the definition, the
+//! object's key, the bytes, the limit and the time of judgement alone, so that a later reader finds the same rows.
 //!
 //! | file | content |
 //! |---|---|
-//! | [`reader`] | a file as blocks |
-//! | [`file`](mod@file) | the reasons why a file cannot be counted |
-//! | [`rules`] | a definition's rules for good rows |
-//! | `layout` | the places of columns in a file |
-//! | [`parse`] | blocks to rows in codes, integers and times |
-//! | `canonical`, `delimited`, `json` | the ways through lines and records |
-//! | `value`, `codes` | the values of a row, and their codes within the block |
+//! | [`file`](mod@file) | a file as blocks, and the errors |
+//! | [`block`] | blocks to rows in codes |
 //! | [`parsed`] | the rows of a block |
-//! | `rejection`, [`rejects`] | the reasons for rejected rows, and the list of them |
-//! | [`auditor`] | a second reader, byte by byte, that shares no parser with the others |
+//! | `rules`, `layout` | the rules of a plan, and the places in a file that they read |
+//! | `canonical` | the fast way through lines of one shape |
+//! | `delimited`, `json` | the records of a block, by format |
+//! | `value` | a place of a record to a value |
+//! | `codes` | values as numbers |
+//! | `rejection`, [`rejects`] | reasons, and the list of rejected rows |
+//! | [`auditor`] | a second reader that shares no parser with the others |
 //!
-//! The unit tests compare all ways from bytes to rows with each other.
+//! The unit tests compare all ways from bytes to rows with each other, for generated definitions and files.
 
 #[cfg(test)]
 mod agreement;
 pub mod auditor;
+pub mod block;
 mod canonical;
 mod codes;
 mod delimited;
@@ -33,10 +34,8 @@ pub(crate) mod fixtures;
 mod generated;
 mod json;
 mod layout;
-pub mod parse;
 pub mod parsed;
-pub mod reader;
 mod rejection;
 pub mod rejects;
-pub mod rules;
+mod rules;
 mod value;

@@ -6,10 +6,7 @@
 
 use std::sync::Arc;
 
-use jiff::tz::TimeZone;
-
-use crate::calendar::MICROS_PER_DAY;
-use crate::definition::columns::{Column, KeyPart, Place, Source as Origin, TimeFormat as WrittenFormat, Type};
+use crate::definition::columns::{KeyPart, Place, Source as Origin, Type};
 use crate::definition::conditions::Test;
 use crate::definition::input::{Delimited, Input};
 use crate::formats::json::Paths;
@@ -17,20 +14,18 @@ use crate::plan::Plan;
 use crate::plan::columns::Places;
 use crate::values::number::MAX_PLACES;
 use crate::values::time::TimeFormat;
-use crate::values::zone::Zone;
 
 /// The rules of a plan.
 #[derive(Debug)]
-pub struct Rules {
+pub(super) struct Rules {
     pub(super) plan: Arc<Plan>,
     pub(super) format: Format,
     /// The columns, in the definition's order.
     pub(super) columns: Vec<ColumnRule>,
     /// The conditions of the rows that are meant, each with its column.
     pub(super) conditions: Vec<(usize, Test)>,
-    /// The column that says when, the first time that a row may have, and the time by which it may be ahead.
+    /// The column that says when, and the time by which it may be ahead, in microseconds.
     pub(super) time: usize,
-    pub(super) earliest: i64,
     pub(super) future: i64,
 }
 
@@ -86,17 +81,14 @@ pub(super) enum Accepts {
 }
 
 impl Rules {
-    /// Compiles the rules of a plan. The error names what cannot be carried out, which the checks of definitions
-    /// exclude.
-    pub fn of(plan: Arc<Plan>) -> Result<Self, String> {
+    /// Returns the rules of a plan.
+    pub(super) fn of(plan: Arc<Plan>) -> Self {
         let definition = &plan.definition;
-        let number_of = |name: &str| {
-            let number = definition.columns.iter().position(|column| column.name == name);
-            number.ok_or_else(|| format!("there is no column {name}"))
-        };
+        // The checks of definitions exclude names of nothing.
+        let number_of = |name: &String| definition.columns.iter().position(|column| column.name == *name);
         let mut places = RecordPlaces::default();
         let mut columns = Vec::with_capacity(definition.columns.len());
-        for (column, arrays) in definition.columns.iter().zip(&plan.columns) {
+        for (number, column) in definition.columns.iter().enumerate() {
             columns.push(ColumnRule {
                 name: column.name.clone(),
                 source: match &column.source {
@@ -106,33 +98,23 @@ impl Rules {
                     },
                     Origin::Key(part) => Source::Key(part.clone()),
                     Origin::Join { columns, with } => {
-                        let columns = columns.iter().map(|name| number_of(name)).collect::<Result<_, _>>()?;
-                        Source::Join { columns, with: with.clone() }
+                        Source::Join { columns: columns.iter().filter_map(number_of).collect(), with: with.clone() }
                     }
                 },
-                accepts: accepts_of(column)?,
+                accepts: accepts_of(&column.type_, plan.times[number].as_ref()),
                 is_optional: column.is_optional,
-                places: *arrays,
+                places: plan.columns[number],
             });
         }
-        let condition = |written: &crate::definition::conditions::Condition| {
-            Ok::<_, String>((number_of(&written.column)?, written.test.clone()))
-        };
-        let zone = Zone::of(&definition.zone);
-        Ok(Rules {
+        let conditions = definition.conditions.iter();
+        Rules {
             format: places.of_format(&definition.input),
             columns,
-            conditions: definition.conditions.iter().map(condition).collect::<Result<_, _>>()?,
-            time: number_of(&definition.time)?,
-            earliest: zone.beginning_of(i64::from(definition.earliest) * MICROS_PER_DAY),
+            conditions: conditions.filter_map(|it| Some((number_of(&it.column)?, it.test.clone()))).collect(),
+            time: number_of(&definition.time).unwrap_or_default(),
             future: i64::try_from(definition.future.as_micros()).unwrap_or(i64::MAX),
             plan,
-        })
-    }
-
-    /// Returns the plan.
-    pub fn plan(&self) -> &Arc<Plan> {
-        &self.plan
+        }
     }
 
     /// Returns the number of places in a record.
@@ -178,26 +160,17 @@ impl RecordPlaces {
     }
 }
 
-fn accepts_of(column: &Column) -> Result<Accepts, String> {
-    Ok(match &column.type_ {
-        Type::Id { max_bytes } => Accepts::Id { max: *max_bytes },
-        Type::Text { max_bytes, is_cut } => Accepts::Text { max: *max_bytes, is_cut: *is_cut },
+fn accepts_of(type_: &Type, time: Option<&TimeFormat>) -> Accepts {
+    match (type_, time) {
+        (_, Some(format)) => Accepts::Time(format.clone()),
+        (Type::Text { max_bytes, is_cut }, _) => Accepts::Text { max: *max_bytes, is_cut: *is_cut },
         // The least integer stands for no value.
-        Type::Integer { min, max } => Accepts::Integer { min: (*min).max(-i64::MAX), max: *max },
-        Type::Decimal { places, min, max } => {
+        (Type::Integer { min, max }, _) => Accepts::Integer { min: (*min).max(-i64::MAX), max: *max },
+        (Type::Decimal { places, min, max }, _) => {
             Accepts::Decimal { places: u32::from(*places).min(MAX_PLACES), min: *min, max: *max }
         }
-        Type::Time { format, zone } => Accepts::Time(format_of(format, zone)?),
-    })
-}
-
-fn format_of(format: &WrittenFormat, zone: &TimeZone) -> Result<TimeFormat, String> {
-    let name = match format {
-        WrittenFormat::Iso => "iso",
-        WrittenFormat::Unix => "unix",
-        WrittenFormat::UnixMillis => "unix_ms",
-        WrittenFormat::UnixMicros => "unix_us",
-        WrittenFormat::Pattern(pattern) => pattern,
-    };
-    TimeFormat::new(name, Zone::of(zone))
+        (Type::Id { max_bytes }, _) => Accepts::Id { max: *max_bytes },
+        // A plan has the notation of each time.
+        (Type::Time { .. }, None) => Accepts::Id { max: 0 },
+    }
 }

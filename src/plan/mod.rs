@@ -33,6 +33,7 @@ use crate::plan::folding::Folding;
 use crate::plan::period::{MICROS_PER_HOUR, Period};
 use crate::plan::reports::Report;
 use crate::plan::zone::Zone;
+use crate::values::time::TimeFormat;
 
 /// The code of no value, in what a block of rows hands on. In [`crate::compute::Rows`] it is a code of its own.
 pub const NO_CODE: u32 = u32::MAX;
@@ -68,6 +69,10 @@ pub struct Plan {
     pub hours: Folding,
     /// The zone of the days.
     pub zone: Zone,
+    /// The notation of each column of the definition that is a time, in the definition's order.
+    pub times: Vec<Option<TimeFormat>>,
+    /// The first time that a row may have, in microseconds since the Unix epoch.
+    pub earliest: i64,
 }
 
 /// The error of a definition that cannot be carried out.

@@ -55,9 +55,9 @@ use crate::batch::Worker;
 use crate::batch::company::Company;
 use crate::batch::prepare::PreparationLimits;
 use crate::batch::roll_forward::RollForward;
-use crate::input::rules::Rules;
 use crate::intake::custody::Custody;
 use crate::intake::window::{self, Message, Window};
+use crate::plan::Plan;
 use crate::process::ecs::ScaleInProtection;
 use crate::process::tasks;
 use crate::protocol::{BatchNumber, Entry};
@@ -99,7 +99,7 @@ pub async fn run(
     settings: &Settings,
     shutdown: Shutdown,
     clients: Clients,
-    rules: Arc<Rules>,
+    plan: Arc<Plan>,
     telemetry: &Telemetry,
     started: Instant,
 ) -> Result<(), StartError> {
@@ -108,7 +108,7 @@ pub async fn run(
     let health = Health::new(requests, requested.clone(), settings.unready_after, settings.stuck_after);
     let _answering = health.listen(settings.health_address).await?;
 
-    let resources = Resources::new(settings, clients, rules, &health.progress);
+    let resources = Resources::new(settings, clients, plan, &health.progress);
     let Some(checked) = requested.run_until_cancelled(resources.check()).await else {
         tracing::info!("stopped before it was ready");
         return Ok(());
@@ -216,11 +216,10 @@ fn new_worker(
     catalogue: CatalogueSource,
     overdue: mpsc::Receiver<(BatchNumber, Entry)>,
 ) -> Worker {
-    let Resources { bucket, ledger, reports, memory, rules, .. } = resources;
+    let Resources { bucket, ledger, reports, memory, .. } = resources;
     Worker {
         roll_forward: RollForward { ledger, bucket, reports, progress, deadline: shutdown.deadline.clone() },
         custody,
-        rules,
         catalogue,
         limits: PreparationLimits {
             object_bytes: settings.max_object_size.as_u64(),

@@ -8,10 +8,10 @@ use crate::aws::Clients;
 use crate::aws::error::AwsError;
 use crate::aws::s3::Bucket;
 use crate::aws::sqs::Queue;
-use crate::input::rules::Rules;
 use crate::layout;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
+use crate::plan::Plan;
 use crate::reference::{CatalogueError, CatalogueSource};
 use crate::reports::store::Reports;
 use crate::service::config::Settings;
@@ -25,12 +25,11 @@ pub(super) struct Resources {
     pub(super) ledger: Ledger,
     pub(super) reports: Reports,
     pub(super) memory: Memory,
-    pub(super) rules: Arc<Rules>,
 }
 
 impl Resources {
     /// The resources named by the settings.
-    pub(super) fn new(settings: &Settings, clients: Clients, rules: Arc<Rules>, progress: &Progress) -> Self {
+    pub(super) fn new(settings: &Settings, clients: Clients, plan: Arc<Plan>, progress: &Progress) -> Self {
         let prefix = settings.table_prefix.clone();
         Resources {
             queue: Queue::new(clients.sqs, settings.queue_url.clone(), settings.visibility_timeout),
@@ -38,14 +37,13 @@ impl Resources {
             ledger: Ledger::new(clients.dynamodb.clone(), &prefix, consumer_name()),
             reports: Reports::new(
                 clients.dynamodb,
-                Arc::clone(rules.plan()),
+                plan,
                 prefix,
                 settings.write_concurrency,
                 settings.max_writes_per_second,
                 progress.clone(),
             ),
             memory: Memory::of(settings.max_memory),
-            rules,
         }
     }
 

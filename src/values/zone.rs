@@ -7,7 +7,7 @@
 //! When clocks are put back, an hour of local times comes twice: such a time is taken for the first of the two. When they
 //! are put forward, an hour is left out: a time in it never was, and is no time.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
@@ -23,19 +23,13 @@ const MAX_OFFSET: i64 = 2 * MICROS_PER_DAY;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone {
     /// From each of these times on (UTC), clocks are so far ahead of UTC; all in microseconds. The first is that of any
-    /// earlier time.
-    offsets: Cow<'static, [(i64, i64)]>,
-}
-
-impl Default for Zone {
-    fn default() -> Self {
-        Zone::UTC
-    }
+    /// earlier time. UTC itself has none.
+    offsets: Option<Arc<[(i64, i64)]>>,
 }
 
 impl Zone {
     /// Coordinated universal time.
-    pub const UTC: Zone = Zone { offsets: Cow::Borrowed(&[(i64::MIN, 0)]) };
+    pub const UTC: Zone = Zone { offsets: None };
 
     /// Finds a zone by its IANA name, such as `Europe/Berlin`, in any letter case. The error names the problem.
     pub fn named(name: &str) -> Result<Self, String> {
@@ -57,31 +51,29 @@ impl Zone {
                 offsets.push((transition.timestamp().as_microsecond(), offset));
             }
         }
-        Zone { offsets: Cow::Owned(offsets) }
+        let is_utc = offsets.len() == 1 && offsets[0].1 == 0;
+        Zone { offsets: (!is_utc).then(|| offsets.into()) }
     }
 
     /// Returns the microseconds by which clocks are ahead of UTC at a time in UTC.
     #[inline]
     pub fn offset_at(&self, utc: i64) -> i64 {
-        match &*self.offsets {
-            [(_, only)] => *only,
-            offsets => offsets[offsets.partition_point(|&(from, _)| from <= utc).saturating_sub(1)].1,
-        }
+        self.offsets
+            .as_ref()
+            .map_or(0, |offsets| offsets[offsets.partition_point(|&(from, _)| from <= utc).saturating_sub(1)].1)
     }
 
     /// Returns the time in UTC at which clocks show this date and time, given as the microseconds since the Unix epoch
     /// that it has in UTC; the first of two such times, or `None` if clocks never showed it.
     #[inline]
     pub fn utc_of(&self, local: i64) -> Option<i64> {
-        if let [(_, only)] = *self.offsets {
-            return local.checked_sub(only);
-        }
+        let Some(offsets) = &self.offsets else { return Some(local) };
         // No offset that ended long before can be the one.
         let earliest = local.saturating_sub(MAX_OFFSET);
-        let first = self.offsets.partition_point(|&(from, _)| from <= earliest).saturating_sub(1);
-        for (index, &(from, offset)) in self.offsets.iter().enumerate().skip(first) {
+        let first = offsets.partition_point(|&(from, _)| from <= earliest).saturating_sub(1);
+        for (index, &(from, offset)) in offsets.iter().enumerate().skip(first) {
             let utc = local.checked_sub(offset)?;
-            let until = self.offsets.get(index + 1).map_or(i64::MAX, |&(next, _)| next);
+            let until = offsets.get(index + 1).map_or(i64::MAX, |&(next, _)| next);
             if (from..until).contains(&utc) {
                 return Some(utc);
             }
@@ -102,7 +94,7 @@ impl Zone {
             }
             _ => None,
         };
-        let left_out = || self.offsets.windows(2).find_map(leaves_out);
+        let left_out = || self.offsets.as_ref()?.windows(2).find_map(leaves_out);
         self.utc_of(midnight).or_else(left_out).unwrap_or(midnight)
     }
 }

@@ -10,8 +10,7 @@ use music_streams::aws::s3::Upload;
 use music_streams::batch::manifest::{DeltaFile, Fate, Manifest, ManifestObject, Note};
 use music_streams::compute::{Dictionary, curated, deltas};
 use music_streams::counts::Counts;
-use music_streams::input::reader::Blocks;
-use music_streams::input::rules::Rules;
+use music_streams::input::file::Blocks;
 use music_streams::layout;
 use music_streams::ledger::aside::{Aside, What};
 use music_streams::ledger::{LEDGER_TABLE, registry_item};
@@ -156,9 +155,8 @@ async fn the_fields_of_a_rejected_row() {
     // One line, three lines within quotes, and too few fields.
     let text = "user_id,track_id,listen_time\nx,t,2024-06-25 00:00:00\n\"\n\n\",t,2024-06-25 00:00:00\nx\n";
     let plan = Plan::built_in().unwrap();
-    let (rules, now) = (Arc::new(Rules::of(Arc::clone(&plan)).unwrap()), jiff::Timestamp::now());
-    let file = Cursor::new(text.as_bytes().to_vec());
-    let mut blocks = Blocks::open(file, u64::MAX, now, &rules, "incoming/a.csv").await.unwrap();
+    let (body, now) = (Cursor::new(text.as_bytes().to_vec()), jiff::Timestamp::now());
+    let mut blocks = Blocks::open(body, u64::MAX, now, &plan, "incoming/a.csv").await.unwrap();
     let references = References::empty(&plan);
     let mut written = BTreeSet::new();
     while let Some(block) = blocks.next().await.unwrap() {

@@ -32,7 +32,7 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let utf16 = |text: &str| [0xff, 0xfe].into_iter().chain(text.encode_utf16().flat_map(u16::to_le_bytes)).collect();
     let empty = "the file is empty: not even a header";
     let binary = "the file is not CSV: its first line is binary";
-    let no_column = "the file is not a listening file: the header lacks the column";
+    let no_column = "the file does not have the columns of the definition: the header lacks the column";
     let cut_off = "the gzip stream is cut off";
     let broken = "the gzip stream is damaged";
     vec![
@@ -49,17 +49,17 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "no listen_time",
             text("user_id,track_id\n1,a\n"),
-            "the file is not a listening file: the header lacks the column listen_time",
+            "the file does not have the columns of the definition: the header lacks the column listen_time",
         ),
         (
             "no user_id",
             text("track_id,listen_time\n"),
-            "the file is not a listening file: the header lacks the column user_id",
+            "the file does not have the columns of the definition: the header lacks the column user_id",
         ),
         (
             "no track_id",
             text("user_id,listen_time\n"),
-            "the file is not a listening file: the header lacks the column track_id",
+            "the file does not have the columns of the definition: the header lacks the column track_id",
         ),
         ("semicolons", text("user_id;track_id;listen_time\n"), no_column),
         ("tabs", text("user_id\ttrack_id\tlisten_time\n"), no_column),
@@ -72,17 +72,17 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "two user_id",
             text("user_id,user_id,track_id,listen_time\n"),
-            "the file is not a listening file: the header names column user_id twice",
+            "the file does not have the columns of the definition: the header names column user_id twice",
         ),
         (
             "two track_id, one in capitals",
             text("user_id,track_id,TRACK_ID,listen_time\n"),
-            "the file is not a listening file: the header names column track_id twice",
+            "the file does not have the columns of the definition: the header names column track_id twice",
         ),
         (
             "two listen_time, one with spaces",
             text("user_id,track_id,listen_time, listen_time \n"),
-            "the file is not a listening file: the header names column listen_time twice",
+            "the file does not have the columns of the definition: the header names column listen_time twice",
         ),
         ("a comment before the header", text("# exported\nuser_id,track_id,listen_time\n"), no_column),
         ("sep= before the header", text("sep=,\nuser_id,track_id,listen_time\n"), no_column),
@@ -99,7 +99,7 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "five thousand columns, and those that are needed",
             format!("{}{HEADER}", "c,".repeat(5000)).into_bytes(),
-            "the file is not a listening file: the header has 5003 columns, and at most 4096 are read",
+            "the file does not have the columns of the definition: the header has 5003 columns, and at most 4096 are read",
         ),
         ("UTF-16", utf16(HEADER), binary),
         ("Latin-1", b"user_id,track_id,k\xfcnstler\n".to_vec(), binary),
@@ -222,7 +222,7 @@ fn bad_rows() -> Vec<(&'static str, &'static str)> {
         ("0,abc,2024-06-25 17:43:13", user),
         ("-7,abc,2024-06-25 17:43:13", user),
         ("+7,abc,2024-06-25 17:43:13", user),
-        ("7.0,abc,2024-06-25 17:43:13", user),
+        ("7.5,abc,2024-06-25 17:43:13", user),
         ("7e3,abc,2024-06-25 17:43:13", user),
         ("0x7,abc,2024-06-25 17:43:13", user),
         (" 7,abc,2024-06-25 17:43:13", user),

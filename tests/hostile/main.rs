@@ -10,6 +10,7 @@
 )]
 
 mod definition;
+mod dialects;
 mod files;
 mod messages;
 mod properties;
@@ -28,11 +29,16 @@ fn a_panic_of_the_decoder_becomes_an_error() {
 fn the_corpora_hold_no_surprise() {
     let corpora = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
     type Property = fn(&[u8]);
-    let targets: [(&str, Property); 7] = [
+    let targets: [(&str, Property); 12] = [
         ("notification", properties::notification),
         ("row", properties::row),
         ("file", properties::file),
         ("gzip", properties::gzip),
+        ("zstd", properties::zstd),
+        ("tsv", properties::tsv),
+        ("w3c", properties::w3c),
+        ("json", properties::json),
+        ("pattern", properties::pattern),
         ("items", properties::items),
         ("deltas", properties::deltas),
         ("definition", definition::definition),

@@ -12,8 +12,9 @@ use music_streams::aws::item::Item;
 use music_streams::batch::manifest::DeltaFile;
 use music_streams::calendar::{date_text, day_of};
 use music_streams::compute::{Dictionary, Fold, Rows, deltas};
+use music_streams::definition::Definition;
 use music_streams::input::auditor::{InputFile, Judgement, Value};
-use music_streams::input::file::{BadObject, ReadError};
+use music_streams::input::file::{BadObject, Blocks, ReadError};
 use music_streams::input::parsed::{NewIds, Parsed};
 use music_streams::intake::notification::{admit, decode};
 use music_streams::ledger::{parse_registry, registry_item};
@@ -23,6 +24,9 @@ use music_streams::reference::References;
 use music_streams::reports::figures::{Delta, Figures, Key, Labels, shown};
 use music_streams::reports::item;
 use tokio::io::{AsyncRead, ReadBuf};
+
+#[path = "../support/definitions.rs"]
+pub mod definitions;
 
 /// 2026-01-01T00:00:00Z, the time from which a row is in the future.
 pub const JUDGED_AT: i64 = 1_767_225_600;
@@ -43,30 +47,30 @@ pub fn notification(bytes: &[u8]) {
     }
 }
 
-/// The fields of one row, separated by newlines.
+/// The fields of one row, separated by newlines. A good row's values, written plainly, are a good row of the same values.
 pub fn row(bytes: &[u8]) {
-    let mut file = b"user_id,track_id,listen_time\n".to_vec();
-    for (index, field) in bytes.split(|&byte| byte == b'\n').enumerate() {
-        file.extend_from_slice(if index == 0 { b"\"" } else { b",\"" });
-        field.iter().for_each(|&byte| file.extend(std::iter::repeat_n(byte, if byte == b'"' { 2 } else { 1 })));
-        file.push(b'"');
-    }
+    let quoted = |field: &[u8]| {
+        let inner = field.iter().flat_map(|&byte| if byte == b'"' { vec![byte; 2] } else { vec![byte] });
+        [b"\"".to_vec(), inner.collect(), b"\"".to_vec()].concat()
+    };
+    let fields: Vec<Vec<u8>> = bytes.split(|&byte| byte == b'\n').map(quoted).collect();
+    let file = [b"user_id,track_id,listen_time\n", &fields.join(&b',')[..]].concat();
     let Ok(rows) = read(&file, usize::MAX, LIMIT_BYTES) else { return };
-    let [row] = &rows[..] else { panic!("one record, {} rows", rows.len()) };
-    let values: Vec<&str> = row.split(' ').collect();
-    let [user, track, time] = values[..] else { return };
-    let (Ok(user), Ok(time)) = (user.parse::<i64>(), time.parse::<i64>()) else { return };
-    assert!(user > 0 && time <= JUDGED_AT * 1_000_000 + 86_400_000_000);
+    let Some((user, rest)) = rows.first().filter(|row| !row.starts_with("line")).and_then(|row| row.split_once(' '))
+    else {
+        return;
+    };
+    let (track, time) = rest.split_once(' ').unwrap();
+    let time: i64 = time.parse().unwrap();
+    assert!(user.parse::<i64>().unwrap() > 0 && time <= JUDGED_AT * 1_000_000 + 86_400_000_000);
     assert!((1..=64).contains(&track.len()) && track.bytes().all(|byte| byte.is_ascii_graphic()));
-    // The same values, written plainly, give the same row.
-    let seconds = time.rem_euclid(86_400_000_000);
-    let (hour, minute, second) = (seconds / 3_600_000_000, seconds / 60_000_000 % 60, seconds / 1_000_000 % 60);
-    let (date, micros) = (date_text(day_of(time)), seconds % 1_000_000);
-    let track = track.replace('"', "\"\"");
+    let of_day = time.rem_euclid(86_400_000_000);
+    let (hour, minute, second) = (of_day / 3_600_000_000, of_day / 60_000_000 % 60, of_day / 1_000_000 % 60);
+    let (date, micros, track) = (date_text(day_of(time)), of_day % 1_000_000, track.replace('"', "\"\""));
     let plain = format!(
-        "user_id,track_id,listen_time\n{user},\"{track}\",{date}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z\n"
+        "user_id,track_id,listen_time\n{user},\"{track}\",{date}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z"
     );
-    assert_eq!(read(plain.as_bytes(), usize::MAX, LIMIT_BYTES), Ok(rows.clone()));
+    assert_eq!(read(plain.as_bytes(), usize::MAX, LIMIT_BYTES), Ok(rows));
 }
 
 /// The outcome of reading a file: its rows, each as text, or the reason for which it is bad.
@@ -88,43 +92,104 @@ impl AsyncRead for Trickle {
     }
 }
 
-/// Reads a file whose bytes arrive `step` at a time.
+/// Reads a file of the built-in definition whose bytes arrive `step` at a time.
 pub fn read(bytes: &[u8], step: usize, limit_bytes: u64) -> Outcome {
-    let reading = async {
-        let body = Trickle { bytes: bytes.to_vec(), position: 0, step };
-        let judged_at = jiff::Timestamp::from_second(JUDGED_AT).unwrap();
-        let definition = Arc::clone(&Plan::built_in().unwrap().definition);
-        let mut file = InputFile::open(body, limit_bytes, judged_at, &definition, "incoming/a.csv").await?;
+    read_as(&Definition::built_in().unwrap(), bytes, step, limit_bytes)
+}
+
+/// Reads a file of a definition in both ways, which agree.
+pub fn read_as(definition: &Definition, bytes: &[u8], step: usize, limit_bytes: u64) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let body = || Trickle { bytes: bytes.to_vec(), position: 0, step };
+    let judged_at = jiff::Timestamp::from_second(JUDGED_AT).unwrap();
+    let plan = Arc::new(Plan::of(definition.clone()).unwrap());
+    let references = References::empty(&plan);
+    let audited = async {
+        let mut file = InputFile::open(body(), limit_bytes, judged_at, definition, KEY).await?;
         let mut rows = Vec::new();
         while let Some(row) = file.next().await? {
+            let of_value = |value: &Option<Value>| match value {
+                None => "-".to_owned(),
+                Some(Value::Text(text)) => text.clone(),
+                Some(Value::Number(number)) => number.to_string(),
+            };
             rows.push(match row.judgement {
-                Judgement::Good(values) => {
-                    let text = |value: &Option<Value>| match value {
-                        None => "nothing".to_owned(),
-                        Some(Value::Text(text)) => text.clone(),
-                        Some(Value::Number(number)) => number.to_string(),
-                    };
-                    values.iter().map(text).collect::<Vec<_>>().join(" ")
-                }
-                Judgement::PassedOver => "passed over".to_owned(),
+                Judgement::Good(values) => values.iter().map(of_value).collect::<Vec<_>>().join(" "),
+                Judgement::PassedOver => format!("line {} is passed over", row.number),
                 Judgement::Rejected(reason) => format!("line {}: {reason}", row.number),
             });
         }
         Ok(rows)
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(reading).map_err(|error| match error {
+    let parsed = async {
+        let mut blocks = Blocks::open(body(), limit_bytes, judged_at, &plan, KEY).await?;
+        let mut counts = [0_u64; 3];
+        while let Some(block) = blocks.next().await? {
+            let block = block.parse(&references);
+            let rejected = block.rejected.values().sum::<u64>();
+            let fates = [block.times.len() as u64, block.passed_over, rejected];
+            counts.iter_mut().zip(fates).for_each(|(count, of_block)| *count += of_block);
+        }
+        Ok(counts)
+    };
+    let bad = |error| match error {
         ReadError::Bad(bad) => bad,
         ReadError::Body(error) => panic!("there is no network here: {error}"),
-    })
+    };
+    let rows: Outcome = runtime.block_on(audited).map_err(bad);
+    let counted = rows.as_ref().map(|rows| {
+        let (passed_over, others): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.ends_with("is passed over"));
+        let rejected = others.iter().filter(|row| row.starts_with("line ")).count();
+        [others.len() - rejected, passed_over.len(), rejected].map(|count| count as u64)
+    });
+    match (runtime.block_on(parsed).map_err(bad), counted) {
+        // The decompressor decides how far a damaged stream can be read, so the reasons may differ.
+        (Err(_), Err(_)) => {}
+        (Ok(parsed), Ok(counted)) => assert_eq!(parsed, counted),
+        (parsed, counted) => panic!("{parsed:?}, and audited {counted:?}"),
+    }
+    rows
 }
+
+/// The key of the files.
+const KEY: &str = "incoming/alice/file";
 
 const LIMIT_BYTES: u64 = 256 << 10;
 
-/// A file. The outcome does not depend on the chunks in which its bytes arrive.
+/// A file of the built-in definition.
 pub fn file(bytes: &[u8]) {
-    let whole = read(bytes, usize::MAX, LIMIT_BYTES);
-    let in_pieces = read(bytes, 1 + bytes.len() / 7, LIMIT_BYTES);
+    file_as(&Definition::built_in().unwrap(), bytes);
+}
+
+/// A file of tabs, without a header.
+pub fn tsv(bytes: &[u8]) {
+    file_as(&definitions::history(), bytes);
+}
+
+/// A log whose columns are named on the way.
+pub fn w3c(bytes: &[u8]) {
+    file_as(&definitions::access_log(), bytes);
+}
+
+/// A file of JSON, and one of documents of JSON.
+pub fn json(bytes: &[u8]) {
+    file_as(&definitions::player_history(None), bytes);
+    file_as(&definitions::player_history(Some("Records")), bytes);
+}
+
+/// A pattern of times on the first line, and times on the others. The pattern is refused, or reads any text.
+pub fn pattern(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let Some((pattern, times)) = text.split_once('\n') else { return };
+    if pattern.contains('%') && Plan::of(definitions::times(pattern)).is_ok() {
+        file_as(&definitions::times(pattern), times.as_bytes());
+    }
+}
+
+/// A file. The outcome does not depend on the chunks in which its bytes arrive.
+fn file_as(definition: &Definition, bytes: &[u8]) {
+    let whole = read_as(definition, bytes, usize::MAX, LIMIT_BYTES);
+    let in_pieces = read_as(definition, bytes, 1 + bytes.len() / 7, LIMIT_BYTES);
     match (&whole, &in_pieces) {
         // The decompressor decides how far a damaged stream can be read, so the reasons may differ.
         (Err(_), Err(_)) => {}
@@ -140,6 +205,23 @@ pub fn file(bytes: &[u8]) {
 pub fn gzip(bytes: &[u8]) {
     let [a, b, damage, content @ ..] = bytes else { return };
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(content).unwrap();
+    let mut compressed = encoder.finish().unwrap();
+    let position = usize::from(u16::from_le_bytes([*a, *b])) % compressed.len();
+    compressed[position] ^= damage;
+    if let Ok(rows) = read(&compressed, usize::MAX, LIMIT_BYTES) {
+        assert_eq!(Ok(rows), read(content, usize::MAX, LIMIT_BYTES));
+    }
+    if let Ok(rows) = read(&compressed[..position], usize::MAX, LIMIT_BYTES) {
+        panic!("half a file was taken for a whole one: {rows:?}");
+    }
+}
+
+/// A zstd file with one damaged byte, as [`gzip`]; its frame has a checksum.
+pub fn zstd(bytes: &[u8]) {
+    let [a, b, damage, content @ ..] = bytes else { return };
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.include_checksum(true).unwrap();
     encoder.write_all(content).unwrap();
     let mut compressed = encoder.finish().unwrap();
     let position = usize::from(u16::from_le_bytes([*a, *b])) % compressed.len();

@@ -36,7 +36,6 @@ pub use crate::batch::prepare::object::ObjectOutcome;
 use crate::compute::{Compute, ComputeError, Dictionary, Rows, Scope};
 use crate::formats::parquet::ParquetError;
 use crate::input::file::BadObject;
-use crate::input::rules::Rules;
 use crate::memory::Memory;
 use crate::plan::Plan;
 use crate::protocol::BatchNumber;
@@ -108,14 +107,13 @@ pub struct Prepared {
     pub delta_files: Vec<DeltaFile>,
     /// Report items in them.
     pub report_items: usize,
-    /// Rejected rows of the objects that count, by the reason in a word.
+    /// Rejected rows of the objects that count, by their reason in a word.
     pub rejected: BTreeMap<String, u64>,
 }
 
 /// A batch in preparation.
 pub struct Preparation {
     bucket: Bucket,
-    rules: Arc<Rules>,
     subject: Subject,
     limits: PreparationLimits,
     shutdown: CancellationToken,
@@ -141,14 +139,13 @@ impl Preparation {
     /// Starts a preparation, without objects.
     pub fn new(
         bucket: Bucket,
-        rules: Arc<Rules>,
+        plan: Arc<Plan>,
         references: Arc<References>,
         subject: Subject,
         limits: PreparationLimits,
         shutdown: CancellationToken,
         progress: Progress,
     ) -> Self {
-        let plan = Arc::clone(rules.plan());
         let empty = Rows::with_capacity(&plan, room(limits.memory.row_group_rows(plan.row_bytes())));
         let dictionary = Dictionary::of(plan, references);
         let compute = Compute::new(dictionary.names().clone(), subject.scope);
@@ -157,7 +154,6 @@ impl Preparation {
             subject,
             shutdown,
             dictionary,
-            rules,
             rows: empty,
             compute,
             files: BTreeMap::new(),

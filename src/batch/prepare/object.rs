@@ -13,8 +13,8 @@ use crate::batch::prepare::rejects::{Listing, MAX_REJECT_BYTES};
 use crate::batch::prepare::{Preparation, PrepareError};
 use crate::compute::{self, ComputeError, Scope};
 use crate::formats::BadFile;
+use crate::input::file::Blocks;
 use crate::input::file::{BadObject, ReadError};
-use crate::input::reader::Blocks;
 use crate::object::ObjectEvent;
 
 /// Rows for which the rate limiter is asked at a time.
@@ -123,9 +123,8 @@ impl Preparation {
         body: impl AsyncRead + Send + Unpin + 'static,
         mark: &mut Mark,
     ) -> Result<ObjectOutcome, Failure> {
-        let blocks =
-            Blocks::open(body, self.limits.object_bytes, self.subject.opened_at, &self.rules, &event.object.key)
-                .await?;
+        let (limit_bytes, judged_at) = (self.limits.object_bytes, self.subject.opened_at);
+        let blocks = Blocks::open(body, limit_bytes, judged_at, self.plan(), &event.object.key).await?;
         let blocks = futures::stream::try_unfold(blocks, async |mut blocks| {
             Ok::<_, Failure>(blocks.next().await?.map(|block| (block, blocks)))
         });

@@ -34,9 +34,8 @@ impl Replay {
                 // The offers are not made: the lists are filled anew.
                 let offering = Offering::default();
                 let outcomes = self.reports.apply((batch, batch - 1), now_ms(), &deltas, &offering, &never).await?;
-                let lists_of = |it: &Delta| {
-                    ListKey::of_item(&self.plan.reports[it.key.report], it.key.period, &it.labels)
-                };
+                let lists_of =
+                    |it: &Delta| ListKey::of_item(&self.plan.reports[it.key.report], it.key.period, &it.labels);
                 lists.extend(deltas.iter().flat_map(lists_of));
                 for (key, outcome) in outcomes {
                     lacked += usize::from(outcome == WriteOutcome::Changed);

@@ -56,10 +56,10 @@ impl Replay {
             memory: self.memory.without(lasting_bytes),
             rows: None,
         };
-        let (bucket, rules, references) = (self.bucket.clone(), Arc::clone(&self.rules), Arc::clone(&self.catalogue));
+        let (bucket, plan, references) = (self.bucket.clone(), Arc::clone(&self.plan), Arc::clone(&self.catalogue));
         let (subject, shutdown) = (Subject { batch, opened_at, scope }, CancellationToken::new());
         let progress = Progress::default();
-        let mut preparation = Preparation::new(bucket, rules, references, subject, limits, shutdown, progress);
+        let mut preparation = Preparation::new(bucket, plan, references, subject, limits, shutdown, progress);
         let mut bodies = futures::stream::iter(&files)
             .map(async |file| {
                 let body = self.bucket.find(&file.place).await?.map(|object| self.bucket.read(&object));

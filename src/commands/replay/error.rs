@@ -15,9 +15,6 @@ pub enum ReplayError {
     /// The catalogue is missing.
     #[error("{0} (upload it under reference/ of the bucket)")]
     Catalogue(#[from] CatalogueError),
-    /// The definition cannot be carried out.
-    #[error("the definition cannot be carried out: {0}")]
-    Rules(String),
     /// Archived files could not be read or encoded.
     #[error(transparent)]
     Prepare(PrepareError),

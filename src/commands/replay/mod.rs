@@ -50,7 +50,6 @@ use crate::aws::s3::Bucket;
 use crate::calendar::{date_text, parse_day};
 use crate::commands::format::print;
 use crate::commands::resources::Resources;
-use crate::input::rules::Rules;
 use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::plan::Plan;
@@ -156,7 +155,6 @@ pub struct Replay {
     reports: Reports,
     catalogue: Arc<References>,
     plan: Arc<Plan>,
-    rules: Arc<Rules>,
     /// Batches that have rows of the day though their curated file is lost.
     lost: BTreeSet<BatchNumber>,
     memory: Memory,
@@ -182,20 +180,7 @@ impl Replay {
         let memory = Memory::of(limits.max_memory);
         let catalogue = Arc::new(reference::read_once(&bucket, &plan, memory.catalogue()).await?);
         let (max_report_items, progress) = (limits.max_report_items, progress_bar());
-        let rules = Arc::new(Rules::of(Arc::clone(&plan)).map_err(ReplayError::Rules)?);
-        Ok(Replay {
-            bucket,
-            ledger,
-            reports,
-            catalogue,
-            plan,
-            rules,
-            lost,
-            memory,
-            max_report_items,
-            scan: false,
-            progress,
-        })
+        Ok(Replay { bucket, ledger, reports, catalogue, plan, lost, memory, max_report_items, scan: false, progress })
     }
 
     /// Starts the progress bar for an operation on some batches.

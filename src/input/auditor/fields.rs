@@ -76,7 +76,7 @@ impl Fields {
     }
 
     /// Returns the next record. Names of columns on the way are checked.
-    pub(super) async fn next(&mut self, judge: &Judge) -> Result<Option<Record>, ReadError> {
+    pub(super) async fn next(&mut self, judge: &Judge<'_>) -> Result<Option<Record>, ReadError> {
         let before = self.names.clone();
         if !self.read().await? {
             return Ok(None);

@@ -55,8 +55,13 @@ fn length_of(text: &[u8]) -> Option<usize> {
 /// Returns the length of the object at the start of a text, if it is one that is read.
 fn object(text: &[u8]) -> Option<usize> {
     let length = length_of(text).filter(|&length| text[0] == b'{' && length <= MAX_RECORD_BYTES)?;
+    (depth_of(&text[..length]) <= MAX_DEPTH).then_some(length)
+}
+
+/// Returns the number of brackets and braces that the innermost value is within.
+fn depth_of(value: &[u8]) -> u32 {
     let (mut depth, mut deepest, mut in_text, mut is_escaped) = (0_u32, 0, false, false);
-    for &byte in &text[..length] {
+    for &byte in value {
         match byte {
             _ if is_escaped => is_escaped = false,
             b'\\' => is_escaped = true,
@@ -68,7 +73,7 @@ fn object(text: &[u8]) -> Option<usize> {
         }
         deepest = deepest.max(depth);
     }
-    (deepest <= MAX_DEPTH).then_some(length)
+    deepest
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -219,7 +224,7 @@ impl Json {
         match self.text.peek().await? {
             None => return Ok(Step::End),
             Some(b'{') => self.pass(b"{"),
-            Some(_) => return Err(self.bad_document().await?),
+            Some(_) => return Err(self.bad_document("").await?),
         }
         self.place = Place::Document { has_list: false, needs_comma: false };
         Ok(Step::Passed)
@@ -246,26 +251,26 @@ impl Json {
                 return Ok(self.take(b"}".to_vec(), content));
             }
             Some(b'"') if after_comma || !needs_comma => {}
-            Some(_) => return Err(self.bad_document().await?),
+            Some(_) => return Err(broken_document(self.line, &window)),
         }
         let blanks = |at: usize| at + window[at..].iter().take_while(|&&byte| is_blank(byte)).count();
         let value = length_of(&window).map(blanks).filter(|&at| window.get(at) == Some(&b':')).map(|at| blanks(at + 1));
-        let Some(value) = value else { return Err(self.bad_document().await?) };
+        let Some(value) = value else { return Err(self.bad_document("{").await?) };
         let name = length_of(&window).map(|length| text_of(&window[..length])).unwrap_or_default();
         if name == key.as_bytes() && window.get(value) == Some(&b'[') {
             if has_list {
-                return Err(self.bad_document().await?);
+                return Err(broken_document(self.line, &window));
             }
             self.pass(&window[..=value]);
             self.place = Place::List(1);
             return Ok(Step::Passed);
         }
-        let Some(length) = length_of(&window[value..]).filter(|_| value < window.len()) else {
-            return Err(self.bad_document().await?);
-        };
         // A number at the end of the window may go on.
-        if value + length == window.len() && window[value + length - 1].is_ascii_digit() {
-            return Err(self.bad_document().await?);
+        let is_whole = |end: usize| end < window.len() || !window[end - 1].is_ascii_digit();
+        let length = length_of(&window[value..]).filter(|&length| is_whole(value + length));
+        let Some(length) = length else { return Err(self.bad_document("{").await?) };
+        if 1 + depth_of(&window[value..value + length]) > MAX_DEPTH {
+            return Err(broken_document(self.line, &window));
         }
         self.pass(&window[..value + length]);
         self.place = Place::Document { has_list, needs_comma: true };
@@ -296,23 +301,28 @@ impl Json {
                     let content = Content::Object(members(&record));
                     Ok(self.take(record, content))
                 }
-                None => Err(self.bad_document().await?),
+                None => Err(self.bad_document("").await?),
             },
         }
     }
 
-    /// Returns the error of a document that is broken here, or cut off.
-    async fn bad_document(&mut self) -> Result<FileError, FileError> {
+    /// Returns the error of a document that is broken here, or cut off: there is no more of what begins with `begun`
+    /// and goes on here.
+    async fn bad_document(&mut self, begun: &str) -> Result<FileError, FileError> {
         let line = self.line;
         let window = self.text.window().await?;
-        let mut values = Deserializer::from_slice(window).into_iter::<IgnoredAny>();
-        let goes_on = matches!(values.next(), Some(Err(error)) if error.is_eof());
+        let whole = [begun.as_bytes(), window].concat();
+        let mut values = Deserializer::from_slice(&whole).into_iter::<IgnoredAny>();
+        let goes_on = whole[0] == b'{' && matches!(values.next(), Some(Err(error)) if error.is_eof());
         Ok(match (goes_on, window.len() > MAX_RECORD_BYTES) {
             (true, true) => NotJson::LongRecord { line }.into(),
             (true, false) => NotJson::CutOff.into(),
-            (false, _) => {
-                NotJson::Document { line, text: String::from_utf8_lossy(window).chars().take(60).collect() }.into()
-            }
+            (false, _) => broken_document(line, window),
         })
     }
+}
+
+fn broken_document(line: u64, text: &[u8]) -> FileError {
+    let text = String::from_utf8_lossy(&text[..text.len().min(240)]).chars().take(60).collect();
+    NotJson::Document { line, text }.into()
 }

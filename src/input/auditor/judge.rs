@@ -1,7 +1,5 @@
 //! The judgement of a record by the definition.
 
-use std::sync::Arc;
-
 use crate::calendar::{MICROS_PER_DAY, date_text};
 use crate::definition::Definition;
 use crate::definition::columns::{Column, KeyPart, MAX_VALUE_BYTES, Place, Source, TimeFormat, Type};
@@ -20,8 +18,8 @@ use crate::values::zone::Zone;
 const MAX_COLUMNS: usize = 4096;
 
 /// The judge of a file's records.
-pub(super) struct Judge {
-    definition: Arc<Definition>,
+pub(super) struct Judge<'d> {
+    definition: &'d Definition,
     key: String,
     earliest: i64,
     latest: i64,
@@ -30,12 +28,12 @@ pub(super) struct Judge {
 /// The outcome of reading a column: a value or none, or the reason why there is none, behind the column's name.
 type Read = Result<Option<Value>, String>;
 
-impl Judge {
-    pub(super) fn new(definition: &Arc<Definition>, judged_at: jiff::Timestamp, key: &str) -> Result<Self, ReadError> {
+impl<'d> Judge<'d> {
+    pub(super) fn new(definition: &'d Definition, judged_at: jiff::Timestamp, key: &str) -> Result<Self, ReadError> {
         let midnight = i64::from(definition.earliest) * MICROS_PER_DAY;
         let future = i64::try_from(definition.future.as_micros()).unwrap_or(i64::MAX);
         let judge = Judge {
-            definition: Arc::clone(definition),
+            definition,
             key: key.to_owned(),
             earliest: Zone::of(&definition.zone).beginning_of(midnight),
             latest: judged_at.as_microsecond().saturating_add(future),
@@ -190,7 +188,7 @@ impl Judge {
     }
 
     fn out_of_range(&self) -> String {
-        let Definition { time, earliest, future, .. } = &*self.definition;
+        let Definition { time, earliest, future, .. } = self.definition;
         let day = u128::try_from(MICROS_PER_DAY).unwrap_or_default();
         let future = match future.as_micros() == day {
             true => "a day".to_owned(),

@@ -1,6 +1,6 @@
 //! The auditor's reader: a file row by row, by the definition as it was written.
 //!
-//! It is slower than [`crate::input::reader::Blocks`] and shares only decompression and the notations of times with it,
+//! It is slower than [`crate::input::file::Blocks`] and shares only decompression and the notations of times with it,
 //! so that one can be checked against the other: `music-streams verify` does so, and so do the tests of
 //! [`crate::input`]. Fields are taken byte by byte, JSON by serde_json, and values one after the other, by name.
 //!
@@ -80,9 +80,9 @@ enum Content {
 }
 
 /// A file that is read row by row.
-pub struct InputFile {
+pub struct InputFile<'d> {
     records: Records,
-    judge: Judge,
+    judge: Judge<'d>,
 }
 
 enum Records {
@@ -90,13 +90,13 @@ enum Records {
     Json(Json),
 }
 
-impl InputFile {
-    /// Reads the beginning of the file under this key, as [`crate::input::reader::Blocks::open`] does.
+impl<'d> InputFile<'d> {
+    /// Reads the beginning of the file under this key, as [`crate::input::file::Blocks::open`] does.
     pub async fn open(
         body: impl AsyncRead + Send + Unpin + 'static,
         limit_bytes: u64,
         judged_at: jiff::Timestamp,
-        definition: &Arc<Definition>,
+        definition: &'d Definition,
         key: &str,
     ) -> Result<Self, ReadError> {
         let judge = Judge::new(definition, judged_at, key)?;

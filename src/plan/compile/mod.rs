@@ -8,15 +8,20 @@ use std::sync::Arc;
 
 use crate::calendar::MICROS_PER_DAY;
 use crate::definition::Definition;
-use crate::definition::columns::{Column, Source as Origin, Type};
+use crate::definition::columns::{Column, Source as Origin, TimeFormat as WrittenFormat, Type};
 use crate::definition::reports::{Aggregate, Key, Period};
 use crate::plan::Plan;
 use crate::plan::columns::{Attribute, CodeColumn, Coded, IntColumn, Kind, Mask, Number, Places};
 use crate::plan::folding::Folding;
 use crate::plan::zone::Zone;
+use crate::values;
+use crate::values::time::TimeFormat;
 
 pub(super) fn plan_of(definition: Definition) -> Result<Plan, String> {
     let (zone, digest) = (Zone::of(definition.zone.clone()), definition.digest());
+    let times = definition.columns.iter().map(notation_of).collect::<Result<_, _>>()?;
+    let midnight = i64::from(definition.earliest) * MICROS_PER_DAY;
+    let earliest = values::zone::Zone::of(&definition.zone).beginning_of(midnight);
     let needs = Needs::of(&definition);
     let mut compiler = Compiler::new(&definition, &needs)?;
     let mut reports = Vec::with_capacity(definition.reports.len());
@@ -25,7 +30,7 @@ pub(super) fn plan_of(definition: Definition) -> Result<Plan, String> {
         let folding = if report.every == Period::Hour { &mut hours } else { &mut days };
         reports.push(compiler.report(report, index, folding)?);
     }
-    if !hours.bases.is_empty() && !zone.days_are_whole_hours(i64::from(definition.earliest) * MICROS_PER_DAY) {
+    if !hours.bases.is_empty() && !zone.days_are_whole_hours(midnight) {
         return Err("there is a report by the hour, and days of the zone do not begin with an hour of UTC".to_owned());
     }
     let curated = compiler.curated();
@@ -42,9 +47,25 @@ pub(super) fn plan_of(definition: Definition) -> Result<Plan, String> {
         days,
         hours,
         zone,
+        times,
+        earliest,
         digest,
         definition: Arc::new(definition),
     })
+}
+
+/// Returns the notation of a column that is a time.
+fn notation_of(column: &Column) -> Result<Option<TimeFormat>, String> {
+    let Type::Time { format, zone } = &column.type_ else { return Ok(None) };
+    let name = match format {
+        WrittenFormat::Iso => "iso",
+        WrittenFormat::Unix => "unix",
+        WrittenFormat::UnixMillis => "unix_ms",
+        WrittenFormat::UnixMicros => "unix_us",
+        WrittenFormat::Pattern(pattern) => pattern,
+    };
+    let notation = TimeFormat::new(name, values::zone::Zone::of(zone));
+    notation.map(Some).map_err(|problem| format!("{}: {problem}", column.name))
 }
 
 /// The fields of the definition that are used in some way, by name.

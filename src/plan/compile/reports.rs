@@ -8,7 +8,8 @@ use crate::plan::columns::{Coded, Condition, Mask, Number, Operand, Places};
 use crate::plan::compile::{Compiler, no_field};
 use crate::plan::folding::{Base, Count, Folding, SlotSource, Sort, Source, Target};
 use crate::plan::reports::{
-    Figure, Label, LabelSource, LatestValue, Measure, Merge, ROWS_ATTRIBUTE, Report, SKETCH_ATTRIBUTE, Sketch, Slot, Top,
+    Figure, Label, LabelSource, LatestValue, Measure, Merge, ROWS_ATTRIBUTE, Report, SKETCH_ATTRIBUTE, Sketch, Slot,
+    Top,
 };
 
 impl Compiler<'_> {

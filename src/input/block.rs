@@ -1,4 +1,4 @@
-//! Parsing: a block's text to rows in codes, integers and times. Every byte of input is read here.
+//! Blocks of a file: text to rows in codes, integers and times. Every byte of input is read here.
 //!
 //! A block is a few hundred kilobytes of whole records. Blocks are independent of each other, so that several cores can
 //! parse them at once.
