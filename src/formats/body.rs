@@ -130,8 +130,16 @@ pub(crate) fn binary_kind(head: &[u8]) -> Option<&'static str> {
     known_binary_kind(head).or_else(|| std::str::from_utf8(head).is_err().then_some("binary"))
 }
 
-/// Returns the same for text of which only some fields need to be UTF-8.
-pub(super) fn known_binary_kind(head: &[u8]) -> Option<&'static str> {
+/// Fails if the beginning of a text shows that it is none. Only some of its fields need to be UTF-8.
+pub(crate) fn refuse_binary(text: &[u8], expected: &'static str) -> Result<(), BadFile> {
+    const LOOK_BYTES: usize = 256;
+    match known_binary_kind(&text[..text.len().min(LOOK_BYTES)]) {
+        Some(kind) => Err(BadFile::Binary { expected, kind }),
+        None => Ok(()),
+    }
+}
+
+fn known_binary_kind(head: &[u8]) -> Option<&'static str> {
     const UTF_16: &str = "binary (text in UTF-16; write it in UTF-8)";
     // First bytes of formats that are mistaken for text.
     const KINDS: [(&[u8], &str); 9] = [

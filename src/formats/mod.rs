@@ -13,7 +13,7 @@ pub mod json;
 pub mod parquet;
 
 pub use body::{BLOCK_BYTES, BYTE_ORDER_MARK, MAX_RECORD_BYTES};
-pub(crate) use body::{Body, binary_kind};
+pub(crate) use body::{Body, binary_kind, refuse_binary};
 
 use std::fmt;
 

@@ -12,7 +12,7 @@ use crate::input::auditor::{InputFile, Judgement, Value};
 use crate::input::file::{Blocks, ReadError};
 use crate::input::generated::{Random, definition, file, music, references};
 use crate::input::parsed::{NewIds, Parsed};
-use crate::input::rejects::SHOWN;
+use crate::input::rejects::{MAX_LISTED, SHOWN};
 use crate::object::{ObjectId, Version};
 use crate::plan::{NO_CODE, NO_NUMBER, Plan};
 use crate::reference::References;
@@ -21,9 +21,10 @@ use crate::reference::keys::Keys;
 /// 2026-01-01T00:00:00Z.
 pub(super) const NOW: i64 = 1_767_225_600;
 
-/// The result of one way through a file: its good rows, by column; the number of those that are passed over; and of the
-/// rejected ones the line, the lines, the reason and the fields. Or the reason why the file is bad.
-type Read = Result<(Vec<Vec<Option<Value>>>, u64, Vec<String>), String>;
+/// The result of one way through a file: its good rows, by column; the number of those that are passed over, and of
+/// those that are rejected; and of the rejected ones the line, the lines, the reason and the fields, if there are no
+/// more than are listed. Or the reason why the file is bad.
+type Read = Result<(Vec<Vec<Option<Value>>>, [u64; 2], Vec<String>), String>;
 
 fn object(key: &str) -> ObjectId {
     ObjectId { bucket: "b".to_owned(), key: key.to_owned(), version: Version::ETag("e".to_owned()) }
@@ -72,18 +73,20 @@ async fn by_blocks(text: &[u8], key: &str, plan: &Arc<Plan>, references: &Refere
     let read = async {
         let now = jiff::Timestamp::from_second(NOW).unwrap();
         let mut blocks = Blocks::open(Cursor::new(text.to_vec()), u64::MAX, now, plan, key).await?;
-        let (mut good, mut passed_over, mut rejected) = (Vec::new(), 0, Vec::new());
+        let (mut good, mut counts, mut rejected) = (Vec::new(), [0, 0], Vec::new());
         while let Some(block) = blocks.next().await? {
             let parsed = block.parse(references);
             good.extend(rows(&parsed, plan, references));
-            passed_over += parsed.passed_over;
+            counts[0] += parsed.passed_over;
+            counts[1] += parsed.rejected.values().sum::<u64>();
             for (_, line) in parsed.rejects.lines(&object(key)) {
                 let row: serde_json::Value = serde_json::from_slice(&line).unwrap();
                 let lines = row["lines"].as_u64().unwrap_or(1);
                 rejected.push(format!("{} {lines} {} {}", row["line"], row["reason"], row["fields"]));
             }
         }
-        Ok((good, passed_over, rejected))
+        rejected.truncate(if counts[1] > MAX_LISTED.0 as u64 { 0 } else { rejected.len() });
+        Ok((good, counts, rejected))
     };
     read.await.map_err(|error: ReadError| error.to_string())
 }
@@ -92,12 +95,13 @@ async fn by_the_auditor(text: &[u8], key: &str, definition: &Definition) -> Read
     let read = async {
         let now = jiff::Timestamp::from_second(NOW).unwrap();
         let mut file = InputFile::open(Cursor::new(text.to_vec()), u64::MAX, now, definition, key).await?;
-        let (mut good, mut passed_over, mut rejected) = (Vec::new(), 0, Vec::new());
+        let (mut good, mut counts, mut rejected) = (Vec::new(), [0, 0], Vec::new());
         while let Some(row) = file.next().await? {
             match row.judgement {
                 Judgement::Good(values) => good.push(values),
-                Judgement::PassedOver => passed_over += 1,
+                Judgement::PassedOver => counts[0] += 1,
                 Judgement::Rejected(reason) => {
+                    counts[1] += 1;
                     let shown =
                         |field: &Vec<u8>| String::from_utf8_lossy(&field[..field.len().min(SHOWN.0)]).into_owned();
                     let fields: Vec<String> = row.fields.iter().take(SHOWN.1).map(shown).collect();
@@ -106,7 +110,8 @@ async fn by_the_auditor(text: &[u8], key: &str, definition: &Definition) -> Read
                 }
             }
         }
-        Ok((good, passed_over, rejected))
+        rejected.truncate(if counts[1] > MAX_LISTED.0 as u64 { 0 } else { rejected.len() });
+        Ok((good, counts, rejected))
     };
     read.await.map_err(|error: ReadError| error.to_string())
 }
@@ -153,7 +158,7 @@ fn the_generated_files_have_rows_of_every_fate() {
         let (text, key) = file(&definition, &mut random);
         files += 1;
         match agreed(&definition, &text, &key, |plan| references(plan, seed)) {
-            Ok((good, passed_over, reasons)) => {
+            Ok((good, [passed_over, _], reasons)) => {
                 good_rows += good.len().min(20);
                 passed += passed_over.min(20) as usize;
                 rejected += reasons.len().min(20);
@@ -162,7 +167,7 @@ fn the_generated_files_have_rows_of_every_fate() {
         }
     }
     println!("{files} files, {bad} bad; rows: {good_rows} good, {passed} passed over, {rejected} rejected");
-    assert!(bad * 3 < files && good_rows > files && passed * 10 > files && rejected * 2 > files);
+    assert!(bad * 3 < files && good_rows > files && passed * 5 > files && rejected > files);
 }
 
 /// Files of several blocks, a late one of which has a quote, a carriage return or a long line.

@@ -75,6 +75,8 @@ fn input(random: &mut Random) -> Input {
     let delimiter = *random.pick(&[&b',', &b',', &b'\t', &b';', &b' ']);
     let quote = *random.pick(&[&Some(b'"'), &Some(b'"'), &None, &Some(b'\'')]);
     let header = *random.pick(&[&Header::FirstLine, &Header::FirstLine, &Header::Missing, &Header::Directive]);
+    // Logs have no quotes.
+    let quote = quote.filter(|_| header != Header::Directive);
     let comment = random.pick(&[&None, &None, &Some("#"), &Some("//")]).map(str::to_owned);
     let null = random.pick(&[&[""][..], &[""], &["-"], &["-", ""], &[]]).iter().map(|&text| text.to_owned()).collect();
     Input::Delimited(Delimited { delimiter, quote, header, comment, null })
@@ -82,8 +84,8 @@ fn input(random: &mut Random) -> Input {
 
 fn type_of(random: &mut Random) -> Type {
     match random.below(8) {
-        0 | 1 => Type::Id { max_bytes: *random.pick(&[&64, &22, &3]) },
-        2 | 3 => Type::Text { max_bytes: *random.pick(&[&1024, &8, &1]), is_cut: random.once_in(2) },
+        0 | 1 => Type::Id { max_bytes: *random.pick(&[&64, &64, &22, &3]) },
+        2 | 3 => Type::Text { max_bytes: *random.pick(&[&1024, &1024, &8, &1]), is_cut: random.once_in(2) },
         4 | 5 => {
             let (min, max) = *random.pick(&[&(1, i64::MAX), &(i64::MIN, i64::MAX), &(-5, 5), &(0, 999)]);
             Type::Integer { min, max }
@@ -279,7 +281,7 @@ const TIMES: [&str; 14] = [
 
 /// A text that is mostly a value of the type.
 fn text_of(type_: &Type, random: &mut Random) -> String {
-    if random.once_in(12) {
+    if random.once_in(30) {
         return random.pick(&ODD).to_owned();
     }
     match type_ {
@@ -416,12 +418,12 @@ fn record(names: &[Option<(Place, Type)>], format: &Delimited, is_odd: bool, ran
             Some(type_) => text_of(&type_, random).into_bytes(),
             None => random.pick(&ODD).as_bytes().to_vec(),
         };
-        if is_odd && random.once_in(40) {
+        if is_odd && random.once_in(80) {
             field.push(0xfc);
         }
         match format.quote {
             Some(quote) if is_odd && random.once_in(8) => {
-                let more: &[u8] = random.pick(&[&b""[..], b"", b"\n", b"\r\n"]);
+                let more: &[u8] = random.pick(&[&b""[..], b"", b"", b"", b"", b"\n", b"\r\n"]);
                 let quoted = field.iter().flat_map(|&byte| if byte == quote { vec![quote; 2] } else { vec![byte] });
                 record.push(quote);
                 record.extend(quoted);
@@ -539,7 +541,7 @@ fn object(places: &[(Place, Type)], is_pretty: bool, is_odd: bool, random: &mut 
     };
     for (place, type_) in places {
         let Place::Path(path) = place else { continue };
-        if is_odd && random.once_in(12) {
+        if is_odd && random.once_in(25) {
             continue;
         }
         let text = text_of(type_, random);

@@ -6,7 +6,7 @@ use memchr::{memchr_iter, memrchr};
 use tokio::io::AsyncRead;
 
 use crate::definition::input::{Delimited, Header as Names};
-use crate::formats::body::{BLOCK_BYTES, BYTE_ORDER_MARK, MAX_RECORD_BYTES, known_binary_kind};
+use crate::formats::body::{BLOCK_BYTES, BYTE_ORDER_MARK, MAX_RECORD_BYTES, refuse_binary};
 use crate::formats::csv::directives::{Directive, first_directive};
 use crate::formats::csv::header::Header;
 use crate::formats::csv::records::{
@@ -62,7 +62,10 @@ impl<'a> Blocks<'a> {
         }
         match blocks.format.header {
             Names::FirstLine => blocks.take_header().await?,
-            Names::Missing | Names::Directive => blocks.refuse_binary()?,
+            Names::Missing | Names::Directive => {
+                let text = &blocks.text[blocks.at..];
+                refuse_binary(&text[..Extent::of_line(text).content], name_of(&blocks.format))?;
+            }
         }
         blocks.whole = blocks.at;
         Ok(blocks)
@@ -91,10 +94,16 @@ impl<'a> Blocks<'a> {
                     Some(Directive { at, .. }) => end = self.at + at,
                     None => {}
                 }
-                if self.header.is_none() {
-                    self.refuse_records_before(end)?;
-                    self.pass(end - self.at);
+                let text = &self.text[self.at..end];
+                let passed = passed_over(text, &self.format);
+                // Columns that no record has do not matter.
+                if passed == text.len() {
+                    self.pass(passed);
                     continue;
+                }
+                if self.header.is_none() {
+                    let line = self.line + line_ends(&text[..passed]);
+                    return Err(NotCsv::NoFields { format: name_of(&self.format), line }.into());
                 }
             }
             return Ok(Some(self.take(end)));
@@ -147,27 +156,6 @@ impl<'a> Blocks<'a> {
             }
             self.more().await?;
         }
-    }
-
-    /// Fails if the next record shows that the file is not text.
-    fn refuse_binary(&self) -> Result<(), FileError> {
-        let text = &self.text[self.at..];
-        let expected = name_of(&self.format);
-        match known_binary_kind(&text[..Extent::of_line(text).content]) {
-            Some(kind) => Err(BadFile::Binary { expected, kind }.into()),
-            None => Ok(()),
-        }
-    }
-
-    /// Fails if there is a record before this place: no line has named its columns.
-    fn refuse_records_before(&self, end: usize) -> Result<(), FileError> {
-        let text = &self.text[self.at..end];
-        let passed = passed_over(text, &self.format);
-        if passed == text.len() {
-            return Ok(());
-        }
-        let line = self.line + line_ends(&text[..passed]);
-        Err(NotCsv::NoFields { format: name_of(&self.format), line }.into())
     }
 
     /// Reads until there is a whole record. Returns false at the end of the file.

@@ -3,7 +3,7 @@
 use memchr::{memchr, memchr_iter};
 use tokio::io::AsyncRead;
 
-use crate::formats::body::{BLOCK_BYTES, BYTE_ORDER_MARK, MAX_RECORD_BYTES, known_binary_kind};
+use crate::formats::body::{BLOCK_BYTES, BYTE_ORDER_MARK, MAX_RECORD_BYTES, refuse_binary};
 use crate::formats::json::envelope::Envelope;
 use crate::formats::json::grammar::{Stop, blanks, value};
 use crate::formats::json::{NotJson, shown};
@@ -117,7 +117,8 @@ impl<'a> Blocks<'a> {
             match blocks.text.get(blocks.at) {
                 Some(&first) => {
                     blocks.begins_list = first == b'[';
-                    return blocks.refuse_binary().map(|()| blocks);
+                    refuse_binary(&blocks.text[blocks.at..], "JSON")?;
+                    return Ok(blocks);
                 }
                 None if blocks.has_ended => return Err(BadFile::Empty.into()),
                 None => blocks.more().await?,
@@ -192,16 +193,6 @@ impl<'a> Blocks<'a> {
         Block { text, pieces }
     }
 
-    /// Fails if the file's beginning shows that it is not text.
-    fn refuse_binary(&self) -> Result<(), FileError> {
-        const LOOK_BYTES: usize = 256;
-        let text = &self.text[self.at..];
-        match known_binary_kind(&text[..text.len().min(LOOK_BYTES)]) {
-            Some(kind) => Err(BadFile::Binary { expected: "JSON", kind }.into()),
-            None => Ok(()),
-        }
-    }
-
     /// Checks the end of the file: whatever it began has ended.
     fn end(&self) -> Result<(), FileError> {
         let is_open_list = self.begins_list && self.last != b']';
@@ -220,8 +211,7 @@ impl<'a> Blocks<'a> {
         let text = &self.text[self.at..];
         let (mut at, mut line, mut pieces) = (0, self.line, Vec::new());
         for end in memchr_iter(b'\n', text) {
-            let blanks = text[at..end].iter().rev().take_while(|byte| is_blank(byte)).count();
-            let length = end - at - blanks;
+            let length = without_blanks_behind(&text[at..end]);
             let is_whole = text[at] == b'{' && text[at + length - 1] == b'}' && length <= MAX_RECORD_BYTES;
             if !is_whole || text.get(end + 1) != Some(&b'{') {
                 break;
@@ -257,7 +247,7 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// Returns the length of the broken record at the place that was reached: to the end of its line. `None` if more
+    /// Returns the length of the broken record at the place that was reached: to the end of its line, blanks aside. `None` if more
     /// text is needed; an error if the file is bad.
     fn broken(&self, text: &[u8], walked: &Walked) -> Result<Option<usize>, FileError> {
         // The answer must not depend on the amount of text that happens to be there.
@@ -267,9 +257,11 @@ impl<'a> Blocks<'a> {
         let begins_line = !walked.has_begun_line && (self.has_begun || !walked.pieces.is_empty());
         match rest.get(blanks(rest, end)) {
             _ if end > MAX_RECORD_BYTES => Err(NotJson::LongRecord { line }.into()),
-            Some(b'{') => Ok(Some(end)),
+            Some(b'{') => Ok(Some(without_blanks_behind(&rest[..end]))),
             None if has_more => Ok(None),
-            None if self.has_ended && rest.len() <= MAX_RECORD_BYTES && begins_line => Ok(Some(end)),
+            None if self.has_ended && rest.len() <= MAX_RECORD_BYTES && begins_line => {
+                Ok(Some(without_blanks_behind(&rest[..end])))
+            }
             _ if rest.len() > MAX_RECORD_BYTES && record(rest) == Err(Stop::More) => {
                 Err(NotJson::LongRecord { line }.into())
             }
@@ -323,6 +315,11 @@ pub(super) fn within_a_record(text: &[u8]) -> &[u8] {
 
 fn line_feeds(text: &[u8]) -> u64 {
     memchr_iter(b'\n', text).count() as u64
+}
+
+/// Returns the length of a text without the blanks at its end.
+fn without_blanks_behind(text: &[u8]) -> usize {
+    text.len() - text.iter().rev().take_while(|byte| is_blank(byte)).count()
 }
 
 fn is_blank(byte: &u8) -> bool {

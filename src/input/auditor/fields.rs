@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::definition::input::{Delimited, Header};
 use crate::formats::csv::{MAX_RECORD_LINES, NotCsv, name_of};
-use crate::formats::{BadFile, FileError, MAX_RECORD_BYTES};
+use crate::formats::{BadFile, FileError, MAX_RECORD_BYTES, refuse_binary};
 use crate::input::auditor::judge::Judge;
 use crate::input::auditor::text::Text;
 use crate::input::auditor::{Content, Record};
@@ -54,6 +54,15 @@ impl Fields {
         while fields.pass_line_end().await? {}
         if fields.text.peek().await?.is_none() {
             return Err(FileError::from(empty()).into());
+        }
+        if !has_header {
+            // A log begins with comments that matter.
+            while fields.format.header == Header::Missing && fields.pass_comment().await? {
+                while fields.pass_line_end().await? {}
+            }
+            let window = fields.text.window().await?;
+            let line = window.split(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
+            refuse_binary(line, name_of(&fields.format)).map_err(FileError::from)?;
         }
         if has_header {
             if !fields.read().await? {

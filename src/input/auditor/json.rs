@@ -4,7 +4,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Deserializer, Value as Any};
 
 use crate::formats::json::{MAX_DEPTH, NotJson};
-use crate::formats::{BadFile, FileError, MAX_RECORD_BYTES};
+use crate::formats::{BadFile, FileError, MAX_RECORD_BYTES, refuse_binary};
 use crate::input::auditor::text::Text;
 use crate::input::auditor::{Content, Record};
 
@@ -50,6 +50,16 @@ fn length_of(text: &[u8]) -> Option<usize> {
     let mut values = Deserializer::from_slice(text).into_iter::<IgnoredAny>();
     values.next()?.ok()?;
     Some(values.byte_offset())
+}
+
+/// Returns true if a text ends before the value that it begins.
+fn goes_on(text: &[u8]) -> bool {
+    let is_open = |text: &[u8]| {
+        let mut values = Deserializer::from_slice(text).into_iter::<IgnoredAny>();
+        values.next().is_none_or(|value| value.is_err_and(|error| error.is_eof()))
+    };
+    // A number that ends with its sign or point is an error of its own.
+    is_open(text) || is_open(&[text, b"0"].concat())
 }
 
 /// Returns the length of the object at the start of a text, if it is one that is read.
@@ -123,6 +133,7 @@ impl Json {
             None => return Err(BadFile::Empty.into()),
             Some(first) => first == b'[',
         };
+        refuse_binary(text.window().await?, "JSON")?;
         let place = Place::Outside;
         Ok(Json { text, key, place, line, has_begun: false, has_begun_line: false, begins_list, last: 0 })
     }
@@ -197,19 +208,13 @@ impl Json {
         let next = window[end..].iter().copied().find(|&byte| !is_blank(byte));
         let is_rest = window.len() <= MAX_RECORD_BYTES;
         let is_last = next.is_none() && is_rest && self.has_begun && !self.has_begun_line;
-        let is_long = || {
-            let values = &mut Deserializer::from_slice(window).into_iter::<IgnoredAny>();
-            match values.next() {
-                Some(Err(error)) => error.is_eof(),
-                Some(Ok(_)) => values.byte_offset() > MAX_RECORD_BYTES,
-                None => true,
-            }
-        };
+        let is_long = || goes_on(window) || length_of(window).is_some_and(|length| length > MAX_RECORD_BYTES);
         if end > MAX_RECORD_BYTES {
             return Err(NotJson::LongRecord { line }.into());
         }
         if next == Some(b'{') || is_last {
-            let broken = window[..end].to_vec();
+            let blanks = window[..end].iter().rev().take_while(|&&byte| is_blank(byte)).count();
+            let broken = window[..end - blanks].to_vec();
             return Ok(self.take(broken, Content::Bad("the record is not JSON".to_owned())));
         }
         Err(if !is_rest && window[0] == b'{' && is_long() {
@@ -312,8 +317,7 @@ impl Json {
         let line = self.line;
         let window = self.text.window().await?;
         let whole = [begun.as_bytes(), window].concat();
-        let mut values = Deserializer::from_slice(&whole).into_iter::<IgnoredAny>();
-        let goes_on = whole[0] == b'{' && matches!(values.next(), Some(Err(error)) if error.is_eof());
+        let goes_on = whole[0] == b'{' && goes_on(&whole);
         Ok(match (goes_on, window.len() > MAX_RECORD_BYTES) {
             (true, true) => NotJson::LongRecord { line }.into(),
             (true, false) => NotJson::CutOff.into(),

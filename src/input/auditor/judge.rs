@@ -40,7 +40,7 @@ impl<'d> Judge<'d> {
         };
         for column in &definition.columns {
             let Source::Key(part) = &column.source else { continue };
-            let found = judge.part(part);
+            let found = judge.part(part).unwrap_or_default();
             let problem = match judge.read(column, &Content::Fields(None), &[]) {
                 Ok(None) if !column.is_optional => "is not there".to_owned(),
                 Err(_) => format!("is {found:?}, which it does not accept"),
