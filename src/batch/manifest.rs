@@ -170,11 +170,13 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// Returns true for a counted file that had no good row, or more than a tenth of whose rows were rejected. Probably
-    /// its producer has changed the format.
+    /// Returns true for a counted file in which nothing was read, or more than a tenth of whose rows were rejected.
+    /// Probably its producer has changed the format.
     pub fn is_suspect(&self) -> bool {
         match self {
-            Fate::Archived { rows, rejected, .. } => rows == rejected || rejected.saturating_mul(10) > *rows,
+            Fate::Archived { rows, rejected, passed_over, .. } => {
+                (rows == rejected && *passed_over == 0) || rejected.saturating_mul(10) > *rows
+            }
             Fate::Quarantined { .. } | Fate::Gone => false,
         }
     }

@@ -32,8 +32,7 @@ enum What {
     Check(Check),
     /// Print a definition in its canonical form: without comments and defaults, as its digest is made
     ///
-    /// Two files with the same canonical form mean the same. Without a file it is the built-in definition, which reads
-    /// listening events.
+    /// Two files with the same canonical form mean the same. Without a file it is the built-in definition.
     Show(Show),
     /// Print the JSON Schema of definitions, for editors
     ///

@@ -33,7 +33,7 @@ pub struct Query {
     date: Option<Period>,
 
     /// The items with this value only: VALUE of the attribute that the report has lists under, or ATTRIBUTE=VALUE
-    #[arg(long, alias = "genre", value_name = "VALUE", conflicts_with = "key")]
+    #[arg(long, value_name = "VALUE", conflicts_with = "key")]
     under: Option<String>,
 
     /// Number of entries

@@ -1,9 +1,9 @@
 //! The problems of a definition, each with its place in the file, and the words for it.
 //!
 //! ```text
-//! broken.toml:38:30: unique_users is the distinct of 'userid', which is no column or attribute; write 'user_id'
-//!      38 | unique_users = { distinct = "userid" }
-//!         |                              ^^^^^^
+//! broken.toml:38:23: orders is the distinct of 'orderid', which is no column or attribute; write 'order_id'
+//!      38 | orders = { distinct = "orderid" }
+//!         |                        ^^^^^^^
 //! ```
 
 use std::fmt::Write;

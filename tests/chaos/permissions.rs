@@ -78,7 +78,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
         sqs.send_message().queue_url(&deployment.dead_letter_queue_url).message_body("dead").send().await.unwrap();
         for arguments in [
             &["report", "tracks", "--date", "2024-06-25"][..],
-            &["report", "tracks", "--date", "2024-06-25", "--genre", "jazz"],
+            &["report", "tracks", "--date", "2024-06-25", "--under", "jazz"],
             &["report", "genres", "--date", "2024-06-25"],
             &["report", "listeners", "--date", "2024-06-25"],
             &["report", "track", "x"],

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use crate::document;
 
@@ -68,10 +69,24 @@ fn indentation(line: &str) -> usize {
     line.len() - line.trim_start().len()
 }
 
+/// The modules of `src` that are there for tests only, as paths without ending.
+static TEST_MODULES: LazyLock<BTreeSet<PathBuf>> = LazyLock::new(|| {
+    let of_file = |path: PathBuf| {
+        let folder = match path.ends_with("mod.rs") || path.ends_with("lib.rs") {
+            true => path.parent().unwrap().to_owned(),
+            false => path.with_extension(""),
+        };
+        let text = read(&path);
+        let after = text.split("#[cfg(test)]\n").skip(1).filter_map(|after| after.lines().next());
+        let names = after.filter_map(|line| Some(line.strip_suffix(';')?.rsplit_once("mod ")?.1.to_owned()));
+        names.map(move |name| folder.join(name)).collect::<Vec<_>>()
+    };
+    files("src", "rs").into_iter().flat_map(of_file).collect()
+});
+
 /// The lines of a file outside `#[cfg(test)]` items, with their numbers.
 fn without_tests(path: &Path, text: &str) -> Vec<(usize, String)> {
-    // A test module in a file of its own.
-    if path.file_stem().is_some_and(|stem| stem == "tests") {
+    if path.with_extension("").ancestors().any(|module| TEST_MODULES.contains(module)) {
         return Vec::new();
     }
     let mut kept = Vec::new();
@@ -102,6 +117,25 @@ fn code(line: &str) -> &str {
 /// A file of `src` without comments and tests.
 pub fn code_of(path: &Path) -> String {
     without_tests(path, &read(path)).iter().map(|(_, line)| format!("{}\n", code(line))).collect()
+}
+
+/// The files of `src` by the words in them, in comments too, outside tests: in lower case, without digits.
+pub fn words_of_source() -> BTreeMap<String, BTreeSet<String>> {
+    let mut files_of: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in files("src", "rs") {
+        for (_, line) in without_tests(&path, &read(&path)) {
+            let mut word = String::new();
+            for c in line.chars().chain([' ']) {
+                if !word.is_empty()
+                    && (!c.is_ascii_alphabetic() || c.is_uppercase() && word.ends_with(char::is_lowercase))
+                {
+                    files_of.entry(std::mem::take(&mut word).to_lowercase()).or_default().insert(shown(&path));
+                }
+                word.extend(c.is_ascii_alphabetic().then_some(c));
+            }
+        }
+    }
+    files_of
 }
 
 /// The room that a file or a module of `src` belongs to.

@@ -54,7 +54,7 @@ async fn reports_answer_people_and_programs() {
     );
     let of_jazz = |row: &Row| if genres(row).contains(&"jazz".to_owned()) { vec![track(row)] } else { vec![] };
     assert_eq!(
-        counts(found(ask(&[&["tracks"], &day[..], &["--top", "3", "--genre", "jazz"]].concat()), "track_id")),
+        counts(found(ask(&[&["tracks"], &day[..], &["--top", "3", "--under", "jazz"]].concat()), "track_id")),
         counts(top(&of_jazz, 3))
     );
     assert_eq!(

@@ -305,7 +305,7 @@ async fn a_day_is_rebuilt_with_another_catalogue() {
     assert_eq!(curated_rows(&deployment, "polars").await, curated_rows(&fresh, "polars").await);
     let (success, differences, ..) = verify(&deployment, &[]);
     assert!(success, "{differences:#?}");
-    let top = ask(&deployment, &["report", "tracks", "--date", "2024-06-25", "--genre", "polka", "--top", "3"]);
+    let top = ask(&deployment, &["report", "tracks", "--date", "2024-06-25", "--under", "polka", "--top", "3"]);
     assert!(top.success && top.stdout.contains("New "), "{}", top.stdout);
 
     // An item that was set aside since then gets figures of the catalogue that the day has.
@@ -324,7 +324,7 @@ async fn a_day_is_rebuilt_with_another_catalogue() {
     deployment.put_catalogue().await;
     let ended = ask(&deployment, &["replay", "--rebuild", "--date", "2024-06-25", "--date", "2024-06-24"]);
     assert!(ended.success, "{}", ended.stderr);
-    let none = ask(&deployment, &["report", "tracks", "--date", "2024-06-25", "--genre", "polka", "--top", "3"]);
+    let none = ask(&deployment, &["report", "tracks", "--date", "2024-06-25", "--under", "polka", "--top", "3"]);
     assert_eq!(none.stdout.trim(), "no rows");
     let (success, differences, ..) = verify(&deployment, &[]);
     assert!(success, "{differences:#?}");

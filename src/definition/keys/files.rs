@@ -135,7 +135,7 @@ pub const COLUMN: Section = Section {
 pub const JOIN: Section = Section {
     name: "join",
     place: "a join",
-    example: "{ join = [\"artist\", \"track\"] }",
+    example: "{ join = [\"street\", \"town\"] }",
     variant: None,
     keys: &[
         key(
