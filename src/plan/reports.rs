@@ -82,7 +82,7 @@ pub struct Slot {
 /// The way in which two integers become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Merge {
-    /// Their sum, which stays within 64 bits.
+    /// Their sum. It stays within 64 bits: beyond, it is the greatest integer, or the least but one.
     Add,
     /// The greater one.
     Greatest,
@@ -103,7 +103,8 @@ impl Merge {
     #[inline]
     pub fn merge(self, slot: &mut i64, other: i64) {
         match self {
-            Merge::Add => *slot = slot.saturating_add(other),
+            // The least integer is that of no value.
+            Merge::Add => *slot = slot.saturating_add(other).max(-i64::MAX),
             Merge::Greatest | Merge::Least => *slot = (*slot).max(other),
         }
     }

@@ -65,8 +65,8 @@ impl Keys {
                 keys.texts.memory_bytes() + tables + keys.other_bytes
             }
             Keys::Numbers(keys) => {
-                let lists = keys.numbers.capacity() * std::mem::size_of::<i64>()
-                    + keys.small.capacity() * std::mem::size_of::<u32>();
+                let lists =
+                    keys.numbers.capacity() * std::mem::size_of::<i64>() + keys.small_len * std::mem::size_of::<u32>();
                 lists + table_bytes::<i64, u32>(keys.codes.capacity())
             }
         }
@@ -158,8 +158,10 @@ impl TextKeys {
 #[derive(Debug, Default)]
 pub struct NumberKeys {
     numbers: Vec<i64>,
-    /// Direct lookup table for small numbers, the common case of sequentially assigned ids.
+    /// Direct lookup table for small numbers, the common case of sequentially assigned ids; made once all keys are
+    /// there, with `small_len` entries.
     small: Vec<u32>,
+    small_len: usize,
     codes: HashMap<i64, u32, RandomState>,
 }
 
@@ -183,18 +185,24 @@ impl NumberKeys {
         let code = self.numbers.len() as u32;
         self.codes.insert(key, code);
         self.numbers.push(key);
+        if let Some(small) = small(key) {
+            self.small_len = self.small_len.max(small + 1);
+        }
         code
     }
 
     fn complete(&mut self) {
         self.numbers.shrink_to_fit();
-        let small = |&key: &i64| usize::try_from(key).ok().filter(|&key| key <= SMALL_NUMBER);
-        let greatest = self.numbers.iter().filter_map(small).max();
-        self.small = vec![NO_KEY; greatest.map_or(0, |greatest| greatest + 1)];
-        for (key, code) in self.numbers.iter().zip(0..) {
+        self.small = vec![NO_KEY; self.small_len];
+        for (&key, code) in self.numbers.iter().zip(0..) {
             if let Some(key) = small(key) {
                 self.small[key] = code;
             }
         }
     }
+}
+
+/// Returns the place of a number in the direct lookup table, if it is small.
+fn small(key: i64) -> Option<usize> {
+    usize::try_from(key).ok().filter(|&key| key <= SMALL_NUMBER)
 }

@@ -139,7 +139,7 @@ impl Pass<'_> {
         let tables = self.items.iter().map(Items::table_bytes).sum::<usize>();
         let room = room.saturating_sub(tables);
         let of_second = members.get(&sort.second).map_or(&[][..], Vec::as_slice);
-        if !self.count_runs(pairs, sort.first, &sort.counts, None, of_second, room) {
+        if !self.count_runs(pairs, sort.first, &sort.counts, no_value_of(sort, self.names), of_second, room) {
             return false;
         }
         if let (Coded::Column(second), Some(first), [_, ..]) = (sort.second, sort.first, &sort.reverse[..]) {
@@ -194,13 +194,23 @@ fn value_of(rows: &Rows, value: LatestValue, row: usize) -> i64 {
     }
 }
 
+/// Returns the second code of pairs that are not to be counted.
+fn no_value_of(sort: &Sort, names: &Names) -> Option<u32> {
+    match sort.second {
+        Coded::Column(column) => names.no_value(column),
+        Coded::Attribute(_) => None,
+    }
+}
+
 /// Sorts the pairs of codes that a sort is about.
 fn set_pairs(pairs: &mut Pairs, sort: &Sort, rows: &Rows, names: &Names, masks: &[Vec<bool>]) {
     let column = match sort.second {
         Coded::Column(column) => column,
         Coded::Attribute(attribute) => names.plan().attributes[attribute].code,
     };
-    let (seconds, none) = (&rows.codes[column], names.no_value(column));
+    // Counted the other way round, rows without a second value are those of the value that stands for none.
+    let none = names.no_value(column).filter(|_| sort.reverse.is_empty());
+    let seconds = &rows.codes[column];
     let is_taken = |row: usize| sort.mask.is_none_or(|mask| masks[mask][row]) && Some(seconds[row]) != none;
     let first = |row: usize| sort.first.map_or(0, |column| rows.codes[column][row]);
     match sort.second {

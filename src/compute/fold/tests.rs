@@ -226,7 +226,7 @@ async fn labels_are_of_the_latest_row() {
         .collect();
     let time = "1969-12-31T23:59:59.999995Z";
     let of = |report, id: &str| labels[&(report, id.to_owned())].clone();
-    assert_eq!(of(0, "i1"), [vec!["One"], vec!["a", "b"], vec!["1.5"], vec!["s2"], vec!["-0.05"], vec![time]]);
+    assert_eq!(of(0, "i1"), [vec!["One"], vec!["a", "b", "c"], vec!["1.5"], vec!["s2"], vec!["-0.05"], vec![time]]);
     let epoch = "1970-01-01T00:00:00Z";
     assert_eq!(of(0, "i3"), [vec![], vec!["b"], vec![], vec!["nowhere"], vec!["0"], vec![epoch]]);
     // The kind of two items has the labels of the one whose row was the latest.

@@ -199,7 +199,8 @@ impl ExpectedItem {
         let place = report.measures.iter().position(|measure| measure.name == *name)?;
         match &self.figures[place] {
             Figure::Count(count) => Some(i128::from(*count)),
-            Figure::Sum(sum) => Some(*sum),
+            // Published sums stay within 64 bits.
+            Figure::Sum(sum) => Some((*sum).clamp(-i128::from(i64::MAX), i128::from(i64::MAX))),
             Figure::Distinct(distinct) => Some(i128::from(distinct.count())),
             Figure::Extreme(extreme) => extreme.map(i128::from),
             Figure::Ratio => None,
