@@ -221,8 +221,8 @@ fn dialects() -> Vec<(&'static str, Definition, String)> {
             ),
             2 => format!(
                 "2024-06-25\t{at}\tFRA{}-C1\t{byte}\t192.0.2.{}\tGET\td1.cloudfront.net\t/products/{track}/page.html\t\
-                 200\thttps://www.example.com/\tMozilla/5.0%20(Windows%20NT%2010.0;%20Win64;%20x64)%20AppleWebKit/537.36\t\
-                 -\t-\tHit\tU8nA6xGHHq5j_{address}==\twww.example.com\thttps\t421\t0.{:03}\t-\tTLSv1.3\t\
+                 200\thttps://www.example.com/\tMozilla/5.0%20(Windows%20NT%2010.0;%20Win64;%20x64)%20AppleWebKit\
+                 /537.36\t-\t-\tHit\tU8nA6xGHHq5j_{address}==\twww.example.com\thttps\t421\t0.{:03}\t-\tTLSv1.3\t\
                  TLS_AES_128_GCM_SHA256\tHit\tHTTP/2.0\t-\t-\t{address}\t0.001\tHit\ttext/html\t{byte}\t-\t-\n",
                 track % 60,
                 user % 250,
@@ -232,11 +232,12 @@ fn dialects() -> Vec<(&'static str, Definition, String)> {
         }
     };
     let mut file = |kind: usize| (0..ROWS).map(|row| line(&mut random, 4 * row + kind)).collect::<String>();
-    let names = "#Version: 1.0\n#Fields: date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem sc-status \
-                 cs(Referer) cs(User-Agent) cs-uri-query cs(Cookie) x-edge-result-type x-edge-request-id x-host-header \
-                 cs-protocol cs-bytes time-taken x-forwarded-for ssl-protocol ssl-cipher x-edge-response-result-type \
-                 cs-protocol-version fle-status fle-encrypted-fields c-port time-to-first-byte \
-                 x-edge-detailed-result-type sc-content-type sc-content-len sc-range-start sc-range-end\n";
+    let names = "#Version: 1.0\n#Fields: date time x-edge-location sc-bytes c-ip cs-method cs(Host) cs-uri-stem \
+                 sc-status cs(Referer) cs(User-Agent) cs-uri-query cs(Cookie) x-edge-result-type x-edge-request-id \
+                 x-host-header cs-protocol cs-bytes time-taken x-forwarded-for ssl-protocol ssl-cipher \
+                 x-edge-response-result-type cs-protocol-version fle-status fle-encrypted-fields \
+                 c-port time-to-first-byte x-edge-detailed-result-type sc-content-type sc-content-len sc-range-start \
+                 sc-range-end\n";
     vec![
         ("text ids", definitions::text_ids(), format!("user_id,track_id,listen_time\n{}", file(0))),
         ("history of tabs", definitions::history(), file(1)),
@@ -248,7 +249,8 @@ fn dialects() -> Vec<(&'static str, Definition, String)> {
 /// A record of JSON of some 690 bytes, of 23 fields.
 fn player_record(track: u64, at: &str, played: u64, user: u64) -> String {
     format!(
-        "{{\"ts\":\"2024-06-25T{at}Z\",\"username\":\"user_{user:06}\",\"device\":{{\"platform\":\"iOS 17.{} (iPhone14,7)\"}},\
+        "{{\"ts\":\"2024-06-25T{at}Z\",\"username\":\"user_{user:06}\",\
+         \"device\":{{\"platform\":\"iOS 17.{} (iPhone14,7)\"}},\
          \"ms_played\":{played},\"conn_country\":\"DE\",\"ip_addr_decrypted\":\"203.0.113.{}\",\
          \"user_agent_decrypted\":\"unknown\",\"master_metadata_track_name\":\"A song of {track} words\",\
          \"master_metadata_album_artist_name\":\"Artist {}\",\"master_metadata_album_album_name\":\"The album of {}\",\

@@ -40,7 +40,8 @@
 //! * **I2** Every report item equals the fold of the rows of the objects in done and partly applied committed batches,
 //!   each batch counted once; or it lacks some of these batches, and is listed as set aside until it contains them.
 //! * **I3** The curated prefix shows a batch's rows once, all or nothing per file, and only if the batch committed.
-//! * **I4** For each object, rows read = rows curated + rows rejected; and rows curated = the sum of the deltas of a report that counts each once.
+//! * **I4** For each object, rows read = rows curated + rows rejected + rows passed over; and rows curated = the sum of
+//!   the deltas of a report that counts each once.
 //! * **I5** A message is deleted only after its object is archived, quarantined, gone, set aside under a name in the
 //!   ledger, or known to be a duplicate of such an object.
 //! * **I6** Memory is bounded by configuration, whatever the backlog, the sizes of objects and the number of keys. The

@@ -46,8 +46,8 @@ fn group_of(values: CuratedValues, plan: &Plan) -> Group {
     }
 }
 
-/// Encodes rows of one day as a row group. Most columns follow from a few codes, so rows are read only to renumber these
-/// and to write the numbers. Columns of different codes are encoded in parallel.
+/// Encodes rows of one day as a row group. Most columns follow from a few codes, so rows are read only to renumber
+/// these and to write the numbers. Columns of different codes are encoded in parallel.
 pub fn encode_rows(rows: &Rows, names: &Names) -> Result<RowGroup, ParquetError> {
     let plan = names.plan();
     let schema = schema(plan)?;

@@ -1,8 +1,8 @@
 //! Items: the accumulators of a report's items of one period, in arrays.
 //!
 //! Pure. An item has a slot number, by which its figures lie in arrays one after the other. The slot of a key is found
-//! in a table by code where the period has many of the keys, else in a hash table: memory grows with the items, not with
-//! the codes.
+//! in a table by code where the period has many of the keys, else in a hash table: memory grows with the items, not
+//! with the codes.
 
 use std::collections::HashMap;
 

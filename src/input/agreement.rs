@@ -218,7 +218,10 @@ proptest! {
             }
             match kind {
                 0 => expected.push(format!("{line} 1 \"user_id is not a positive integer\" [\"bad\"")),
-                1 => expected.push(format!("{line} 3 \"user_id is not a positive integer\" [\"b{}", end.escape_debug())),
+                1 => {
+                    let end = end.escape_debug();
+                    expected.push(format!("{line} 3 \"user_id is not a positive integer\" [\"b{end}"));
+                }
                 _ => {}
             }
             text += &match kind {

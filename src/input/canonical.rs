@@ -1,9 +1,9 @@
 //! Canonical lines: an integer, an id of 22 characters and a time, and nothing else, as in
 //! `17,5SuOikwiRyPMVoIQDJUgSV,2024-06-25 17:43:13`.
 //!
-//! Such a line is not even split: if a reference has the 22 bytes after the first comma as a key, and a well-formed time
-//! stands between the next comma and a line feed, no delimiter can have been overlooked. Any definition may have lines
-//! of this shape; those that are not like it are read like all others.
+//! Such a line is not even split: if a reference has the 22 bytes after the first comma as a key, and a well-formed
+//! time stands between the next comma and a line feed, no delimiter can have been overlooked. Any definition may have
+//! lines of this shape; those that are not like it are read like all others.
 //!
 //! Pure. Covered by the tests of [`crate::input`].
 

@@ -1,9 +1,9 @@
 //! Input: from the bytes of an object to its rows, good and rejected.
 //!
 //! A file is delimited text or JSON, plain or compressed, as the definition says. Whatever its bytes are, the answer is
-//! rows or a [`file::BadObject`], the reason for its quarantine: nothing panics, and neither a record without an end nor
-//! a stream that inflates without end takes memory or time beyond the limits. The rows depend on the definition, the
-//! object's key, the bytes, the limit and the time of judgement alone, so that a later reader finds the same rows.
+//! rows or a [`file::BadObject`], the reason for its quarantine: nothing panics, and neither a record without an end
+//! nor a stream that inflates without end takes memory or time beyond the limits. The rows depend on the definition,
+//! the object's key, the bytes, the limit and the time of judgement alone, so that a later reader finds the same rows.
 //!
 //! | file | content |
 //! |---|---|

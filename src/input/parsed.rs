@@ -1,7 +1,7 @@
 //! The rows of a block, in codes, integers and times: what reading hands on to the computation.
 //!
-//! A block is parsed apart from all others. An id that no reference has is therefore numbered within the block, and gets
-//! its code when the block's rows are appended to the batch's, in the order of the file
+//! A block is parsed apart from all others. An id that no reference has is therefore numbered within the block, and
+//! gets its code when the block's rows are appended to the batch's, in the order of the file
 //! ([`crate::compute::Rows::append`]).
 
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! Folding: what is summed and sorted for the reports of one kind of period.
 //!
 //! The reports that follow from the codes of one column share a [`Base`]: whatever is summed is summed once for each
-//! code, in a pass over the rows, and is then added to the items of all these reports. Distinct counts need the different
-//! pairs of two codes. A [`Sort`] finds them for all reports that count the same pairs, from either side.
+//! code, in a pass over the rows, and is then added to the items of all these reports. Distinct counts need the
+//! different pairs of two codes. A [`Sort`] finds them for all reports that count the same pairs, from either side.
 
 use crate::plan::columns::{Coded, Number};
 use crate::plan::reports::{LatestValue, Merge};

@@ -1,8 +1,8 @@
 //! Reports: keys, figures and how they are shown, labels, top lists.
 //!
-//! The figures of an item are an array of integers, its **slots**, and its **sketches**. The first slot is the number of
-//! rows. Slots merge by addition or by taking the greater number; the least of some values is kept as the greatest of
-//! their negatives, so that a slot without a value is [`NO_NUMBER`](crate::plan::NO_NUMBER) in both cases.
+//! The figures of an item are an array of integers, its **slots**, and its **sketches**. The first slot is the number
+//! of rows. Slots merge by addition or by taking the greater number; the least of some values is kept as the greatest
+//! of their negatives, so that a slot without a value is [`NO_NUMBER`](crate::plan::NO_NUMBER) in both cases.
 
 use crate::plan::columns::{Coded, Number};
 

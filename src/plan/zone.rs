@@ -113,7 +113,7 @@ mod tests {
         #[test]
         fn days_are_those_of_the_zone_s_clock(
             seconds in prop::collection::vec(946_684_800..4_102_444_800_i64, 1..40),
-            name in prop::sample::select(vec!["UTC", "Europe/Berlin", "Asia/Kolkata", "America/Santiago", "Pacific/Apia"]),
+            name in prop::sample::select(&["UTC", "Europe/Berlin", "Asia/Kolkata", "America/Santiago", "Pacific/Apia"]),
         ) {
             let (zone, jiff) = (zone(name), TimeZone::get(name).unwrap());
             let mut days = zone.days();

@@ -1,4 +1,5 @@
-//! Keys: the ids that the references of a column have, which are the column's first codes. The hot path of reading rows.
+//! Keys: the ids that the references of a column have, which are the column's first codes. The hot path of reading
+//! rows.
 //!
 //! Pure. Covered by the tests of `parse`.
 
@@ -10,7 +11,8 @@ use crate::memory::{allocated, table_bytes};
 use crate::plan::columns::Kind;
 use crate::reference::texts::Texts;
 
-/// Length of ids that are looked up without a loop: 128 bits in base 62, as several large catalogues number their items.
+/// Length of ids that are looked up without a loop: 128 bits in base 62, as several large catalogues number their
+/// items.
 pub const SHORT_ID_BYTES: usize = 22;
 /// Greatest number in the direct lookup table, which takes 4 MiB at most.
 const SMALL_NUMBER: usize = 1 << 20;

@@ -7,9 +7,9 @@
 //! ones. Of several lines with the same key the first one counts; only the values of an attribute with many are
 //! collected from all lines of a key.
 //!
-//! A damaged catalogue would falsify every later figure. A file is therefore refused if it has no key, if more than half
-//! of its lines are unusable, or if it lacks more than half of the keys of the one before it ([`error::Refusal`]); the
-//! last good catalogue stays in use. An operator who means it uploads the file with the metadata `accept=as-is`.
+//! A damaged catalogue would falsify every later figure. A file is therefore refused if it has no key, if more than
+//! half of its lines are unusable, or if it lacks more than half of the keys of the one before it ([`error::Refusal`]);
+//! the last good catalogue stays in use. An operator who means it uploads the file with the metadata `accept=as-is`.
 //!
 //! Everything is bounded: the memory of the catalogue, the lengths of its texts, and the values of a key.
 //!

@@ -1,10 +1,10 @@
-//! Top lists: the greatest items of a period by one measure, of all and under each value of some labels, kept as one item
-//! each.
+//! Top lists: the greatest items of a period by one measure, of all and under each value of some labels, kept as one
+//! item each.
 //!
 //! Pure. After a batch has written its report items, it offers each list the entries that it touched. A list keeps the
 //! best of all offers, as many as the report says. The measure only grows, so an entry that was cut off can come back
-//! only by a change of its own item, which is offered when it happens: a list is exact whatever the order and repetition
-//! of offers.
+//! only by a change of its own item, which is offered when it happens: a list is exact whatever the order and
+//! repetition of offers.
 //!
 //! * An entry carries its item's version, and the higher one wins.
 //! * A rebuild may lower figures. It replaces the items, then empties the lists and raises their **epoch**, then offers

@@ -1,7 +1,7 @@
 //! Values: the text of a field to an id, a text, a number or a time.
 //!
-//! Pure. A value is taken as it is written or not at all: nothing is trimmed, guessed, rounded or repaired. A definition
-//! says which type a column has; nothing here knows a column.
+//! Pure. A value is taken as it is written or not at all: nothing is trimmed, guessed, rounded or repaired. A
+//! definition says which type a column has; nothing here knows a column.
 //!
 //! | type | accepts | becomes |
 //! |---|---|---|

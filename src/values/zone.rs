@@ -1,11 +1,11 @@
 //! Time zones, and what a clock in one shows.
 //!
 //! The rules are those of the IANA time zone database in the version that jiff brings along, so that a time means the
-//! same on every machine. They are read once, into a list of offsets. The list ends with the year 2200: later times have
-//! the last offset.
+//! same on every machine. They are read once, into a list of offsets. The list ends with the year 2200: later times
+//! have the last offset.
 //!
-//! When clocks are put back, an hour of local times comes twice: such a time is taken for the first of the two. When they
-//! are put forward, an hour is left out: a time in it never was, and is no time.
+//! When clocks are put back, an hour of local times comes twice: such a time is taken for the first of the two. When
+//! they are put forward, an hour is left out: a time in it never was, and is no time.
 
 use std::sync::Arc;
 
@@ -84,8 +84,8 @@ impl Zone {
         None
     }
 
-    /// Returns the time in UTC at which a day begins, whose midnight is given as for [`Zone::utc_of`]. Where clocks leave
-    /// midnight out, the day begins with the hour after it.
+    /// Returns the time in UTC at which a day begins, whose midnight is given as for [`Zone::utc_of`]. Where clocks
+    /// leave midnight out, the day begins with the hour after it.
     pub fn beginning_of(&self, midnight: i64) -> i64 {
         let leaves_out = |changes: &[(i64, i64)]| match changes {
             [(_, before), (from, after)] => {

@@ -1,6 +1,5 @@
 //! The reference of definitions: keys, limits and errors, from the tables and the tests of the parser.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use music_streams::definition::Definition;
@@ -103,28 +102,4 @@ fn the_documented_example_is_good() {
     let mut tables = limits::RESERVED_TABLES;
     tables.sort_unstable();
     assert_eq!(tables, [LEDGER_TABLE, TOP_LISTS_TABLE]);
-}
-
-/// The built-in definition is a definition like any other: the program has no word of it. Plain words of its names, which
-/// the program needs for other things, do not count.
-#[test]
-fn no_word_of_the_built_in_definition_is_in_the_program() {
-    const PLAIN: [&str; 14] = [
-        "avg", "csv", "duration", "id", "level", "listen", "listener", "ms", "name", "per", "reports", "time", "total",
-        "unique",
-    ];
-    let built_in = Definition::built_in().unwrap();
-    let fields = built_in.fields().map(|field| field.name().to_owned());
-    let references = built_in.references.iter().flat_map(|it| [it.name.clone(), it.file.clone()]);
-    let reports = built_in.reports.iter().flat_map(|report| {
-        let measures = report.measures.iter().map(|measure| measure.name.clone());
-        measures.chain([report.name.clone(), report.table.clone()])
-    });
-    let names: BTreeSet<String> = fields.chain(references).chain(reports).collect();
-    let words: BTreeSet<&str> =
-        names.iter().flat_map(|name| name.split(['_', '.'])).filter(|word| !PLAIN.contains(word)).collect();
-    println!("{words:?}");
-    let found = crate::house::words_of_source();
-    let found: Vec<_> = words.iter().filter_map(|word| Some((word, found.get(*word)?))).collect();
-    assert!(found.is_empty(), "{found:#?}");
 }

@@ -232,8 +232,8 @@ fn fields_between_tabs_are_read_as_they_are() {
 
 #[test]
 fn logs_name_their_columns() {
-    let names = "#Fields: date time x-edge-location c-ip x-host-header cs-uri-stem sc-status x-edge-result-type sc-bytes \
-                 time-taken";
+    let names = "#Fields: date time x-edge-location c-ip x-host-header cs-uri-stem sc-status x-edge-result-type \
+                 sc-bytes time-taken";
     let line = "2024-06-25\t17:43:13\tE\tC\tH\t/p\t200\tHit\t9\t0.25";
     let good = "1719337393000000 E C H /p 200 Hit 9 250";
     check(

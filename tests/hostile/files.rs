@@ -99,7 +99,8 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "five thousand columns, and those that are needed",
             format!("{}{HEADER}", "c,".repeat(5000)).into_bytes(),
-            "the file does not have the columns of the definition: the header has 5003 columns, and at most 4096 are read",
+            "the file does not have the columns of the definition: the header has 5003 columns, and at most 4096 are \
+             read",
         ),
         ("UTF-16", utf16(HEADER), binary),
         ("Latin-1", b"user_id,track_id,k\xfcnstler\n".to_vec(), binary),

@@ -47,7 +47,8 @@ pub fn notification(bytes: &[u8]) {
     }
 }
 
-/// The fields of one row, separated by newlines. A good row's values, written plainly, are a good row of the same values.
+/// The fields of one row, separated by newlines. A good row's values, written plainly, are a good row of the same
+/// values.
 pub fn row(bytes: &[u8]) {
     let quoted = |field: &[u8]| {
         let inner = field.iter().flat_map(|&byte| if byte == b'"' { vec![byte; 2] } else { vec![byte] });

@@ -11,10 +11,11 @@
 //!   I4).
 //! * Every object of such a batch lies in the one place that the batch gave it, and was counted by one batch (I1).
 //!
-//! The fold here is a plain one of the definition as it is written, and has no code in common with the batch's. The audit may run beside consumers at
-//! work: items that change in the meantime are compared again, and those that keep changing are named and not judged.
-//! Memory is bounded: if a day has too many items, a half, a quarter and so on of them are folded at a time, and the
-//! files are read that often. Writes nothing. Covered by tests/pipeline/operators.rs.
+//! The fold here is a plain one of the definition as it is written, and has no code in common with the batch's. The
+//! audit may run beside consumers at work: items that change in the meantime are compared again, and those that keep
+//! changing are named and not judged. Memory is bounded: if a day has too many items, a half, a quarter and so on of
+//! them are folded at a time, and the files are read that often. Writes nothing. Covered by
+//! tests/pipeline/operators.rs.
 //!
 //! | file | contents |
 //! |---|---|

@@ -3,8 +3,8 @@
 //! Pure. Delta files carry a batch's figures past its commit: preparation writes them, roll forward and the auditor
 //! read them. A file has items of all reports: a row has the columns of its report's figures, sketches and labels, and
 //! nulls in all others. The columns are named by the definition, with the kind before the name, so that reports with
-//! measures of one name share a column. The least number of 64 bits stands for no value: null says that an item lacks the
-//! measure.
+//! measures of one name share a column. The least number of 64 bits stands for no value: null says that an item lacks
+//! the measure.
 //!
 //! `before` reads the files of the version before definitions.
 

@@ -5,10 +5,10 @@
 //! follow from the code, and then sorts pairs of codes for the distinct counts. It so meets every report item once with
 //! all its rows, and each row costs a few passes over arrays only.
 //!
-//! It returns one [`FoldedItem`] for each report item that a row touched, and never two for one key: periods are unique,
-//! the items of a period are keyed by code, and a value has one code ([`crate::compute::names`]). Rows without a value
-//! are counted under the code of the value that stands for none. A second delta of a key in a batch would be mistaken
-//! for a repetition and dropped; a delta file with two rows of one key is therefore refused
+//! It returns one [`FoldedItem`] for each report item that a row touched, and never two for one key: periods are
+//! unique, the items of a period are keyed by code, and a value has one code ([`crate::compute::names`]). Rows without
+//! a value are counted under the code of the value that stands for none. A second delta of a key in a batch would be
+//! mistaken for a repetition and dropped; a delta file with two rows of one key is therefore refused
 //! ([`crate::compute::deltas::decode`]).
 //!
 //! * `mod.rs`: the fold, and its items

@@ -429,8 +429,8 @@ mod tests {
         let w3c = format(|format| {
             (format.delimiter, format.quote, format.header) = (b'\t', None, Names::Directive);
         });
-        let text = "#Version: 1.0\n#Fields: a b\nx\ty\n#Fields:  a\tb \n#Date: now\n#fields: q\n\nz\t#w\r\n#Fields: c\r\n1\n\
-                    #Fields: c\n2\n#Fields: d\n#Fields: e\n3";
+        let text = "#Version: 1.0\n#Fields: a b\nx\ty\n#Fields:  a\tb \n#Date: now\n#fields: q\n\nz\t#w\r\n\
+                    #Fields: c\r\n1\n#Fields: c\n2\n#Fields: d\n#Fields: e\n3";
         let expected = ["3 a|b: x|y", "8 a|b: z|#w", "10 c: 1", "12 c: 2", "15 e: 3"];
         assert_eq!(records(text, Arc::clone(&w3c)).await.unwrap(), expected);
         let (no_fields, format) = (records("#Version: 1.0\n\nx\n#Fields: a\n", Arc::clone(&w3c)).await, "a W3C log");

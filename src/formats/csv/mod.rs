@@ -11,7 +11,8 @@
 //! The format ([`Delimited`]) has a delimiter, perhaps quotes, and perhaps comments: lines that are passed over. The
 //! columns' names are in the first record, in lines `#Fields:`, or nowhere. A line ends with LF, CRLF or CR, as in an
 //! editor. A record ends with a line, unless that line ends within quotes; an empty line is no record. [`Blocks`] only
-//! searches for the ends of records. Their fields are parsed by csv-async ([`Records`]), block by block and on any core.
+//! searches for the ends of records. Their fields are parsed by csv-async ([`Records`]), block by block and on any
+//! core.
 //!
 //! No record is lost unnoticed. A quote that is never closed would swallow every later record, and one that is closed
 //! by the next stray quote those between. A file is therefore refused if it ends within quotes, or if a record has more

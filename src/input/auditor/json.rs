@@ -64,26 +64,29 @@ fn goes_on(text: &[u8]) -> bool {
 
 /// Returns the length of the object at the start of a text, if it is one that is read.
 fn object(text: &[u8]) -> Option<usize> {
-    let length = length_of(text).filter(|&length| text[0] == b'{' && length <= MAX_RECORD_BYTES)?;
-    (depth_of(&text[..length]) <= MAX_DEPTH).then_some(length)
+    let length = Some(text).filter(|text| text[0] == b'{').and_then(|text| length_within(text, MAX_DEPTH))?;
+    (length <= MAX_RECORD_BYTES && length_of(&text[..length]) == Some(length)).then_some(length)
 }
 
-/// Returns the number of brackets and braces that the innermost value is within.
-fn depth_of(value: &[u8]) -> u32 {
-    let (mut depth, mut deepest, mut in_text, mut is_escaped) = (0_u32, 0, false, false);
-    for &byte in value {
+/// Returns the length of an object or a list, if none of its values is within more brackets and braces than `most`. Of
+/// another text than JSON any length may be returned. Each line of a text may open a bracket that no line closes; it is
+/// not read to its end for each of them.
+fn length_within(text: &[u8], most: u32) -> Option<usize> {
+    let (mut depth, mut in_text, mut is_escaped) = (0, false, false);
+    for (index, &byte) in text.iter().enumerate() {
         match byte {
             _ if is_escaped => is_escaped = false,
             b'\\' => is_escaped = true,
             b'"' => in_text = !in_text,
             _ if in_text => {}
+            b'{' | b'[' if depth == most => return None,
             b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth <= 1 => return Some(index + 1),
             b'}' | b']' => depth -= 1,
             _ => {}
         }
-        deepest = deepest.max(depth);
     }
-    deepest
+    None
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -175,17 +178,20 @@ impl Json {
         Ok(())
     }
 
-    /// Consumes bytes.
-    fn pass(&mut self, bytes: &[u8]) {
-        self.line += bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
-        self.last = bytes.iter().rev().copied().find(|&byte| !is_blank(byte)).unwrap_or(self.last);
-        self.text.pass(bytes.len());
+    /// Consumes bytes, which are in the window.
+    fn pass(&mut self, length: usize) {
+        let bytes = self.text.next_bytes(length);
+        let lines = bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let last = bytes.iter().rev().copied().find(|&byte| !is_blank(byte));
+        self.line += lines;
+        self.last = last.unwrap_or(self.last);
+        self.text.pass(length);
     }
 
     /// Takes these bytes as a record.
     fn take(&mut self, bytes: Vec<u8>, content: Content) -> Step {
         let number = self.line;
-        self.pass(&bytes);
+        self.pass(bytes.len());
         (self.has_begun, self.has_begun_line) = (true, true);
         Step::Record(Record { number, lines: self.line - number + 1, fields: vec![bytes], content })
     }
@@ -228,7 +234,7 @@ impl Json {
         self.pass_over(b",[]").await?;
         match self.text.peek().await? {
             None => return Ok(Step::End),
-            Some(b'{') => self.pass(b"{"),
+            Some(b'{') => self.pass(1),
             Some(_) => return Err(self.bad_document("").await?),
         }
         self.place = Place::Document { has_list: false, needs_comma: false };
@@ -239,45 +245,48 @@ impl Json {
         self.pass_over(b"").await?;
         let mut after_comma = false;
         if needs_comma && self.text.peek().await? == Some(b',') {
-            self.pass(b",");
+            self.pass(1);
             self.pass_over(b"").await?;
             after_comma = true;
         }
-        let window = self.text.window().await?.to_vec();
+        let window = self.text.window().await?;
         match window.first() {
             None => return Ok(Step::End),
             Some(b'}') if !after_comma => {
                 self.place = Place::Outside;
                 if has_list {
-                    self.pass(b"}");
+                    self.pass(1);
                     return Ok(Step::Passed);
                 }
                 let content = Content::Bad("the document has no list of records".to_owned());
                 return Ok(self.take(b"}".to_vec(), content));
             }
             Some(b'"') if after_comma || !needs_comma => {}
-            Some(_) => return Err(broken_document(self.line, &window)),
+            Some(_) => return Err(broken_document(self.line, window)),
         }
         let blanks = |at: usize| at + window[at..].iter().take_while(|&&byte| is_blank(byte)).count();
-        let value = length_of(&window).map(blanks).filter(|&at| window.get(at) == Some(&b':')).map(|at| blanks(at + 1));
-        let Some(value) = value else { return Err(self.bad_document("{").await?) };
-        let name = length_of(&window).map(|length| text_of(&window[..length])).unwrap_or_default();
-        if name == key.as_bytes() && window.get(value) == Some(&b'[') {
+        let name = length_of(window);
+        let value = name.map(blanks).filter(|&at| window.get(at) == Some(&b':')).map(|at| blanks(at + 1));
+        let (Some(name), Some(value)) = (name, value) else { return Err(self.bad_document("{").await?) };
+        let rest = &window[value..];
+        if text_of(&window[..name]) == key.as_bytes() && rest.first() == Some(&b'[') {
             if has_list {
-                return Err(broken_document(self.line, &window));
+                return Err(broken_document(self.line, window));
             }
-            self.pass(&window[..=value]);
+            self.pass(value + 1);
             self.place = Place::List(1);
             return Ok(Step::Passed);
         }
         // A number at the end of the window may go on.
-        let is_whole = |end: usize| end < window.len() || !window[end - 1].is_ascii_digit();
-        let length = length_of(&window[value..]).filter(|&length| is_whole(value + length));
-        let Some(length) = length else { return Err(self.bad_document("{").await?) };
-        if 1 + depth_of(&window[value..value + length]) > MAX_DEPTH {
-            return Err(broken_document(self.line, &window));
+        let is_whole = |length: usize| length < rest.len() || !rest[length - 1].is_ascii_digit();
+        let Some(length) = length_of(rest).filter(|&length| is_whole(length)) else {
+            return Err(self.bad_document("{").await?);
+        };
+        // The value is within the document's brace.
+        if matches!(rest[0], b'{' | b'[') && length_within(&rest[..length], MAX_DEPTH - 1).is_none() {
+            return Err(broken_document(self.line, window));
         }
-        self.pass(&window[..value + length]);
+        self.pass(value + length);
         self.place = Place::Document { has_list, needs_comma: true };
         Ok(Step::Passed)
     }
@@ -288,12 +297,12 @@ impl Json {
         match window.first() {
             None => Ok(Step::End),
             Some(b'[') => {
-                self.pass(b"[");
+                self.pass(1);
                 self.place = Place::List(brackets + 1);
                 Ok(Step::Passed)
             }
             Some(b']') => {
-                self.pass(b"]");
+                self.pass(1);
                 self.place = match brackets {
                     1 => Place::Document { has_list: true, needs_comma: true },
                     _ => Place::List(brackets - 1),

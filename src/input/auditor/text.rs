@@ -55,6 +55,11 @@ impl Text {
         Ok(self.text.get(self.at).copied())
     }
 
+    /// Returns so many bytes, which are there.
+    pub(super) fn next_bytes(&self, length: usize) -> &[u8] {
+        &self.text[self.at..self.at + length]
+    }
+
     /// Consumes bytes, which are there.
     pub(super) fn pass(&mut self, bytes: usize) {
         self.at += bytes;

@@ -225,7 +225,8 @@ proptest! {
     /// reports, however rows are cut into batches, and through curated files and delta files.
     #[test]
     fn the_fold_of_a_plan_is_that_of_the_definition(
-        reports in reports(), cells in cells(), cut in 0..60_usize, zone in prop::sample::select(vec!["UTC", "Europe/Berlin", "America/New_York"]),
+        reports in reports(), cells in cells(), cut in 0..60_usize,
+        zone in prop::sample::select(vec!["UTC", "Europe/Berlin", "America/New_York"]),
     ) {
         let plan = Arc::new(Plan::of(fixtures::definition(reports, zone)).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

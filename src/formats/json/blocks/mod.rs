@@ -250,8 +250,8 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// Returns the length of the broken record at the place that was reached: to the end of its line, blanks aside. `None` if more
-    /// text is needed; an error if the file is bad.
+    /// Returns the length of the broken record at the place that was reached: to the end of its line, blanks aside.
+    /// `None` if more text is needed; an error if the file is bad.
     fn broken(&self, text: &[u8], walked: &Walked) -> Result<Option<usize>, FileError> {
         // The answer must not depend on the amount of text that happens to be there.
         let rest = within_a_record(&text[walked.at..]);
