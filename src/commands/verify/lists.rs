@@ -102,7 +102,7 @@ impl Auditor {
         let found: Vec<(String, Option<PublishedFigures>)> = list
             .entries
             .iter()
-            .map(|entry| (entry.id.clone(), PublishedFigures::read(key.report(), &entry.shown)))
+            .map(|entry| (entry.id.clone(), PublishedFigures::read(key.report(), &entry.attributes(key.report()))))
             .collect();
         let place = (0..expected.len().max(found.len())).find(|&place| {
             let expected = expected.get(place).map(|(id, figures)| (id, Some(*figures)));

@@ -93,7 +93,7 @@ impl Reports {
             lists.iter().map(|list| (list.clone(), Ok(TopList::default()))).collect();
         for item in self.read_list_items(lists, false).await? {
             let Some(key) = ListKey::parse(&item) else { continue };
-            let parsed = TopList::parse(key.report(), &item).ok_or_else(|| {
+            let parsed = TopList::parse(key.report(), item).ok_or_else(|| {
                 let (table, date) = (self.lists_table(), date_text(key.day));
                 format!("the list {} of {date} in {table} is not what this program writes; delete it", key.list)
             });
@@ -213,7 +213,14 @@ impl Reports {
     fn list_write(&self, key: &ListKey, next: &TopList, version: u64) -> ItemWrite {
         let expected = if version == 0 { Expected::Absent } else { Expected::Version(version) };
         let (table, name) = (self.lists_table(), key.list.clone());
-        ItemWrite { table, name, key: key.fields(), attributes: next.fields(), removed: Vec::new(), expected }
+        ItemWrite {
+            table,
+            name,
+            key: key.fields(),
+            attributes: next.fields(key.report()),
+            removed: Vec::new(),
+            expected,
+        }
     }
 
     /// Finds every list of a day by a scan of the table, which is small.
