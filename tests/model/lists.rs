@@ -8,7 +8,6 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use music_streams::aws::item::Item;
 use music_streams::reports::top_lists::{Entry, TopList};
 
 use crate::random::Random;
@@ -53,7 +52,7 @@ impl World {
     fn entry(&mut self, id: usize, item: &Stored) -> Arc<Entry> {
         self.offers += 1;
         let version = if self.broken == Broken::NoVersion { self.offers } else { item.version };
-        Arc::new(Entry { id: id.to_string(), listens: item.counted + item.surplus, version, shown: Item::new() })
+        Arc::new(Entry { id: id.to_string(), listens: item.counted + item.surplus, version, shown: Vec::new() })
     }
 
     /// Writes the list if it still has the version that was read.
