@@ -17,8 +17,14 @@ TARGET ?= file
 # Sizes and rounds of `make bench-peers`; a baseline to save and one to compare with, of `make bench`.
 ROWS ?= 1000000 10000000
 ROUNDS ?= 5
-# Latency that `make bench-e2e` adds to every call.
+# Latency that `make bench-publish` and `make bench-e2e` add to every call; the program that they measure; its flags.
 LATENCY_MS ?= 5
+BINARY ?= target/release/music-streams
+FLAGS ?=
+# Consumers and stack of `make bench-publish` (stand-in, dynoxide); listens of `make bench-day`.
+CONSUMERS ?= 1 10 30
+STORE ?= stand-in
+LISTENS ?= 1000000
 SAVE ?=
 COMPARE ?=
 # Tests that run at the same time. Those of the pipeline mostly wait for windows and leases.
@@ -119,10 +125,34 @@ bench-peers: ## compare with DuckDB, Polars and PySpark on the same job: make be
 	cargo build --release --locked --bench peers
 	@.tools/peers/bin/python benches/peers/run.py --rows $(ROWS) --rounds $(ROUNDS)
 
+# What the following measure, and the AWS in memory that they measure it against.
+.PHONY: bench-stack
+bench-stack:
+	@$(STACK) install
+	cargo build --release --locked --bin music-streams --bench stand_in
+
+.PHONY: test-stand-in
+test-stand-in: bench-stack ## compare the answers of the benchmarks' stand-in for AWS with dynoxide's
+	@.tools/stack/bin/python benches/stand_in/compare.py
+
+.PHONY: bench-publish
+bench-publish: bench-stack ## measure the upsert, with several consumers, or your data: make bench-publish CONSUMERS='1 10 30' [DATA=dir]
+	@.tools/stack/bin/python benches/publish.py --latency-ms $(LATENCY_MS) --stack $(STORE) --consumers $(CONSUMERS) \
+	    --binary '$(BINARY)' --flags='$(FLAGS)' $(if $(DATA),--data '$(DATA)' --windows 1 --rounds 3)
+
+.PHONY: bench-publish-local
+bench-publish-local: bench-stack ## the same on a LocalStack of its own, and dynoxide, for your data: make bench-publish-local DATA=dir
+	@$(STACK) run .tools/stack/bin/python benches/publish.py --latency-ms 0 --stack local --data '$(DATA)' --windows 1 \
+	    --binary '$(BINARY)' --flags='$(FLAGS)' --rounds 3
+
+.PHONY: bench-day
+bench-day: bench-stack ## count what a day of five-minute windows costs in DynamoDB: make bench-day LISTENS=1000000
+	@.tools/stack/bin/python benches/publish.py --day $(LISTENS) --binary '$(BINARY)' --flags='$(FLAGS)'
+
 .PHONY: bench-e2e
-bench-e2e: up build ## compare with a plain Python consumer on many small files: make bench-e2e LATENCY_MS=5
+bench-e2e: bench-stack ## compare with a plain Python consumer on many small files: make bench-e2e LATENCY_MS=5
 	@$(STACK) install-peers
-	@.tools/peers/bin/python benches/peers/e2e.py --latency-ms $(LATENCY_MS)
+	@.tools/stack/bin/python benches/peers/e2e.py --latency-ms $(LATENCY_MS) --binary '$(BINARY)' --flags='$(FLAGS)'
 
 .PHONY: measure-memory
 measure-memory: up build ## measure peak memory on 20 files of 50 MB

@@ -31,6 +31,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 TOOLS = HERE.parent / ".tools"
 STATE = TOOLS / "state"
+# Tables are files, to outlive a DynamoDB that a test kills, but in memory: on a disk each write waits for it. Elsewhere
+# than on Linux they are on a disk.
+MEMORY = Path("/dev/shm")
+TABLES = (MEMORY if MEMORY.is_dir() else STATE) / f"music-streams-{os.getuid()}"
 PORT = 4566
 DYNAMODB_PORT = 4567
 DYNOXIDE_VERSION = "3.2.0"
@@ -178,14 +182,14 @@ def launch(command, environment, log):
     )
 
 
-def start(state, port, dynamodb_port):
+def start(state, tables, port, dynamodb_port):
     """Starts dynoxide and LocalStack; returns their processes."""
     state.mkdir(parents=True, exist_ok=True)
     dynamodb = f"http://127.0.0.1:{dynamodb_port}"
     log = state / "dynoxide.log"
     processes = [launch(
         [str(TOOLS / "dynoxide/bin/dynoxide"), "serve", "--host", "127.0.0.1", "--port", str(dynamodb_port),
-         "--db-path", str(state / "dynamodb.sqlite")], {}, log)]
+         "--db-path", str(tables / "dynamodb.sqlite")], {}, log)]
     await_answer(processes[0], "dynoxide", dynamodb, log)
     log = state / "localstack.log"
     processes.append(launch(
@@ -269,7 +273,9 @@ def up():
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     sys.exit(f"port {port} is taken by another program; stop it, then run this again")
         shutil.rmtree(STATE, ignore_errors=True)
-        pids = [process.pid for process in start(STATE, PORT, DYNAMODB_PORT)]
+        shutil.rmtree(TABLES, ignore_errors=True)
+        TABLES.mkdir(parents=True)
+        pids = [process.pid for process in start(STATE, TABLES, PORT, DYNAMODB_PORT)]
     STATE.mkdir(parents=True, exist_ok=True)
     (STATE / "stack.json").write_text(json.dumps({"pids": pids, "docker": docker}))
     say(f"LocalStack is up on http://127.0.0.1:{PORT}")
@@ -284,6 +290,7 @@ def down():
         subprocess.run(["docker", "compose", "-f", str(HERE / "compose.yaml"), "down"], check=True)
     stop(stack["pids"])
     (STATE / "stack.json").unlink()
+    shutil.rmtree(TABLES, ignore_errors=True)
     say("LocalStack is down")
 
 
@@ -294,14 +301,16 @@ def run(command):
         command = command[1:]
     install()
     install_checks()
-    with tempfile.TemporaryDirectory(prefix="music-streams-stack-") as state:
+    memory = MEMORY if MEMORY.is_dir() else None
+    with (tempfile.TemporaryDirectory(prefix="music-streams-stack-") as state,
+          tempfile.TemporaryDirectory(prefix="music-streams-stack-", dir=memory) as tables):
         port = free_port()
         if ministack:
             processes = start_ministack(Path(state), port)
             dynamodb_port = port
         else:
             dynamodb_port = free_port()
-            processes = start(Path(state), port, dynamodb_port)
+            processes = start(Path(state), Path(tables), port, dynamodb_port)
         try:
             environment = {
                 **os.environ,

@@ -125,7 +125,7 @@ where
                 Kind::WrongRegion
             }
             SdkError::ConstructionFailure(_) => Kind::Refused,
-            SdkError::ServiceError(service) => kind_of(&code, service.raw().status().as_u16()),
+            SdkError::ServiceError(service) => kind_of(&code, Some(service.raw().status().as_u16())),
             _ => Kind::Transient,
         };
         let cause = match (&error, error.message()) {
@@ -166,7 +166,8 @@ fn lacks_region(error: &dyn std::error::Error) -> bool {
     ["region must be set", "Missing Region", "field: `region`"].iter().any(|words| message.contains(words))
 }
 
-fn kind_of(code: &str, status: u16) -> Kind {
+/// Returns the kind of an error by its code and, where it has one of its own, its status.
+pub(super) fn kind_of(code: &str, status: Option<u16>) -> Kind {
     match code {
         _ if THROTTLING_CODES.contains(&code) => Kind::Throttled,
         "ConditionalCheckFailedException" | "PreconditionFailed" => Kind::Condition,
@@ -192,11 +193,13 @@ fn kind_of(code: &str, status: u16) -> Kind {
         "NoSuchKey" | "NoSuchVersion" | "NotFound" => Kind::NotFound,
         "NoSuchUpload" => Kind::UploadGone,
         "NotImplemented" => Kind::NotImplemented,
-        _ => match status {
+        // Another request on the same object is under way.
+        "OperationAborted" | "ConditionalRequestConflict" => Kind::Transient,
+        _ => match status.unwrap_or_default() {
             301 => Kind::WrongRegion,
             401 | 403 => Kind::Denied,
             404 => Kind::NotFound,
-            // Another request on the same object is under way.
+            // As above.
             409 => Kind::Transient,
             412 => Kind::Condition,
             429 | 503 => Kind::Throttled,
@@ -213,17 +216,28 @@ mod tests {
 
     #[test]
     fn codes_come_before_status() {
-        assert_eq!(kind_of("SlowDown", 503), Kind::Throttled);
-        assert_eq!(kind_of("ProvisionedThroughputExceededException", 400), Kind::Throttled);
-        assert_eq!(kind_of("ResourceNotFoundException", 400), Kind::MissingResource);
-        assert_eq!(kind_of("NoSuchUpload", 404), Kind::UploadGone);
-        assert_eq!(kind_of("OperationAborted", 409), Kind::Transient);
-        assert_eq!(kind_of("", 412), Kind::Condition);
-        assert_eq!(kind_of("", 500), Kind::Transient);
-        assert_eq!(kind_of("ValidationException", 400), Kind::Refused);
-        assert_eq!(kind_of("InternalError", 200), Kind::Transient);
-        assert_eq!(kind_of("RequestTimeout", 400), Kind::Transient);
-        assert_eq!(kind_of("ExpiredToken", 400), Kind::NoCredentials);
+        assert_eq!(kind_of("SlowDown", Some(503)), Kind::Throttled);
+        assert_eq!(kind_of("ProvisionedThroughputExceededException", Some(400)), Kind::Throttled);
+        assert_eq!(kind_of("ResourceNotFoundException", Some(400)), Kind::MissingResource);
+        assert_eq!(kind_of("NoSuchUpload", Some(404)), Kind::UploadGone);
+        assert_eq!(kind_of("OperationAborted", Some(409)), Kind::Transient);
+        assert_eq!(kind_of("", Some(412)), Kind::Condition);
+        assert_eq!(kind_of("", Some(500)), Kind::Transient);
+        assert_eq!(kind_of("ValidationException", Some(400)), Kind::Refused);
+        assert_eq!(kind_of("InternalError", Some(200)), Kind::Transient);
+        assert_eq!(kind_of("RequestTimeout", Some(400)), Kind::Transient);
+        assert_eq!(kind_of("ExpiredToken", Some(400)), Kind::NoCredentials);
+    }
+
+    #[test]
+    fn an_item_of_a_request_has_a_code_and_no_status() {
+        assert_eq!(kind_of("PreconditionFailed", None), Kind::Condition);
+        assert_eq!(kind_of("NoSuchKey", None), Kind::NotFound);
+        assert_eq!(kind_of("AccessDenied", None), Kind::Denied);
+        assert_eq!(kind_of("SlowDown", None), Kind::Throttled);
+        assert_eq!(kind_of("InternalError", None), Kind::Transient);
+        assert_eq!(kind_of("ConditionalRequestConflict", None), Kind::Transient);
+        assert_eq!(kind_of("Unheard", None), Kind::Refused);
     }
 
     #[test]

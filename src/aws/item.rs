@@ -8,6 +8,14 @@ use aws_sdk_dynamodb::types::AttributeValue;
 /// A DynamoDB item: attribute values by name.
 pub type Item = HashMap<String, AttributeValue>;
 
+/// Attributes whose names the program knows: an item in the making, in an order of its own.
+pub type Fields = Vec<(&'static str, AttributeValue)>;
+
+/// Makes an item of its attributes.
+pub fn item(fields: Fields) -> Item {
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
 /// Makes a text attribute.
 pub fn text(value: impl Into<String>) -> AttributeValue {
     AttributeValue::S(value.into())
@@ -20,13 +28,19 @@ pub fn text_of(item: &Item, name: &str) -> Option<String> {
 
 /// Returns a number attribute of an item; `None` if it is absent or not a whole number.
 pub fn number(item: &Item, name: &str) -> Option<u64> {
-    item.get(name)?.as_n().ok()?.parse().ok()
+    whole(item.get(name)?)
 }
 
-/// The size of an item in bytes, as DynamoDB counts it, or a little more: names, texts, bytes, and digits of numbers.
-/// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>.
-pub fn item_bytes(item: &Item) -> usize {
-    item.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
+/// Returns a whole number; `None` if the attribute is another.
+pub fn whole(value: &AttributeValue) -> Option<u64> {
+    value.as_n().ok()?.parse().ok()
+}
+
+/// The size of attributes in bytes, as DynamoDB counts it, or a little more: names, texts, bytes, and digits of
+/// numbers. Source:
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>.
+pub fn field_bytes(fields: &[(&'static str, AttributeValue)]) -> usize {
+    fields.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
 }
 
 fn value_bytes(value: &AttributeValue) -> usize {

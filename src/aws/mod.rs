@@ -1,10 +1,12 @@
 //! AWS: clients, errors, retries, and one module for each service.
 //!
 //! Everything above this folder calls S3 through [`s3`] and SQS through [`sqs`]; DynamoDB is called by
-//! `reports/store.rs` and the ledger, with the item types of [`item`]. Every failed call becomes an
-//! [`error::AwsError`]. [`retry`] repeats calls, [`pace`] bounds the number under way, and [`requests`] observes every
-//! attempt. This file makes the clients; `tests/pipeline` covers it.
+//! `reports/store` and the ledger, with the item types of [`item`] and the conditional writes of [`statements`]. Every
+//! failed call becomes an [`error::AwsError`]. [`retry`] repeats calls, [`bulk`] settles requests of many items,
+//! [`pace`] bounds the number under way, and [`requests`] observes every attempt. This file makes the clients;
+//! `tests/pipeline` covers it.
 
+pub mod bulk;
 pub mod error;
 pub mod item;
 pub mod pace;
@@ -12,6 +14,7 @@ pub mod requests;
 pub mod retry;
 pub mod s3;
 pub mod sqs;
+pub mod statements;
 
 use std::time::Duration;
 

@@ -55,10 +55,22 @@ impl Pace {
 
     /// Waits for a permit and makes one call. Pass a single attempt: a pause between attempts must not hold a permit.
     pub async fn call<T>(&self, call: impl Future<Output = Result<T, AwsError>>) -> Result<T, AwsError> {
+        self.call_of_many(call, |_| false).await
+    }
+
+    /// The same for a call about many items, whose answer tells if one of them is throttled.
+    pub async fn call_of_many<T>(
+        &self,
+        call: impl Future<Output = Result<T, AwsError>>,
+        is_throttled: impl Fn(&T) -> bool,
+    ) -> Result<T, AwsError> {
         // The semaphore is never closed.
         let permit = self.0.permits.acquire().await;
         let result = call.await;
-        let is_throttled = matches!(&result, Err(error) if error.kind == Kind::Throttled);
+        let is_throttled = match &result {
+            Ok(answer) => is_throttled(answer),
+            Err(error) => error.kind == Kind::Throttled,
+        };
         if self.0.settle(is_throttled)
             && let Ok(permit) = permit
         {
@@ -127,6 +139,13 @@ mod tests {
         }
         assert_eq!(pace.bound(), 64);
         assert_eq!(pace.0.permits.available_permits(), 64, "no permit is lost or won");
+    }
+
+    #[tokio::test]
+    async fn one_throttled_item_slows_down_calls_about_many() {
+        let pace = Pace::new(8);
+        let answers = pace.call_of_many(async { Ok([false, true, false]) }, |answers| answers.contains(&true)).await;
+        assert_eq!((answers.unwrap(), pace.bound()), ([false, true, false], 4));
     }
 
     #[tokio::test]

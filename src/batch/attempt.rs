@@ -100,6 +100,7 @@ impl Worker {
         let opened = retry_until(&shutdown, async || self.roll_forward.ledger.open().await).await?;
         let Some(batch) = opened else { return Err(BatchError::TooManyUnfinished) };
         fail_point!("opened");
+        self.company.opened(batch);
         stages.note("batch", batch);
         let heartbeat = self.start_heartbeat(batch);
 

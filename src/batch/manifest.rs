@@ -168,6 +168,15 @@ impl Fate {
             Fate::Quarantined { .. } | Fate::Gone => false,
         }
     }
+
+    /// Returns the place to which the object is moved, and the reason if that is in quarantine.
+    pub fn destination(&self) -> Option<(&str, Option<&String>)> {
+        match self {
+            Fate::Archived { to, .. } => Some((to, None)),
+            Fate::Quarantined { to, reason } => Some((to, Some(reason))),
+            Fate::Gone => None,
+        }
+    }
 }
 
 /// The note that lies beside a quarantined file.

@@ -17,6 +17,7 @@
 //! | `groups.rs` | the objects that go into one attempt, and into the next one after a failure |
 //! | `attempt.rs` | one attempt: open, claim, prepare, commit, roll forward |
 //! | `claim.rs` | claiming objects, and setting those aside that cannot be in a batch |
+//! | [`company`] | other consumers of the queue, as the numbers of batches show them |
 //! | [`prepare`] | reading the objects and writing, invisibly, everything that the batch will publish |
 //! | [`manifest`] | the record of what a batch decided |
 //! | [`roll_forward`] | everything after the commit |
@@ -30,6 +31,7 @@
 mod abandon;
 mod attempt;
 mod claim;
+pub mod company;
 mod groups;
 mod heartbeat;
 pub mod manifest;
@@ -47,6 +49,7 @@ use tracing::Instrument;
 use crate::aws::pace::Pace;
 use crate::aws::retry::Backoff;
 use crate::batch::attempt::{BatchError, Work};
+use crate::batch::company::Company;
 use crate::batch::groups::Groups;
 use crate::batch::prepare::{PreparationLimits, PrepareError};
 use crate::batch::roll_forward::RollForward;
@@ -86,8 +89,10 @@ pub struct Worker {
     pub lease: Duration,
     /// Batches of silent owners, as they are found.
     pub overdue: mpsc::Receiver<(BatchNumber, Entry)>,
-    /// Bounds the claims under way at once.
+    /// Bounds the calls for claims under way at once.
     pub claims: Pace,
+    /// Other consumers of the queue.
+    pub company: Company,
     /// Keeps ECS from stopping the task while a batch is committed and not done.
     pub protection: ScaleInProtection,
     /// Cancelled when the process is to stop: what is not committed is abandoned.
@@ -98,6 +103,7 @@ impl Worker {
     /// Processes a window, then deletes its messages or returns them to the queue.
     pub async fn process(&mut self, window: Closed) {
         let mut dispositions = vec![Disposition::Undone; window.objects.len()];
+        self.company.begin_window();
         let mut groups = Groups::of_all(window.objects.len());
         let mut backoff = Backoff::default();
         while let Some(group) = groups.pending.pop() {

@@ -122,7 +122,8 @@ impl Query {
             item.insert("report_date".to_owned(), text(&date));
             item
         };
-        let items: Vec<Item> = list.entries.into_iter().take(top).map(|entry| with_date(entry.shown.clone())).collect();
+        let entries = list.entries.iter().take(top);
+        let items: Vec<Item> = entries.map(|entry| with_date(entry.attributes(key.report()))).collect();
         Ok(self.formatted(&items, columns, remark))
     }
 

@@ -3,8 +3,8 @@
 //! Second stage of the flow, and pure: time comes in as an argument, nothing waits. The rules:
 //!
 //! * **W1** A window opens with its first message. Its edge is the next multiple of the window length, counted from the
-//!   Unix epoch, strictly after that moment: windows are aligned to the clock. Each consumer's edges come by its own
-//!   [`offset`] later, so that not all begin their batches in the same second.
+//!   Unix epoch, strictly after that moment: windows are aligned to the clock. Where several consumers share a queue,
+//!   each one's edges come by its own [`offset`] later, so that they do not write the same items in the same seconds.
 //! * **W2** A window is due at its edge, or at once when it is full. The clock is read only when the window opens: if
 //!   the clock jumps later, the window is due when it would have been.
 //! * **W3** It is full when it holds at least [`Limits::objects`] objects, [`Limits::bytes`] bytes or
@@ -22,10 +22,6 @@ use std::time::{Duration, Instant};
 
 use crate::intake::custody::MessageId;
 use crate::object::{ObjectEvent, ObjectId};
-
-/// The time over which consumers spread the starts of their batches, and the divisor of the window that limits it.
-const LARGEST_OFFSET: Duration = Duration::from_secs(5);
-const LARGEST_OFFSET_PART: u32 = 20;
 
 /// A message that was received and understood.
 #[derive(Debug, Clone)]
@@ -78,7 +74,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// An empty window of the given length, whose edges lie `offset` after the multiples of the length.
+    /// Returns an empty window of the given length, whose edges lie `offset` after the multiples of the length.
     pub fn new(length: Duration, limits: Limits, offset: Duration) -> Self {
         let (positions, content) = (HashMap::new(), Closed::default());
         Window { length, limits, offset, due_at: None, bytes: 0, positions, content }
@@ -142,6 +138,12 @@ impl Window {
         Some(if self.is_full() { Duration::ZERO } else { due_in })
     }
 
+    /// Moves the edges of the windows that open from now on to `offset` after the multiples of the length. Returns
+    /// false if they are there already.
+    pub fn set_offset(&mut self, offset: Duration) -> bool {
+        std::mem::replace(&mut self.offset, offset) != offset
+    }
+
     /// Returns true if it has taken no message yet.
     pub fn is_empty(&self) -> bool {
         self.content.messages.is_empty()
@@ -157,14 +159,13 @@ impl Window {
     }
 }
 
-/// The delay after the multiples of `length` at which the windows of a consumer of this name close: at most a few
-/// seconds.
+/// Returns the delay after the multiples of `length` at which the windows of a consumer of this name close when it has
+/// company: a fraction of the window that follows from the name, in whole milliseconds.
 pub fn offset(consumer: &str, length: Duration) -> Duration {
-    let largest = LARGEST_OFFSET.min(length / LARGEST_OFFSET_PART);
     let mut hasher = DefaultHasher::new();
     consumer.hash(&mut hasher);
-    let millis = u64::try_from(largest.as_millis()).unwrap_or(u64::MAX);
-    Duration::from_millis(hasher.finish() % millis.saturating_add(1))
+    let millis = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(hasher.finish() % millis.max(1))
 }
 
 /// The time from `time` to the next multiple of `length` plus `offset` that is strictly after it.
@@ -234,16 +235,32 @@ mod tests {
     }
 
     #[test]
-    fn w1_consumers_begin_at_different_moments_and_none_much_later() {
-        let names: Vec<_> = (0..100).map(|number| format!("consumer-{number}")).collect();
-        for (length, largest) in [(300, 5000), (60, 3000), (2, 100)] {
-            let length = Duration::from_secs(length);
-            let offsets: Vec<_> = names.iter().map(|name| offset(name, length).as_millis()).collect();
-            assert!(offsets.iter().all(|&offset| offset <= largest), "{offsets:?}");
-            let (first, last) = (offsets.iter().min().unwrap(), offsets.iter().max().unwrap());
-            assert!(last - first > largest / 2, "{offsets:?}");
-            assert_eq!(offset(&names[0], length).as_millis(), offsets[0], "the same for the same name");
+    fn w1_consumers_with_company_are_spread_over_the_whole_window() {
+        let names: Vec<_> = (0..1000).map(|number| format!("consumer-{number}")).collect();
+        for seconds in [300, 60, 2] {
+            let length = Duration::from_secs(seconds);
+            let offsets: Vec<_> = names.iter().map(|name| offset(name, length)).collect();
+            assert!(offsets.iter().all(|&offset| offset < length), "{offsets:?}");
+            for tenth in 0..10 {
+                let there = (length / 10 * tenth)..(length / 10 * (tenth + 1));
+                let inside = offsets.iter().filter(|&offset| there.contains(offset)).count();
+                assert!((50..200).contains(&inside), "{inside} of 1000 in tenth {tenth}");
+            }
+            assert_eq!(offset(&names[0], length), offsets[0], "the same for the same name");
         }
+    }
+
+    #[test]
+    fn w1_an_offset_holds_for_windows_that_open_later() {
+        let (now, seconds) = (Instant::now(), Duration::from_secs);
+        let mut window = Window::new(LENGTH, LIMITS, Duration::ZERO);
+        window.offer(message(1, &[1]), seconds(600), now).unwrap();
+        assert!(window.set_offset(seconds(20)));
+        assert!(!window.set_offset(seconds(20)));
+        assert_eq!(window.due_in(now), Some(LENGTH), "an open window is due when it would have been");
+        assert!(window.close().is_some());
+        window.offer(message(2, &[2]), seconds(900), now).unwrap();
+        assert_eq!(window.due_in(now), Some(seconds(20)));
     }
 
     proptest! {

@@ -1,8 +1,8 @@
 //! The ledger: one DynamoDB table that records which batch has claimed which object, and the state of every batch.
 //!
 //! The only module that knows the ledger's items. [`crate::protocol`] makes the decisions; this module makes each of
-//! them durable by one conditional write: the registry by compare-and-swap, a claim by a put on condition that there is
-//! none. The items, by the file that reads and writes them, each with its keys `pk` and `sk`:
+//! them durable by one conditional write: the registry by compare-and-swap, a claim by an insert on condition that
+//! there is none. The items, by the file that reads and writes them, each with its keys `pk` and `sk`:
 //!
 //! * [`registry`] (`registry`, `registry`): `version` N, `last` N, `batches` M (number → `state`, `owner`, `beat` N,
 //!   `since` N)
@@ -43,13 +43,15 @@ pub use crate::ledger::aside_list::COUNTED_ASIDE;
 pub use crate::ledger::catalogue_state::CatalogueState;
 pub use crate::ledger::claims::judge::ClaimJudge;
 pub use crate::ledger::claims::versions::ClaimRecord;
-pub use crate::ledger::claims::{Claim, ClaimStatus};
+pub use crate::ledger::claims::{CLAIMS_PER_REQUEST, Claim, ClaimStatus};
 pub use crate::ledger::records::Record;
 pub use crate::ledger::registry::{StoredRegistry, parse_registry, registry_item};
 pub use crate::ledger::sweeps::{LastSweep, Swept};
 
 use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::aws::item::{Item, text};
+use crate::aws::statements::{Expected, ItemWrite, write_items};
+use crate::object::{ObjectEvent, ObjectId, Version};
 
 /// Name of the ledger's table, without the prefix.
 pub const LEDGER_TABLE: &str = "music_streams_ledger";
@@ -92,6 +94,19 @@ impl Ledger {
         let update = self.update(&pk, sk).update_expression("SET expires_at = :soon");
         update.expression_attribute_values(":soon", expiry(1)).send().await.map_err(self.error(UPDATE, &pk))?;
         self.get(&pk, sk).await?;
+        // The item is there, so this inserts nothing.
+        let insert = ItemWrite {
+            table: self.table.clone(),
+            name: pk.clone(),
+            key: vec![("pk", text(pk.as_str())), ("sk", text(sk))],
+            attributes: Vec::new(),
+            removed: Vec::new(),
+            expected: Expected::Absent,
+        };
+        write_items(&self.client, &[&insert]).await?.into_iter().try_for_each(|written| written.map(drop))?;
+        let version = Version::ETag(String::new());
+        let object = ObjectId { bucket: "check".to_owned(), key: self.owner.clone(), version };
+        self.find_similar_claims(&[&ObjectEvent { object, size: 0, created_at: None }]).await?;
         self.delete(&pk, sk).send().await.map_err(self.error(DELETE, &pk))?;
         self.count_aside().await.map(drop)
     }

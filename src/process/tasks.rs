@@ -6,11 +6,12 @@
 //! computations on input are contained ([`contain`]): their caller receives the failure.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Level;
 
 use crate::process::log;
@@ -34,6 +35,21 @@ where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
     tokio::spawn(NAME.scope(name, task))
+}
+
+/// Runs a task on whichever thread is free, and waits for it. The task ends when nobody waits any more.
+pub async fn apart<F>(name: &'static str, task: F) -> F::Output
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    match AbortOnDropHandle::new(spawn(name, task)).await {
+        Ok(output) => output,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The runtime is shutting down, and this waits for its own end.
+            Err(_) => std::future::pending().await,
+        },
+    }
 }
 
 /// Starts a task that must run until `shutdown`. If it ends earlier, the process ends.

@@ -5,13 +5,13 @@
 //!
 //! A day's items with the most listens are also in [top lists](crate::reports::top_lists).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use crate::aws::item::{Item, number, text, text_of};
+use crate::aws::item::{Fields, Item, item, number, text, text_of};
 use crate::calendar::date_text;
 use crate::protocol::{Applied, BatchNumber};
 use crate::reports::distinct::Distinct;
@@ -50,6 +50,12 @@ impl ReportItem {
         Some(next)
     }
 
+    /// Returns true if other figures would take the item out of a top list, or move it down in one: what was cut off of
+    /// that list before could belong there then.
+    pub fn would_leave_lists(&self, other: &Delta) -> bool {
+        other.figures.listens < self.figures.listens || !other.attributes.genres.is_superset(&self.attributes.genres)
+    }
+
     /// Returns the item with its figures replaced, or `None` if it has a batch that the new figures lack and that would
     /// be lost. Afterwards no straggler can add one of their batches again. The version is above every one that the
     /// item had.
@@ -72,6 +78,8 @@ pub struct Replacement {
     pub last: BatchNumber,
     /// Milliseconds since the Unix epoch: a version that no item reaches by counting.
     pub now_ms: u64,
+    /// Figures may fall, and genres go. The top lists of the day must be filled anew afterwards.
+    pub may_lower: bool,
 }
 
 /// Returns true if an item has no listens: a replay has emptied it because it should not exist. It stays,
@@ -80,12 +88,9 @@ pub fn is_empty(item: &Item) -> bool {
     number(item, "total_listens") == Some(0)
 }
 
-/// The key of a report item, as DynamoDB attributes.
-pub fn key_item(key: &Key) -> Item {
-    HashMap::from([
-        (key.report.key_attribute().to_owned(), text(&key.id)),
-        ("report_date".to_owned(), text(date_text(key.day))),
-    ])
+/// The attributes of a report item's key.
+pub fn key_fields(key: &Key) -> Fields {
+    vec![(key.report.key_attribute(), text(&key.id)), ("report_date", text(date_text(key.day)))]
 }
 
 /// Parses the key of an item of this report.
@@ -95,45 +100,42 @@ pub fn parse_key(report: Report, item: &Item) -> Option<Key> {
     Some(Key { report, id, day })
 }
 
-/// The attributes that people read.
-pub(super) fn visible_attributes(key: &Key, stored: &ReportItem) -> Item {
+/// The attributes that people read, without the key.
+pub(super) fn visible_fields(report: Report, stored: &ReportItem) -> Fields {
     let ReportItem { figures, attributes, .. } = stored;
-    let PublishedFigures { listens, listening_ms, distinct, average_ms } = PublishedFigures::of(key.report, figures);
-    let mut item = key_item(key);
-    let mut add = |name: &str, value| item.insert(name.to_owned(), value);
-    add("total_listens", AttributeValue::N(listens.to_string()));
-    add("total_listening_time", AttributeValue::N(figures::seconds_text(listening_ms)));
-    add(key.report.distinct_attribute(), AttributeValue::N(distinct.to_string()));
+    let PublishedFigures { listens, listening_ms, distinct, average_ms } = PublishedFigures::of(report, figures);
+    let mut fields = Vec::with_capacity(12);
+    fields.push(("total_listens", AttributeValue::N(listens.to_string())));
+    fields.push(("total_listening_time", AttributeValue::N(figures::seconds_text(listening_ms))));
+    fields.push((report.distinct_attribute(), AttributeValue::N(distinct.to_string())));
     if let Some(average_ms) = average_ms {
-        add("avg_listening_time_per_user", AttributeValue::N(figures::seconds_text(average_ms)));
+        fields.push(("avg_listening_time_per_user", AttributeValue::N(figures::seconds_text(average_ms))));
     }
-    if let Some(name) = &attributes.track_name {
-        add("track_name", text(name));
+    let Attributes { track_name, artists, user_country, genres } = attributes;
+    let labels = [("track_name", track_name), ("artists", artists), ("user_country", user_country)];
+    fields.extend(labels.into_iter().filter_map(|(name, label)| Some((name, text(label.as_ref()?)))));
+    if report == Report::Track {
+        let genres: Vec<&str> = genres.iter().map(String::as_str).collect();
+        fields.push(("track_genre", text(genres.join(&LIST_SEPARATOR.to_string()))));
     }
-    if let Some(artists) = &attributes.artists {
-        add("artists", text(artists));
-    }
-    if let Some(country) = &attributes.user_country {
-        add("user_country", text(country));
-    }
-    if key.report == Report::Track {
-        let genres: Vec<&str> = attributes.genres.iter().map(String::as_str).collect();
-        add("track_genre", text(genres.join(&LIST_SEPARATOR.to_string())));
-    }
-    item
+    fields
 }
 
-/// The whole item: the attributes that people read, and those that the protocol needs.
-pub fn item_of(key: &Key, stored: &ReportItem) -> Item {
-    let mut item = visible_attributes(key, stored);
-    let mut add = |name: &str, value| item.insert(name.to_owned(), value);
-    add("sketch", AttributeValue::B(Blob::new(stored.figures.distinct.to_bytes())));
-    add("version", AttributeValue::N(stored.version.to_string()));
-    add("applied_through", AttributeValue::N(stored.applied.through.to_string()));
+/// All attributes but the key: those that people read, and those that the protocol needs.
+pub fn fields_of(report: Report, stored: &ReportItem) -> Fields {
+    let mut fields = visible_fields(report, stored);
+    fields.push(("sketch", AttributeValue::B(Blob::new(stored.figures.distinct.to_bytes()))));
+    fields.push(("version", AttributeValue::N(stored.version.to_string())));
+    fields.push(("applied_through", AttributeValue::N(stored.applied.through.to_string())));
     if !stored.applied.listed.is_empty() {
-        add("applied", AttributeValue::Ns(stored.applied.listed.iter().map(ToString::to_string).collect()));
+        fields.push(("applied", AttributeValue::Ns(stored.applied.listed.iter().map(ToString::to_string).collect())));
     }
-    item
+    fields
+}
+
+/// The whole item.
+pub fn item_of(key: &Key, stored: &ReportItem) -> Item {
+    item([key_fields(key), fields_of(key.report, stored)].concat())
 }
 
 /// Parses an item. The error names the attribute that is wrong.
@@ -245,6 +247,21 @@ mod tests {
     }
 
     #[test]
+    fn fewer_listens_or_a_genre_less_would_leave_lists() {
+        let with = |delta: Delta| ReportItem::default().with(&delta, 1, 0).unwrap();
+        let stored = with(delta(&[1, 2], &["pop", "rock"], "x"));
+        for (users, genres, leaves) in [
+            (&[1, 2][..], &["pop", "rock"][..], false),
+            (&[1, 2, 3], &["jazz", "pop", "rock"], false),
+            (&[1], &["pop", "rock"], true),
+            (&[1, 2, 3], &["jazz", "pop"], true),
+        ] {
+            assert_eq!(stored.would_leave_lists(&delta(users, genres, "x")), leaves, "{users:?} {genres:?}");
+        }
+        assert!(!ReportItem::default().would_leave_lists(&delta(&[], &[], "x")));
+    }
+
+    #[test]
     fn names_follow_the_newest_batch_and_genres_are_kept() {
         let first = ReportItem::default().with(&delta(&[1], &["pop"], "old"), 4, 3).unwrap();
         let second = first.with(&delta(&[2], &["rock"], "new"), 6, 3).unwrap();
@@ -260,7 +277,7 @@ mod tests {
     fn a_replaced_item_takes_later_batches_and_no_earlier_one() {
         let Delta { figures, attributes, .. } = delta(&[1, 2], &["pop"], "x");
         let stored = ReportItem::default().with(&delta(&[1], &["rock"], "old"), 4, 3).unwrap();
-        let of = |through| Replacement { through, last: 6, now_ms: 1000 };
+        let of = |through| Replacement { through, last: 6, now_ms: 1000, may_lower: true };
         assert_eq!(stored.replaced(figures.clone(), attributes.clone(), of(3)), None, "batch 4 would be lost");
         let replaced = stored.replaced(figures, attributes, of(7)).unwrap();
         assert_eq!((replaced.figures.listens, replaced.version), (2, 1000));

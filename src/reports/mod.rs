@@ -7,12 +7,10 @@
 //! * [`distinct`]: sketches of sets of which only the size matters (pure)
 //! * [`item`]: the DynamoDB items, and how a delta changes one (pure)
 //! * [`top_lists`]: the best of a day, kept as items (pure)
-//! * [`statements`]: conditional writes, 25 to a request
 //! * [`store`]: reading and writing the tables
 
 pub mod distinct;
 pub mod figures;
 pub mod item;
-pub mod statements;
 pub mod store;
 pub mod top_lists;

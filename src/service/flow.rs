@@ -59,6 +59,8 @@ enum Next {
 /// The window that fills, with its input and its output.
 pub(super) struct Flow {
     pub(super) window: Window,
+    /// The offset of the windows that follow one with company; `None` if the offset never changes.
+    pub(super) offset_with_company: Option<Duration>,
     pub(super) messages: mpsc::Receiver<Vec<Message>>,
     /// The time without messages and batches after which the process stops.
     pub(super) idle_limit: Option<Duration>,
@@ -90,6 +92,7 @@ impl Flow {
                 next = slot.next(), if !(is_idle && is_due && is_windows_turn) => match (next, slot) {
                     (Next::Done(worker), _) => {
                         last_activity = Instant::now();
+                        self.choose_offset(&worker);
                         Slot::Idle(worker)
                     }
                     (Next::Overdue(batch, entry), Slot::Idle(worker)) => {
@@ -118,6 +121,19 @@ impl Flow {
             };
         }
         self.stop(slot).await;
+    }
+
+    /// Lets the next windows end at a moment of their own while other consumers share the queue, and on the clock
+    /// otherwise.
+    fn choose_offset(&mut self, worker: &Worker) {
+        let Some(own) = self.offset_with_company else { return };
+        let (offset, reason) = match worker.company.is_there() {
+            true => (own, "as other consumers share the queue"),
+            false => (Duration::ZERO, "as no other consumer shares the queue"),
+        };
+        if self.window.set_offset(offset) {
+            tracing::info!("windows end {} after the clock, {reason}", humantime::format_duration(offset));
+        }
     }
 
     /// Adds the messages of one receive call to the window. Those that no longer fit go back to the queue.

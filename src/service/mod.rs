@@ -51,6 +51,7 @@ use crate::aws::Clients;
 use crate::aws::pace::{Pace, rate_limiter};
 use crate::aws::s3::CONCURRENT_OBJECTS;
 use crate::batch::Worker;
+use crate::batch::company::Company;
 use crate::batch::prepare::PreparationLimits;
 use crate::batch::roll_forward::RollForward;
 use crate::intake::custody::Custody;
@@ -121,7 +122,9 @@ pub async fn run(
     let watching = leases::watch_leases(resources.ledger.clone(), settings.lease, overdue_in, requested.clone());
     let watch = tasks::spawn_until(requested, "lease watch", watching);
 
-    let window = new_window(settings, resources.ledger.owner());
+    let window = new_window(settings);
+    let offset = window::offset(resources.ledger.owner(), settings.window);
+    let offset_with_company = settings.window_offset.is_none().then_some(offset);
     tracing::info!(
         consumer = resources.ledger.owner(),
         bucket = settings.bucket,
@@ -132,7 +135,14 @@ pub async fn run(
     );
     let worker =
         new_worker(settings, &shutdown, resources, health.progress.clone(), custody.clone(), catalogue, overdue);
-    let flow = Flow { window, messages, idle_limit: settings.exit_when_idle, custody, shutdown: shutdown.clone() };
+    let flow = Flow {
+        window,
+        offset_with_company,
+        messages,
+        idle_limit: settings.exit_when_idle,
+        custody,
+        shutdown: shutdown.clone(),
+    };
     flow.run(Box::new(worker)).await;
 
     let stopped = async {
@@ -185,13 +195,13 @@ fn start_sources(
     (messages, sources)
 }
 
-fn new_window(settings: &Settings, owner: &str) -> Window {
+fn new_window(settings: &Settings) -> Window {
     let limits = window::Limits {
         objects: settings.max_objects,
         bytes: settings.max_bytes.as_u64(),
         messages: settings.max_messages,
     };
-    Window::new(settings.window, limits, window::offset(owner, settings.window))
+    Window::new(settings.window, limits, settings.window_offset.unwrap_or_default())
 }
 
 fn new_worker(
@@ -217,6 +227,7 @@ fn new_worker(
         lease: settings.lease,
         overdue,
         claims: Pace::new(CONCURRENT_OBJECTS),
+        company: Company::default(),
         protection: ScaleInProtection::of_this_task(),
         shutdown: shutdown.requested.clone(),
     }

@@ -36,8 +36,9 @@ use stack::Stack;
 use support::*;
 
 /// The places in the program at which it can be made to crash.
-const STEPS: [&str; 21] = [
+const STEPS: [&str; 22] = [
     "opened",
+    "claims written",
     "claimed",
     "prepared",
     "manifest written",
@@ -252,9 +253,9 @@ async fn whatever_happens_every_row_counts_once() {
     let endpoint = |name: &str| std::env::var(name).unwrap();
     let refusing = Refusing::before(&endpoint("AWS_ENDPOINT_URL")).await;
     refusing.refuse(|request| {
-        let is_refused = request.gets("/incoming/refused")
-            || (request.method == "DELETE" && request.target.contains("/incoming/held"));
-        is_refused.then_some(Answer::S3(403, "AccessDenied"))
+        let is_unreadable = request.gets("/incoming/refused");
+        let unreadable = is_unreadable.then_some(Answer::S3(403, "AccessDenied"));
+        unreadable.or_else(|| request.refuses_to_delete("incoming/held", "AccessDenied"))
     });
     let mut chaos = Chaos {
         deployment: Deployment::new("chaos").await,
@@ -414,6 +415,7 @@ async fn a_dead_consumers_committed_batch_is_finished_within_the_lease_and_ten_s
         "upserted",
         "upload completed",
         "copied",
+        "deleted",
         "archived",
         "recorded",
     ];

@@ -106,6 +106,11 @@ fn dynamodb_calls(operation: &str, body: &Value) -> Vec<Call> {
         });
         return calls.collect();
     }
+    // A single statement reads.
+    if let Some(text) = body["Statement"].as_str() {
+        let table = text.split("FROM \"").nth(1).and_then(|rest| rest.split('"').next());
+        return dynamodb_calls("PartiQLSelect", &json!({ "TableName": table }));
+    }
     let tables: Vec<String> = match body["RequestItems"].as_object() {
         Some(items) => items.keys().cloned().collect(),
         None => vec![body["TableName"].as_str().unwrap().to_owned()],
@@ -131,8 +136,7 @@ fn s3_calls(head: &str, body: &[u8]) -> Vec<Call> {
         ("GET", true) => "ListBucket",
         ("POST", true) if has("delete") => {
             let body = String::from_utf8_lossy(body).into_owned();
-            let keys = body.split("<Key>").skip(1).map(|rest| rest.split("</Key>").next().unwrap());
-            return keys.map(|key| ("s3:DeleteObject".to_owned(), format!("{arn}/{key}"))).collect();
+            return body.split("<Object>").skip(1).flat_map(|object| delete_calls(&arn, object)).collect();
         }
         ("GET", false) if has("uploadId") => "ListMultipartUploadParts",
         ("GET", false) if has("tagging") && has("versionId") => "GetObjectVersionTagging",
@@ -145,11 +149,23 @@ fn s3_calls(head: &str, body: &[u8]) -> Vec<Call> {
         ("DELETE", false) => "DeleteObject",
         _ => panic!("an S3 call that no policy knows of: {method} {target}"),
     };
-    let mut calls = vec![(format!("s3:{action}"), arn)];
+    let mut calls = vec![(format!("s3:{action}"), arn.clone())];
+    if method == "DELETE" && header(head, "if-match").is_some() {
+        calls.push(("s3:GetObject".to_owned(), arn));
+    }
     if let Some(source) = header(head, "x-amz-copy-source") {
         let (source, version) = source.split_once('?').unwrap_or((source, ""));
         let action = if version.is_empty() { "s3:GetObject" } else { "s3:GetObjectVersion" };
         calls.push((action.to_owned(), format!("arn:aws:s3:::{}", source.trim_start_matches('/'))));
     }
     calls
+}
+
+/// The actions of one of the deletions of a request. One on condition of the eTag reads that, too:
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-deletes.html>.
+fn delete_calls(bucket: &str, object: &str) -> Vec<Call> {
+    let key = object.split("<Key>").nth(1).unwrap().split("</Key>").next().unwrap();
+    let action = if object.contains("<VersionId>") { "s3:DeleteObjectVersion" } else { "s3:DeleteObject" };
+    let reads = object.contains("<ETag>").then_some("s3:GetObject");
+    [action].into_iter().chain(reads).map(|action| (action.to_owned(), format!("{bucket}/{key}"))).collect()
 }

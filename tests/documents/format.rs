@@ -318,8 +318,8 @@ fn the_attributes_of_report_items() {
 
     let entry = top_lists::Entry::of(&key(Report::Genre), &stored(Report::Genre));
     let list = TopList { entries: vec![entry.into()], ..TopList::default() };
-    let list: BTreeSet<String> =
-        ListKey::of_genre("folk", 19_899).item().into_keys().chain(list.attributes().into_keys()).collect();
+    let fields = ListKey::of_genre("folk", 19_899).fields().into_iter().chain(list.fields(Report::Genre));
+    let list: BTreeSet<String> = fields.map(|(name, _)| name.to_owned()).collect();
     assert_eq!(first_column("Top lists"), list);
     let text = std::fs::read_to_string(document("docs/format.md")).unwrap();
     for name in [TOP_LISTS_TABLE, &ListKey::of_genre("GENRE", 0).list] {

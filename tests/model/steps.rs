@@ -15,7 +15,10 @@ use crate::world::{
 pub enum Step {
     Open,
     List,
+    /// Claims an object if nobody has. The claims of a window are made first.
     Claim(usize),
+    /// Reads a claim that was there. Each is judged after all were made.
+    Contest(usize),
     JudgeByRegistry {
         object: usize,
         holder: BatchNumber,
@@ -119,6 +122,10 @@ pub struct Task {
     /// The messages that announced them.
     messages: [u8; OBJECTS],
     won: Objects,
+    /// Objects whose claim was there, until it is read.
+    contested: Objects,
+    /// Objects that are at their place, until they are deleted where they were.
+    copied: Objects,
     /// Objects whose messages can be deleted.
     finished: Objects,
     back: Option<BringBack>,
@@ -127,20 +134,34 @@ pub struct Task {
 
 impl Task {
     fn of(batch: BatchNumber, step: Step) -> Self {
-        Task { batch, window: 0, messages: [0; OBJECTS], won: 0, finished: 0, back: None, step }
+        Task {
+            batch,
+            window: 0,
+            messages: [0; OBJECTS],
+            won: 0,
+            contested: 0,
+            copied: 0,
+            finished: 0,
+            back: None,
+            step,
+        }
     }
 
     /// Returns true if the next step only reads. A lost answer then makes no difference.
     pub fn only_reads(&self) -> bool {
         matches!(
             self.step,
-            Step::JudgeByRegistry { .. } | Step::JudgeByRecord { .. } | Step::ReadItem { .. } | Step::Watermark
+            Step::Contest(_)
+                | Step::JudgeByRegistry { .. }
+                | Step::JudgeByRecord { .. }
+                | Step::ReadItem { .. }
+                | Step::Watermark
         )
     }
 
     /// Returns true if its batch is not committed, and so can be abandoned.
     pub fn can_stop(&self) -> bool {
-        matches!(self.step, Step::Claim(_) | Step::Prepare)
+        matches!(self.step, Step::Claim(_) | Step::Contest(_) | Step::Prepare)
     }
 
     /// Returns the object that may turn out to be unmovable.
@@ -248,7 +269,7 @@ impl World {
 
     /// Carries out a step, and returns the next one.
     fn take_step(&mut self, task: &mut Task, me: &str, fault: Fault) -> Option<Step> {
-        let Task { batch, window, .. } = *task;
+        let Task { batch, .. } = *task;
         match task.step.clone() {
             // -------------------------------------------------------------------------- up to the commit
             Step::Open => {
@@ -264,17 +285,25 @@ impl World {
                     return Some(Step::List);
                 }
                 self.registry = next;
-                Some(next_claim(window, 0))
+                Some(next_claim(task, 0))
             }
             Step::List => {
                 let before = Registry { last: batch - 1, batches: self.registry.batches.clone() };
                 self.registry.batches = before.open(me, 0, self.budget.room)?.1.batches;
-                Some(next_claim(window, 0))
+                Some(next_claim(task, 0))
             }
             Step::Claim(object) => {
                 if self.claims[object] == Claim::default() {
                     self.claims[object] = Claim::of(batch);
+                    task.won |= 1 << object;
+                } else {
+                    // Also one's own, when the answer to an earlier try was lost.
+                    task.contested |= 1 << object;
                 }
+                Some(next_claim(task, object + 1))
+            }
+            Step::Contest(object) => {
+                task.contested &= !(1 << object);
                 Some(self.consider(task, object, fault))
             }
             Step::JudgeByRegistry { object, holder } => match self.registry.batches.get(&holder) {
@@ -289,7 +318,7 @@ impl World {
                     return Some(self.consider(task, object, fault));
                 }
                 task.finished |= 1 << object;
-                Some(next_claim(window, object + 1))
+                Some(next_contest(task))
             }
             Step::TakeOver { object, holder } => {
                 if self.claims[object].batch != holder && fault != Fault::TakeOverUnconditional {
@@ -400,36 +429,36 @@ impl World {
                 let is_committed = self.committed & 1 << batch != 0;
                 Some(match fault {
                     Fault::PublishBeforeCommit if !is_committed => Step::Commit,
-                    _ => self.next_move(task, 0, fault),
+                    _ => self.first_move(task, fault),
                 })
             }
             Step::Copy(object) => {
-                let copied = self.is_incoming(object);
-                if copied {
+                // Else it was moved already, or replaced by its owner.
+                if self.is_incoming(object) {
                     self.archive[batch as usize] |= 1 << object;
+                    if fault != Fault::DeleteBeforeCopy {
+                        task.copied |= 1 << object;
+                    }
                 }
-                Some(match fault {
-                    // Nothing to copy: moved already, or replaced by its owner.
-                    _ if !copied => self.next_move(task, object + 1, fault),
-                    Fault::DeleteBeforeCopy => self.next_move(task, object + 1, fault),
-                    _ => Step::Delete(object),
-                })
+                Some(self.next_copy(task, object + 1, fault))
             }
             Step::Delete(object) => {
                 if self.is_incoming(object) || fault == Fault::UnconditionalDelete {
                     self.incoming[KEY_OF[object]] = None;
                 }
-                Some(match fault {
-                    Fault::DeleteBeforeCopy => Step::Copy(object),
-                    _ => self.next_move(task, object + 1, fault),
-                })
+                task.copied &= !(1 << object);
+                Some(self.next_delete(task, fault))
             }
             Step::LeaveInPlace(object) => {
                 self.left[object] = batch;
                 if fault == Fault::LeftReleasesClaim && self.claims[object].batch == batch {
                     self.claims[object] = Claim::default();
                 }
-                Some(self.next_move(task, object + 1, fault))
+                if has(task.copied, object) {
+                    task.copied &= !(1 << object);
+                    return Some(self.next_delete(task, fault));
+                }
+                Some(self.next_copy(task, object + 1, fault))
             }
             Step::ReleaseClaim(object) => {
                 if self.claims[object].batch == batch && fault != Fault::GoneKeepsClaim {
@@ -549,7 +578,7 @@ impl World {
             Claim { batch, .. } if batch == task.batch => won(task, object),
             Claim { pause: Pause::Lasts, .. } => {
                 task.finished |= 1 << object;
-                next_claim(task.window, object + 1)
+                next_contest(task)
             }
             Claim { batch: holder, .. } if holder == 0 || fault == Fault::TakeOverUnchecked => {
                 Step::TakeOver { object, holder }
@@ -559,17 +588,44 @@ impl World {
         }
     }
 
-    /// Returns the step for the next object that was read, starting at `from`; then those for the claims of missing
-    /// objects.
-    fn next_move(&self, task: &Task, from: usize, fault: Fault) -> Step {
-        if let Some(BringBack { way: Way::Original(object), .. }) = task.back {
-            return Step::UnlistOriginal(object);
+    /// Returns the first step of moving what was read: all of it is copied, then all that is copied is deleted where it
+    /// was.
+    fn first_move(&self, task: &mut Task, fault: Fault) -> Step {
+        if fault != Fault::DeleteBeforeCopy {
+            return self.next_copy(task, 0, fault);
         }
-        let step = if fault == Fault::DeleteBeforeCopy { Step::Delete } else { Step::Copy };
         let read = |&object: &usize| self.manifest(task.batch).is_some_and(|manifest| manifest.read[object].is_some());
-        match (from..OBJECTS).find(read) {
-            Some(object) => step(object),
-            None => self.next_release(task.batch, 0, fault),
+        task.copied = (0..OBJECTS).filter(read).fold(0, |set, object| set | 1 << object);
+        self.next_delete(task, fault)
+    }
+
+    /// Returns the step for the next object that was read, starting at `from`.
+    fn next_copy(&self, task: &Task, from: usize, fault: Fault) -> Step {
+        let is_wanted = |&object: &usize| match task.back {
+            Some(BringBack { way: Way::Original(_), .. }) => false,
+            _ => self.manifest(task.batch).is_some_and(|manifest| manifest.read[object].is_some()),
+        };
+        match (from..OBJECTS).find(is_wanted) {
+            Some(object) => Step::Copy(object),
+            None if fault == Fault::DeleteBeforeCopy => self.after_moves(task, fault),
+            None => self.next_delete(task, fault),
+        }
+    }
+
+    /// Returns the step for the next object that is copied.
+    fn next_delete(&self, task: &Task, fault: Fault) -> Step {
+        match (0..OBJECTS).find(|&object| has(task.copied, object)) {
+            Some(object) => Step::Delete(object),
+            None if fault == Fault::DeleteBeforeCopy => self.next_copy(task, 0, fault),
+            None => self.after_moves(task, fault),
+        }
+    }
+
+    /// Returns the step after the moves: for the claims of missing objects.
+    fn after_moves(&self, task: &Task, fault: Fault) -> Step {
+        match task.back {
+            Some(BringBack { way: Way::Original(object), .. }) => Step::UnlistOriginal(object),
+            _ => self.next_release(task.batch, 0, fault),
         }
     }
 
@@ -614,18 +670,23 @@ impl World {
 
 fn won(task: &mut Task, object: usize) -> Step {
     task.won |= 1 << object;
-    next_claim(task.window, object + 1)
+    next_contest(task)
 }
 
-fn next_claim(window: Objects, from: usize) -> Step {
-    (from..OBJECTS).find(|&object| has(window, object)).map_or(Step::Prepare, Step::Claim)
+/// Returns the step for the next object of the window, starting at `from`; then those for the contested ones.
+fn next_claim(task: &Task, from: usize) -> Step {
+    (from..OBJECTS).find(|&object| has(task.window, object)).map_or_else(|| next_contest(task), Step::Claim)
+}
+
+fn next_contest(task: &Task) -> Step {
+    (0..OBJECTS).find(|&object| has(task.contested, object)).map_or(Step::Prepare, Step::Contest)
 }
 
 fn judged(task: &mut Task, object: usize, holder: BatchNumber, resolve: ClaimConflict, fault: Fault) -> Step {
     match resolve {
         ClaimConflict::Duplicate => Step::ConfirmDuplicate { object, holder },
         ClaimConflict::Leave if fault == Fault::LiveIsDuplicate => Step::ConfirmDuplicate { object, holder },
-        ClaimConflict::Leave => next_claim(task.window, object + 1),
+        ClaimConflict::Leave => next_contest(task),
         ClaimConflict::TakeOver { .. } => Step::TakeOver { object, holder },
     }
 }

@@ -51,6 +51,31 @@ async fn two_consumers_share_the_work() {
 }
 
 #[tokio::test]
+async fn consumers_with_company_end_their_windows_at_moments_of_their_own() {
+    let deployment = Deployment::new("company").await;
+    let [one, other] = [(); 2].map(|()| deployment.consumer(&["--window", "1s", "--max-objects", "1"]));
+    let (mut all, mut seed) = (Vec::new(), 4000);
+    let mut put_until = async |what: &str, is_so: &dyn Fn() -> bool| {
+        eventually(what, PATIENCE, async || {
+            let rows = rows(seed, 20);
+            deployment.put(&format!("incoming/{seed}.csv"), csv_of(&rows)).await;
+            (seed, all) = (seed + 1, [std::mem::take(&mut all), rows].concat());
+            is_so()
+        })
+        .await;
+    };
+    let company = "as other consumers share the queue";
+    put_until("both see each other", &|| one.log().contains(company) && other.log().contains(company)).await;
+    other.stop();
+    let seen = one.log().len();
+    let alone = "windows end 0s after the clock, as no other consumer shares the queue";
+    put_until("the other one is gone", &|| one.log()[seen..].contains(alone)).await;
+    deployment.settled().await;
+    one.stop();
+    Expected::of(&all).assert_reported(&deployment).await;
+}
+
+#[tokio::test]
 async fn two_hundred_small_files_make_one_batch() {
     let deployment = Deployment::new("small").await;
     let mut all = Vec::new();

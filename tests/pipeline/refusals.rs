@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
 
-use crate::refusing::{Answer, Request};
+use crate::refusing::Answer;
 use crate::scene::{DENIED, Scene};
 use crate::support::*;
 
@@ -184,46 +184,112 @@ async fn copies(deployment: &Deployment, name: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_cannot_be_moved_is_copied_once_and_its_batch_ends() {
-    let scene = Scene::new("held", &["Versioning=Enabled"]).await;
-    let is_of = |request: &Request, method: &str, name: &str| request.method == method && request.target.contains(name);
-    scene.s3.refuse(move |request| is_of(request, "DELETE", "/incoming/held").then_some(DENIED));
-    let (held, other) = (rows(24_000, 50), rows(24_001, 50));
-    scene.put("held.csv", &held).await;
-    scene.put("other.csv", &other).await;
-    let flags = ["--lease", "2s", "--sweep-interval", "2s", "--sweep-age", "1s"];
-    let consumer = scene.consumer(&flags);
-    eventually("the other is archived", Duration::from_secs(60), async || {
-        scene.deployment.keys("incoming/").await == ["incoming/held.csv"]
+    for (name, parameters) in [("held", &[][..]), ("held-version", &["Versioning=Enabled"])] {
+        let scene = Scene::new(name, parameters).await;
+        scene.s3.refuse(|request| request.refuses_to_delete("incoming/held", "AccessDenied"));
+        // Moved together, and deleted by the same request.
+        let (held, others) = (rows(24_000, 50), rows(24_001, 50));
+        scene.put("held.csv", &held).await;
+        for (number, rows) in others.chunks(10).enumerate() {
+            scene.put(&format!("other-{number}.csv"), rows).await;
+        }
+        let flags = ["--window", "3s", "--lease", "2s", "--sweep-interval", "2s", "--sweep-age", "1s"];
+        let consumer = scene.consumer(&flags);
+        eventually("the others are archived", Duration::from_secs(60), async || {
+            scene.deployment.keys("incoming/").await == ["incoming/held.csv"]
+        })
+        .await;
+        scene.deployment.registry_is_empty().await;
+        eventually("its message is deleted", Duration::from_secs(30), async || {
+            scene.deployment.messages_in(&scene.deployment.queue_url).await == 0
+        })
+        .await;
+        // Announced again and found by every sweep, it does not count again, nor is it copied again.
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        let all = [held, others].concat();
+        Expected::of(&all).assert_reported(&scene.deployment).await;
+        assert_eq!(copies(&scene.deployment, "held.csv").await, 1);
+        let aside = scene.aside();
+        assert_eq!((aside.len(), &aside[0]["kind"]), (1, &json!("original")), "{aside:#?}");
+        let verified = scene.verify();
+        assert!(
+            verified.success && verified.stdout.contains("could not be moved"),
+            "{}{}",
+            verified.stdout,
+            verified.stderr
+        );
+
+        let retried = scene.retry();
+        assert!(retried.success, "the command's own way is open: {}{}", retried.stdout, retried.stderr);
+        assert!(scene.deployment.keys("incoming/").await.is_empty());
+        assert_eq!(copies(&scene.deployment, "held.csv").await, 1);
+        assert!(scene.aside().is_empty());
+        consumer.stop();
+        assert!(scene.verify().success);
+        Expected::of(&all).assert_reported(&scene.deployment).await;
+    }
+}
+
+/// Copies are made one by one and deletions together, so there is time between the two.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_overwritten_before_it_is_deleted_stays_and_counts_as_well() {
+    let scene = Scene::new("overwritten", &[]).await;
+    scene.s3.refuse(|request| {
+        let is_copy = request.method == "PUT" && request.header("x-amz-copy-source").is_some();
+        (is_copy && request.target.contains("slow.csv")).then_some(Answer::Late(Duration::from_secs(8)))
+    });
+    let [first, second, slow, other] = [29_000, 29_001, 29_002, 29_003].map(|seed| rows(seed, 40));
+    for (name, rows) in [("again.csv", &first), ("slow.csv", &slow), ("other.csv", &other)] {
+        scene.put(name, rows).await;
+    }
+    let consumer = scene.consumer(&["--window", "3s"]);
+    let is_copied = async || scene.deployment.keys("archive/").await.iter().any(|key| key.ends_with("again.csv"));
+    eventually("the file is copied", Duration::from_secs(60), is_copied).await;
+    assert_eq!(scene.deployment.keys("incoming/").await.len(), 3, "nothing is deleted yet");
+    scene.put("again.csv", &second).await;
+    scene.deployment.settled().await;
+    scene.deployment.registry_is_empty().await;
+    consumer.stop();
+    assert_eq!(copies(&scene.deployment, "again.csv").await, 2, "both contents are in the archive");
+    scene.deployment.assert_clean().await;
+    Expected::of(&[first, second, slow, other].concat()).assert_reported(&scene.deployment).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_is_refused_or_throttled_costs_no_other_and_none_is_lost_with_an_answer() {
+    let scene = Scene::new("claims", &[]).await;
+    let mut requests = 0;
+    scene.dynamodb.refuse(move |request| {
+        let claims = request.claims();
+        if claims.iter().any(|key| key.contains("/odd")) {
+            return Some(Answer::Claims { part: "/odd", code: "ValidationError" });
+        }
+        requests += u32::from(!claims.is_empty());
+        // Made, but the consumer does not hear of it.
+        (!claims.is_empty() && requests <= 2).then_some(Answer::Lost)
+    });
+    let mut all = Vec::new();
+    for number in 0..60 {
+        let rows = rows(29_100 + number, 5);
+        scene.put(&format!("{number}.csv"), &rows).await;
+        all.extend(rows);
+    }
+    let odd = rows(29_200, 5);
+    scene.put("odd.csv", &odd).await;
+    let consumer = scene.consumer(&["--window", "4s", "--lease", "2s"]);
+    eventually("all others are archived", Duration::from_secs(90), async || {
+        scene.deployment.keys("incoming/").await == ["incoming/odd.csv"]
     })
     .await;
     scene.deployment.registry_is_empty().await;
-    eventually("its message is deleted", Duration::from_secs(30), async || {
-        scene.deployment.messages_in(&scene.deployment.queue_url).await == 0
-    })
-    .await;
-    // Announced again and found by every sweep, it does not count again, nor is it copied again.
-    tokio::time::sleep(Duration::from_secs(8)).await;
-    let all = [held, other].concat();
+    assert!(!consumer.log().contains("batch failed"), "{}", consumer.log());
     Expected::of(&all).assert_reported(&scene.deployment).await;
-    assert_eq!(copies(&scene.deployment, "held.csv").await, 1);
-    let aside = scene.aside();
-    assert_eq!((aside.len(), &aside[0]["kind"]), (1, &json!("original")), "{aside:#?}");
-    let verified = scene.verify();
-    assert!(
-        verified.success && verified.stdout.contains("could not be moved"),
-        "{}{}",
-        verified.stdout,
-        verified.stderr
-    );
-
-    let retried = scene.retry();
-    assert!(retried.success, "the command's own way is open: {}{}", retried.stdout, retried.stderr);
-    assert!(scene.deployment.keys("incoming/").await.is_empty());
-    assert_eq!(copies(&scene.deployment, "held.csv").await, 1);
-    assert!(scene.aside().is_empty());
+    scene.dynamodb.relent();
+    scene.deployment.settled().await;
+    scene.deployment.registry_is_empty().await;
     consumer.stop();
-    assert!(scene.verify().success);
-    Expected::of(&all).assert_reported(&scene.deployment).await;
+    Expected::of(&[all, odd].concat()).assert_reported(&scene.deployment).await;
+    scene.deployment.assert_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

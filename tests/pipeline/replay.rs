@@ -41,9 +41,10 @@ async fn seen(deployment: &Deployment) -> BTreeSet<String> {
     for table in TABLES {
         for item in deployment.scan(table).await {
             if table == "top_lists" {
-                for (place, entry) in item["entries"].as_l().unwrap().iter().enumerate() {
-                    let name = format!("{} {}", text(&item, "list"), text(&item, "report_date"));
-                    seen.insert(format!("{name} {place} {}", shown(entry.as_m().unwrap())));
+                for (place, entry) in entries(&item).iter().enumerate() {
+                    let state = if item["rebuilding"] == AttributeValue::Bool(true) { " being rebuilt" } else { "" };
+                    let name = format!("{} {}{state}", text(&item, "list"), text(&item, "report_date"));
+                    seen.insert(format!("{name} {place} {}", shown(entry)));
                 }
             } else if number(&item, "total_listens") > 0 {
                 seen.insert(format!("{table} {}", shown(&item)));
@@ -156,6 +157,15 @@ async fn a_day_that_was_restored_to_an_earlier_time_is_replayed() {
     }
     assert!(ask(&deployment, &[&["replay"][..], &days].concat()).success);
     assert_same(&seen(&deployment).await, &before);
+
+    // A report table is as it was before a rebuild, and the lists have the rebuilt items.
+    let tracks = deployment.scan("track_level_reports").await;
+    assert!(ask(&deployment, &[&["replay", "--rebuild"][..], &days].concat()).success);
+    for item in tracks {
+        write(&deployment, "track_level_reports", item).await;
+    }
+    assert!(ask(&deployment, &[&["replay"][..], &days].concat()).success);
+    assert_same(&seen(&deployment).await, &before);
     all.extend(process_all(&deployment, 6..8).await);
     Expected::of(&all).assert_reported(&deployment).await;
     let (success, differences, ..) = verify(&deployment, &[]);
@@ -231,11 +241,20 @@ async fn a_day_is_rebuilt_in_place() {
     deployment.clients.s3.delete_object().bucket(&deployment.bucket).key(&lost).send().await.unwrap();
     let item = deployment.scan("track_level_reports").await.remove(0);
     delete(&deployment, "track_level_reports", &item).await;
+    // And a list that an earlier rebuild has left empty is not taken for complete by one that fails before it begins.
+    let list = deployment.scan("top_lists").await.into_iter().find(|it| it["report_date"] == item["report_date"]);
+    let mut left = list.clone().unwrap();
+    left.insert("entries".into(), AttributeValue::L(Vec::new()));
+    left.insert("rebuilding".into(), AttributeValue::Bool(true));
+    write(&deployment, "top_lists", left.clone()).await;
     for rebuild in [&["--rebuild"][..], &[]] {
         let ended = ask(&deployment, &[&["replay", "--date", text(&item, "report_date")], rebuild].concat());
         assert!(!ended.success && ended.stderr.contains("curated rows of the day"), "{}", ended.stderr);
     }
+    let (success, differences, ..) = verify(&deployment, &[]);
+    assert!(!success && format!("{differences:?}").contains("a rebuild that did not end"), "{differences:#?}");
     deployment.assert_clean().await;
+    write(&deployment, "top_lists", list.unwrap()).await;
     write(&deployment, "track_level_reports", item).await;
     assert_same(&seen(&deployment).await, &before);
     assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
@@ -288,6 +307,18 @@ async fn a_day_is_rebuilt_with_another_catalogue() {
     assert!(success, "{differences:#?}");
     let top = ask(&deployment, &["report", "tracks", "--date", "2024-06-25", "--genre", "polka", "--top", "3"]);
     assert!(top.success && top.stdout.contains("New "), "{}", top.stdout);
+
+    // An item that was set aside since then gets figures of the catalogue that the day has.
+    let genres = deployment.scan("genre_level_reports").await;
+    let mut foreign = genres.into_iter().max_by_key(|item| number(item, "total_listens")).unwrap();
+    foreign.remove("total_listens");
+    write(&deployment, "genre_level_reports", foreign.clone()).await;
+    process_all(&deployment, 3..5).await;
+    delete(&deployment, "genre_level_reports", &foreign).await;
+    let ended = ask(&deployment, &["aside", "--retry"]);
+    assert!(ended.success && ended.stdout.contains("back"), "{}{}", ended.stdout, ended.stderr);
+    let (success, differences, ..) = verify(&deployment, &[]);
+    assert!(success, "{differences:#?}");
 
     // And back again.
     deployment.put_catalogue().await;

@@ -20,14 +20,14 @@ pub use consumer::{Consumer, Ended, program};
 pub use data::{Row, csv_of, rows, songs};
 pub use deployment::Deployment;
 pub use eventually::{eventually, eventually_blocking, eventually_some};
-pub use expected::{Expected, curated_rows, expected_rows};
+pub use expected::{Expected, curated_rows, entries, expected_rows};
 pub use random::Random;
 
 pub type Item = HashMap<String, AttributeValue>;
 
 /// The time that anything may take before a test fails. Generous, as the machine may be slow; a passing test never
 /// waits for all of it.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub fn is_ministack() -> bool {
     std::env::var("MUSIC_STREAMS_TEST_STACK").expect("the tests need a local stack: run them by `make test`")

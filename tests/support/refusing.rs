@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +25,37 @@ impl Request {
         lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
+    /// Returns the objects that it deletes together, each with its key and the version id, if it has one.
+    fn deletes(&self) -> Vec<(&str, Option<&str>)> {
+        if self.method != "POST" || !self.target.ends_with("?delete") {
+            return Vec::new();
+        }
+        let objects = self.body.split("<Object>").skip(1);
+        objects.map(|object| (element(object, "Key").unwrap(), element(object, "VersionId"))).collect()
+    }
+
+    /// Returns the answer that refuses to delete objects whose key contains `part`, alone or among others.
+    pub fn refuses_to_delete(&self, part: &'static str, code: &'static str) -> Option<Answer> {
+        let is_single = self.method == "DELETE" && self.target.contains(part);
+        let is_among = self.deletes().iter().any(|(key, _)| key.contains(part));
+        match (is_single, is_among) {
+            (true, _) => Some(Answer::S3(403, code)),
+            (_, true) => Some(Answer::Deletes { part, code }),
+            _ => None,
+        }
+    }
+
+    /// The claims that it makes: the partition key of each.
+    pub fn claims(&self) -> Vec<String> {
+        if !self.header("x-amz-target").is_some_and(|target| target.ends_with("BatchExecuteStatement")) {
+            return Vec::new();
+        }
+        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap();
+        let keys = body["Statements"].as_array().unwrap().iter().map(|statement| &statement["Parameters"][0]["S"]);
+        let claims = keys.filter_map(|key| key.as_str().filter(|key| key.starts_with("object#")));
+        claims.map(str::to_owned).collect()
+    }
+
     /// Returns true if it reads an object whose key contains `part`.
     pub fn gets(&self, part: &str) -> bool {
         self.method == "GET" && self.target.contains(part) && !self.target.contains("list-type")
@@ -35,6 +67,14 @@ impl Request {
 pub enum Answer {
     /// An error of S3.
     S3(u16, &'static str),
+    /// An answer about each of the objects that are deleted together: an error for those whose key contains the part;
+    /// the others are to be asked about again.
+    Deletes { part: &'static str, code: &'static str },
+    /// An answer about each of some claims: an error for those whose key contains the part; the others are to be asked
+    /// about again.
+    Claims { part: &'static str, code: &'static str },
+    /// None: the service gets the request, and its answer is lost.
+    Lost,
     /// An error of DynamoDB.
     DynamoDb(u16, &'static str),
     /// The service's answer, delayed.
@@ -93,9 +133,13 @@ impl Refusing {
         let (mut from_server, to_server) = server.into_split();
         let to_client = Arc::new(tokio::sync::Mutex::new(to_client));
         let answers = Arc::clone(&to_client);
-        let relay = async move {
+        let is_lost = AtomicBool::new(false);
+        let relay = async {
             let mut buffer = vec![0; 64 << 10];
             while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
+                if is_lost.load(Ordering::Relaxed) {
+                    return;
+                }
                 if answers.lock().await.write_all(&buffer[..length]).await.is_err() {
                     return;
                 }
@@ -103,7 +147,7 @@ impl Refusing {
         };
         tokio::select! {
             () = relay => {}
-            () = self.forward_requests(BufReader::new(from_client), to_server, to_client) => {}
+            () = self.forward_requests(BufReader::new(from_client), to_server, to_client, &is_lost) => {}
         }
     }
 
@@ -112,6 +156,7 @@ impl Refusing {
         mut from: impl AsyncBufReadExt + Unpin,
         mut to: impl AsyncWriteExt + Unpin,
         answers: Arc<tokio::sync::Mutex<tokio::net::tcp::OwnedWriteHalf>>,
+        is_lost: &AtomicBool,
     ) {
         loop {
             let mut head = Vec::new();
@@ -143,6 +188,31 @@ impl Refusing {
                     }
                     continue;
                 }
+                Some(Answer::Deletes { part, code }) => {
+                    let errors = request.deletes().into_iter().map(|(key, version)| {
+                        let code = if key.contains(part) { code } else { "InternalError" };
+                        let version = version.map(|id| format!("<VersionId>{id}</VersionId>")).unwrap_or_default();
+                        format!("<Error><Key>{key}</Key>{version}<Code>{code}</Code><Message>refused</Message></Error>")
+                    });
+                    let errors: String = errors.collect();
+                    let body = format!("<?xml version=\"1.0\"?><DeleteResult>{errors}</DeleteResult>");
+                    if say(&answers, 200, "application/xml", &body).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Some(Answer::Claims { part, code }) => {
+                    let errors = request.claims().into_iter().map(|key| {
+                        let code = if key.contains(part) { code } else { "ThrottlingError" };
+                        serde_json::json!({"Error": {"Code": code, "Message": "refused"}})
+                    });
+                    let body = serde_json::json!({"Responses": errors.collect::<Vec<_>>()}).to_string();
+                    if say(&answers, 200, "application/x-amz-json-1.0", &body).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Some(Answer::Lost) => is_lost.store(true, Ordering::Relaxed),
                 Some(Answer::DynamoDb(status, code)) => {
                     let body = format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"refused"}}"#);
                     if say(&answers, status, "application/x-amz-json-1.0", &body).await.is_err() {
@@ -160,6 +230,12 @@ impl Refusing {
             }
         }
     }
+}
+
+/// The text of an element of XML.
+fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    Some(rest.split_once(&format!("</{name}>")).unwrap().0)
 }
 
 fn is_expect(line: &str) -> bool {

@@ -44,6 +44,7 @@ impl Bucket {
         problems.extend(get.err().map(aws_error("s3:GetObject", self.url(&key))).filter(is_denied));
         let delete = self.client.delete_object().bucket(&self.name).key(&key).if_match("\"check\"").send().await;
         problems.extend(delete.err().map(aws_error("s3:DeleteObject", self.url(&key))).filter(is_denied));
+        problems.extend(self.deletes_conditionally().await.err());
         problems.extend(self.default_retention().await);
         problems
     }

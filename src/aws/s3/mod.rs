@@ -6,24 +6,27 @@
 //! * [`read`]: reading, pinned to one content by version id or eTag; it resumes where the network broke off.
 //! * [`list`]: lists, and the properties of an object.
 //! * [`mod@write`]: writing; a multipart upload stays invisible until it is completed.
-//! * [`relocate`]: copying and deleting, both on condition of the source's content, so that a file that was overwritten
-//!   in between is never deleted unread.
+//! * [`copy`] and [`delete`]: copying and deleting, both on condition of the source's content, so that a file that was
+//!   overwritten in between is never deleted unread.
 //! * [`check`]: the check of permissions at startup, and the probe that tells a faulty object from a faulty S3.
 //!
 //! Covered by `tests/pipeline`, and by `tests/chaos` under failing calls and missing permissions.
 
 pub mod check;
+pub mod copy;
+pub mod delete;
 pub mod list;
 pub mod read;
-pub mod relocate;
 pub mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
+use tokio::sync::OnceCell;
+
+pub use crate::aws::s3::copy::Copied;
+pub use crate::aws::s3::delete::DELETES_PER_REQUEST;
 pub use crate::aws::s3::list::{Current, NextVersion};
 pub use crate::aws::s3::read::{Body, Chunks, READ_AHEAD_BYTES};
-pub use crate::aws::s3::relocate::Copied;
 pub use crate::aws::s3::write::{PART_BYTES, PendingUpload, Upload};
 
 use crate::aws::pace::Pace;
@@ -42,15 +45,15 @@ const OBJECT_TRIES: u32 = 8;
 pub struct Bucket {
     client: aws_sdk_s3::Client,
     name: String,
-    /// Set once the service has turned out not to delete conditionally.
-    unconditional_delete: Arc<AtomicBool>,
+    /// True if the service looks at the condition of each deletion; unknown until the first one.
+    is_conditional: Arc<OnceCell<bool>>,
     pace: Pace,
 }
 
 impl Bucket {
     /// Creates a client for the bucket called `name`.
     pub fn new(client: aws_sdk_s3::Client, name: String) -> Self {
-        Bucket { client, name, unconditional_delete: Arc::default(), pace: Pace::new(CONCURRENT_OBJECTS) }
+        Bucket { client, name, is_conditional: Arc::default(), pace: Pace::new(CONCURRENT_OBJECTS) }
     }
 
     /// The bucket's name.

@@ -47,7 +47,7 @@ impl RollForward {
 
     /// Makes offers to the top lists, and sets aside the lists that are refused. Returns true if the offers are stale.
     async fn offer(&self, batch: BatchNumber, offering: &Offering) -> Result<bool, AwsError> {
-        let Offered { is_stale, refused } = self.reports.offer(batch, offering, &self.deadline).await?;
+        let Offered { is_stale, refused, .. } = self.reports.offer(batch, offering, &self.deadline).await?;
         let entries = refused.iter().map(|(list, reason)| Aside::top_list(list, batch, reason));
         self.set_aside(entries.collect()).await?;
         Ok(is_stale)

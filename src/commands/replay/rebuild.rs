@@ -23,7 +23,7 @@ const LISTS_AT_A_TIME: usize = 25;
 
 /// What a rebuild has done so far.
 #[derive(Debug, Default)]
-struct Rebuilt {
+pub(super) struct Rebuilt {
     /// The last batch in the figures of the first attempt.
     through: BatchNumber,
     batches: usize,
@@ -32,31 +32,36 @@ struct Rebuilt {
     lists: BTreeSet<ListKey>,
     /// The items of the day.
     keys: BTreeSet<Key>,
-    refused: Refused,
+    pub(super) refused: Refused,
 }
 
 impl Replay {
-    /// Gives every item of a day the figures of its archived files, fills its top lists anew, and returns a summary.
-    /// The day's items and lists that were set aside are removed from that list, as they are right again.
+    /// Rebuilds a day, and returns a summary. An item or a list that is refused is an error.
     pub async fn rebuild(&self, day: i32) -> Result<String, ReplayError> {
+        let Rebuilt { items, batches, refused, .. } = self.rebuild_day(day).await?;
+        refused.into_result()?;
+        Ok(format!("rebuilt {items} report items and the curated files of {batches} batches"))
+    }
+
+    /// Gives every item of a day the figures of its archived files, and fills its top lists anew. The day's items and
+    /// lists that were set aside are removed from that list, as they are right again.
+    pub(super) async fn rebuild_day(&self, day: i32) -> Result<Rebuilt, ReplayError> {
         let mut rebuilt = Rebuilt { lists: self.reports.lists_of_day(day).await?, ..Rebuilt::default() };
         // Read first: an item that is set aside from now on may lack figures.
         let (listed, _) = self.ledger.aside(usize::MAX).await?;
         let never = CancellationToken::new();
-        self.reports.mark_rebuilding(&rebuilt.lists, &never).await?;
+        let marked = self.reports.mark_rebuilding(&rebuilt.lists, &never).await?;
         let replaced = self.replace_items(day, &mut rebuilt).await;
-        if rebuilt.keys.is_empty() {
+        let filled = match rebuilt.keys.is_empty() {
             // No item was touched.
-            self.reports.unmark_rebuilding(&rebuilt.lists, &never).await?;
-        } else {
+            true => self.reports.unmark_rebuilding(&marked, &never).await.map_err(ReplayError::from),
             // Even after an error: some figures may be lower than before by now.
-            self.refill_lists(day, &mut rebuilt).await?;
-        }
+            false => self.refill_lists(day, &mut rebuilt).await,
+        };
         replaced?;
+        filled?;
         self.unlist(day, listed, &rebuilt.refused).await?;
-        let Rebuilt { items, batches, refused, .. } = rebuilt;
-        refused.into_result()?;
-        Ok(format!("rebuilt {items} report items and the curated files of {batches} batches"))
+        Ok(rebuilt)
     }
 
     async fn replace_items(&self, day: i32, rebuilt: &mut Rebuilt) -> Result<(), ReplayError> {
@@ -67,7 +72,7 @@ impl Replay {
             let is_first = attempt == 0;
             let through = self.finished_through(day).await?;
             let (mut sums, last) = self.fold(day, through, only.as_ref(), is_first, &mut rebuilt.batches).await?;
-            let of = Replacement { through, last, now_ms: now_ms() };
+            let of = Replacement { through, last, now_ms: now_ms(), may_lower: true };
             self.progress.set_message(format!("{} writing", date_text(day)));
             if is_first {
                 rebuilt.through = through;
@@ -98,22 +103,34 @@ impl Replay {
     async fn refill_lists(&self, day: i32, rebuilt: &mut Rebuilt) -> Result<(), ReplayError> {
         self.progress.set_message(format!("{} top lists", date_text(day)));
         let never = CancellationToken::new();
-        // Twice: a batch that does not end must not leave the lists empty. They are marked as being rebuilt until then.
+        // Twice: a batch that does not end must not leave the lists empty. They are marked as being rebuilt until the
+        // offers of the batches that were at work are in them.
         self.finished_through(day).await?;
-        let mut refused = self.reports.restart(&rebuilt.lists, now_ms(), &never).await?;
+        let mut restarted = self.reports.restart(&rebuilt.lists, now_ms(), &never).await?;
+        let keys: Vec<Key> = std::mem::take(&mut rebuilt.keys).into_iter().collect();
+        self.reports.refill(&mut restarted, &keys, &never).await?;
         let through = self.finished_through(day).await?;
-        for (batch, curated) in self.batches(day, through).await? {
-            if batch > rebuilt.through {
-                let mut deltas = pin!(self.recorded_deltas(batch, &curated, day).await?);
-                while let Some(deltas) = deltas.try_next().await? {
-                    rebuilt.keys.extend(deltas.into_iter().map(|delta| delta.key));
-                }
+        let late: Vec<Key> = self.keys_after(day, rebuilt.through, through).await?.into_iter().collect();
+        self.reports.refill(&mut restarted, &late, &never).await?;
+        rebuilt.refused.note_lists(self.reports.complete_rebuilding(restarted, &never).await?);
+        Ok(())
+    }
+
+    /// Returns the items of a day that finished batches later than `after` have touched.
+    async fn keys_after(
+        &self,
+        day: i32,
+        after: BatchNumber,
+        through: BatchNumber,
+    ) -> Result<BTreeSet<Key>, ReplayError> {
+        let mut keys = BTreeSet::new();
+        for (batch, curated) in self.batches(day, through).await?.into_iter().filter(|(batch, _)| *batch > after) {
+            let mut deltas = pin!(self.recorded_deltas(batch, &curated, day).await?.deltas);
+            while let Some(deltas) = deltas.try_next().await? {
+                keys.extend(deltas.into_iter().map(|delta| delta.key));
             }
         }
-        let keys: Vec<Key> = std::mem::take(&mut rebuilt.keys).into_iter().collect();
-        refused.extend(self.reports.refill(&rebuilt.lists, &keys, &never).await?);
-        rebuilt.refused.note_lists(refused);
-        Ok(())
+        Ok(keys)
     }
 
     /// Removes a day's report items and top lists from the list of what is set aside, except those that are still

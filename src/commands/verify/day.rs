@@ -16,7 +16,7 @@ use crate::calendar::{date_text, day_of, parse_date};
 use crate::compute::curated;
 use crate::layout;
 use crate::ledger::aside::{Aside, What};
-use crate::protocol::BatchNumber;
+use crate::protocol::{BatchNumber, Registry};
 
 /// The number of attempts at items that change during the audit.
 const ATTEMPTS: usize = 3;
@@ -27,7 +27,10 @@ struct ListedFile {
     key: String,
     bytes: u64,
     batch: BatchNumber,
+    /// Its batch is not finished: the report items may have its rows or not.
+    is_unfinished: bool,
 }
+
 impl Auditor {
     /// Compares the report tables with the curated files of a day.
     pub(super) async fn verify_day(&mut self, day: i32) -> Result<(), VerifyError> {
@@ -39,8 +42,9 @@ impl Auditor {
                 _ => Partition::Only(std::mem::take(&mut changing)),
             };
             // Batches up to here were finished before the files are listed, so the files have all their rows.
-            let through = self.ledger.registry().await?.applied_through();
-            let files = self.curated_files(day, attempt == 0).await?;
+            let registry = self.ledger.registry().await?;
+            let through = registry.applied_through();
+            let files = self.curated_files(day, &registry, attempt == 0).await?;
             let mut partitions = vec![partition];
             let mut is_first_pass = attempt == 0;
             let mut lists = ExpectedLists::default();
@@ -93,11 +97,19 @@ impl Auditor {
     }
 
     /// Lists the curated files of a day. Reports files of other names if `report` is true.
-    async fn curated_files(&mut self, day: i32, report: bool) -> Result<Vec<ListedFile>, VerifyError> {
+    async fn curated_files(
+        &mut self,
+        day: i32,
+        registry: &Registry,
+        report: bool,
+    ) -> Result<Vec<ListedFile>, VerifyError> {
         let mut files = Vec::new();
         for (key, bytes) in self.bucket.list(&layout::curated_prefix(&date_text(day))).await? {
             match layout::batch_of_curated(&key) {
-                Some(batch) => files.push(ListedFile { key, bytes, batch }),
+                Some(batch) => {
+                    let is_unfinished = registry.batches.contains_key(&batch);
+                    files.push(ListedFile { key, bytes, batch, is_unfinished });
+                }
                 None if report => self.findings.difference(key, "files of batches only", "a file of another name"),
                 None => {}
             }
@@ -134,7 +146,10 @@ impl Auditor {
             let read = curated::read_rows(content, |row| {
                 digest.add(row.user_id, row.track_id, row.listen_time, row.source_key);
                 strays += u64::from(day_of(row.listen_time) != day);
-                expected.add(&row, partition, day);
+                // An item that has them has a batch above `through`, and is not judged.
+                if !file.is_unfinished {
+                    expected.add(&row, partition, day);
+                }
                 while expected.len() > self.max_items
                     && let Some(other) = partition.split()
                 {

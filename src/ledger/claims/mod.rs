@@ -1,7 +1,7 @@
 //! Claims: each ties one content of an object to the batch that counts it.
 //!
-//! A claim is made by a put on condition that there is none, and taken over by an update on condition of its present
-//! holder.
+//! A claim is made by an insert on condition that there is none, many in a request and each with an outcome of its own;
+//! it is taken over by an update on condition of its present holder.
 //!
 //! | file | content |
 //! |---|---|
@@ -20,16 +20,20 @@ pub mod versions;
 use aws_sdk_dynamodb::types::builders::UpdateBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, Update};
 
+use crate::aws::bulk::Outcomes;
 use crate::aws::error::AwsError;
 use crate::aws::item::{number, text};
 use crate::aws::retry::Backoff;
+use crate::aws::statements::{Expected, ItemWrite, MAX_STATEMENTS, Written, write_items};
 use crate::ledger::aside::AsideKey;
 use crate::ledger::aside_list::ListChange;
 use crate::ledger::claims::judge::ClaimJudge;
-use crate::ledger::{ATTEMPTS, CLAIM_DAYS, DAY_SECONDS, Ledger, PUT, UPDATE, count, epoch_seconds, expiry, now_text};
+use crate::ledger::{ATTEMPTS, CLAIM_DAYS, DAY_SECONDS, Ledger, UPDATE, count, epoch_seconds, expiry, now_text};
 use crate::object::{ObjectEvent, ObjectId, Version};
 use crate::protocol::{BatchNumber, ClaimConflict};
 
+/// Claims that are made in one request. None is larger than 4 KiB.
+pub const CLAIMS_PER_REQUEST: usize = MAX_STATEMENTS;
 /// The claim on an object that remains under the incoming prefix is renewed when it has fewer days left.
 const RENEWED_WITHIN_DAYS: u64 = 7;
 
@@ -75,28 +79,50 @@ struct Holder {
 }
 
 impl Ledger {
-    /// Claims an object for a batch. The claims of one attempt share a `judge`.
-    pub async fn claim(
+    /// Makes the claims of a batch on objects, at most [`CLAIMS_PER_REQUEST`]: each one that there is none of yet. May
+    /// be repeated. An object whose claim is there already is to be [contested](Ledger::contest), even if it may be the
+    /// batch's own.
+    pub async fn make_claims(
+        &self,
+        events: &[&ObjectEvent],
+        batch: BatchNumber,
+    ) -> Result<Outcomes<Written>, AwsError> {
+        let writes: Vec<ItemWrite> = events.iter().map(|event| self.new_claim(event, batch)).collect();
+        let written = write_items(&self.client, &writes.iter().collect::<Vec<_>>()).await;
+        fail::fail_point!("claims written");
+        written
+    }
+
+    fn new_claim(&self, event: &ObjectEvent, batch: BatchNumber) -> ItemWrite {
+        let (pk, sk) = claim_key(&event.object);
+        // An event without a time of creation counts from the time at which it is processed.
+        let created_at = event.created_at.unwrap_or_else(jiff::Timestamp::now);
+        let attributes = vec![
+            ("batch", count(batch)),
+            ("size", count(event.size)),
+            ("created_at", text(created_at.to_string())),
+            ("claimed_at", now_text()),
+            ("expires_at", expiry(CLAIM_DAYS)),
+        ];
+        ItemWrite {
+            table: self.table.clone(),
+            name: pk.clone(),
+            key: vec![("pk", text(pk)), ("sk", text(sk))],
+            attributes,
+            removed: Vec::new(),
+            expected: Expected::Absent,
+        }
+    }
+
+    /// Judges the claim that was there before, and takes it over if it is free. It is the batch's own if the answer to
+    /// an earlier request was lost. The claims of one attempt share a `judge`.
+    pub async fn contest(
         &self,
         event: &ObjectEvent,
         batch: BatchNumber,
         judge: &ClaimJudge<'_>,
     ) -> Result<Claim, AwsError> {
         let object = &event.object;
-        let (pk, sk) = claim_key(object);
-        // An event without a time of creation counts from the time at which it is processed.
-        let created_at = event.created_at.unwrap_or_else(jiff::Timestamp::now);
-        let put = self
-            .put(&pk, &sk)
-            .item("batch", count(batch))
-            .item("size", count(event.size))
-            .item("created_at", text(created_at.to_string()))
-            .item("claimed_at", now_text())
-            .item("expires_at", expiry(CLAIM_DAYS))
-            .condition_expression("attribute_not_exists(pk)");
-        if self.conditional(PUT, &pk, put.send()).await? {
-            return Ok(Claim::Won { deaths: 0 });
-        }
         let mut holder = self.holder(object).await?;
         let mut backoff = Backoff::for_contention();
         for _ in 0..ATTEMPTS {
@@ -124,7 +150,7 @@ impl Ledger {
             backoff.pause_uncancelled().await;
             holder = self.holder(object).await?;
         }
-        Err(self.contended(UPDATE, &pk))
+        Err(self.contended(UPDATE, &claim_key(object).0))
     }
 
     /// Makes a claim that no batch holds any more this batch's, if it still is as judged. Its counts of earlier

@@ -1,7 +1,9 @@
 //! The claims on all contents of one key. Covered by `tests/pipeline` (`edges.rs`, `operators.rs`).
 
+use std::collections::BTreeSet;
+
 use crate::aws::error::AwsError;
-use crate::aws::item::{Item, number, text_of};
+use crate::aws::item::{Item, number, text, text_of};
 use crate::ledger::claims::{claims_key, expires_soon};
 use crate::ledger::{Ledger, QUERY, timestamp};
 use crate::object::{ObjectEvent, ObjectId, Version};
@@ -9,6 +11,11 @@ use crate::protocol::BatchNumber;
 
 /// Upper bound of the claims that are read where a few suffice: a key that is reused regularly has very many.
 const SOME_CLAIMS: i32 = 50;
+/// Pages of claims on the keys of one request that are read. A page has 10 claims where keys are given as a list, so
+/// that a request's own claims take three:
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ql-operators.html>.
+const SIMILAR_PAGES: usize = 5;
+const SELECT: &str = "dynamodb:PartiQLSelect";
 
 /// The claim on one content of an object.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -48,13 +55,35 @@ impl Ledger {
         Ok(output.items().iter().filter_map(claim_record).collect())
     }
 
-    /// Finds a batch that claimed another content of the same key and size: such an object is often repeated by
-    /// mistake.
-    pub async fn find_similar_claim(&self, event: &ObjectEvent) -> Result<Option<BatchNumber>, AwsError> {
-        let ObjectId { bucket, key, version } = &event.object;
-        let claims = self.some_claims(bucket, key).await?;
-        let is_similar = |claim: &&ClaimRecord| claim.version != *version && claim.size == Some(event.size);
-        Ok(claims.iter().filter(is_similar).filter_map(|claim| claim.batch).next_back())
+    /// Finds, for each of the objects of one request to claim them, a batch that claimed another content of its key and
+    /// size: such an object is often repeated by mistake. May miss a batch where a key is reused very often.
+    pub async fn find_similar_claims(&self, events: &[&ObjectEvent]) -> Result<Vec<Option<BatchNumber>>, AwsError> {
+        let keys: BTreeSet<String> = events.iter().map(|event| key_of(event)).collect();
+        let statement = format!(
+            "SELECT \"pk\", \"sk\", \"batch\", \"size\" FROM \"{}\" WHERE \"pk\" IN [{}]",
+            self.table,
+            vec!["?"; keys.len()].join(", ")
+        );
+        let select = self.client.execute_statement().statement(statement).consistent_read(true);
+        let select = select.set_parameters(Some(keys.into_iter().map(text).collect()));
+        let (mut claims, mut next) = (Vec::new(), None);
+        for _ in 0..SIMILAR_PAGES {
+            let page = select.clone().set_next_token(next).send().await.map_err(self.error(SELECT, "object#…"))?;
+            claims.extend(page.items.unwrap_or_default());
+            next = page.next_token;
+            if next.is_none() {
+                break;
+            }
+        }
+        let similar_to = |event: &&ObjectEvent| {
+            let is_similar = |claim: &&Item| {
+                text_of(claim, "pk").is_some_and(|pk| pk == key_of(event))
+                    && number(claim, "size") == Some(event.size)
+                    && version_of(claim).is_some_and(|version| version != event.object.version)
+            };
+            claims.iter().filter(is_similar).filter_map(|claim| number(claim, "batch")).next_back()
+        };
+        Ok(events.iter().map(similar_to).collect())
     }
 
     /// Returns true if an unclaimed object was overwritten by one that a batch claimed. On a bucket with versioning,
@@ -86,14 +115,24 @@ impl Ledger {
     }
 }
 
+/// Partition key of the claims on all contents of an event's key.
+fn key_of(event: &ObjectEvent) -> String {
+    claims_key(&event.object.bucket, &event.object.key)
+}
+
 fn claim_record(item: &Item) -> Option<ClaimRecord> {
-    let sk = text_of(item, "sk")?;
-    let (kind, id) = sk.split_once('#')?;
-    let version = if kind == "version" { Version::Id(id.to_owned()) } else { Version::ETag(id.to_owned()) };
+    let version = version_of(item)?;
     let claimed_at = text_of(item, "claimed_at")?.parse().ok()?;
     let aside_until = number(item, "aside_until").and_then(timestamp);
     let (batch, quarantined_by) = (number(item, "batch"), number(item, "quarantined_by"));
     let (size, expires_at) = (number(item, "size"), number(item, "expires_at").unwrap_or(0));
     let created_at = text_of(item, "created_at").and_then(|time| time.parse().ok());
     Some(ClaimRecord { version, batch, quarantined_by, size, created_at, expires_at, claimed_at, aside_until })
+}
+
+/// The content that a claim is on.
+fn version_of(item: &Item) -> Option<Version> {
+    let sk = text_of(item, "sk")?;
+    let (kind, id) = sk.split_once('#')?;
+    Some(if kind == "version" { Version::Id(id.to_owned()) } else { Version::ETag(id.to_owned()) })
 }

@@ -7,17 +7,21 @@ use std::collections::{BTreeSet, HashMap};
 use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
+use crate::aws::bulk::{Outcomes, settle_each};
 use crate::aws::error::{AwsError, Kind};
 use crate::aws::item::Item;
 use crate::aws::retry::{Backoff, retry_until};
+use crate::aws::statements::{Expected, ItemWrite, Written, requests, write_items};
 use crate::calendar::date_text;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key};
-use crate::reports::item::{ReportItem, item_of, key_item, parse_item};
-use crate::reports::statements::{Expected, ItemWrite, Written, requests, write_items};
+use crate::reports::item::{ReportItem, fields_of, key_fields, parse_item};
 use crate::reports::store::{Offering, READ_ITEMS, REQUESTS_PER_GROUP, Reports, WriteOutcome};
 use crate::reports::top_lists::ListKey;
 use crate::telemetry::metrics::{label, metrics};
+
+/// Attributes that not every item of a report has.
+const OPTIONAL: [&str; 4] = ["applied", "artists", "track_name", "user_country"];
 
 /// An item as it is there, and the delta that is to go into it.
 type Pending<'a> = (Option<Item>, &'a Delta);
@@ -79,6 +83,7 @@ impl Reports {
         loop {
             pending = self.change_once(pending, change, offering, &mut outcomes, deadline).await?;
             if pending.is_empty() {
+                self.progress.made();
                 return Ok(outcomes);
             }
             if !race.pause(deadline).await {
@@ -106,12 +111,13 @@ impl Reports {
         offering: Option<&Offering>,
         deadline: &CancellationToken,
     ) -> Result<HashMap<Key, Item>, AwsError> {
+        let Some(offering) = offering else { return retry_until(deadline, async || self.read(keys).await).await };
         loop {
+            let now = offering.now().await;
             let items = retry_until(deadline, async || self.read(keys).await).await?;
-            let Some(offering) = offering else { return Ok(items) };
             let mut unseen: BTreeSet<ListKey> = BTreeSet::new();
             for (key, item) in &items {
-                unseen.extend(offering.unseen_of(key, item).await);
+                unseen.extend(offering.unseen_of(key, item, now).await);
             }
             if unseen.is_empty() {
                 return Ok(items);
@@ -149,6 +155,10 @@ impl Reports {
                 },
             }
         }
+        let now = match offering {
+            Some(offering) => Some((offering, offering.now().await)),
+            None => None,
+        };
         let written = self.write(writes, deadline).await?;
         let (mut conflicts, mut unread) = (Vec::new(), Vec::new());
         for ((delta, next), written) in merged.into_iter().zip(written) {
@@ -163,11 +173,12 @@ impl Reports {
                 // Another batch was faster, or an earlier try of this write did happen.
                 Ok(Written::Conflict(newer)) => {
                     metrics().conflicts.add(1, &[]);
-                    match (newer, offering) {
-                        (Some(newer), None) => conflicts.push((Some(newer), delta)),
-                        (Some(newer), Some(offering)) if offering.unseen_of(&delta.key, &newer).await.is_empty() => {
-                            conflicts.push((Some(newer), delta));
-                        }
+                    let unseen = match (&newer, now) {
+                        (Some(newer), Some((offering, now))) => offering.unseen_of(&delta.key, newer, now).await,
+                        _ => Vec::new(),
+                    };
+                    match newer {
+                        Some(newer) if unseen.is_empty() => conflicts.push((Some(newer), delta)),
                         _ => unread.push(delta),
                     }
                 }
@@ -186,7 +197,7 @@ impl Reports {
         &self,
         writes: Vec<ItemWrite>,
         deadline: &CancellationToken,
-    ) -> Result<Vec<Result<Written, AwsError>>, AwsError> {
+    ) -> Result<Outcomes<Written>, AwsError> {
         futures::stream::iter(requests(writes))
             .map(|request| self.write_request(request, deadline))
             .buffered(REQUESTS_PER_GROUP)
@@ -194,55 +205,39 @@ impl Reports {
             .await
     }
 
-    /// Carries out the writes of a request, and what fails for now again, alone, after growing pauses.
     async fn write_request(
         &self,
         request: Vec<ItemWrite>,
         deadline: &CancellationToken,
-    ) -> Result<Vec<Result<Written, AwsError>>, AwsError> {
-        let mut outcomes: Vec<Option<Result<Written, AwsError>>> = request.iter().map(|_| None).collect();
-        let mut open: Vec<usize> = (0..request.len()).collect();
-        let mut backoff = Backoff::default();
-        // A request that is refused as a whole is taken apart, as one of its statements is the reason.
-        let mut at_once = open.len();
-        while !open.is_empty() {
-            let now: Vec<usize> = open.drain(..at_once.min(open.len())).collect();
-            let writes: Vec<ItemWrite> = now.iter().map(|&index| request[index].clone()).collect();
+    ) -> Result<Outcomes<Written>, AwsError> {
+        let written = settle_each(&request, deadline, async |writes| {
             self.pace(writes.len()).await;
-            self.progress.made();
-            let written = match retry_until(deadline, async || write_items(&self.client, &writes).await).await {
-                Err(error) if error.kind == Kind::Refused && writes.len() > 1 => {
-                    open.splice(..0, now);
-                    at_once = 1;
-                    continue;
-                }
-                Err(error) if error.kind == Kind::Refused => vec![Err(error)],
-                written => written?,
-            };
+            let written = write_items(&self.client, writes).await;
+            if written.as_ref().is_ok_and(|outcomes| outcomes.iter().any(Result::is_ok)) {
+                self.progress.made();
+            }
             fail::fail_point!("item written");
-            let mut delayed = None;
-            for (index, outcome) in now.into_iter().zip(written) {
-                match outcome {
-                    Err(error) if error.kind.is_transient() => {
-                        open.push(index);
-                        delayed = Some(error);
-                    }
-                    Err(error) if error.kind != Kind::Refused => return Err(error),
-                    outcome => outcomes[index] = Some(outcome),
-                }
-            }
-            if let Some(error) = delayed
-                && !backoff.pause(deadline).await
-            {
-                return Err(error);
-            }
-        }
-        Ok(outcomes.into_iter().flatten().collect())
+            written
+        });
+        let (written, denied): (Vec<_>, Vec<_>) = written
+            .await?
+            .into_iter()
+            .partition(|written| written.as_ref().map_or_else(|error| error.kind == Kind::Refused, |_| true));
+        // What is not permitted is not permitted for any item of the table.
+        denied.into_iter().find_map(Result::err).map_or(Ok(written), Err)
     }
 
     fn item_write(&self, key: &Key, stored: &ReportItem, old_version: u64) -> ItemWrite {
-        let expected = if old_version == 0 { Expected::Absent } else { Expected::Version(old_version) };
-        ItemWrite::new(self.table(key.report), key_item(key), item_of(key, stored), expected)
+        let attributes = fields_of(key.report, stored);
+        let is_there = |wanted: &str| attributes.iter().any(|(name, _)| *name == wanted);
+        ItemWrite {
+            table: self.table(key.report),
+            name: key.id.clone(),
+            key: key_fields(key),
+            removed: OPTIONAL.into_iter().filter(|name| !is_there(name)).collect(),
+            expected: if old_version == 0 { Expected::Absent } else { Expected::Version(old_version) },
+            attributes,
+        }
     }
 
     /// Waits until so many items may be written.

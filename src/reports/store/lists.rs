@@ -11,13 +11,14 @@ use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::error::{AwsError, Kind, aws_error};
-use crate::aws::item::{Item, number, text};
+use crate::aws::item::{Item, item, number, text};
 use crate::aws::retry::{Backoff, retry_until};
+use crate::aws::statements::{Expected, ItemWrite, Written};
 use crate::calendar::date_text;
 use crate::protocol::BatchNumber;
 use crate::reports::figures::Key;
-use crate::reports::statements::{Expected, ItemWrite, Written};
 use crate::reports::store::change::{beginning, contended};
+use crate::reports::store::offering::LARGE_ENTRIES;
 use crate::reports::store::{Offering, READ_ITEMS, Reports};
 use crate::reports::top_lists::{Entry, ListKey, MAX_ENTRIES, Offers, TOP_LISTS_TABLE, TopList};
 use crate::telemetry::metrics::{label, metrics};
@@ -30,10 +31,29 @@ const CONCURRENT_GROUPS: usize = 4;
 /// The outcome of offers.
 #[derive(Debug, Default)]
 pub struct Offered {
+    /// The lists that were written.
+    written: Vec<ListKey>,
     /// A list is in another epoch than was seen: the items must be read and offered again.
     pub is_stale: bool,
     /// Lists that cannot be written, each with the reason.
     pub refused: Vec<(ListKey, String)>,
+}
+
+/// Lists that were emptied, and are being filled anew.
+#[derive(Debug)]
+pub struct Restarted {
+    /// The epochs that they were emptied in.
+    epochs: HashMap<ListKey, u64>,
+    /// Lists that cannot be written, each with the reason.
+    refused: Vec<(ListKey, String)>,
+}
+
+impl Offered {
+    fn add(&mut self, other: Offered) {
+        self.written.extend(other.written);
+        self.is_stale |= other.is_stale;
+        self.refused.extend(other.refused);
+    }
 }
 
 impl Reports {
@@ -58,7 +78,7 @@ impl Reports {
     async fn read_list_items(&self, lists: &[ListKey], only_epochs: bool) -> Result<Vec<Item>, AwsError> {
         let table = self.lists_table();
         let mut keys = KeysAndAttributes::builder()
-            .set_keys(Some(lists.iter().map(ListKey::item).collect()))
+            .set_keys(Some(lists.iter().map(|list| item(list.fields())).collect()))
             .consistent_read(true);
         if only_epochs {
             keys = keys.projection_expression("#list, report_date, epoch").expression_attribute_names("#list", "list");
@@ -73,7 +93,7 @@ impl Reports {
             lists.iter().map(|list| (list.clone(), Ok(TopList::default()))).collect();
         for item in self.read_list_items(lists, false).await? {
             let Some(key) = ListKey::parse(&item) else { continue };
-            let parsed = TopList::parse(key.report(), &item).ok_or_else(|| {
+            let parsed = TopList::parse(key.report(), item).ok_or_else(|| {
                 let (table, date) = (self.lists_table(), date_text(key.day));
                 format!("the list {} of {date} in {table} is not what this program writes; delete it", key.list)
             });
@@ -141,10 +161,7 @@ impl Reports {
             .try_collect()
             .await?;
         let mut all = Offered::default();
-        for Offered { is_stale, refused } in groups {
-            all.is_stale |= is_stale;
-            all.refused.extend(refused);
-        }
+        groups.into_iter().for_each(|group| all.add(group));
         Ok(all)
     }
 
@@ -174,7 +191,10 @@ impl Reports {
             open.clear();
             for (key, written) in changed.into_iter().zip(self.write(writes, deadline).await?) {
                 match written {
-                    Ok(Written::Yes) => metrics().report_items.add(1, &label("report", "top_list")),
+                    Ok(Written::Yes) => {
+                        metrics().report_items.add(1, &label("report", "top_list"));
+                        offered.written.push(key);
+                    }
                     Ok(Written::Conflict(_)) => {
                         metrics().conflicts.add(1, &[]);
                         open.push(key);
@@ -192,8 +212,15 @@ impl Reports {
 
     fn list_write(&self, key: &ListKey, next: &TopList, version: u64) -> ItemWrite {
         let expected = if version == 0 { Expected::Absent } else { Expected::Version(version) };
-        let (table, key, attributes) = (self.lists_table(), key.item(), next.attributes());
-        ItemWrite { table, key, attributes, removed: Vec::new(), expected }
+        let (table, name) = (self.lists_table(), key.list.clone());
+        ItemWrite {
+            table,
+            name,
+            key: key.fields(),
+            attributes: next.fields(key.report()),
+            removed: Vec::new(),
+            expected,
+        }
     }
 
     /// Finds every list of a day by a scan of the table, which is small.
@@ -220,7 +247,7 @@ impl Reports {
     /// Offers items to the lists that they belong to. May be repeated.
     pub async fn offer_again(&self, keys: &[Key], deadline: &CancellationToken) -> Result<Offered, AwsError> {
         loop {
-            let offering = Offering::default();
+            let (offering, mut offered) = (Offering::default(), Offered::default());
             for group in keys.chunks(READ_ITEMS) {
                 let items = self.read_seen(&group.iter().collect::<Vec<_>>(), Some(&offering), deadline).await?;
                 for (key, item) in items {
@@ -229,60 +256,68 @@ impl Reports {
                         offering.offer(&key, &stored).await;
                     }
                 }
+                if offering.is_large().await {
+                    offered.add(self.offer(0, &offering, deadline).await?);
+                }
             }
-            let offered = self.offer(0, &offering, deadline).await?;
+            offered.add(self.offer(0, &offering, deadline).await?);
             if !offered.is_stale {
                 return Ok(offered);
             }
         }
     }
 
-    /// Begins a rebuild: marks lists as being rebuilt, before any of their items is replaced. Returns those refused.
+    /// Begins a rebuild: marks lists as being rebuilt, before any of their items is replaced. Returns those that were
+    /// not marked before.
     pub async fn mark_rebuilding(
         &self,
         lists: &BTreeSet<ListKey>,
         deadline: &CancellationToken,
-    ) -> Result<Vec<(ListKey, String)>, AwsError> {
+    ) -> Result<BTreeSet<ListKey>, AwsError> {
         let lists: Vec<&ListKey> = lists.iter().collect();
         let change = |_: &ListKey, list: &TopList| Ok((!list.rebuilding).then(|| list.marked()));
-        Ok(self.change_lists(&lists, &change, deadline).await?.refused)
+        Ok(self.change_lists(&lists, &change, deadline).await?.written.into_iter().collect())
     }
 
-    /// Takes the mark off lists when no item was replaced. Returns those refused.
+    /// Takes the mark off lists that this rebuild has marked, when it has replaced no item. A list that was marked
+    /// before stays so: an earlier rebuild may have left it empty.
     pub async fn unmark_rebuilding(
         &self,
-        lists: &BTreeSet<ListKey>,
+        marked: &BTreeSet<ListKey>,
         deadline: &CancellationToken,
-    ) -> Result<Vec<(ListKey, String)>, AwsError> {
-        let lists: Vec<&ListKey> = lists.iter().collect();
+    ) -> Result<(), AwsError> {
+        let marked: Vec<&ListKey> = marked.iter().collect();
         let change = |_: &ListKey, list: &TopList| Ok(list.rebuilding.then(|| list.completed()));
-        Ok(self.change_lists(&lists, &change, deadline).await?.refused)
+        self.change_lists(&marked, &change, deadline).await?;
+        Ok(())
     }
 
-    /// Empties lists in a new epoch, after all their items were replaced. Returns those refused.
+    /// Empties lists in a new epoch, after all their items were replaced.
     pub async fn restart(
         &self,
         lists: &BTreeSet<ListKey>,
         now_ms: u64,
         deadline: &CancellationToken,
-    ) -> Result<Vec<(ListKey, String)>, AwsError> {
-        let lists: Vec<&ListKey> = lists.iter().collect();
+    ) -> Result<Restarted, AwsError> {
+        let lists: Vec<ListKey> = lists.iter().cloned().collect();
         let change = |_: &ListKey, list: &TopList| Ok(Some(list.restarted(now_ms)));
-        Ok(self.change_lists(&lists, &change, deadline).await?.refused)
+        let refused = self.change_lists(&lists.iter().collect::<Vec<_>>(), &change, deadline).await?.refused;
+        let epochs = retry_until(deadline, async || self.epochs(&lists).await).await?;
+        Ok(Restarted { epochs, refused })
     }
 
-    /// Ends a rebuild: reads all items of a day, offers them to the restarted lists, and takes the mark off those lists
-    /// that took the offers. Returns those refused. May be repeated.
+    /// Reads items and offers them to restarted lists. May be repeated.
     pub async fn refill(
         &self,
-        lists: &BTreeSet<ListKey>,
+        restarted: &mut Restarted,
         keys: &[Key],
         deadline: &CancellationToken,
-    ) -> Result<Vec<(ListKey, String)>, AwsError> {
-        let lists: Vec<ListKey> = lists.iter().cloned().collect();
+    ) -> Result<(), AwsError> {
+        let lists: Vec<ListKey> = restarted.epochs.keys().cloned().collect();
         loop {
+            // Those of another rebuild's, where one has emptied the lists meanwhile.
             let epochs = retry_until(deadline, async || self.epochs(&lists).await).await?;
-            let mut offers = Offers::default();
+            let (mut offers, mut offered) = (Offers::default(), Offered::default());
             let mut groups = futures::stream::iter(keys.chunks(READ_ITEMS))
                 .map(async |group| {
                     let keys: Vec<&Key> = group.iter().collect();
@@ -295,20 +330,33 @@ impl Reports {
                     let Ok(stored) = self.parse(&key, Some(item)) else { continue };
                     offers.add(&key, &stored, |list| epochs.contains_key(list));
                 }
+                if offers.entries() > LARGE_ENTRIES {
+                    offered.add(self.offer_entries(0, std::mem::take(&mut offers), &epochs, deadline).await?);
+                }
             }
-            let Offered { is_stale, mut refused } = self.offer_entries(0, offers, &epochs, deadline).await?;
-            if is_stale {
-                continue;
+            offered.add(self.offer_entries(0, offers, &epochs, deadline).await?);
+            if !offered.is_stale {
+                restarted.refused.extend(offered.refused);
+                return Ok(());
             }
-            // A list in a later epoch is another rebuild's to complete.
-            let took: Vec<&ListKey> =
-                lists.iter().filter(|list| refused.iter().all(|(refused, _)| refused != *list)).collect();
-            let change = |key: &ListKey, list: &TopList| {
-                let is_ours = list.rebuilding && epochs.get(key) == Some(&list.epoch);
-                Ok(is_ours.then(|| list.completed()))
-            };
-            refused.extend(self.change_lists(&took, &change, deadline).await?.refused);
-            return Ok(refused);
         }
+    }
+
+    /// Ends a rebuild: takes the mark off the lists that took all offers. A list in a later epoch is another rebuild's
+    /// to complete. Returns those refused.
+    pub async fn complete_rebuilding(
+        &self,
+        Restarted { epochs, mut refused }: Restarted,
+        deadline: &CancellationToken,
+    ) -> Result<Vec<(ListKey, String)>, AwsError> {
+        let took: Vec<&ListKey> =
+            epochs.keys().filter(|list| refused.iter().all(|(refused, _)| refused != *list)).collect();
+        let change = |key: &ListKey, list: &TopList| {
+            let is_ours = list.rebuilding && epochs.get(key) == Some(&list.epoch);
+            Ok(is_ours.then(|| list.completed()))
+        };
+        let completed = self.change_lists(&took, &change, deadline).await?;
+        refused.extend(completed.refused);
+        Ok(refused)
     }
 }

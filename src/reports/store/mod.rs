@@ -1,7 +1,7 @@
 //! The report tables: adding the deltas of a committed batch, each exactly once, and reading items.
 //!
 //! Each report item is read, merged with its delta and written on condition that its version is unchanged, 25 items to
-//! a request ([`crate::reports::statements`]); a conflict means that another batch was faster, and the merge is
+//! a request ([`crate::aws::statements`]); a conflict means that another batch was faster, and the merge is
 //! repeated with what that batch wrote. Then the items are offered to the [top lists](crate::reports::top_lists). The
 //! item itself records the batches in it ([`crate::protocol::Applied`]), so applying a delta again, by anyone, at any
 //! time, changes nothing.
@@ -32,17 +32,17 @@ use governor::DefaultDirectRateLimiter;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::error::{AwsError, Kind};
-use crate::aws::item::Item;
+use crate::aws::item::Fields;
 use crate::aws::pace::rate_limiter;
 use crate::aws::retry::retry_until;
+use crate::aws::statements::{Expected, ItemWrite, write_items};
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key, Report};
-use crate::reports::item::{Replacement, ReportItem, key_item};
-use crate::reports::statements::{Expected, ItemWrite, write_items};
+use crate::reports::item::{Replacement, ReportItem, key_fields};
 use crate::reports::top_lists::ListKey;
 use crate::telemetry::progress::Progress;
 
-pub use lists::Offered;
+pub use lists::{Offered, Restarted};
 pub use offering::Offering;
 
 /// Items in one read: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.
@@ -69,6 +69,8 @@ pub enum WriteOutcome {
     HadIt,
     /// Left as it is, because the change would lose a batch that is in it.
     HasLater,
+    /// Left as it is, because the change would lower its listens or take it out of a top list.
+    WouldLower,
     /// Refused, for this reason: it was not written by this program, or DynamoDB refuses the new item.
     Refused(String),
 }
@@ -102,24 +104,25 @@ impl Reports {
         for report in Report::ALL {
             let key = Key { report, id: "check".to_owned(), day: 0 };
             self.read(&[&key]).await?;
-            let unwritable = key_item(&Key { id: String::new(), ..key.clone() });
-            self.check_writes(self.table(report), key_item(&key), unwritable).await?;
+            let unwritable = key_fields(&Key { id: String::new(), ..key.clone() });
+            self.check_writes(self.table(report), key_fields(&key), unwritable).await?;
         }
         let check = ListKey { list: "check".to_owned(), day: 0 };
         self.epochs(std::slice::from_ref(&check)).await?;
-        let unwritable = ListKey { list: String::new(), ..check.clone() }.item();
-        self.check_writes(self.lists_table(), check.item(), unwritable).await
+        let unwritable = ListKey { list: String::new(), ..check.clone() }.fields();
+        self.check_writes(self.lists_table(), check.fields(), unwritable).await
     }
 
     /// Tries an update whose condition never holds, and an insert whose key no item can have: nothing is written, and
     /// the right to do so is seen.
-    async fn check_writes(&self, table: String, key: Item, unwritable: Item) -> Result<(), AwsError> {
-        let version = Item::from([("version".to_owned(), AttributeValue::N("0".to_owned()))]);
-        let update = ItemWrite { table, key, attributes: version, removed: Vec::new(), expected: Expected::Below(0) };
+    async fn check_writes(&self, table: String, key: Fields, unwritable: Fields) -> Result<(), AwsError> {
+        let version = vec![("version", AttributeValue::N("0".to_owned()))];
+        let (name, expected) = ("check".to_owned(), Expected::Below(0));
+        let update = ItemWrite { table, name, key, attributes: version, removed: Vec::new(), expected };
         let insert = ItemWrite { key: unwritable, expected: Expected::Absent, ..update.clone() };
         for write in [update, insert] {
             // A request may be refused as a whole for its key; that it came so far is what is asked.
-            match write_items(&self.client, &[write]).await {
+            match write_items(&self.client, &[&write]).await {
                 Err(error) if error.kind != Kind::Refused => return Err(error),
                 Err(_) => {}
                 Ok(outcomes) => {
@@ -157,13 +160,13 @@ impl Reports {
         // Before any item is read: an offer counts only in the epoch that was seen before.
         let lists: BTreeSet<ListKey> =
             deltas.iter().flat_map(|delta| ListKey::of_item(&delta.key, &delta.attributes.genres)).collect();
-        let unseen = offering.unseen(lists).await;
+        let unseen = offering.unseen(lists, offering.now().await).await;
         offering.learn(retry_until(deadline, async || self.epochs(&unseen).await).await?).await;
         self.change_all(deltas, batch, &change, Some(offering), deadline).await
     }
 
-    /// Gives items other figures, whatever they had. Returns the outcome of each, and the lists that they belonged to
-    /// before or belong to now.
+    /// Gives items other figures, as far as `of` allows. Returns the outcome of each, and the lists that they belonged
+    /// to before or belong to now.
     pub async fn replace(
         &self,
         of: Replacement,
@@ -176,6 +179,9 @@ impl Reports {
             lists.lock().unwrap_or_else(PoisonError::into_inner).extend(ListKey::of_item(&delta.key, genres));
             if stored.version == 0 && delta.figures.listens == 0 {
                 return Err(WriteOutcome::HadIt);
+            }
+            if !of.may_lower && stored.would_leave_lists(delta) {
+                return Err(WriteOutcome::WouldLower);
             }
             let Delta { figures, attributes, .. } = delta.clone();
             stored.replaced(figures, attributes, of).ok_or(WriteOutcome::HasLater)

@@ -9,10 +9,11 @@ use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use futures::{Stream, StreamExt};
 
 use crate::aws::error::{AwsError, Kind, aws_error};
-use crate::aws::item::{Item, text};
+use crate::aws::item::{Item, item, text};
 use crate::calendar::date_text;
+use crate::process::tasks;
 use crate::reports::figures::{Key, Report};
-use crate::reports::item::{key_item, parse_key};
+use crate::reports::item::{key_fields, parse_key};
 use crate::reports::store::Reports;
 
 /// First pause before keys that a read left unprocessed are requested again; doubled each time.
@@ -52,7 +53,8 @@ impl Reports {
     pub async fn read(&self, keys: &[&Key]) -> Result<HashMap<Key, Item>, AwsError> {
         let mut request: HashMap<String, KeysAndAttributes> = HashMap::new();
         for report in Report::ALL {
-            let of_table = keys.iter().filter(|key| key.report == report).map(|key| key_item(key)).collect::<Vec<_>>();
+            let of_table = keys.iter().filter(|key| key.report == report);
+            let of_table: Vec<Item> = of_table.map(|key| item(key_fields(key))).collect();
             if !of_table.is_empty() {
                 let keys = KeysAndAttributes::builder().set_keys(Some(of_table)).consistent_read(true).build();
                 request.extend(keys.ok().map(|keys| (self.table(report), keys)));
@@ -76,8 +78,8 @@ impl Reports {
         let mut found = Vec::new();
         let mut pause = UNPROCESSED_PAUSE;
         while !request.is_empty() {
-            let output =
-                self.client.batch_get_item().set_request_items(Some(request)).send().await.map_err(explain_read())?;
+            let get = self.client.batch_get_item().set_request_items(Some(request));
+            let output = tasks::apart("report items", async move { get.send().await }).await.map_err(explain_read())?;
             for (table, items) in output.responses.unwrap_or_default() {
                 found.extend(items.into_iter().map(|item| (table.clone(), item)));
             }

@@ -42,9 +42,7 @@ pub struct Settings {
 
     /// Length of a micro-batch window, aligned to the clock
     ///
-    /// Longer windows mean fewer and larger files and fewer writes per item; shorter ones mean fresher reports. Each
-    /// consumer's windows close a little later than the clock says, by an offset derived from its name: at most 5 s and
-    /// a 20th of the window.
+    /// Longer windows mean fewer and larger files and fewer writes per item; shorter ones mean fresher reports.
     #[arg(
         long,
         env = "MUSIC_STREAMS_WINDOW",
@@ -54,6 +52,20 @@ pub struct Settings {
         help_heading = "Window"
     )]
     pub window: Duration,
+
+    /// Time after the clock at which windows end [default: by itself]
+    ///
+    /// By default, windows end on the clock while one consumer has the queue to itself, and each consumer's at a moment
+    /// of its own, derived from its name, while several share it: otherwise they would write the same report items in
+    /// the same seconds.
+    #[arg(
+        long,
+        env = "MUSIC_STREAMS_WINDOW_OFFSET",
+        value_name = "DURATION",
+        value_parser = humantime::parse_duration,
+        help_heading = "Window"
+    )]
+    pub window_offset: Option<Duration>,
 
     /// Close a window early at this number of objects
     ///

@@ -50,7 +50,8 @@ impl Settings {
         ]
     }
 
-    fn window_checks(&self) -> [Check; 5] {
+    fn window_checks(&self) -> [Check; 6] {
+        let offset = self.window_offset.unwrap_or_default();
         [
             (
                 self.window >= Duration::from_secs(1),
@@ -64,6 +65,14 @@ impl Settings {
                     show(self.window),
                     show(MAX_IN_FLIGHT_TIME),
                     show(MAX_IN_FLIGHT_TIME - BATCH_ALLOWANCE)
+                ),
+            ),
+            (
+                offset.is_zero() || offset < self.window,
+                format!(
+                    "--window-offset {} is not shorter than --window {}; give less, or leave it out",
+                    show(offset),
+                    show(self.window)
                 ),
             ),
             (
@@ -188,6 +197,7 @@ mod tests {
         for (flag, value) in [
             ("--window", "0s"),
             ("--window", "12h"),
+            ("--window-offset", "5m"),
             ("--visibility-timeout", "1s"),
             ("--visibility-timeout", "13h"),
             ("--poll-wait", "21s"),

@@ -1,13 +1,12 @@
-//! Copying and deleting objects, which together move them into the archive and the quarantine.
+//! Copying objects, the first half of moving them into the archive and the quarantine; [`delete`](super::delete) is the
+//! other.
 //!
 //! Both are conditional on the source's content, so that a file that was overwritten in between is never deleted
 //! unread. Covered by `tests/pipeline` (`refusals.rs`, `edges.rs`) and `tests/chaos`.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
-use aws_sdk_s3::operation::delete_object::builders::DeleteObjectFluentBuilder;
-use aws_sdk_s3::types::{Delete, EncodingType, ObjectIdentifier};
+use aws_sdk_s3::types::EncodingType;
 use futures::{StreamExt, TryStreamExt};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -201,77 +200,5 @@ impl Bucket {
             metadata: head.metadata,
             tags: (!tags.is_empty()).then_some(tags),
         })
-    }
-
-    /// Deletes an object of our own if it exists.
-    pub async fn delete(&self, key: &str) -> Result<(), AwsError> {
-        let delete = self.client.delete_object().bucket(&self.name).key(key).send().await;
-        delete.map(drop).map_err(aws_error("s3:DeleteObject", self.url(key)))
-    }
-
-    /// Deletes every object under a prefix of our own. May be repeated.
-    pub async fn delete_prefix(&self, prefix: &str) -> Result<(), AwsError> {
-        loop {
-            let Some(page) = self.pages(prefix, |list| list).try_next().await? else { return Ok(()) };
-            let keys: Vec<_> = page
-                .contents()
-                .iter()
-                .filter_map(|object| ObjectIdentifier::builder().key(object.key()?).build().ok())
-                .collect();
-            let Ok(delete) = Delete::builder().set_objects(Some(keys)).quiet(true).build() else { return Ok(()) };
-            if delete.objects().is_empty() {
-                return Ok(());
-            }
-            let output = self.client.delete_objects().bucket(&self.name).delete(delete).send().await;
-            let output = output.map_err(aws_error("s3:DeleteObject", self.url(prefix)))?;
-            if let Some(failed) = output.errors().first() {
-                return Err(AwsError {
-                    operation: "s3:DeleteObject",
-                    resource: self.url(failed.key().unwrap_or(prefix)),
-                    kind: Kind::Transient,
-                    cause: failed.message().unwrap_or("refused").to_owned(),
-                });
-            }
-        }
-    }
-
-    /// Deletes exactly this content: by version id, or on condition of the eTag. If the service does not delete
-    /// conditionally, the eTag is checked right before, which leaves a gap of milliseconds and is logged once.
-    pub async fn delete_exactly(&self, object: &ObjectId) -> Result<(), AwsError> {
-        self.pace.call(self.delete_content(object)).await
-    }
-
-    async fn delete_content(&self, object: &ObjectId) -> Result<(), AwsError> {
-        let delete = || self.client.delete_object().bucket(&object.bucket).key(&object.key);
-        let send = async |delete: DeleteObjectFluentBuilder| {
-            match delete.send().await.map_err(aws_error("s3:DeleteObject", self.url(&object.key))) {
-                Ok(_) => Ok(()),
-                // Gone already, or replaced: this content is no longer there.
-                Err(error) if matches!(error.kind, Kind::NotFound | Kind::Condition) => Ok(()),
-                Err(error) => Err(error),
-            }
-        };
-        let etag = match &object.version {
-            Version::Id(id) => return send(delete().version_id(id)).await,
-            Version::ETag(etag) => format!("\"{etag}\""),
-        };
-        if !self.unconditional_delete.load(Ordering::Relaxed) {
-            match send(delete().if_match(&etag)).await {
-                Err(error) if error.kind == Kind::NotImplemented => {
-                    if !self.unconditional_delete.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(
-                            "this S3 does not delete conditionally; checking the eTag before each delete instead"
-                        );
-                    }
-                }
-                done => return done,
-            }
-        }
-        let head = self.client.head_object().bucket(&object.bucket).key(&object.key).if_match(&etag).send().await;
-        match head.map_err(aws_error("s3:GetObject", self.url(&object.key))) {
-            Ok(_) => send(delete()).await,
-            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Condition) => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 }
