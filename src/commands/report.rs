@@ -97,7 +97,7 @@ impl Query {
             item
         };
         let entries = list.entries.into_iter().take(usize::from(self.top));
-        let items: Vec<Item> = entries.map(|entry| with_period(entry.shown.clone())).collect();
+        let items: Vec<Item> = entries.map(|entry| with_period(entry.attributes(report))).collect();
         Ok(self.formatted(&items, &columns_of(report, &report.key_attribute), remark))
     }
 
