@@ -122,9 +122,9 @@ fn encode_coded(
             let values = names.references().values(attribute);
             let number = |&key: &u32| Some(values.number(key)).filter(|number| *number != NO_NUMBER);
             match names.plan().attributes[attribute].kind {
-                Kind::Text if values.are_few() => {
-                    let few = distinct(used.iter().map(|&key| values.value(key)));
-                    encoder.column(type_, few.map(|code| values.whole_text(code)))
+                Kind::Text if values.are_shared() => {
+                    let shared = distinct(used.iter().map(|&key| values.value(key)));
+                    encoder.column(type_, shared.map(|code| values.whole_text(code)))
                 }
                 Kind::Text => encoder.column(type_, each(used.iter().map(|&key| values.whole(key)))),
                 // The type is that of the range of the attribute's values.
