@@ -64,12 +64,14 @@ fn goes_on(text: &[u8]) -> bool {
 
 /// Returns the length of the object at the start of a text, if it is one that is read.
 fn object(text: &[u8]) -> Option<usize> {
-    let length = length_of(text).filter(|&length| text[0] == b'{' && length <= MAX_RECORD_BYTES)?;
-    (depth_of(&text[..length]) <= MAX_DEPTH).then_some(length)
+    // An object that is too deep is not read to its end, or a file of nothing but beginnings would take forever.
+    let is_object = text.first() == Some(&b'{') && depth_of(text, MAX_DEPTH) <= MAX_DEPTH;
+    is_object.then(|| length_of(text))?.filter(|&length| length <= MAX_RECORD_BYTES)
 }
 
-/// Returns the number of brackets and braces that the innermost value is within.
-fn depth_of(value: &[u8]) -> u32 {
+/// Returns the number of brackets and braces that the innermost value is within. Reads until the value ends, or until
+/// there are more than `most` of them.
+fn depth_of(value: &[u8], most: u32) -> u32 {
     let (mut depth, mut deepest, mut in_text, mut is_escaped) = (0_u32, 0, false, false);
     for &byte in value {
         match byte {
@@ -78,10 +80,18 @@ fn depth_of(value: &[u8]) -> u32 {
             b'"' => in_text = !in_text,
             _ if in_text => {}
             b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth -= 1,
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    break;
+                }
+            }
             _ => {}
         }
         deepest = deepest.max(depth);
+        if deepest > most {
+            break;
+        }
     }
     deepest
 }
@@ -274,7 +284,7 @@ impl Json {
         let is_whole = |end: usize| end < window.len() || !window[end - 1].is_ascii_digit();
         let length = length_of(&window[value..]).filter(|&length| is_whole(value + length));
         let Some(length) = length else { return Err(self.bad_document("{").await?) };
-        if 1 + depth_of(&window[value..value + length]) > MAX_DEPTH {
+        if 1 + depth_of(&window[value..value + length], MAX_DEPTH) > MAX_DEPTH {
             return Err(broken_document(self.line, &window));
         }
         self.pass(&window[..value + length]);
