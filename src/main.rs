@@ -168,7 +168,7 @@ fn run() -> ExitCode {
             Command::Aside(query) => query.run(clients().await, plan).await.map_err(|error| error.to_string()),
             Command::Quarantine(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::DeadLetters(query) => show(query.answer(clients().await).await),
-            Command::Definition(query) => query.run().map_err(|error| error.to_string()),
+            Command::Definition(query) => query.run().await.map_err(|error| error.to_string()),
             Command::Health(query) => query.ask().await.map(|said| print(&said)),
             Command::CheckConfig(check) => check_config(&check, &matches),
         }

@@ -1,4 +1,4 @@
-//! The compute path of a batch on local files, as a job like those of its peers: `job --data DIR --out DIR` reads
+//! The preparation of a batch on local files, as a job like those of its peers: `job --data DIR --out DIR` reads
 //! `DIR/streams-*.csv` with the catalogue beside them and writes curated Parquet and delta files. Run by `make
 //! bench-peers`.
 
@@ -12,16 +12,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use futures::{StreamExt, TryStreamExt};
-use music_streams::batch::prepare::{DELTAS_PER_FILE, room};
+use futures::TryStreamExt;
+use music_streams::batch::prepare::{
+    DELTAS_PER_FILE, Destination, Folded, ObjectOutcome, Preparation, PreparationLimits, PrepareError, Subject,
+};
 use music_streams::calendar::date_text;
-
-use music_streams::compute::{self, Compute, Dictionary, Rows, Scope, curated};
+use music_streams::compute::{self, Scope, curated};
 use music_streams::formats::parquet::{ParquetFile, RowGroup};
-use music_streams::input::file::Blocks;
 use music_streams::memory::Memory;
+use music_streams::object::{ObjectEvent, ObjectId, Version};
 use music_streams::plan::Plan;
 use music_streams::reference::References;
+use music_streams::telemetry::progress::Progress;
+use tokio_util::sync::CancellationToken;
 
 /// As in the program itself.
 #[global_allocator]
@@ -58,13 +61,13 @@ async fn job(data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
     let open = |name| tokio::fs::File::open(data.join(name));
     let plan = Plan::built_in()?;
     let references = References::parse(&plan, vec![open("songs.csv").await?, open("users.csv").await?]).await?;
-    let mut dictionary = Dictionary::of(Arc::clone(&plan), Arc::new(references));
-    let mut compute = Compute::new(dictionary.names().clone(), Scope::Batch);
-    let mut files = CuratedFiles { out, plan: Arc::clone(&plan), files: BTreeMap::new() };
+    let files = CuratedFiles { out, plan: Arc::clone(&plan), files: BTreeMap::new(), failure: None };
     let memory = Memory::of(None);
-    let row_group_rows = memory.row_group_rows(plan.row_bytes());
-    let empty = || Rows::with_capacity(&plan, room(row_group_rows));
-    let (mut rows, mut read, mut rejected) = (empty(), 0, 0);
+    let subject = Subject { batch: 1, opened_at: jiff::Timestamp::now(), scope: Scope::Batch };
+    let limits = PreparationLimits { object_bytes: u64::MAX, report_items: usize::MAX, memory, rows: None };
+    let (never, progress) = (CancellationToken::new(), Progress::default());
+    let references = Arc::new(references);
+    let mut preparation = Preparation::for_destination(files, plan, references, subject, limits, never, progress);
 
     let mut inputs = Vec::new();
     for entry in std::fs::read_dir(data)? {
@@ -72,33 +75,23 @@ async fn job(data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
     }
     inputs.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("streams")));
     inputs.sort();
-    for input in inputs {
+    let (mut read, mut rejected) = (0, 0);
+    for (position, input) in inputs.iter().enumerate() {
         let key = input.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let source = dictionary.add_source(&key);
-        let body = tokio::fs::File::open(&input).await?;
-        let blocks = Blocks::open(body, u64::MAX, jiff::Timestamp::now(), &plan, &key).await?;
-        let blocks = futures::stream::try_unfold(blocks, async |mut blocks| {
-            Ok::<_, Failure>(blocks.next().await?.map(|block| (block, blocks)))
-        });
-        let mut parsed = compute::parse(blocks, dictionary.names().clone(), memory).boxed();
-        while let Some(block) = parsed.try_next().await? {
-            read += block.rows;
-            rejected += block.rejected.values().sum::<u64>();
-            rows.append(&block, source, &mut dictionary);
-            if rows.len() >= row_group_rows {
-                compute.start(std::mem::replace(&mut rows, empty()), memory.lasting()).await?;
-                files.write(&mut compute, memory.row_groups_ahead(compute::cores())).await?;
+        let object = ObjectId { bucket: String::new(), key, version: Version::ETag(String::new()) };
+        let event = ObjectEvent { object, size: 0, created_at: None };
+        match preparation.add(position, &event, tokio::fs::File::open(input).await?).await? {
+            ObjectOutcome::Counted { rows, rejected: of_file, .. } => {
+                (read, rejected) = (read + rows, rejected + of_file)
             }
+            other => return Err(format!("{}: {other:?}", input.display()).into()),
         }
     }
-    compute.start(rows, memory.lasting()).await?;
-    files.write(&mut compute, 0).await?;
+    let Folded { destination: files, fold, names, .. } = preparation.finish_folded().await?;
     files.finish()?;
 
-    let fold = compute.take_fold().await?;
     std::fs::create_dir_all(out.join("deltas"))?;
-    let mut delta_files =
-        std::pin::pin!(compute::encode_deltas(fold, dictionary.names().clone(), DELTAS_PER_FILE, memory));
+    let mut delta_files = std::pin::pin!(compute::encode_deltas(fold, names, DELTAS_PER_FILE, memory));
     let mut number = 0;
     while let Some(bytes) = delta_files.try_next().await? {
         std::fs::write(out.join(format!("deltas/{number}.parquet")), bytes)?;
@@ -112,18 +105,27 @@ struct CuratedFiles<'a> {
     out: &'a Path,
     plan: Arc<Plan>,
     files: BTreeMap<i32, (ParquetFile, BufWriter<File>)>,
+    /// The first failure.
+    failure: Option<Failure>,
 }
 
-impl CuratedFiles<'_> {
-    async fn write(&mut self, compute: &mut Compute, at_most: usize) -> Result<(), Failure> {
-        while let Some(row_groups) = compute.encoded(at_most).await? {
-            for (day, row_group) in row_groups {
-                self.append(day, row_group)?;
+impl Destination for CuratedFiles<'_> {
+    async fn curated(&mut self, row_groups: Vec<(i32, RowGroup)>) -> Result<(), PrepareError> {
+        for (day, row_group) in row_groups {
+            if self.failure.is_none() {
+                self.failure = self.append(day, row_group).err();
             }
         }
         Ok(())
     }
 
+    /// The list is left out, as the peers write none.
+    async fn rejected(&mut self, _: Vec<u8>) -> Result<(), PrepareError> {
+        Ok(())
+    }
+}
+
+impl CuratedFiles<'_> {
     fn append(&mut self, day: i32, row_group: RowGroup) -> Result<(), Failure> {
         if !self.files.contains_key(&day) {
             let folder = self.out.join(format!("curated/date={}", date_text(day)));
@@ -139,6 +141,7 @@ impl CuratedFiles<'_> {
     }
 
     fn finish(self) -> Result<(), Failure> {
+        self.failure.map_or(Ok(()), Err)?;
         for (parquet, mut file) in self.files.into_values() {
             file.write_all(&parquet.finish()?)?;
             file.flush()?;

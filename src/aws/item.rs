@@ -28,7 +28,12 @@ pub fn text_of(item: &Item, name: &str) -> Option<String> {
 
 /// Returns a number attribute of an item; `None` if it is absent or not a whole number.
 pub fn number(item: &Item, name: &str) -> Option<u64> {
-    item.get(name)?.as_n().ok()?.parse().ok()
+    whole(item.get(name)?)
+}
+
+/// Returns a whole number; `None` if the attribute is another.
+pub fn whole(value: &AttributeValue) -> Option<u64> {
+    value.as_n().ok()?.parse().ok()
 }
 
 /// The size of attributes in bytes, as DynamoDB counts it, or a little more: names, texts, bytes, and digits of

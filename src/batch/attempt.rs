@@ -16,7 +16,7 @@ use crate::aws::error::{AwsError, Kind};
 use crate::aws::retry::retry_until;
 use crate::aws::s3::READ_AHEAD_BYTES;
 use crate::batch::manifest::{Fate, Manifest, ManifestObject};
-use crate::batch::prepare::{ObjectOutcome, Preparation, PrepareError, Prepared, Subject};
+use crate::batch::prepare::{ObjectOutcome, Preparation, PrepareError, Prepared, Subject, Uploads};
 use crate::batch::roll_forward::{CarriedOut, RollForward, RollForwardError};
 use crate::batch::{Disposition, Worker};
 use crate::calendar::date_of;
@@ -206,7 +206,7 @@ impl Worker {
         Ok(Some(Ready { manifest, report_items }))
     }
 
-    async fn start_preparation(&mut self, subject: Subject) -> Preparation {
+    async fn start_preparation(&mut self, subject: Subject) -> Preparation<Uploads> {
         let references = self.catalogue.latest().await;
         let RollForward { bucket, reports, progress, .. } = &self.roll_forward;
         let (bucket, plan, limits) = (bucket.clone(), Arc::clone(reports.plan()), self.limits.clone());
@@ -217,7 +217,7 @@ impl Worker {
     /// those that S3 does not return to `unreadable`, each with the reason.
     async fn read_objects(
         &self,
-        preparation: &mut Preparation,
+        preparation: &mut Preparation<Uploads>,
         subject: Subject,
         work: Work<'_>,
         won: Vec<usize>,

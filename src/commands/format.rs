@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use serde::Serialize;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -18,6 +19,9 @@ pub enum Format {
     /// For programs.
     Json,
 }
+
+/// Most columns of a line, of an answer whose width is bounded.
+pub const WIDTH: usize = 120;
 
 const ONE_LINE_BELOW_THE_HEADING: TableStyle =
     TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
@@ -40,9 +44,20 @@ pub fn output_error() -> Option<&'static std::io::Error> {
 
 /// Lays out a table. Columns for which `numbers` is true are aligned to the right.
 pub fn table(headings: &[&str], numbers: &[bool], rows: impl Iterator<Item = Vec<String>>) -> String {
+    laid_out(headings, numbers, rows, ContentArrangement::Dynamic)
+}
+
+fn laid_out(
+    headings: &[&str],
+    numbers: &[bool],
+    rows: impl Iterator<Item = Vec<String>>,
+    arrangement: ContentArrangement,
+) -> String {
     let mut table = Table::new();
-    table.load_style(ONE_LINE_BELOW_THE_HEADING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(headings);
+    table.load_style(ONE_LINE_BELOW_THE_HEADING).set_content_arrangement(arrangement);
+    if !headings.is_empty() {
+        table.set_header(headings);
+    }
     table.add_rows(rows);
     for (index, _) in numbers.iter().enumerate().filter(|(_, is_number)| **is_number) {
         if let Some(column) = table.column_mut(index) {
@@ -50,6 +65,77 @@ pub fn table(headings: &[&str], numbers: &[bool], rows: impl Iterator<Item = Vec
         }
     }
     table.to_string()
+}
+
+/// Lays out a table in lines of at most [`WIDTH`] columns. If the rows are too wide, long cells are cut; if they are still
+/// too wide, each row becomes a column, a few of them beside each other.
+pub fn fitting(headings: &[&str], numbers: &[bool], rows: &[Vec<String>]) -> String {
+    /// Columns of a cell, if the table is too wide otherwise.
+    const CELL: usize = 36;
+    /// Columns of a cell that has others beside it, where rows are columns: enough for a time.
+    const NARROW: usize = 20;
+    let laid_out = |headings: &[&str], numbers: &[bool], rows: &mut dyn Iterator<Item = Vec<String>>| {
+        let text = laid_out(headings, numbers, rows, ContentArrangement::Disabled);
+        text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+    };
+    for most in [WIDTH, CELL] {
+        let mut cut_rows = rows.iter().map(|row| row.iter().map(|cell| cut(cell, most)).collect());
+        let text = laid_out(headings, numbers, &mut cut_rows);
+        if text.lines().all(|line| line.width() <= WIDTH) {
+            return text;
+        }
+    }
+    let names: Vec<String> = headings.iter().map(|name| cut(name, CELL)).collect();
+    let name_columns = names.iter().map(|name| name.width()).max().unwrap_or(0);
+    // Each column has a blank on both sides, and one between it and the next.
+    let room = WIDTH.saturating_sub(name_columns + 3);
+    let beside = (room / (NARROW + 3)).clamp(1, rows.len().max(1));
+    let most = (room / beside).saturating_sub(3);
+    let blocks = rows.chunks(beside).map(|rows| {
+        let mut lines = names.iter().enumerate().map(|(column, name)| {
+            let cells = rows.iter().map(|row| row.get(column).map_or(String::new(), |cell| cut(cell, most)));
+            std::iter::once(name.clone()).chain(cells).collect()
+        });
+        laid_out(&[], &[], &mut lines)
+    });
+    blocks.collect::<Vec<_>>().join("\n\n")
+}
+
+/// Cuts a text that takes more than `most` columns, and marks its end.
+pub fn cut(text: &str, most: usize) -> String {
+    if text.width() <= most {
+        return text.to_owned();
+    }
+    let (mut kept, mut columns) = (String::new(), 1);
+    for char in text.chars() {
+        columns += char.width().unwrap_or(0);
+        if columns > most {
+            break;
+        }
+        kept.push(char);
+    }
+    kept + "…"
+}
+
+/// Breaks a text between words into lines of at most [`WIDTH`] columns, the further ones behind an indent. A word that is
+/// too long is cut.
+pub fn wrapped(text: &str, indent: &str) -> String {
+    let (mut lines, mut line) = (Vec::new(), text.chars().take_while(|&char| char == ' ').collect::<String>());
+    let mut has_word = false;
+    for word in text.split_whitespace() {
+        let word = cut(word, WIDTH.saturating_sub(indent.width()));
+        if has_word && line.width() + 1 + word.width() > WIDTH {
+            lines.push(std::mem::replace(&mut line, indent.to_owned()));
+            has_word = false;
+        }
+        if has_word {
+            line.push(' ');
+        }
+        line.push_str(&word);
+        has_word = true;
+    }
+    lines.push(line);
+    lines.join("\n")
 }
 
 /// Prints the result of a retry: for people line by line, each under the heading of its list, or `nothing` if all lists

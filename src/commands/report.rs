@@ -97,7 +97,7 @@ impl Query {
             item
         };
         let entries = list.entries.into_iter().take(usize::from(self.top));
-        let items: Vec<Item> = entries.map(|entry| with_period(entry.shown.clone())).collect();
+        let items: Vec<Item> = entries.map(|entry| with_period(entry.attributes(report))).collect();
         Ok(self.formatted(&items, &columns_of(report, &report.key_attribute), remark))
     }
 
@@ -141,13 +141,13 @@ impl Query {
 }
 
 /// Attributes of an answer in the order they are shown: the key, the labels, the measures.
-fn columns_of<'r>(report: &'r Report, key: &'r str) -> Vec<&'r str> {
+pub(super) fn columns_of<'r>(report: &'r Report, key: &'r str) -> Vec<&'r str> {
     let labels = report.labels.iter().map(|label| label.name.as_str());
     let measures = report.measures.iter().map(|measure| measure.name.as_str());
     std::iter::once(key).chain(labels).chain(measures).collect()
 }
 
-fn period_attribute(report: &Report) -> &'static str {
+pub(super) fn period_attribute(report: &Report) -> &'static str {
     if report.is_hourly { Period::Hour(0) } else { Period::Day(0) }.attribute()
 }
 
@@ -175,7 +175,8 @@ fn as_table(items: &[Item], columns: &[&str]) -> String {
     table(&columns, &numbers, items.iter().map(row))
 }
 
-fn shown(value: Option<&AttributeValue>) -> String {
+/// Returns an attribute as text.
+pub(super) fn shown(value: Option<&AttributeValue>) -> String {
     match value {
         Some(AttributeValue::N(number)) => number.clone(),
         Some(AttributeValue::S(text)) => printable(text),
@@ -183,22 +184,24 @@ fn shown(value: Option<&AttributeValue>) -> String {
     }
 }
 
-/// Formats the visible attributes: all but the sketches and those of the protocol.
+/// Formats the visible attributes.
 fn as_json(items: &[Item]) -> String {
+    format!("{:#}", Value::Array(items.iter().map(visible).collect()))
+}
+
+/// Returns the attributes of an item that people read: all but the sketches and those of the protocol.
+pub(super) fn visible(item: &Item) -> Value {
     let is_hidden =
         |name: &str| name == "version" || [SKETCH_ATTRIBUTE, "applied"].iter().any(|hidden| name.starts_with(hidden));
-    let objects = items.iter().map(|item| {
-        let mut fields: Vec<_> = item.iter().filter(|(name, _)| !is_hidden(name)).collect();
-        fields.sort_by_key(|(name, _)| name.as_str());
-        let values = fields.into_iter().map(|(name, value)| {
-            let value = match value {
-                AttributeValue::N(number) => serde_json::from_str(number).unwrap_or(Value::Null),
-                AttributeValue::S(text) => Value::String(text.clone()),
-                _ => Value::Null,
-            };
-            (name.clone(), value)
-        });
-        Value::Object(values.collect::<Map<_, _>>())
+    let mut fields: Vec<_> = item.iter().filter(|(name, _)| !is_hidden(name)).collect();
+    fields.sort_by_key(|(name, _)| name.as_str());
+    let values = fields.into_iter().map(|(name, value)| {
+        let value = match value {
+            AttributeValue::N(number) => serde_json::from_str(number).unwrap_or(Value::Null),
+            AttributeValue::S(text) => Value::String(text.clone()),
+            _ => Value::Null,
+        };
+        (name.clone(), value)
     });
-    format!("{:#}", Value::Array(objects.collect()))
+    Value::Object(values.collect::<Map<_, _>>())
 }

@@ -116,43 +116,46 @@ fn encode_coded(
     used: &[u32],
     names: &Names,
 ) -> Result<ColumnPages, ParquetError> {
-    let is_short = curated.column.type_ == Type::Int32;
-    match curated.values {
-        CuratedValues::Attribute(attribute) => {
+    let value = |key: &u32| coded_value(curated.values, code, *key, names);
+    match (curated.column.type_, curated.values) {
+        (Type::Text, CuratedValues::Attribute(attribute)) if names.references().values(attribute).are_shared() => {
             let values = names.references().values(attribute);
-            let number = |&key: &u32| Some(values.number(key)).filter(|number| *number != NO_NUMBER);
-            match names.plan().attributes[attribute].kind {
-                Kind::Text if values.are_few() => {
-                    let few = distinct(used.iter().map(|&key| values.value(key)));
-                    encoder.column(type_, few.map(|code| values.whole_text(code)))
-                }
-                Kind::Text => encoder.column(type_, each(used.iter().map(|&key| values.whole(key)))),
-                // The type is that of the range of the attribute's values.
-                Kind::Number if is_short => {
-                    encoder.column(type_, each(used.iter().map(|key| number(key).map(|number| number as i32))))
-                }
-                Kind::Number => encoder.column(type_, each(used.iter().map(number))),
-            }
+            let shared = distinct(used.iter().map(|&key| values.value(key)));
+            encoder.column(type_, shared.map(|code| values.whole_text(code)))
         }
-        _ => {
-            let none = names.no_value(code);
-            let value = |&code_: &u32| (Some(code_) != none).then(|| names.value(code, code_));
-            let text = |code_: &u32| match value(code_)? {
-                Value::Text(text) => Some(text),
-                Value::Number(_) => None,
-            };
-            let number = |code_: &u32| match value(code_)? {
-                Value::Number(number) => Some(number),
-                Value::Text(_) => None,
-            };
-            match names.plan().codes[code].kind {
-                Kind::Text => encoder.column(type_, each(used.iter().map(text))),
-                Kind::Number if is_short => {
-                    encoder.column(type_, each(used.iter().map(|code| number(code).map(|number| number as i32))))
-                }
-                Kind::Number => encoder.column(type_, each(used.iter().map(number))),
-            }
+        (Type::Text, _) => encoder.column(type_, each(used.iter().map(|key| value(key).text()))),
+        // The type is that of the range of the values.
+        (Type::Int32, _) => {
+            encoder.column(type_, each(used.iter().map(|key| value(key).number().map(|number| number as i32))))
         }
+        _ => encoder.column(type_, each(used.iter().map(|key| value(key).number()))),
+    }
+}
+
+/// Returns the value that a column has in the rows with a code: the code's own, or that of an attribute.
+#[inline]
+fn coded_value(values: CuratedValues, column: usize, code: u32, names: &Names) -> CuratedValue<'_> {
+    let CuratedValues::Attribute(attribute) = values else {
+        return match names.value(column, code) {
+            _ if names.no_value(column) == Some(code) => CuratedValue::None,
+            Value::Text(text) => CuratedValue::Text(text),
+            Value::Number(number) => CuratedValue::Number(number),
+        };
+    };
+    let values = names.references().values(attribute);
+    match names.plan().attributes[attribute].kind {
+        Kind::Text => values.whole(code).map_or(CuratedValue::None, CuratedValue::Text),
+        Kind::Number => CuratedValue::of_number(values.number(code)),
+    }
+}
+
+/// Returns the value that a row has in a column of its curated file.
+pub fn value<'n>(curated: &CuratedColumn, rows: &Rows, row: usize, names: &'n Names) -> CuratedValue<'n> {
+    match group_of(curated.values, names.plan()) {
+        Group::Code(code) => coded_value(curated.values, code, rows.codes[code][row], names),
+        Group::Int(int) => CuratedValue::of_number(rows.ints[int][row]),
+        Group::Time => CuratedValue::Number(rows.times[row]),
+        Group::Source => CuratedValue::Text(names.source(rows.sources[row])),
     }
 }
 
@@ -165,6 +168,20 @@ pub enum CuratedValue<'a> {
     Text(&'a str),
     /// An integer, a decimal in units of its last place, or a time in microseconds.
     Number(i64),
+}
+
+impl<'a> CuratedValue<'a> {
+    fn of_number(number: i64) -> Self {
+        if number == NO_NUMBER { CuratedValue::None } else { CuratedValue::Number(number) }
+    }
+
+    fn text(self) -> Option<&'a str> {
+        if let CuratedValue::Text(text) = self { Some(text) } else { None }
+    }
+
+    fn number(self) -> Option<i64> {
+        if let CuratedValue::Number(number) = self { Some(number) } else { None }
+    }
 }
 
 /// Reads a curated file back, one row group in memory at a time, and calls `each` with the values of each row, in the

@@ -103,14 +103,25 @@ pub enum Scope {
     Day(i32),
     /// One day's figures, and no file.
     FiguresOf(i32),
+    /// All figures and the list of rejected rows, and no file: a trial.
+    Figures,
 }
 
 impl Scope {
     fn has(self, day: i32) -> bool {
         match self {
-            Scope::Batch => true,
+            Scope::Batch | Scope::Figures => true,
             Scope::Day(only) | Scope::FiguresOf(only) => day == only,
         }
+    }
+
+    fn has_files(self) -> bool {
+        matches!(self, Scope::Batch | Scope::Day(_))
+    }
+
+    /// Returns true if rejected rows are listed. Whoever repeats a batch has the list already.
+    pub fn lists_rejects(self) -> bool {
+        matches!(self, Scope::Batch | Scope::Figures)
     }
 }
 
@@ -158,7 +169,7 @@ impl Compute {
             of_fold.iter().for_each(|(day, rows)| fold.add(*day, rows, &names_of_fold, limit_bytes));
             fold
         });
-        if !matches!(scope, Scope::FiguresOf(_)) {
+        if scope.has_files() {
             self.encoding.push_back(spawn(move || {
                 let mut row_groups = Vec::with_capacity(days.len());
                 for (day, rows) in days.iter() {

@@ -82,6 +82,11 @@ impl<'a> Body<'a> {
         Ok(Body { inner, compression, delivered: 0, limit_bytes })
     }
 
+    /// The compression that was recognized.
+    pub(crate) fn compression(&self) -> Option<Compression> {
+        self.compression
+    }
+
     /// Reads until there are `wanted` bytes. Returns true if the text has ended.
     pub(crate) async fn fill(&mut self, text: &mut Vec<u8>, wanted: usize) -> Result<bool, FileError> {
         while text.len() < wanted {

@@ -9,7 +9,7 @@ use tokio::io::AsyncRead;
 
 use crate::aws::error::AwsError;
 use crate::formats::csv::{Header, NotCsv};
-use crate::formats::{BadFile, FileError, csv, json};
+use crate::formats::{BadFile, Compression, FileError, csv, json};
 use crate::input::block::{Block, Text};
 use crate::input::layout::Layout;
 use crate::input::rules::{Format, Rules};
@@ -95,7 +95,34 @@ enum Records {
     Json(json::Blocks<'static>),
 }
 
+/// The form of a file, as its beginning shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recognized {
+    /// The name of the format.
+    pub format: &'static str,
+    /// The compression, if it is compressed.
+    pub compression: Option<Compression>,
+    /// The names of its columns, if it has names.
+    pub columns: Option<Vec<String>>,
+}
+
 impl Blocks {
+    /// Returns the form that the beginning of the file shows.
+    pub fn recognized(&self) -> Recognized {
+        match &self.records {
+            Records::Delimited(blocks) => Recognized {
+                format: blocks.format_name(),
+                compression: blocks.compression(),
+                columns: blocks.column_names(),
+            },
+            Records::Json(blocks) => Recognized {
+                format: if blocks.begins_list() { "JSON, a list" } else { "JSON" },
+                compression: blocks.compression(),
+                columns: None,
+            },
+        }
+    }
+
     /// Reads the beginning of the file under this key. `judged_at` is the present from which the future is measured;
     /// `limit_bytes` bounds the decompressed file.
     pub async fn open(

@@ -27,6 +27,16 @@ impl References {
         of_file.map(|(_, remark)| remark.lines).sum()
     }
 
+    /// Returns true if a reference's file has the key with this code.
+    pub fn has_key(&self, reference: usize, code: u32) -> bool {
+        self.has[reference].get(code as usize) == Some(&true)
+    }
+
+    /// Refuses a catalogue that a consumer would refuse at its first start.
+    pub fn check_alone(&self, plan: &Plan) -> Result<(), CatalogueError> {
+        self.check(plan, &[], None, &CatalogueState::default())
+    }
+
     /// Returns the number of a reference's keys that others lack.
     fn lost(&self, reference: usize, code: usize, now: &References) -> u64 {
         let has = |place: Option<u32>| place.and_then(|place| now.has[reference].get(place as usize)) == Some(&true);

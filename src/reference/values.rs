@@ -95,11 +95,16 @@ impl Values {
         self.value(key).map_or(0, |code| texts.len_of(code))
     }
 
-    /// Returns true if the keys share few values, so that each is worth writing once.
+    /// Returns true if the keys share few values, of which all together are small.
     pub fn are_few(&self) -> bool {
         const KEYS_OF_A_VALUE: usize = 8;
         let texts = self.lists.as_ref().map_or(&self.texts, |lists| &lists.texts);
         texts.len() * KEYS_OF_A_VALUE <= self.codes.len()
+    }
+
+    /// Returns true if the keys share values, so that each is worth writing once. Lists of a few texts always do.
+    pub fn are_shared(&self) -> bool {
+        self.lists.is_some() || self.are_few()
     }
 
     /// Bytes of text, were each written once for each key that has it.

@@ -11,8 +11,10 @@
 //!   all items anew. An offer counts only in the epoch that was seen before its item was read; else the item is read
 //!   again.
 //!
-//! Format of an item (keys `list`, `report_date`): `entries` (a list of maps: the attributes of the report item that
-//! people read, and `version`), `version`, `epoch`, and `rebuilding` while a rebuild has not offered everything yet.
+//! Format of an item (keys `list`, `report_date`): `columns` (the names of the attributes of the report item that people
+//! read, and `version`), `entries` (a list of lists of their values, an empty text for an attribute that an item lacks),
+//! `version`, `epoch`, and `rebuilding` while a rebuild has not offered everything yet. Names stand once and not in
+//! each entry: they would be more than half of it, and each write of a list is paid by its size.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -20,7 +22,7 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use crate::aws::item::{Fields, Item, item, number, text, text_of};
+use crate::aws::item::{Fields, Item, number, text, text_of, whole};
 use crate::plan::Plan;
 use crate::plan::period::Period;
 use crate::plan::reports::{Figure, Report};
@@ -93,15 +95,30 @@ pub struct Entry {
     pub figure: Option<i64>,
     /// The version of the report item that it was made of.
     pub version: u64,
-    /// The attributes that people read.
-    pub shown: Item,
+    /// The values that people read, in the order of [`columns`].
+    pub shown: Vec<AttributeValue>,
+}
+
+/// The columns of a report's entries that people read; the first is the id.
+fn columns(report: &Report) -> impl Iterator<Item = &str> {
+    let measures = report.measures.iter().map(|measure| measure.name.as_str());
+    let labels = report.labels.iter().map(|label| label.name.as_str());
+    std::iter::once(report.key_attribute.as_str()).chain(measures).chain(labels)
+}
+
+/// The column of the version, after those.
+const VERSION: &str = "version";
+
+/// The value of an attribute that a report item lacks. One that it has may be NULL.
+fn lacking() -> AttributeValue {
+    AttributeValue::S(String::new())
 }
 
 impl Entry {
     /// The entry of a report item.
     pub fn of(report: &Report, key: &Key, stored: &ReportItem) -> Self {
-        let mut shown = visible_fields(report, stored);
-        for (name, value) in &mut shown {
+        let mut fields = visible_fields(report, stored);
+        for (name, value) in &mut fields {
             let Some(label) = report.labels.iter().find(|label| label.name == *name) else { continue };
             let AttributeValue::S(text) = value else { continue };
             match label.many {
@@ -119,8 +136,33 @@ impl Entry {
                 Some(_) => {}
             }
         }
-        shown.push((&report.key_attribute, text(&key.id)));
-        Entry { id: key.id.clone(), figure: stored.figures.top(report), version: stored.version, shown: item(shown) }
+        fields.push((&report.key_attribute, text(&key.id)));
+        let shown = columns(report).map(|column| {
+            let field = fields.iter_mut().find(|(name, _)| *name == column);
+            field.map_or_else(lacking, |(_, value)| std::mem::replace(value, lacking()))
+        });
+        let shown = shown.collect();
+        Entry { id: key.id.clone(), figure: stored.figures.top(report), version: stored.version, shown }
+    }
+
+    /// The attributes that people read, by name, as they are in the report item.
+    pub fn attributes(&self, report: &Report) -> Item {
+        let named = columns(report).zip(&self.shown).filter(|(_, value)| **value != lacking());
+        named.map(|(name, value)| (name.to_owned(), value.clone())).collect()
+    }
+
+    /// Reads an entry, whose values are in the order of these columns of a list; `None` where it is not one.
+    fn parse(report: &Report, columns: &[&str], value: AttributeValue) -> Option<Self> {
+        let AttributeValue::L(mut values) = value else { return None };
+        let mut take = |name: &str| {
+            let place = columns.iter().position(|column| *column == name)?;
+            Some(std::mem::replace(values.get_mut(place)?, lacking()))
+        };
+        let version = whole(&take(VERSION)?)?;
+        let shown: Vec<AttributeValue> = self::columns(report).map(|name| take(name).unwrap_or_else(lacking)).collect();
+        let id = shown.first()?.as_s().ok().filter(|id| !id.is_empty())?.clone();
+        let figure = Some(top_figure(report, shown.get(1 + report.top.as_ref()?.measure)?)?);
+        Some(Entry { id, figure, version, shown })
     }
 
     fn rank(&self) -> Rank<'_> {
@@ -192,13 +234,16 @@ impl TopList {
     }
 
     /// Its attributes, without the key.
-    pub fn fields(&self) -> Fields<'static> {
+    pub fn fields(&self, report: &Report) -> Fields<'static> {
+        let columns = columns(report).chain([VERSION]).map(text);
         let entries = self.entries.iter().map(|entry| {
-            let mut shown = entry.shown.clone();
-            shown.insert("version".to_owned(), AttributeValue::N(entry.version.to_string()));
-            AttributeValue::M(shown)
+            let mut values = Vec::with_capacity(entry.shown.len() + 1);
+            values.extend_from_slice(&entry.shown);
+            values.push(AttributeValue::N(entry.version.to_string()));
+            AttributeValue::L(values)
         });
         vec![
+            ("columns", AttributeValue::L(columns.collect())),
             ("entries", AttributeValue::L(entries.collect())),
             ("version", AttributeValue::N(self.version.to_string())),
             ("epoch", AttributeValue::N(self.epoch.to_string())),
@@ -207,31 +252,27 @@ impl TopList {
     }
 
     /// Reads a list; `None` where the item is not what this program writes.
-    pub fn parse(report: &Report, item: &Item) -> Option<Self> {
-        let entry = |value: &AttributeValue| {
-            let mut shown = value.as_m().ok()?.clone();
-            let version = number(&shown, "version")?;
-            shown.remove("version");
-            let id = text_of(&shown, &report.key_attribute)?;
-            let figure = Some(top_figure(report, &shown)?);
-            Some(Arc::new(Entry { id, figure, version, shown }))
-        };
+    pub fn parse(report: &Report, mut item: Item) -> Option<Self> {
+        let AttributeValue::L(columns) = item.remove("columns")? else { return None };
+        let columns: Vec<&str> =
+            columns.iter().map(|name| name.as_s().ok().map(String::as_str)).collect::<Option<_>>()?;
+        let AttributeValue::L(entries) = item.remove("entries")? else { return None };
+        let entries = entries.into_iter().map(|entry| Entry::parse(report, &columns, entry).map(Arc::new));
         Some(TopList {
-            entries: item.get("entries")?.as_l().ok()?.iter().map(entry).collect::<Option<_>>()?,
-            version: number(item, "version").filter(|version| (1..u64::MAX).contains(version))?,
-            epoch: number(item, "epoch").filter(|epoch| *epoch < u64::MAX)?,
+            entries: entries.collect::<Option<_>>()?,
+            version: number(&item, "version").filter(|version| (1..u64::MAX).contains(version))?,
+            epoch: number(&item, "epoch").filter(|epoch| *epoch < u64::MAX)?,
             rebuilding: item.get("rebuilding").and_then(|value| value.as_bool().ok()).copied().unwrap_or(false),
         })
     }
 }
 
 /// Reads the figure by which a list is ordered.
-fn top_figure(report: &Report, shown: &Item) -> Option<i64> {
-    let measure = &report.measures[report.top.as_ref()?.measure];
-    match measure.figure {
-        Figure::Number { places, .. } => parse_decimal(shown.get(&measure.name)?.as_n().ok()?, places),
+fn top_figure(report: &Report, value: &AttributeValue) -> Option<i64> {
+    match report.measures[report.top.as_ref()?.measure].figure {
+        Figure::Number { places, .. } => parse_decimal(value.as_n().ok()?, places),
         Figure::Time { .. } => {
-            let time: jiff::Timestamp = shown.get(&measure.name)?.as_s().ok()?.parse().ok()?;
+            let time: jiff::Timestamp = value.as_s().ok()?.parse().ok()?;
             Some(time.as_microsecond())
         }
         Figure::Distinct { .. } | Figure::Ratio { .. } => None,
@@ -290,8 +331,47 @@ impl Best {
 mod tests {
     use super::*;
     use crate::plan::reports::Top;
+    use crate::reports::distinct::Distinct;
     use crate::reports::figures::tests::{figures, report};
+    use crate::reports::figures::{Figures, Label};
     use proptest::prelude::*;
+
+    #[test]
+    fn an_entry_has_all_that_people_read_and_is_read_as_it_was_written() {
+        let plan = Plan::built_in().unwrap();
+        for report in plan.reports.iter().filter(|report| report.top.is_some()) {
+            let key = Key { report: 0, id: "x".to_owned(), period: Period::Day(0) };
+            let one = |label: &crate::plan::reports::Label| match label.many {
+                None => Label::One(Some("Name".to_owned())),
+                Some(_) => Label::Many(["folk", "jazz"].map(str::to_owned).into()),
+            };
+            let figures = Figures {
+                slots: report.slots.iter().map(|_| Some(3)).collect(),
+                distinct: report.sketches.iter().map(|_| Some(Distinct::default())).collect(),
+            };
+            let bare = ReportItem { figures, version: 7, ..ReportItem::default() };
+            let labels = Labels(report.labels.iter().map(one).collect());
+            let full = ReportItem { labels, ..bare.clone() };
+            let mut expected: Item = crate::aws::item::item(visible_fields(report, &full));
+            expected.insert(report.key_attribute.clone(), text("x"));
+            let (full, bare) = (Entry::of(report, &key, &full), Entry::of(report, &key, &bare));
+            assert_eq!(full.attributes(report), expected);
+
+            let list = TopList { entries: vec![full.into(), bare.into()], version: 2, ..TopList::default() };
+            let mut stored = crate::aws::item::item(list.fields(report));
+            assert_eq!(TopList::parse(report, stored.clone()), Some(list.clone()));
+            // In another order of columns, and with one that is not known.
+            let AttributeValue::L(names) = stored.get_mut("columns").unwrap() else { panic!() };
+            names.reverse();
+            names.push(text("other"));
+            let AttributeValue::L(entries) = stored.get_mut("entries").unwrap() else { panic!() };
+            for entry in entries {
+                let AttributeValue::L(values) = entry else { panic!() };
+                values.reverse();
+            }
+            assert_eq!(TopList::parse(report, stored), Some(list));
+        }
+    }
 
     proptest! {
         #[test]

@@ -319,7 +319,7 @@ fn the_attributes_of_report_items() {
     let entry = top_lists::Entry::of(&plan.reports[1], &key(1), &stored(1));
     let list = TopList { entries: vec![entry.into()], ..TopList::default() };
     let of_folk = ListKey::under(&plan.reports[0], "track_genre", "folk", Period::Day(19_899));
-    let fields = of_folk.fields().into_iter().chain(list.fields());
+    let fields = of_folk.fields().into_iter().chain(list.fields(&plan.reports[1]));
     let list: BTreeSet<String> = fields.map(|(name, _)| name.to_owned()).collect();
     assert_eq!(first_column("Top lists"), list);
     let text = std::fs::read_to_string(document("docs/format.md")).unwrap();

@@ -8,7 +8,6 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use music_streams::aws::item::Item;
 use music_streams::reports::top_lists::{Entry, TopList};
 
 use crate::random::Random;
@@ -54,7 +53,7 @@ impl World {
         self.offers += 1;
         let version = if self.broken == Broken::NoVersion { self.offers } else { item.version };
         let figure = Some((item.counted + item.surplus) as i64).filter(|&figure| figure > 0);
-        Arc::new(Entry { id: id.to_string(), figure, version, shown: Item::new() })
+        Arc::new(Entry { id: id.to_string(), figure, version, shown: Vec::new() })
     }
 
     /// Writes the list if it still has the version that was read.

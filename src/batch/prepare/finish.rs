@@ -1,7 +1,8 @@
-//! The end of a preparation: the last curated files, and the delta files.
+//! The end of a preparation: the last rows, the figures, and the delta files.
 //!
 //! The tests are tests/pipeline and tests/parquet.rs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -9,8 +10,8 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use crate::aws::retry::retry_until;
 use crate::aws::s3::Upload;
 use crate::batch::manifest::DeltaFile;
-use crate::batch::prepare::{Preparation, PrepareError, Prepared};
-use crate::compute::{self, Fold, deltas};
+use crate::batch::prepare::{Destination, Preparation, PrepareError, Prepared, Uploads};
+use crate::compute::{self, Fold, Names, deltas};
 use crate::layout;
 use crate::reports::figures::Delta;
 
@@ -18,7 +19,45 @@ use crate::reports::figures::Delta;
 /// about 8 MiB ([`compute::encode_deltas`]).
 pub const DELTAS_PER_FILE: usize = 4096;
 
-impl Preparation {
+/// Everything that a preparation has read, folded.
+pub struct Folded<D> {
+    /// The destination, which has seen all rows.
+    pub destination: D,
+    /// The sums of the rows.
+    pub fold: Fold,
+    /// The meaning of their codes.
+    pub names: Names,
+    /// Rejected rows of the objects that count, by their reason in a word.
+    pub rejected: BTreeMap<String, u64>,
+}
+
+impl<D: Destination> Preparation<D> {
+    /// Ends a preparation whose figures are not to be published: passes the last rows on, and returns all that it has.
+    pub async fn finish_folded(mut self) -> Result<Folded<D>, PrepareError> {
+        self.pass_on_all().await?;
+        let fold = self.take_fold().await?;
+        let Preparation { destination, dictionary, rejected, .. } = self;
+        Ok(Folded { destination, fold, names: dictionary.names().clone(), rejected })
+    }
+
+    async fn pass_on_all(&mut self) -> Result<(), PrepareError> {
+        self.flush().await?;
+        self.pass_on_encoded(0).await
+    }
+
+    async fn take_fold(&mut self) -> Result<Fold, PrepareError> {
+        let fold = self.compute.take_fold().await?;
+        if fold.items() > self.limits.report_items {
+            return Err(self.too_many_items());
+        }
+        if fold.is_too_large() {
+            return Err(self.too_much_memory());
+        }
+        Ok(fold)
+    }
+}
+
+impl Preparation<Uploads> {
     /// Finishes the curated files, writes the delta files, and returns everything that is to be published.
     pub async fn finish(mut self) -> Result<Prepared, PrepareError> {
         let (uploads, fold) = self.finish_files().await?;
@@ -27,11 +66,12 @@ impl Preparation {
         let encoded =
             compute::encode_deltas(fold, self.dictionary.names().clone(), DELTAS_PER_FILE, self.limits.memory);
         let mut encoded = std::pin::pin!(encoded);
+        let Uploads { bucket, shutdown, .. } = &self.destination;
         while let Some(bytes) = encoded.try_next().await? {
             let key = layout::deltas_key(self.subject.batch, delta_files.len() + 1);
             let file = DeltaFile::new(key, &bytes);
-            let put = async || self.bucket.put(&file.key, bytes.clone(), "application/vnd.apache.parquet").await;
-            retry_until(&self.shutdown, put).await?;
+            let put = async || bucket.put(&file.key, bytes.clone(), "application/vnd.apache.parquet").await;
+            retry_until(shutdown, put).await?;
             delta_files.push(file);
             self.progress.made();
         }
@@ -50,23 +90,11 @@ impl Preparation {
         Ok((uploads, rows, encoded.map(move |bytes| Ok(deltas::decode(&bytes?, &plan)?))))
     }
 
-    /// Finishes the curated files and the list of rejected rows. Returns their uploads, and the folded rows.
+    /// Finishes the curated files and the list of rejected rows, while the last rows are folded. Returns their uploads,
+    /// and the folded rows.
     async fn finish_files(&mut self) -> Result<(Vec<Upload>, Fold), PrepareError> {
-        self.flush().await?;
-        self.write_encoded(0).await?;
-        let files = std::mem::take(&mut self.files).into_values().collect();
-        self.finish_all(files).await?;
-        let mut uploads = std::mem::take(&mut self.finished);
-        if let Some(upload) = self.rejects_upload.take() {
-            uploads.push(upload.finish().await?);
-        }
-        let fold = self.compute.take_fold().await?;
-        if fold.items() > self.limits.report_items {
-            return Err(self.too_many_items());
-        }
-        if fold.is_too_large() {
-            return Err(self.too_much_memory());
-        }
-        Ok((uploads, fold))
+        self.pass_on_all().await?;
+        let uploads = self.destination.finish().await?;
+        Ok((uploads, self.take_fold().await?))
     }
 }

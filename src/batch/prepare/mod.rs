@@ -1,8 +1,9 @@
 //! Preparation: reading the objects of a batch, and writing everything that the batch is going to publish.
 //!
-//! Streams each object once, never whole in memory: plain or gzip, CSV with a header. Rows are cleansed, enriched,
-//! encoded and folded; what cannot be used is set aside with its reason. Everything is written invisibly
-//! ([`Bucket::upload`](crate::aws::s3::Bucket::upload)), so a preparation can be abandoned at any point.
+//! Streams each object once, never whole in memory. Rows are judged, looked up, encoded and folded; what cannot be used
+//! is set aside with its reason. What leaves the memory goes to a [`Destination`]. That of a batch is the bucket, where
+//! everything is written invisibly ([`Uploads`]), so that a preparation can be abandoned at any point. Whoever tries a
+//! definition on local files prepares them by the same code, for another destination.
 //!
 //! An object counts whole or not at all. Its rows stay in memory until its end is reached, so that a file which turns
 //! out bad at its last byte leaves no trace. A file with more rows than fit there is used as it arrives; if it turns
@@ -11,15 +12,19 @@
 //! * `mod.rs`: the preparation, its bounds and its errors
 //! * `object.rs`: reading one object
 //! * `rejects.rs`: the list of rejected rows
-//! * `curated.rs`: folding, encoding and uploading rows, and making room in memory
+//! * `relief.rs`: folding and encoding rows, and making room in memory
 //! * `finish.rs`: the delta files, and the end of a preparation
+//! * `destination.rs`: the destination of what leaves the memory
+//! * `uploads.rs`: uploads to the bucket
 //!
 //! The tests are tests/pipeline, tests/hostile/files.rs and tests/parquet.rs.
 
-mod curated;
+mod destination;
 mod finish;
 mod object;
 mod rejects;
+mod relief;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,11 +33,12 @@ use governor::DefaultDirectRateLimiter;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::error::AwsError;
-use crate::aws::s3::{Bucket, PendingUpload, Upload};
+use crate::aws::s3::{Bucket, Upload};
 use crate::batch::manifest::DeltaFile;
-use crate::batch::prepare::curated::CuratedFileWriter;
-pub use crate::batch::prepare::finish::DELTAS_PER_FILE;
+pub use crate::batch::prepare::destination::Destination;
+pub use crate::batch::prepare::finish::{DELTAS_PER_FILE, Folded};
 pub use crate::batch::prepare::object::ObjectOutcome;
+pub use crate::batch::prepare::uploads::Uploads;
 use crate::compute::{Compute, ComputeError, Dictionary, Rows, Scope};
 use crate::formats::parquet::ParquetError;
 use crate::input::file::BadObject;
@@ -41,9 +47,6 @@ use crate::plan::Plan;
 use crate::protocol::BatchNumber;
 use crate::reference::References;
 use crate::telemetry::progress::Progress;
-
-/// Bytes of memory that a finished upload takes, also in the manifest: keys, eTags, and S3's upload id.
-const UPLOAD_BYTES: usize = 2 << 10;
 
 /// The error that kept a batch from being prepared.
 #[derive(Debug, thiserror::Error)]
@@ -112,8 +115,7 @@ pub struct Prepared {
 }
 
 /// A batch in preparation.
-pub struct Preparation {
-    bucket: Bucket,
+pub struct Preparation<D> {
     subject: Subject,
     limits: PreparationLimits,
     shutdown: CancellationToken,
@@ -121,22 +123,17 @@ pub struct Preparation {
     /// Rows that are neither folded nor encoded yet.
     rows: Rows,
     compute: Compute,
-    /// The file being written for each day.
-    files: BTreeMap<i32, CuratedFileWriter>,
-    /// The number of the last file begun for each day.
-    parts: BTreeMap<i32, usize>,
-    finished: Vec<Upload>,
-    /// Lines about rejected rows that are not in the upload yet.
+    /// Lines about rejected rows that are not at the destination yet.
     rejects: Vec<u8>,
-    rejects_upload: Option<PendingUpload>,
+    destination: D,
     /// Bytes of memory taken by the rows that are folded.
     folded_bytes: usize,
     rejected: BTreeMap<String, u64>,
     progress: Progress,
 }
 
-impl Preparation {
-    /// Starts a preparation, without objects.
+impl Preparation<Uploads> {
+    /// Starts the preparation of a batch, without objects.
     pub fn new(
         bucket: Bucket,
         plan: Arc<Plan>,
@@ -146,31 +143,50 @@ impl Preparation {
         shutdown: CancellationToken,
         progress: Progress,
     ) -> Self {
-        let empty = Rows::with_capacity(&plan, room(limits.memory.row_group_rows(plan.row_bytes())));
-        let dictionary = Dictionary::of(plan, references);
-        let compute = Compute::new(dictionary.names().clone(), subject.scope);
-        Preparation {
-            bucket,
-            subject,
-            shutdown,
-            dictionary,
-            rows: empty,
-            compute,
-            files: BTreeMap::new(),
-            parts: BTreeMap::new(),
-            finished: Vec::new(),
-            rejects: Vec::new(),
-            rejects_upload: None,
-            folded_bytes: 0,
-            rejected: BTreeMap::new(),
-            progress,
-            limits,
-        }
+        let (of_uploads, cancelled) = (Arc::clone(&plan), shutdown.clone());
+        let uploads = Uploads::new(bucket, of_uploads, subject, limits.memory, cancelled, progress.clone());
+        Preparation::for_destination(uploads, plan, references, subject, limits, shutdown, progress)
     }
 
     /// Returns true if anything of it may have been written.
     pub fn has_written(&self) -> bool {
-        self.rejects_upload.is_some() || !self.files.is_empty() || !self.finished.is_empty()
+        self.destination.has_written()
+    }
+}
+
+impl<D: Destination> Preparation<D> {
+    /// Starts a preparation for a destination, without objects.
+    pub fn for_destination(
+        destination: D,
+        plan: Arc<Plan>,
+        references: Arc<References>,
+        subject: Subject,
+        limits: PreparationLimits,
+        shutdown: CancellationToken,
+        progress: Progress,
+    ) -> Self {
+        let rows = Rows::with_capacity(&plan, room(limits.memory.row_group_rows(plan.row_bytes())));
+        let dictionary = Dictionary::of(plan, references);
+        let compute = Compute::new(dictionary.names().clone(), subject.scope);
+        let (rejects, folded_bytes, rejected) = (Vec::new(), 0, BTreeMap::new());
+        Preparation {
+            subject,
+            limits,
+            shutdown,
+            dictionary,
+            rows,
+            compute,
+            rejects,
+            destination,
+            folded_bytes,
+            rejected,
+            progress,
+        }
+    }
+
+    /// The destination, and what it has seen so far.
+    pub fn destination(&mut self) -> &mut D {
+        &mut self.destination
     }
 
     fn plan(&self) -> &Arc<Plan> {
@@ -193,12 +209,12 @@ impl Preparation {
     fn fold_limit_bytes(&self) -> usize {
         let others = self.dictionary.names().references().memory_bytes()
             + self.dictionary.memory_bytes()
-            + self.finished.len() * UPLOAD_BYTES;
+            + self.destination.lasting_bytes();
         self.limits.memory.lasting().saturating_sub(others)
     }
 }
 
 /// The number of rows to allocate memory for at the start: a row group, and the block that fills it.
-pub fn room(row_group_rows: usize) -> usize {
+fn room(row_group_rows: usize) -> usize {
     row_group_rows + 32 * 1024
 }

@@ -10,8 +10,8 @@ use tokio::io::AsyncRead;
 
 use crate::aws::error::{AwsError, Kind};
 use crate::batch::prepare::rejects::{Listing, MAX_REJECT_BYTES};
-use crate::batch::prepare::{Preparation, PrepareError};
-use crate::compute::{self, ComputeError, Scope};
+use crate::batch::prepare::{Destination, Preparation, PrepareError};
+use crate::compute::{self, ComputeError};
 use crate::formats::BadFile;
 use crate::input::file::Blocks;
 use crate::input::file::{BadObject, ReadError};
@@ -80,7 +80,7 @@ impl From<ReadError> for Failure {
     }
 }
 
-impl Preparation {
+impl<D: Destination> Preparation<D> {
     /// Adds an object, whose content is read from `body`. It counts whole or not at all: with any outcome but `Counted`
     /// nothing of it is in the batch, and the next one can be added. Transient and permanent read errors have the same
     /// outcome, as reading has been tried for long by then.
@@ -125,6 +125,7 @@ impl Preparation {
     ) -> Result<ObjectOutcome, Failure> {
         let (limit_bytes, judged_at) = (self.limits.object_bytes, self.subject.opened_at);
         let blocks = Blocks::open(body, limit_bytes, judged_at, self.plan(), &event.object.key).await?;
+        self.destination.opened(&blocks);
         let blocks = futures::stream::try_unfold(blocks, async |mut blocks| {
             Ok::<_, Failure>(blocks.next().await?.map(|block| (block, blocks)))
         });
@@ -139,7 +140,7 @@ impl Preparation {
                 *rejected.entry(kind.clone()).or_default() += count;
             }
             self.rows.append(&block, source, &mut self.dictionary);
-            if self.subject.scope == Scope::Batch {
+            if self.subject.scope.lists_rejects() {
                 listing.add(&block, &event.object, &mut self.rejects);
             }
             if self.rows.len() >= self.row_group_rows() || self.rejects.len() >= MAX_REJECT_BYTES {
@@ -148,7 +149,7 @@ impl Preparation {
             self.progress.made();
             self.check_limits(block.rows + block.passed_over).await?;
         }
-        if self.subject.scope == Scope::Batch {
+        if self.subject.scope.lists_rejects() {
             listing.end(&rejected, &event.object, &mut self.rejects);
         }
         for (kind, count) in &rejected {

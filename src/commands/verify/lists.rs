@@ -110,8 +110,10 @@ impl Auditor {
             keep_best(&mut expected, top);
         }
         let expected: Vec<(String, Published)> = expected.into_iter().map(|it| (it.id, it.published)).collect();
-        let found: Vec<(String, Published)> =
-            list.entries.iter().map(|entry| (entry.id.clone(), published_of(report, &entry.shown))).collect();
+        let of_plan = &self.plan.reports[index];
+        let found =
+            list.entries.iter().map(|entry| (entry.id.clone(), published_of(report, &entry.attributes(of_plan))));
+        let found: Vec<(String, Published)> = found.collect();
         let place = (0..expected.len().max(found.len())).find(|&place| expected.get(place) != found.get(place));
         let Some(place) = place else {
             self.findings.top_lists += u64::from(!expected.is_empty());

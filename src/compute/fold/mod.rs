@@ -51,6 +51,28 @@ pub struct FoldedItem {
     pub(super) latest: Vec<i64>,
 }
 
+impl FoldedItem {
+    /// The report, as a number of the plan.
+    pub fn report(&self) -> usize {
+        self.report
+    }
+
+    /// Its day or hour.
+    pub fn period(&self) -> Period {
+        self.period
+    }
+
+    /// The code of its key, which stands for [`Names::key_text`].
+    pub fn key(&self) -> u32 {
+        self.key
+    }
+
+    /// The integer in one of the report's slots.
+    pub fn slot(&self, slot: usize) -> i64 {
+        self.figures[slot]
+    }
+}
+
 /// The sums of the rows so far.
 #[derive(Debug, Default)]
 pub struct Fold {

@@ -20,12 +20,12 @@ const MAX_COMMENT_BYTES: usize = 16;
 
 /// A file that is being read block by block.
 pub struct Blocks<'a> {
-    body: Body<'a>,
-    format: Arc<Delimited>,
+    pub(super) body: Body<'a>,
+    pub(super) format: Arc<Delimited>,
     header: Option<Arc<Header>>,
     /// Text read, of which that before `at` was returned. From there on it has whole records up to `whole`.
-    text: Vec<u8>,
-    at: usize,
+    pub(super) text: Vec<u8>,
+    pub(super) at: usize,
     whole: usize,
     /// The whole records are plain.
     is_plain: bool,

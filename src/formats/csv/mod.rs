@@ -7,6 +7,7 @@
 //! | `directives` | the lines `#Fields:` of logs, which name the columns |
 //! | `records` | the ends of records, and the fields of a block's records |
 //! | `header` | columns found by name |
+//! | `recognized` | the form of a file, for people |
 //!
 //! The format ([`Delimited`]) has a delimiter, perhaps quotes, and perhaps comments: lines that are passed over. The
 //! columns' names are in the first record, in lines `#Fields:`, or nowhere. A line ends with LF, CRLF or CR, as in an
@@ -22,6 +23,7 @@
 mod blocks;
 mod directives;
 mod header;
+mod recognized;
 mod records;
 
 pub use blocks::{Block, Blocks};

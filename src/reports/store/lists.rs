@@ -97,7 +97,7 @@ impl Reports {
         for item in self.read_list_items(lists, false).await? {
             let Some(key) = ListKey::parse(&item) else { continue };
             let report = key.report(&self.plan).map(|report| &self.plan.reports[report]);
-            let parsed = report.and_then(|report| TopList::parse(report, &item)).ok_or_else(|| {
+            let parsed = report.and_then(|report| TopList::parse(report, item)).ok_or_else(|| {
                 let (table, period) = (self.lists_table(), key.period);
                 format!("the list {} of {period} in {table} is not what this program writes; delete it", key.list)
             });
@@ -187,10 +187,13 @@ impl Reports {
                     Err(foreign) => offered.refused.push((key, foreign.clone())),
                     Ok((_, Err(()))) => offered.is_stale = true,
                     Ok((_, Ok(None))) => {}
-                    Ok((version, Ok(Some(next)))) => {
-                        writes.push(self.list_write(&key, &next, version));
-                        changed.push(key);
-                    }
+                    Ok((version, Ok(Some(next)))) => match key.report(&self.plan) {
+                        Some(report) => {
+                            writes.push(self.list_write(&key, report, &next, version));
+                            changed.push(key);
+                        }
+                        None => offered.refused.push((key, "the definition keeps no such list".to_owned())),
+                    },
                 }
             }
             open.clear();
@@ -215,10 +218,17 @@ impl Reports {
         Ok(offered)
     }
 
-    fn list_write(&self, key: &ListKey, next: &TopList, version: u64) -> ItemWrite<'static> {
+    fn list_write(&self, key: &ListKey, report: usize, next: &TopList, version: u64) -> ItemWrite<'static> {
         let expected = if version == 0 { Expected::Absent } else { Expected::Version(version) };
         let (table, name) = (self.lists_table(), key.list.clone());
-        ItemWrite { table, name, key: key.fields(), attributes: next.fields(), removed: Vec::new(), expected }
+        ItemWrite {
+            table,
+            name,
+            key: key.fields(),
+            attributes: next.fields(&self.plan.reports[report]),
+            removed: Vec::new(),
+            expected,
+        }
     }
 
     /// Finds every list of a day and of its hours by a scan of the table, which is small.

@@ -10,7 +10,7 @@ use crate::formats::body::{BLOCK_BYTES, BYTE_ORDER_MARK, MAX_RECORD_BYTES, refus
 use crate::formats::json::envelope::Envelope;
 use crate::formats::json::grammar::{Stop, blanks, value};
 use crate::formats::json::{NotJson, shown};
-use crate::formats::{BadFile, Body, FileError};
+use crate::formats::{BadFile, Body, Compression, FileError};
 
 /// A file that is being read block by block.
 pub struct Blocks<'a> {
@@ -127,6 +127,16 @@ impl<'a> Blocks<'a> {
                 None => blocks.more().await?,
             }
         }
+    }
+
+    /// The compression that was recognized.
+    pub fn compression(&self) -> Option<Compression> {
+        self.body.compression()
+    }
+
+    /// Returns true if the file begins with a list.
+    pub fn begins_list(&self) -> bool {
+        self.begins_list
     }
 
     /// Returns the next block, or `None` at the end of the file. Blocks that came before an error must not be used: a

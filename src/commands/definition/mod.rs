@@ -1,7 +1,12 @@
-//! `music-streams definition`: a definition checked, shown in its canonical form, and described to editors. None of it
-//! needs AWS.
+//! `music-streams definition`: a definition checked, tried on files, shown in its canonical form, and described to
+//! editors. None of it needs AWS.
+//!
+//! * `mod.rs`: the commands but for `try`
+//! * `trial`: `try`
 //!
 //! Covered by tests/definition.
+
+mod trial;
 
 use std::fs::File;
 use std::io::Read;
@@ -10,6 +15,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::commands::definition::trial::{TrialError, Try};
 use crate::commands::format::{Format, print, printable, table};
 use crate::definition::Definition;
 use crate::definition::change::{Class, changes};
@@ -30,6 +36,11 @@ enum What {
     ///
     /// The exit status is 0 if it is good, and 1 if not. Needs no AWS.
     Check(Check),
+    /// Try a definition on files, and show what becomes of them: rows, rejected rows and items of the reports
+    ///
+    /// Does what a batch would do, up to the figures. Writes nothing, and needs no AWS. The exit status is 0 if all
+    /// files can be counted, and 1 if not.
+    Try(Try),
     /// Print a definition in its canonical form: without comments and defaults, as its digest is made
     ///
     /// Two files with the same canonical form mean the same. Without a file it is the built-in definition.
@@ -87,13 +98,17 @@ pub enum DefinitionError {
     /// A change cannot be made; all of them were printed.
     #[error("{0} of the changes cannot be made")]
     Refused(usize),
+    /// The definition could not be tried, or not on all files.
+    #[error(transparent)]
+    Trial(#[from] TrialError),
 }
 
 impl DefinitionQuery {
-    /// Checks, shows or describes definitions.
-    pub fn run(&self) -> Result<(), DefinitionError> {
+    /// Checks, tries, shows or describes definitions.
+    pub async fn run(&self) -> Result<(), DefinitionError> {
         match &self.what {
             What::Check(check) => check.run(),
+            What::Try(trial) => trial.run().await,
             What::Show(show) => {
                 let definition = match &show.file {
                     Some(file) => good(file)?,
