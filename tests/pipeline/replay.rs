@@ -41,7 +41,7 @@ async fn seen(deployment: &Deployment) -> BTreeSet<String> {
     for table in TABLES {
         for item in deployment.scan(table).await {
             if table == "top_lists" {
-                for (place, entry) in entries(&item).iter().enumerate() {
+                for (place, entry) in Deployment::entries(&item).iter().enumerate() {
                     let state = if item["rebuilding"] == AttributeValue::Bool(true) { " being rebuilt" } else { "" };
                     let name = format!("{} {}{state}", text(&item, "list"), text(&item, "report_date"));
                     seen.insert(format!("{name} {place} {}", shown(entry)));

@@ -85,18 +85,18 @@ fn add_to_list(lists: &mut TopLists, list: &str, id: &str, item: &Item) {
     list.push((text(item, id).to_owned(), number(item, "total_listens")));
 }
 
-/// The entries of a top list, each as values by the names of its columns.
-pub fn entries(list: &Item) -> Vec<Item> {
-    let columns: Vec<&String> = list["columns"].as_l().unwrap().iter().map(|name| name.as_s().unwrap()).collect();
-    let entry = |values: &AttributeValue| {
-        let values = values.as_l().unwrap();
-        assert_eq!(values.len(), columns.len(), "values of an entry");
-        columns.iter().map(|&name| name.clone()).zip(values.iter().cloned()).collect()
-    };
-    list["entries"].as_l().unwrap().iter().map(entry).collect()
-}
-
 impl Deployment {
+    /// The entries of a top list, each as values by the names of its columns.
+    pub fn entries(list: &Item) -> Vec<Item> {
+        let columns: Vec<&String> = list["columns"].as_l().unwrap().iter().map(|name| name.as_s().unwrap()).collect();
+        let entry = |values: &AttributeValue| {
+            let values = values.as_l().unwrap();
+            assert_eq!(values.len(), columns.len(), "values of an entry");
+            columns.iter().map(|&name| name.clone()).zip(values.iter().cloned()).collect()
+        };
+        list["entries"].as_l().unwrap().iter().map(entry).collect()
+    }
+
     /// Reads the top lists, those that have entries.
     pub async fn top_lists(&self) -> TopLists {
         let mut lists = TopLists::new();
@@ -106,7 +106,7 @@ impl Deployment {
                 text(entry, id.unwrap_or("track_genre")).to_owned()
             };
             let entries: Vec<_> =
-                entries(&item).iter().map(|entry| (id(entry), number(entry, "total_listens"))).collect();
+                Self::entries(&item).iter().map(|entry| (id(entry), number(entry, "total_listens"))).collect();
             if !entries.is_empty() {
                 lists.insert((text(&item, "list").to_owned(), text(&item, "report_date").to_owned()), entries);
             }

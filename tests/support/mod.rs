@@ -20,7 +20,7 @@ pub use consumer::{Consumer, Ended, program};
 pub use data::{Row, csv_of, rows, songs};
 pub use deployment::Deployment;
 pub use eventually::{eventually, eventually_blocking, eventually_some};
-pub use expected::{Expected, curated_rows, entries, expected_rows};
+pub use expected::{Expected, curated_rows, expected_rows};
 pub use random::Random;
 
 pub type Item = HashMap<String, AttributeValue>;
