@@ -57,6 +57,7 @@ down: ## stop the local stack
 
 .PHONY: build
 build: ## build the release binary
+	@[ -e target/release/music-streams ] || echo '  music-streams: building (some minutes, once)'
 	cargo build --release --locked
 
 .PHONY: dist
@@ -198,9 +199,8 @@ CI_PARTS := lint deny test chaos ci-ministack ci-benches ci-image local down
 .PHONY: ci
 ci: ## all checks, with the time of each: lint, licences, tests, chaos, ministack, benchmarks, image, make local
 	@for part in $(CI_PARTS); do \
-	    began=$$(date +%s); \
-	    $(MAKE) --no-print-directory $$part || exit 1; \
-	    echo "== $$part: $$(( $$(date +%s) - began )) s"; \
+	    TIMEFORMAT="== $$part: %0R s, of CPU %0U s and %0S s in the system"; \
+	    time $(MAKE) --no-print-directory $$part || exit 1; \
 	done
 
 .PHONY: ci-ministack

@@ -94,10 +94,11 @@ def install_python(name, requirements, extra=()):
 
 
 # What crates are released with takes minutes to link, and is for programs that run for longer than it takes to build them.
-QUICK_BUILD = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16"}
+# One code unit for a crate takes the least time of the processor.
+QUICK_BUILD = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "1"}
 
 
-def install_crate(name, version, what, flags=(), opt_level="2"):
+def install_crate(name, version, what, flags=(), opt_level="1"):
     place = TOOLS / name
     stamp = place / "installed"
     if stamp.exists() and stamp.read_text() == version:

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::document;
 
 /// The floors of `src`, highest first. A folder imports from lower floors only. `docs/architecture.md` states the same.
-const FLOORS: [&str; 15] = [
+const FLOORS: [&str; 16] = [
     "main",
+    "command_line",
     "commands",
     "service",
     "batch",
