@@ -53,6 +53,7 @@
 pub mod aws;
 pub mod batch;
 pub mod calendar;
+pub mod command_line;
 pub mod commands;
 pub mod compute;
 pub mod counts;
