@@ -67,8 +67,8 @@ fn laid_out(
     table.to_string()
 }
 
-/// Lays out a table in lines of at most [`WIDTH`] columns. If the rows are too wide, long cells are cut; if they are still
-/// too wide, each row becomes a column, a few of them beside each other.
+/// Lays out a table in lines of at most [`WIDTH`] columns. If the rows are too wide, long cells are cut; if they are
+/// still too wide, each row becomes a column, a few of them beside each other.
 pub fn fitting(headings: &[&str], numbers: &[bool], rows: &[Vec<String>]) -> String {
     /// Columns of a cell, if the table is too wide otherwise.
     const CELL: usize = 36;
@@ -117,8 +117,8 @@ pub fn cut(text: &str, most: usize) -> String {
     kept + "…"
 }
 
-/// Breaks a text between words into lines of at most [`WIDTH`] columns, the further ones behind an indent. A word that is
-/// too long is cut.
+/// Breaks a text between words into lines of at most [`WIDTH`] columns, the further ones behind an indent. A word that
+/// is too long is cut.
 pub fn wrapped(text: &str, indent: &str) -> String {
     let (mut lines, mut line) = (Vec::new(), text.chars().take_while(|&char| char == ' ').collect::<String>());
     let mut has_word = false;

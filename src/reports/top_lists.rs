@@ -11,10 +11,10 @@
 //!   all items anew. An offer counts only in the epoch that was seen before its item was read; else the item is read
 //!   again.
 //!
-//! Format of an item (keys `list`, `report_date`): `columns` (the names of the attributes of the report item that people
-//! read, and `version`), `entries` (a list of lists of their values, an empty text for an attribute that an item lacks),
-//! `version`, `epoch`, and `rebuilding` while a rebuild has not offered everything yet. Names stand once and not in
-//! each entry: they would be more than half of it, and each write of a list is paid by its size.
+//! Format of an item (keys `list`, `report_date`): `columns` (the names of the attributes of the report item that
+//! people read, and `version`), `entries` (a list of lists of their values, an empty text for an attribute that an item
+//! lacks), `version`, `epoch`, and `rebuilding` while a rebuild has not offered everything yet. Names stand once and
+//! not in each entry: they would be more than half of it, and each write of a list is paid by its size.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

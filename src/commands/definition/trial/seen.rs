@@ -1,5 +1,5 @@
-//! Seen: what is kept of the rows of a trial, in place of curated files. A few of the first ones, the first rejected ones
-//! for each reason, and what no row has.
+//! Seen: what is kept of the rows of a trial, in place of curated files. A few of the first ones, the first rejected
+//! ones for each reason, and what no row has.
 
 use std::collections::HashMap;
 use std::sync::Arc;
