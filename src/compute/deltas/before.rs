@@ -6,7 +6,7 @@
 
 use std::io::Cursor;
 
-use crate::compute::deltas::{DATE, ID, REPORT, label_from, period_of, sketch_of};
+use crate::compute::deltas::{DATE, HOUR, ID, REPORT, label_from, period_of, sketch_of};
 use crate::formats::parquet::ParquetError;
 use crate::formats::parquet::read::Reader;
 use crate::plan::Plan;
@@ -19,7 +19,7 @@ const FIRST_LABEL: usize = 6;
 /// Returns true if a file has the columns of that version.
 pub(super) fn has_columns(reader: &Reader<Cursor<&[u8]>>) -> bool {
     let names = reader.column_names();
-    names.len() == COLUMNS && names[..3] == [REPORT, ID, DATE]
+    names.len() == COLUMNS && names[..3] == [REPORT, ID, DATE] && names[3] != HOUR
 }
 
 /// Reads such a file. Its reports were named in the singular; its labels are those of the reports, in their order.
