@@ -11,4 +11,5 @@ mod hostile;
 mod properties;
 #[path = "../support/definition_rules.rs"]
 mod rules;
+mod trial;
 mod written;

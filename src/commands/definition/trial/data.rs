@@ -23,8 +23,10 @@ pub(super) struct DataFile {
 }
 
 /// Returns the files that are given, and those in the folders that are given, in the order of their names. Hidden ones
-/// are left out. `key` is that of the only file.
-pub(super) fn files(data: &[PathBuf], key: Option<&str>) -> Result<Vec<DataFile>, TrialError> {
+/// are left out, and so is what lies in a folder and is no data: the definition, and the folder of the references. `key`
+/// is that of the only file.
+pub(super) fn files(data: &[PathBuf], no_data: &[&Path], key: Option<&str>) -> Result<Vec<DataFile>, TrialError> {
+    let no_data: Vec<PathBuf> = no_data.iter().filter_map(|path| path.canonicalize().ok()).collect();
     let mut found = Vec::new();
     for path in data {
         let unreadable = |error: io::Error| match error.kind() {
@@ -34,7 +36,7 @@ pub(super) fn files(data: &[PathBuf], key: Option<&str>) -> Result<Vec<DataFile>
         let metadata = std::fs::metadata(path).map_err(unreadable)?;
         if metadata.is_dir() {
             let before = found.len();
-            search(path, path, 1, &mut found)?;
+            search(path, (path, &no_data), 1, &mut found)?;
             if found.len() == before {
                 return Err(TrialError::Data(format!("there is no file in the folder {}", name(path))));
             }
@@ -53,14 +55,20 @@ pub(super) fn files(data: &[PathBuf], key: Option<&str>) -> Result<Vec<DataFile>
     Ok(found)
 }
 
-/// Adds the files of a folder, and of the folders in it.
-fn search(folder: &Path, top: &Path, depth: usize, found: &mut Vec<DataFile>) -> Result<(), TrialError> {
+/// Adds the files of a folder, and of the folders in it. Keys begin below the folder `top`.
+fn search(
+    folder: &Path,
+    (top, no_data): (&Path, &[PathBuf]),
+    depth: usize,
+    found: &mut Vec<DataFile>,
+) -> Result<(), TrialError> {
     let unreadable =
         |path: &Path, error: io::Error| TrialError::Data(format!("{} cannot be read: {error}", name(path)));
     let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let mut paths: Vec<PathBuf> =
         entries.map_err(|error| unreadable(folder, error))?.iter().map(std::fs::DirEntry::path).collect();
     paths.retain(|path| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.')));
+    paths.retain(|path| !path.canonicalize().is_ok_and(|path| no_data.contains(&path)));
     paths.sort();
     for path in paths {
         let is_link = path.is_symlink();
@@ -68,7 +76,7 @@ fn search(folder: &Path, top: &Path, depth: usize, found: &mut Vec<DataFile>) ->
         if metadata.is_file() {
             add(&path, top, &metadata, found)?;
         } else if metadata.is_dir() && !is_link && depth < MAX_DEPTH {
-            search(&path, top, depth + 1, found)?;
+            search(&path, (top, no_data), depth + 1, found)?;
         }
     }
     Ok(())

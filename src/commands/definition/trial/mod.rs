@@ -55,7 +55,8 @@ pub(super) struct Try {
 
     /// Files to try it on, or folders of them
     ///
-    /// A file's key in the bucket would be its path below the folder that was given, or its name.
+    /// A file's key in the bucket would be its path below the folder that was given, or its name. The definition and
+    /// the folder of the references are no data, wherever they lie.
     #[arg(required = true)]
     data: Vec<PathBuf>,
 
@@ -130,9 +131,9 @@ struct Trial {
 impl Try {
     pub(super) async fn run(&self) -> Result<(), DefinitionError> {
         let plan = Arc::new(Plan::of(good(&self.file)?).map_err(TrialError::Plan)?);
-        let files = data::files(&self.data, self.key.as_deref())?;
-        let memory = Memory::of(None);
         let folder = references::folder(self.reference.as_deref(), &self.file);
+        let files = data::files(&self.data, &[&self.file, &folder], self.key.as_deref())?;
+        let memory = Memory::of(None);
         let references = references::read(&plan, &folder, memory.catalogue()).await?;
         let trial = self.prepare(plan, Arc::new(references), files, memory).await?;
         print(&match self.format {
