@@ -1,4 +1,5 @@
-//! `music-streams definition try` on small files of every format. The expected rows and figures were worked out by hand.
+//! `music-streams definition try` on small files of every format. The expected rows and figures were worked out by
+//! hand.
 
 use std::io::Write;
 use std::path::Path;
@@ -409,7 +410,8 @@ fn blocks(text: &str, heading: &str) -> Vec<std::ops::Range<usize>> {
     fences.chunks(2).map(|fence| line_end(fence[0])..fence[1]).collect()
 }
 
-/// The first steps of the documentation, taken: its files, and what it shows of them. UPDATE_DOCUMENTS writes that anew.
+/// The first steps of the documentation, taken: its files, and what it shows of them. UPDATE_DOCUMENTS writes that
+/// anew.
 #[test]
 fn the_documentation_shows_what_is_said() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/definition.md");

@@ -260,7 +260,7 @@ fn logs_name_their_columns() {
             (
                 "a column that is missing later",
                 format!("{names}\n{line}\n#Fields: date time\n{line}").into_bytes(),
-                Err("the file does not have the columns of the definition: the header lacks the columns X-EDGE"),
+                Err("the file does not have the columns of the definition: the header lacks the columns x-edge"),
             ),
             (
                 "a column that is there twice",

@@ -23,8 +23,8 @@ pub(super) struct DataFile {
 }
 
 /// Returns the files that are given, and those in the folders that are given, in the order of their names. Hidden ones
-/// are left out, and so is what lies in a folder and is no data: the definition, and the folder of the references. `key`
-/// is that of the only file.
+/// are left out, and so is what lies in a folder and is no data: the definition, and the folder of the references.
+/// `key` is that of the only file.
 pub(super) fn files(data: &[PathBuf], no_data: &[&Path], key: Option<&str>) -> Result<Vec<DataFile>, TrialError> {
     let no_data: Vec<PathBuf> = no_data.iter().filter_map(|path| path.canonicalize().ok()).collect();
     let mut found = Vec::new();
