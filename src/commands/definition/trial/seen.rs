@@ -95,7 +95,7 @@ impl Destination for Seen {
         self.rows += rows.len() as u64;
         for row in 0..rows.len().min(self.most - self.first.len()) {
             let value = |column| shown(column, curated::value(column, rows, row, names));
-            self.first.push(self.plan.curated.iter().map(|it| value(it)).collect());
+            self.first.push(self.plan.curated.iter().map(value).collect());
         }
         for (has_value, places) in self.has_value.iter_mut().zip(&self.plan.columns) {
             *has_value = *has_value || has_any(*places, rows, names);
