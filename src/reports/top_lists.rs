@@ -144,7 +144,7 @@ impl Entry {
         fields.push((key.report.key_attribute(), text(&key.id)));
         let shown = columns(key.report).iter().map(|column| {
             let field = fields.iter_mut().find(|(name, _)| name == column);
-            field.map_or(AttributeValue::Null(true), |(_, value)| std::mem::replace(value, AttributeValue::Null(true)))
+            taken(field.map(|(_, value)| value))
         });
         let (listens, version) = (stored.figures.listens, stored.version);
         Entry { id: key.id.clone(), listens, version, shown: shown.collect() }
@@ -156,16 +156,13 @@ impl Entry {
         named.map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
     }
 
-    /// Reads an entry, whose values are in the order of these columns of a list; `None` where it is not one.
-    fn parse(report: Report, columns: &[&str], value: AttributeValue) -> Option<Self> {
+    /// Reads an entry; `None` where it is not one. The list has a value of each column, and of the version after them,
+    /// at these places.
+    fn parse(places: &[Option<usize>], value: AttributeValue) -> Option<Self> {
         let AttributeValue::L(mut values) = value else { return None };
-        let mut take = |name: &str| {
-            let place = columns.iter().position(|column| *column == name)?;
-            Some(std::mem::replace(values.get_mut(place)?, AttributeValue::Null(true)))
-        };
-        let version = whole(&take(VERSION)?)?;
-        let shown: Vec<AttributeValue> =
-            self::columns(report).iter().map(|name| take(name).unwrap_or(AttributeValue::Null(true))).collect();
+        let mut shown: Vec<AttributeValue> =
+            places.iter().map(|place| taken(place.and_then(|place| values.get_mut(place)))).collect();
+        let version = whole(&shown.pop()?)?;
         let id = shown.get(ID)?.as_s().ok()?.clone();
         Some(Entry { id, listens: whole(shown.get(LISTENS)?)?, version, shown })
     }
@@ -173,6 +170,11 @@ impl Entry {
     fn rank(&self) -> (Reverse<u64>, &str) {
         rank(self.listens, &self.id)
     }
+}
+
+/// Takes a value, and leaves NULL; NULL where there is none.
+fn taken(value: Option<&mut AttributeValue>) -> AttributeValue {
+    value.map_or(AttributeValue::Null(true), |value| std::mem::replace(value, AttributeValue::Null(true)))
 }
 
 /// The place of an item in a list: the lower, the better.
@@ -256,11 +258,12 @@ impl TopList {
 
     /// Reads a list; `None` where the item is not what this program writes.
     pub fn parse(report: Report, mut item: Item) -> Option<Self> {
-        let AttributeValue::L(columns) = item.remove("columns")? else { return None };
-        let columns: Vec<&str> =
-            columns.iter().map(|name| name.as_s().ok().map(String::as_str)).collect::<Option<_>>()?;
+        let AttributeValue::L(names) = item.remove("columns")? else { return None };
+        let names: Vec<&str> = names.iter().map(|name| name.as_s().ok().map(String::as_str)).collect::<Option<_>>()?;
+        let columns = columns(report).iter().chain([&VERSION]);
+        let places: Vec<Option<usize>> = columns.map(|column| names.iter().position(|name| name == column)).collect();
         let AttributeValue::L(entries) = item.remove("entries")? else { return None };
-        let entries = entries.into_iter().map(|entry| Entry::parse(report, &columns, entry).map(Arc::new));
+        let entries = entries.into_iter().map(|entry| Entry::parse(&places, entry).map(Arc::new));
         Some(TopList {
             entries: entries.collect::<Option<_>>()?,
             version: number(&item, "version").filter(|version| (1..u64::MAX).contains(version))?,
