@@ -9,6 +9,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use comfy_table::{Table, presets};
+use tracing_subscriber::EnvFilter;
+
 use crate::aws::Clients;
 use crate::commands::aside::AsideQuery;
 use crate::commands::dead_letters::DeadLettersQuery;
@@ -27,9 +31,6 @@ use crate::process::tasks;
 use crate::service::config::{self, Settings};
 use crate::service::{self, Shutdown};
 use crate::telemetry::export::Telemetry;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use comfy_table::{Table, presets};
-use tracing_subscriber::EnvFilter;
 
 /// The longest wait at exit until standard error has taken the last lines of the log.
 const LAST_LINES: Duration = Duration::from_secs(2);

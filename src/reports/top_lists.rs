@@ -139,7 +139,7 @@ impl Entry {
         fields.push((&report.key_attribute, text(&key.id)));
         let shown = columns(report).map(|column| {
             let field = fields.iter_mut().find(|(name, _)| *name == column);
-            field.map_or_else(lacking, |(_, value)| std::mem::replace(value, lacking()))
+            taken(field.map(|(_, value)| value))
         });
         let shown = shown.collect();
         Entry { id: key.id.clone(), figure: stored.figures.top(report), version: stored.version, shown }
@@ -151,23 +151,30 @@ impl Entry {
         named.map(|(name, value)| (name.to_owned(), value.clone())).collect()
     }
 
-    /// Reads an entry, whose values are in the order of these columns of a list; `None` where it is not one.
-    fn parse(report: &Report, columns: &[&str], value: AttributeValue) -> Option<Self> {
+    /// Reads an entry; `None` where it is not one. The list has a value of each column, and of the version after them,
+    /// at these places.
+    fn parse(report: &Report, places: &[Option<usize>], value: AttributeValue) -> Option<Self> {
         let AttributeValue::L(mut values) = value else { return None };
-        let mut take = |name: &str| {
-            let place = columns.iter().position(|column| *column == name)?;
-            Some(std::mem::replace(values.get_mut(place)?, lacking()))
-        };
-        let version = whole(&take(VERSION)?)?;
-        let shown: Vec<AttributeValue> = self::columns(report).map(|name| take(name).unwrap_or_else(lacking)).collect();
+        let mut shown: Vec<AttributeValue> =
+            places.iter().map(|place| taken(place.and_then(|place| values.get_mut(place)))).collect();
+        let version = whole(&shown.pop()?)?;
         let id = shown.first()?.as_s().ok().filter(|id| !id.is_empty())?.clone();
         let figure = Some(top_figure(report, shown.get(1 + report.top.as_ref()?.measure)?)?);
+        // The version before wrote NULL for a label that an item lacks.
+        for label in shown.iter_mut().skip(1 + report.measures.len()).filter(|label| label.is_null()) {
+            *label = lacking();
+        }
         Some(Entry { id, figure, version, shown })
     }
 
     fn rank(&self) -> Rank<'_> {
         rank(self.figure, &self.id)
     }
+}
+
+/// Takes a value, and leaves the one of a lacking attribute, which is also what there is where there is none.
+fn taken(value: Option<&mut AttributeValue>) -> AttributeValue {
+    value.map_or_else(lacking, |value| std::mem::replace(value, lacking()))
 }
 
 /// The place of an item in a list: the lower, the better.
@@ -253,11 +260,12 @@ impl TopList {
 
     /// Reads a list; `None` where the item is not what this program writes.
     pub fn parse(report: &Report, mut item: Item) -> Option<Self> {
-        let AttributeValue::L(columns) = item.remove("columns")? else { return None };
-        let columns: Vec<&str> =
-            columns.iter().map(|name| name.as_s().ok().map(String::as_str)).collect::<Option<_>>()?;
+        let AttributeValue::L(names) = item.remove("columns")? else { return None };
+        let names: Vec<&str> = names.iter().map(|name| name.as_s().ok().map(String::as_str)).collect::<Option<_>>()?;
+        let columns = columns(report).chain([VERSION]);
+        let places: Vec<Option<usize>> = columns.map(|column| names.iter().position(|name| *name == column)).collect();
         let AttributeValue::L(entries) = item.remove("entries")? else { return None };
-        let entries = entries.into_iter().map(|entry| Entry::parse(report, &columns, entry).map(Arc::new));
+        let entries = entries.into_iter().map(|entry| Entry::parse(report, &places, entry).map(Arc::new));
         Some(TopList {
             entries: entries.collect::<Option<_>>()?,
             version: number(&item, "version").filter(|version| (1..u64::MAX).contains(version))?,

@@ -29,7 +29,8 @@ const FLOORS: [&str; 19] = [
     "values",
     "ground",
 ];
-/// The files directly under `src`, but for `main.rs` and `lib.rs`: the ground floor. They may import each other.
+/// The files directly under `src`, but for `main.rs`, `command_line.rs` and `lib.rs`: the ground floor. They may import
+/// each other.
 const GROUND: [&str; 6] = ["calendar", "object", "counts", "protocol", "layout", "memory"];
 
 const MAX_COLUMNS: usize = 120;
