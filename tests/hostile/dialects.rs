@@ -264,9 +264,10 @@ fn logs_name_their_columns() {
             ),
             (
                 "a column that is there twice",
-                format!("{names} c-ip\n").into_bytes(),
+                format!("{names} c-ip\n{line}\tC").into_bytes(),
                 Err("the file does not have the columns of the definition: the header names column c-ip twice"),
             ),
+            ("columns that no line has", format!("#Fields: date time\n{names}\n{line}").into_bytes(), Ok(&[good])),
         ],
     );
 }
