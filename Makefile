@@ -14,9 +14,10 @@ SEEDS ?= 10000
 SECONDS ?= 120
 SEED ?= 1
 TARGET ?= file
-# Sizes and rounds of `make bench-peers`; a baseline to save and one to compare with, of `make bench`.
+# Sizes and rounds of `make bench-peers`, events of `make bench-events`; a baseline to save and one to compare with, of `make bench`.
 ROWS ?= 1000000 10000000
 ROUNDS ?= 5
+EVENTS ?= 1000000
 # Latency that `make bench-publish` and `make bench-e2e` add to every call; the program that they measure; its flags.
 LATENCY_MS ?= 5
 BINARY ?= target/release/music-streams
@@ -124,6 +125,11 @@ bench-peers: ## compare with DuckDB, Polars and PySpark on the same job: make be
 	@$(STACK) install-peers
 	cargo build --release --locked --bench peers
 	@.tools/peers/bin/python benches/peers/run.py --rows $(ROWS) --rounds $(ROUNDS)
+
+.PHONY: bench-events
+bench-events: build ## compare with DuckDB and Polars on events of other shapes: make bench-events EVENTS=1000000 ROUNDS=5
+	@$(STACK) install-peers
+	@.tools/peers/bin/python benches/peers/events.py --rows $(EVENTS) --rounds $(ROUNDS)
 
 # What the following measure, and the AWS in memory that they measure it against.
 .PHONY: bench-stack

@@ -82,6 +82,17 @@ pub enum Type {
     },
 }
 
+impl Type {
+    /// Returns the most bytes of a value as a text of its own.
+    pub fn most_bytes(&self) -> usize {
+        match self {
+            Type::Id { max_bytes } | Type::Text { max_bytes, .. } => *max_bytes,
+            Type::Integer { .. } | Type::Decimal { .. } => 20,
+            Type::Time { .. } => 32,
+        }
+    }
+}
+
 /// The way a time is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TimeFormat {

@@ -7,6 +7,13 @@ use crate::definition::conditions::Condition;
 /// Name of the partition key of a report with [`Key::All`], and the value of its items.
 pub const ALL: (&str, &str) = ("all", "*");
 
+/// Bytes of all entries of a top list at most: an item of DynamoDB has 400 KB.
+const LIST_BYTES: usize = 380_000;
+/// Bytes of a figure in an entry at most.
+const FIGURE_BYTES: usize = 40;
+/// Bytes of a label in an entry: at least these have room, and longer ones are cut, in any case at the latter.
+const LABEL_BYTES: (usize, usize) = (64, 1024);
+
 /// A report: an item for each value of a key and each day or hour.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -27,6 +34,29 @@ pub struct Report {
     /// The measures: at least one, at most 16, and 4 of them distinct counts. Names differ from the key's and from the
     /// attributes'.
     pub measures: Vec<Measure>,
+}
+
+impl Report {
+    /// Returns the most entries that its top lists may have, if its keys have up to `key_bytes`.
+    pub fn most_kept(&self, key_bytes: usize) -> usize {
+        LIST_BYTES / (self.entry_bytes(key_bytes) + self.labels() * LABEL_BYTES.0)
+    }
+
+    /// Returns the bytes at which a label is cut in the entries of its top lists.
+    pub fn label_bytes(&self, key_bytes: usize, keep: usize) -> usize {
+        let of_labels = (LIST_BYTES / keep.max(1)).saturating_sub(self.entry_bytes(key_bytes));
+        (of_labels / self.labels().max(1)).clamp(LABEL_BYTES.0, LABEL_BYTES.1)
+    }
+
+    /// The bytes of an entry without its labels: the key, the figures, the version.
+    fn entry_bytes(&self, key_bytes: usize) -> usize {
+        key_bytes + (self.measures.len() + 1) * FIGURE_BYTES
+    }
+
+    fn labels(&self) -> usize {
+        let under = self.top.iter().flat_map(|top| &top.under);
+        self.attributes.len() + under.filter(|name| !self.attributes.contains(name)).count()
+    }
 }
 
 /// The key of a report's items.

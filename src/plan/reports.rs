@@ -212,4 +212,6 @@ pub struct Top {
     pub under: Vec<usize>,
     /// Most entries of a list.
     pub keep: usize,
+    /// The bytes at which a label of an entry is cut.
+    pub label_bytes: usize,
 }

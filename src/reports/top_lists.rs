@@ -33,10 +33,8 @@ use crate::reports::item::{ReportItem, visible_fields};
 pub const PERIOD_ATTRIBUTE: &str = "report_date";
 /// The table of top lists, without the prefix.
 pub const TOP_LISTS_TABLE: &str = "top_lists";
-/// Characters of a label in an entry, and bytes of one with many texts: a hundred entries must stay below DynamoDB's
-/// 400 KB.
+/// Characters of a label in an entry, if it has one text: more than people read.
 const MAX_LABEL_CHARS: usize = 256;
-const MAX_LABELS_BYTES: usize = 1024;
 
 /// The key of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -121,15 +119,17 @@ impl Entry {
         for (name, value) in &mut fields {
             let Some(label) = report.labels.iter().find(|label| label.name == *name) else { continue };
             let AttributeValue::S(text) = value else { continue };
+            // All entries together have to fit into an item.
+            let end = text.floor_char_boundary(report.top.as_ref().map_or(0, |top| top.label_bytes));
             match label.many {
                 None => {
-                    if let Some((end, _)) = text.char_indices().nth(MAX_LABEL_CHARS) {
+                    let end = text[..end].char_indices().nth(MAX_LABEL_CHARS).map_or(end, |(end, _)| end);
+                    if end < text.len() {
                         text.truncate(end);
                         text.push('…');
                     }
                 }
-                Some(separator) if text.len() > MAX_LABELS_BYTES => {
-                    let end = text.floor_char_boundary(MAX_LABELS_BYTES);
+                Some(separator) if end < text.len() => {
                     text.truncate(text[..end].rfind(separator).unwrap_or(end));
                     text.extend([separator, '…']);
                 }
@@ -386,7 +386,7 @@ mod tests {
         fn offers_have_what_may_come_into_a_list(
             totals in prop::collection::vec(1..60_i64, 0..700), keep in 1..120_usize,
         ) {
-            let report = Report { top: Some(Top { measure: 1, under: Vec::new(), keep }), ..report() };
+            let report = Report { top: Some(Top { measure: 1, under: Vec::new(), keep, label_bytes: 1024 }), ..report() };
             let list = ListKey::of_all(&report, Period::Day(0));
             let mut offers = Offers::default();
             for (id, &total) in totals.iter().enumerate() {

@@ -237,7 +237,10 @@ fn report(columns: Vec<Column>, reference: Option<Reference>, index: usize) -> B
                     (follows.iter().map(|it| it.name.clone()).collect(), has_top.then_some(top))
                 }
             };
-            Report { name: format!("r{index}0"), key, every, table, attributes, top, measures }
+            let mut report = Report { name: format!("r{index}0"), key, every, table, attributes, top, measures };
+            let most = report.most_kept(1024);
+            report.top.iter_mut().for_each(|top| top.keep = top.keep.min(most));
+            report
         })
         .boxed()
 }

@@ -487,6 +487,13 @@ pub const REPORTS: &[Rule] = &[
         "'price' is a decimal; lists are under ids, texts and integers",
     ),
     rule("keep = 20", "keep = 5000", "5000", "'keep' takes a whole number from 1 to 1000"),
+    rule(
+        "key = \"place\"",
+        "key = \"place\"\ntop = { by = \"rides\", keep = 400 }",
+        "{ by = \"rides\", keep = 400 }",
+        "400 entries with keys of up to 1024 bytes may be more than an item of DynamoDB holds, 400 KB; write keep = 320, or \
+         a smaller 'max' of the key",
+    ),
 ];
 
 /// The rules on measures.

@@ -46,11 +46,12 @@ fn report(
     let measures = finish(drafts, names, found);
     named?;
     fields.all_good()?;
+    let key_bytes = key_name.and_then(|key| names.type_of(key)).map_or(0, Type::most_bytes);
     let every = match fields.text("every") {
         Some(Told { value: "hour", .. }) => Period::Hour,
         _ => Period::Day,
     };
-    Ok(Report {
+    let report = Report {
         name: entry.key.clone(),
         key: key?,
         every,
@@ -58,7 +59,18 @@ fn report(
         attributes: attributes?,
         top: top?,
         measures: measures?,
-    })
+    };
+    let most = report.most_kept(key_bytes);
+    match (&report.top, fields.node("top")) {
+        (Some(Top { keep, .. }), Some(node)) if *keep > most => {
+            let message = format!(
+                "{keep} entries with keys of up to {key_bytes} bytes may be more than an item of DynamoDB holds, 400 KB; \
+                 write keep = {most}, or a smaller 'max' of the key"
+            );
+            Err(found.add(node.span, message))
+        }
+        _ => Ok(report),
+    }
 }
 
 fn report_key(key: Told<&str>, names: &Names, found: &mut Found<'_>) -> Result<Key, Reported> {

@@ -208,7 +208,13 @@ impl Compiler<'_> {
             let place = report.labels.iter().position(|label| label.name == *name);
             place.ok_or_else(|| no_field(name))
         };
-        Ok(Some(Top { measure, under: top.under.iter().map(label).collect::<Result<_, _>>()?, keep: top.keep }))
+        let under = top.under.iter().map(label).collect::<Result<_, _>>()?;
+        let key = match &written.key {
+            Key::All => None,
+            Key::Field(name) => self.definition.field(name),
+        };
+        let label_bytes = written.label_bytes(key.map_or(0, |key| key.type_().most_bytes()), top.keep);
+        Ok(Some(Top { measure, under, keep: top.keep, label_bytes }))
     }
 }
 
