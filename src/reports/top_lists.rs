@@ -386,7 +386,8 @@ mod tests {
         fn offers_have_what_may_come_into_a_list(
             totals in prop::collection::vec(1..60_i64, 0..700), keep in 1..120_usize,
         ) {
-            let report = Report { top: Some(Top { measure: 1, under: Vec::new(), keep, label_bytes: 1024 }), ..report() };
+            let top = Top { measure: 1, under: Vec::new(), keep, label_bytes: 1024 };
+            let report = Report { top: Some(top), ..report() };
             let list = ListKey::of_all(&report, Period::Day(0));
             let mut offers = Offers::default();
             for (id, &total) in totals.iter().enumerate() {

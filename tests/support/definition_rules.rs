@@ -491,8 +491,8 @@ pub const REPORTS: &[Rule] = &[
         "key = \"place\"",
         "key = \"place\"\ntop = { by = \"rides\", keep = 400 }",
         "{ by = \"rides\", keep = 400 }",
-        "400 entries with keys of up to 1024 bytes may be more than an item of DynamoDB holds, 400 KB; write keep = 320, or \
-         a smaller 'max' of the key",
+        "400 entries with keys of up to 1024 bytes may be more than an item of DynamoDB holds, 400 KB; write keep \
+         = 320, or a smaller 'max' of the key",
     ),
 ];
 

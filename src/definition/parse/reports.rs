@@ -64,8 +64,8 @@ fn report(
     match (&report.top, fields.node("top")) {
         (Some(Top { keep, .. }), Some(node)) if *keep > most => {
             let message = format!(
-                "{keep} entries with keys of up to {key_bytes} bytes may be more than an item of DynamoDB holds, 400 KB; \
-                 write keep = {most}, or a smaller 'max' of the key"
+                "{keep} entries with keys of up to {key_bytes} bytes may be more than an item of DynamoDB holds, 400 \
+                 KB; write keep = {most}, or a smaller 'max' of the key"
             );
             Err(found.add(node.span, message))
         }
