@@ -225,7 +225,7 @@ def tried(binary, shape, path, rows):
 
 def differences(binary, shape, path):
     """Everything in which `definition try` and DuckDB differ."""
-    found, answer = [], tried(binary, shape, path, 10_000_000)
+    found, answer = [], tried(binary, shape, path, 1_000_000)
     for name, table in with_duckdb(shape, path).items():
         report = next(report for report in answer["reports"] if report["report"] == name)
         if report["items"] != table.num_rows or len(report["first"]) != table.num_rows:

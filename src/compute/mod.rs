@@ -88,7 +88,7 @@ pub fn parse<E: From<ComputeError>>(
 ) -> impl Stream<Item = Result<Parsed, E>> {
     let start = move |block: Block| {
         let names = names.clone();
-        let parsing = spawn(move || block.parse(names.references()));
+        let parsing = spawn(move || block.parse_with(names.references(), names.learned()));
         async { parsing.await.map_err(|error| E::from(error.into())) }
     };
     blocks.map_ok(start).try_buffered(memory.blocks_ahead(cores()))

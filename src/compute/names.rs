@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use crate::input::learned::{Index, Learned};
 use crate::input::parsed;
 use crate::memory::{allocated, table_bytes};
 use crate::plan::columns::{Coded, Kind};
@@ -24,24 +25,18 @@ pub struct Names {
     plan: Arc<Plan>,
     references: Arc<References>,
     columns: Arc<[ColumnNames]>,
+    learned: Arc<[Learned]>,
     sources: Arc<boxcar::Vec<String>>,
 }
 
-/// The values of a code column that no reference has.
+/// The codes of a code column that mean something.
 #[derive(Debug)]
 struct ColumnNames {
-    /// The number of its references' keys: the code of the first new value.
+    /// The number of its references' keys: the code of the first learned value.
     known: u32,
-    new: NewValues,
     /// The code of no value, and of the value that reports have in its place.
     no_value: Option<u32>,
     unknown: Option<u32>,
-}
-
-#[derive(Debug)]
-enum NewValues {
-    Texts(boxcar::Vec<Arc<str>>),
-    Numbers(boxcar::Vec<i64>),
 }
 
 /// A value that a code stands for.
@@ -84,6 +79,12 @@ impl Names {
         &self.references
     }
 
+    /// Returns the values that no reference has, by code column.
+    #[inline]
+    pub fn learned(&self) -> &[Learned] {
+        &self.learned
+    }
+
     /// Returns the key of a source file.
     pub fn source(&self, code: u32) -> &str {
         self.sources.get(code as usize).map_or("", String::as_str)
@@ -91,12 +92,12 @@ impl Names {
 
     /// Returns the value of a code of a column; of the code of no value an empty one.
     pub fn value(&self, column: usize, code: u32) -> Value<'_> {
-        let names = &self.columns[column];
-        match (&names.new, code.checked_sub(names.known), self.references.keys(column)) {
-            (NewValues::Texts(new), Some(place), _) => {
-                Value::Text(new.get(place as usize).map_or("", |text| text.as_ref()))
+        let learned = code.checked_sub(self.columns[column].known);
+        match (&self.learned[column], learned, self.references.keys(column)) {
+            (Learned::Texts(learned), Some(number), _) => Value::Text(learned.get(number)),
+            (Learned::Numbers(learned), Some(number), _) => {
+                Value::Number(learned.get(number as usize).copied().unwrap_or(0))
             }
-            (NewValues::Numbers(new), Some(place), _) => Value::Number(new.get(place as usize).copied().unwrap_or(0)),
             (_, None, Keys::Texts(keys)) => Value::Text(keys.get(code)),
             (_, None, Keys::Numbers(keys)) => Value::Number(keys.get(code)),
         }
@@ -117,12 +118,7 @@ impl Names {
 
     /// Returns the number of codes of a column.
     pub(super) fn codes(&self, column: usize) -> usize {
-        let names = &self.columns[column];
-        names.known as usize
-            + match &names.new {
-                NewValues::Texts(new) => new.count(),
-                NewValues::Numbers(new) => new.count(),
-            }
+        self.columns[column].known as usize + self.learned[column].count()
     }
 
     /// Returns the id of a report item: the text of the value that it stands for.
@@ -136,9 +132,9 @@ impl Names {
 
     /// Returns the bytes of the texts that follow from a code: its own and those of its attributes.
     pub(super) fn text_bytes(&self, column: usize, code: u32) -> usize {
-        let names = &self.columns[column];
-        let own = match (&names.new, code.checked_sub(names.known), self.references.keys(column)) {
-            (NewValues::Texts(new), Some(place), _) => new.get(place as usize).map_or(0, |text| text.len()),
+        let learned = code.checked_sub(self.columns[column].known);
+        let own = match (&self.learned[column], learned, self.references.keys(column)) {
+            (Learned::Texts(learned), Some(number), _) => learned.get(number).len(),
             (_, None, Keys::Texts(keys)) => keys.text_len(code),
             _ => 0,
         };
@@ -149,11 +145,11 @@ impl Names {
 
     /// Returns an upper bound of the bytes of all texts, were each written once for each code that it follows from.
     pub(super) fn most_text_bytes(&self) -> usize {
-        let of_new = |column: usize| match &self.columns[column].new {
-            NewValues::Texts(new) => new.count().saturating_mul(self.plan.codes[column].max_bytes),
-            NewValues::Numbers(_) => 0,
+        let of_learned = |column: usize| match &self.learned[column] {
+            learned @ Learned::Texts(_) => learned.count().saturating_mul(self.plan.codes[column].max_bytes),
+            Learned::Numbers(_) => 0,
         };
-        (0..self.columns.len()).map(of_new).fold(self.references.text_bytes(), usize::saturating_add)
+        (0..self.columns.len()).map(of_learned).fold(self.references.text_bytes(), usize::saturating_add)
     }
 }
 
@@ -168,42 +164,39 @@ pub struct Dictionary {
 
 #[derive(Debug)]
 enum Codes {
-    Texts(HashMap<Arc<str>, u32, RandomState>),
+    Texts(Index),
     Numbers(HashMap<i64, u32, RandomState>),
 }
 
 impl Dictionary {
     /// Returns a dictionary on top of references.
     pub fn of(plan: Arc<Plan>, references: Arc<References>) -> Self {
-        let columns = plan.codes.iter().enumerate().map(|(index, column)| ColumnNames {
+        let columns = (0..plan.codes.len()).map(|index| ColumnNames {
             known: references.keys(index).len() as u32,
-            new: match column.kind {
-                Kind::Text => NewValues::Texts(boxcar::Vec::new()),
-                Kind::Number => NewValues::Numbers(boxcar::Vec::new()),
-            },
             no_value: None,
             unknown: None,
         });
         let mut columns: Vec<ColumnNames> = columns.collect();
+        let learned: Vec<Learned> = plan.codes.iter().map(|column| Learned::of(column.kind)).collect();
         let mut codes: Vec<Codes> = plan.codes.iter().map(|column| Codes::of(column.kind)).collect();
         let mut text_bytes = 0;
         for (index, column) in plan.codes.iter().enumerate().filter(|(_, column)| column.is_optional) {
-            let names = &mut columns[index];
-            names.no_value = Some(names.known + names.new.push_none());
+            let (names, learned) = (&mut columns[index], &learned[index]);
+            names.no_value = Some(names.known + push_none(learned));
             let unknown = column.unknown.as_deref();
-            names.unknown = unknown.and_then(|unknown| match (references.keys(index), &mut codes[index]) {
-                (Keys::Texts(keys), Codes::Texts(codes)) => Some(
-                    keys.find(unknown.as_bytes())
-                        .unwrap_or_else(|| text_code(codes, names, &Arc::from(unknown), &mut text_bytes)),
-                ),
-                (Keys::Numbers(keys), Codes::Numbers(codes)) => {
+            names.unknown = unknown.and_then(|unknown| match references.keys(index) {
+                Keys::Texts(keys) => keys.find(unknown.as_bytes()).or_else(|| {
+                    let number = codes[index].of_text(learned, &Arc::from(unknown), &mut text_bytes)?;
+                    Some(names.known + number)
+                }),
+                Keys::Numbers(keys) => {
                     let unknown = unknown.parse().ok()?;
-                    Some(keys.find(unknown).unwrap_or_else(|| number_code(codes, names, unknown)))
+                    keys.find(unknown).or_else(|| Some(names.known + codes[index].of_number(learned, unknown)?))
                 }
-                _ => None,
             });
         }
-        let names = Names { plan, references, columns: columns.into(), sources: Arc::default() };
+        let (columns, learned) = (columns.into(), learned.into());
+        let names = Names { plan, references, columns, learned, sources: Arc::default() };
         Dictionary { names, codes, text_bytes }
     }
 
@@ -224,10 +217,7 @@ impl Dictionary {
     pub fn memory_bytes(&self) -> usize {
         let bytes = |codes: &Codes| match codes {
             // The lists double as well when they grow. Their entries have a flag by which they are marked as present.
-            Codes::Texts(codes) => {
-                2 * codes.len() * std::mem::size_of::<(Arc<str>, bool)>()
-                    + 3 * table_bytes::<Arc<str>, u32>(codes.capacity())
-            }
+            Codes::Texts(index) => 2 * index.len() * std::mem::size_of::<(Arc<str>, bool)>() + index.memory_bytes(),
             Codes::Numbers(codes) => {
                 2 * codes.len() * std::mem::size_of::<(i64, bool)>() + 3 * table_bytes::<i64, u32>(codes.capacity())
             }
@@ -243,17 +233,18 @@ impl Dictionary {
 
     /// Adds the codes of a block's column, and assigns codes to its new ids.
     pub(super) fn append(&mut self, column: usize, of_block: &[u32], new: &parsed::NewIds, codes: &mut Vec<u32>) {
-        let names = &self.names.columns[column];
-        let text_bytes = &mut self.text_bytes;
-        let new: Vec<u32> = match (&mut self.codes[column], new) {
-            (Codes::Texts(codes), parsed::NewIds::Texts(new)) => {
-                new.iter().map(|id| text_code(codes, names, id, text_bytes)).collect()
+        let (names, learned) = (&self.names.columns[column], &self.names.learned[column]);
+        let (numbers, text_bytes) = (&mut self.codes[column], &mut self.text_bytes);
+        let code = |number: Option<u32>| number.map_or(NO_CODE, |number| names.known + number);
+        let new: Vec<u32> = match new {
+            parsed::NewIds::Texts(new) => {
+                new.iter().map(|text| code(numbers.of_text(learned, text, text_bytes))).collect()
             }
-            (Codes::Numbers(codes), parsed::NewIds::Numbers(new)) => {
-                new.iter().map(|&id| number_code(codes, names, id)).collect()
-            }
-            _ => Vec::new(),
+            parsed::NewIds::Numbers(new) => new.iter().map(|&number| code(numbers.of_number(learned, number))).collect(),
         };
+        if let (Learned::Texts(texts), Codes::Texts(index)) = (learned, numbers) {
+            texts.publish(index);
+        }
         if new.is_empty() && names.no_value.is_none() {
             return codes.extend_from_slice(of_block);
         }
@@ -266,48 +257,43 @@ impl Dictionary {
     }
 }
 
-impl NewValues {
-    /// Adds a value that stands for none, and returns its position.
-    fn push_none(&mut self) -> u32 {
-        let position = match self {
-            NewValues::Texts(new) => new.push(Arc::from("")),
-            NewValues::Numbers(new) => new.push(0),
-        };
-        position as u32
-    }
-}
-
 impl Codes {
     fn of(kind: Kind) -> Self {
         match kind {
-            Kind::Text => Codes::Texts(HashMap::default()),
+            Kind::Text => Codes::Texts(Index::default()),
             Kind::Number => Codes::Numbers(HashMap::default()),
         }
     }
 
     fn len(&self) -> usize {
         match self {
-            Codes::Texts(codes) => codes.len(),
+            Codes::Texts(index) => index.len(),
             Codes::Numbers(codes) => codes.len(),
         }
     }
+
+    /// Returns the number of a text among the learned ones; none in a column of integers.
+    fn of_text(&mut self, learned: &Learned, text: &Arc<str>, text_bytes: &mut usize) -> Option<u32> {
+        let (Codes::Texts(index), Learned::Texts(texts)) = (self, learned) else { return None };
+        let (number, is_new) = texts.number_of(index, text);
+        if is_new {
+            // An Arc has two counters in addition to its text.
+            *text_bytes += allocated(16 + text.len());
+        }
+        Some(number)
+    }
+
+    /// Returns the number of an integer among the learned ones; none in a column of texts.
+    fn of_number(&mut self, learned: &Learned, number: i64) -> Option<u32> {
+        let (Codes::Numbers(codes), Learned::Numbers(numbers)) = (self, learned) else { return None };
+        Some(*codes.entry(number).or_insert_with(|| numbers.push(number) as u32))
+    }
 }
 
-fn text_code(
-    codes: &mut HashMap<Arc<str>, u32, RandomState>,
-    names: &ColumnNames,
-    id: &Arc<str>,
-    text_bytes: &mut usize,
-) -> u32 {
-    let NewValues::Texts(new) = &names.new else { return NO_CODE };
-    *codes.entry(Arc::clone(id)).or_insert_with(|| {
-        // An Arc has two counters in addition to its text.
-        *text_bytes += allocated(16 + id.len());
-        names.known + new.push(Arc::clone(id)) as u32
-    })
-}
-
-fn number_code(codes: &mut HashMap<i64, u32, RandomState>, names: &ColumnNames, id: i64) -> u32 {
-    let NewValues::Numbers(new) = &names.new else { return NO_CODE };
-    *codes.entry(id).or_insert_with(|| names.known + new.push(id) as u32)
+/// Adds a value that stands for none, and returns its number.
+fn push_none(learned: &Learned) -> u32 {
+    match learned {
+        Learned::Texts(texts) => texts.push(Arc::from("")),
+        Learned::Numbers(numbers) => numbers.push(0) as u32,
+    }
 }

@@ -24,6 +24,7 @@ use crate::formats::csv::Line;
 use crate::input::canonical::LastDate;
 use crate::input::codes::Codes;
 use crate::input::layout::Layout;
+use crate::input::learned::Learned;
 use crate::input::parsed::Parsed;
 use crate::input::rejection::Rejection;
 use crate::input::rules::Source;
@@ -46,9 +47,14 @@ pub(super) enum Text {
 }
 
 impl Block {
-    /// Judges every row and finds its codes.
+    /// Judges every row and finds its codes. Values that no reference has are new in the block.
     pub fn parse(&self, references: &References) -> Parsed {
-        let mut parser = Parser::new(&self.layout, references);
+        self.parse_with(references, &[])
+    }
+
+    /// Judges every row and finds its codes. `learned` has, by code column, the values that earlier blocks had.
+    pub fn parse_with(&self, references: &References, learned: &[Learned]) -> Parsed {
+        let mut parser = Parser::new(&self.layout, references, learned);
         match &self.text {
             Text::Delimited(block) => parser.delimited(block),
             Text::Json(block) => parser.json(block),
@@ -84,7 +90,7 @@ struct Join<'b> {
 }
 
 impl<'b> Parser<'b> {
-    fn new(layout: &'b Layout, references: &'b References) -> Self {
+    fn new(layout: &'b Layout, references: &'b References, learned: &'b [Learned]) -> Self {
         let rules = &layout.rules;
         let joins = rules.columns.iter().enumerate().filter_map(|(column, rule)| {
             let Source::Join { columns, with } = &rule.source else { return None };
@@ -95,7 +101,9 @@ impl<'b> Parser<'b> {
         Parser {
             layout,
             parsed: Parsed::of(&rules.plan),
-            codes: (0..rules.plan.codes.len()).map(|column| Codes::of(references.keys(column))).collect(),
+            codes: (0..rules.plan.codes.len())
+                .map(|column| Codes::of(references.keys(column), learned.get(column)))
+                .collect(),
             joins: joins.collect(),
             added: Vec::new(),
             last_date: LastDate::default(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use crate::input::learned::{Index, Learned, LearnedTexts};
 use crate::input::parsed::{NewIds, Parsed};
 use crate::reference::keys::{Keys, NumberKeys, TextKeys};
 
@@ -20,7 +21,9 @@ pub(super) enum Codes<'r> {
 /// The codes of texts.
 pub(super) struct TextCodes<'r> {
     pub(super) keys: &'r TextKeys,
-    has_keys: bool,
+    /// The number of keys, which is the code of the first learned text.
+    known: u32,
+    learned: Option<(&'r LearnedTexts, Arc<Index>)>,
     codes: HashMap<Arc<str>, u32, RandomState>,
     new: Vec<Arc<str>>,
 }
@@ -33,11 +36,16 @@ pub(super) struct NumberCodes<'r> {
 }
 
 impl<'r> Codes<'r> {
-    pub(super) fn of(keys: &'r Keys) -> Self {
+    pub(super) fn of(keys: &'r Keys, learned: Option<&'r Learned>) -> Self {
+        let known = keys.len() as u32;
         match keys {
-            Keys::Texts(texts) => {
-                let (codes, new) = (HashMap::default(), Vec::new());
-                Codes::Texts(TextCodes { keys: texts, has_keys: !keys.is_empty(), codes, new })
+            Keys::Texts(keys) => {
+                let learned = match learned {
+                    Some(Learned::Texts(texts)) => Some((texts, texts.published())),
+                    _ => None,
+                };
+                let learned = learned.filter(|(_, index)| !index.is_empty());
+                Codes::Texts(TextCodes { keys, known, learned, codes: HashMap::default(), new: Vec::new() })
             }
             Keys::Numbers(keys) => Codes::Numbers(NumberCodes { keys, codes: HashMap::default(), new: Vec::new() }),
         }
@@ -66,7 +74,10 @@ impl<'r> Codes<'r> {
         match self {
             Codes::Texts(codes) => match Parsed::new_position(code) {
                 Some(new) => &codes.new[new],
-                None => codes.keys.get(code),
+                None => match (code.checked_sub(codes.known), &codes.learned) {
+                    (Some(number), Some((learned, _))) => learned.get(number),
+                    _ => codes.keys.get(code),
+                },
             },
             Codes::Numbers(_) => "",
         }
@@ -107,10 +118,15 @@ impl<'r> Codes<'r> {
 impl TextCodes<'_> {
     #[inline]
     fn code_of(&mut self, text: &str) -> u32 {
-        if self.has_keys
+        if self.known > 0
             && let Some(code) = self.keys.find(text.as_bytes())
         {
             return code;
+        }
+        if let Some((learned, index)) = &self.learned
+            && let Some(number) = learned.find(index, text)
+        {
+            return self.known + number;
         }
         if let Some(&code) = self.codes.get(text) {
             return code;

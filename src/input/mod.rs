@@ -15,6 +15,7 @@
 //! | `delimited`, `json` | the records of a block, by format |
 //! | `value` | a place of a record to a value |
 //! | `codes` | values as numbers |
+//! | [`learned`] | the numbers of values that no reference has |
 //! | `rejection`, [`rejects`] | reasons, and the list of rejected rows |
 //! | [`auditor`] | a second reader that shares no parser with the others |
 //!
@@ -34,6 +35,7 @@ pub(crate) mod fixtures;
 mod generated;
 mod json;
 mod layout;
+pub mod learned;
 pub mod parsed;
 mod rejection;
 pub mod rejects;

@@ -23,8 +23,9 @@ pub struct Parsed {
     pub passed_over: u64,
     /// Number of rejected rows, by the reason in a word.
     pub rejected: BTreeMap<String, u64>,
-    /// By code column and good row: a code of [`crate::reference::References::keys`], the number of a new id
-    /// ([`Parsed::new_code`]), or [`crate::plan::NO_CODE`] for no value.
+    /// By code column and good row: a code of [`crate::reference::References::keys`] or of a learned value behind them
+    /// ([`crate::input::learned`]), the number of a new id ([`Parsed::new_code`]), or [`crate::plan::NO_CODE`] for no
+    /// value.
     pub codes: Vec<Vec<u32>>,
     /// By integer column and good row: the integer, or [`crate::plan::NO_NUMBER`] for no value.
     pub ints: Vec<Vec<i64>>,
@@ -70,7 +71,7 @@ impl Parsed {
         NEW | position as u32
     }
 
-    /// Returns the position of a new id among those of its column. Neither a reference's code nor
+    /// Returns the position of a new id among those of its column. Neither a code of the batch nor
     /// [`crate::plan::NO_CODE`] has one.
     #[inline]
     pub fn new_position(code: u32) -> Option<usize> {

@@ -62,7 +62,8 @@ async fn odd_files_get_their_answer_and_harm_no_other() {
     assert_eq!(reason("zero.csv"), "the file is empty: not even a header");
     assert_eq!(
         reason("missing-column.csv"),
-        "the file is not a listening file: the header lacks the column listen_time; the header is \"user_id,track_id\""
+        "the file does not have the columns of the definition: the header lacks the column listen_time; the header is \
+         \"user_id,track_id\""
     );
     assert_eq!(reason("binary.csv"), "the file is not CSV: its first line is binary");
     assert_eq!(reason("truncated.csv.gz"), "the gzip stream is cut off");

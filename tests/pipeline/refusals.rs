@@ -147,7 +147,7 @@ async fn a_foreign_report_item_keeps_no_other_and_gets_its_figures_later() {
     assert!(!verified.success && verified.stdout.contains("set aside"), "{}", verified.stdout);
     let retried = scene.retry();
     assert!(
-        !retried.success && retried.stdout.contains("still set aside: report item genre jazz"),
+        !retried.success && retried.stdout.contains("still set aside: report item genres jazz"),
         "{}",
         retried.stdout
     );
