@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::input::learned::{Index, Learned};
+use crate::input::learned::Learned;
 use crate::input::parsed;
 use crate::memory::{allocated, table_bytes};
 use crate::plan::columns::{Coded, Kind};
@@ -18,6 +18,9 @@ use crate::plan::{NO_CODE, Plan};
 use crate::reference::References;
 use crate::reference::keys::Keys;
 use crate::reports::distinct::Member;
+
+/// The number of texts that must have come again before they are published.
+const MANY_AGAIN: usize = 64;
 
 /// The meaning of a batch's codes. Clones share their content and see later additions.
 #[derive(Debug, Clone)]
@@ -164,7 +167,8 @@ pub struct Dictionary {
 
 #[derive(Debug)]
 enum Codes {
-    Texts(Index),
+    /// With the number of texts that have come again although they were not published.
+    Texts(HashMap<Arc<str>, u32, RandomState>, usize),
     Numbers(HashMap<i64, u32, RandomState>),
 }
 
@@ -182,7 +186,7 @@ impl Dictionary {
         let mut text_bytes = 0;
         for (index, column) in plan.codes.iter().enumerate().filter(|(_, column)| column.is_optional) {
             let (names, learned) = (&mut columns[index], &learned[index]);
-            names.no_value = Some(names.known + push_none(learned));
+            names.no_value = Some(names.known + learned.push_none());
             let unknown = column.unknown.as_deref();
             names.unknown = unknown.and_then(|unknown| match references.keys(index) {
                 Keys::Texts(keys) => keys.find(unknown.as_bytes()).or_else(|| {
@@ -215,14 +219,19 @@ impl Dictionary {
     /// Returns the bytes of memory that the names take, without the references. Tables count as if they were about to
     /// grow, when the old and the new one exist.
     pub fn memory_bytes(&self) -> usize {
-        let bytes = |codes: &Codes| match codes {
+        let bytes = |(codes, learned): (&Codes, &Learned)| match (codes, learned) {
             // The lists double as well when they grow. Their entries have a flag by which they are marked as present.
-            Codes::Texts(index) => 2 * index.len() * std::mem::size_of::<(Arc<str>, bool)>() + index.memory_bytes(),
-            Codes::Numbers(codes) => {
+            (Codes::Texts(codes, _), Learned::Texts(texts)) => {
+                2 * codes.len() * std::mem::size_of::<(Arc<str>, bool)>()
+                    + 3 * table_bytes::<Arc<str>, u32>(codes.capacity())
+                    + 2 * texts.published().memory_bytes()
+            }
+            (Codes::Numbers(codes), _) => {
                 2 * codes.len() * std::mem::size_of::<(i64, bool)>() + 3 * table_bytes::<i64, u32>(codes.capacity())
             }
+            (Codes::Texts(..), Learned::Numbers(_)) => 0,
         };
-        self.codes.iter().map(bytes).sum::<usize>() + self.text_bytes
+        self.codes.iter().zip(self.names.learned.iter()).map(bytes).sum::<usize>() + self.text_bytes
     }
 
     /// Registers a source file and returns its code.
@@ -242,9 +251,7 @@ impl Dictionary {
             }
             parsed::NewIds::Numbers(new) => new.iter().map(|&number| code(numbers.of_number(learned, number))).collect(),
         };
-        if let (Learned::Texts(texts), Codes::Texts(index)) = (learned, numbers) {
-            texts.publish(index);
-        }
+        numbers.publish(learned);
         if new.is_empty() && names.no_value.is_none() {
             return codes.extend_from_slice(of_block);
         }
@@ -260,40 +267,45 @@ impl Dictionary {
 impl Codes {
     fn of(kind: Kind) -> Self {
         match kind {
-            Kind::Text => Codes::Texts(Index::default()),
+            Kind::Text => Codes::Texts(HashMap::default(), 0),
             Kind::Number => Codes::Numbers(HashMap::default()),
         }
     }
 
     fn len(&self) -> usize {
         match self {
-            Codes::Texts(index) => index.len(),
+            Codes::Texts(codes, _) => codes.len(),
             Codes::Numbers(codes) => codes.len(),
         }
     }
 
     /// Returns the number of a text among the learned ones; none in a column of integers.
     fn of_text(&mut self, learned: &Learned, text: &Arc<str>, text_bytes: &mut usize) -> Option<u32> {
-        let (Codes::Texts(index), Learned::Texts(texts)) = (self, learned) else { return None };
-        let (number, is_new) = texts.number_of(index, text);
-        if is_new {
-            // An Arc has two counters in addition to its text.
-            *text_bytes += allocated(16 + text.len());
+        let (Codes::Texts(codes, again), Learned::Texts(texts)) = (self, learned) else { return None };
+        if let Some(&number) = codes.get(text) {
+            *again += 1;
+            return Some(number);
         }
+        // An Arc has two counters in addition to its text.
+        *text_bytes += allocated(16 + text.len());
+        let number = texts.push(Arc::clone(text));
+        codes.insert(Arc::clone(text), number);
         Some(number)
+    }
+
+    /// Publishes the texts when as many as half of them have come again: all publications together cost no more than
+    /// looking those up did.
+    fn publish(&mut self, learned: &Learned) {
+        let (Codes::Texts(codes, again), Learned::Texts(texts)) = (self, learned) else { return };
+        if *again > MANY_AGAIN.max(codes.len() / 2) {
+            *again = 0;
+            texts.publish();
+        }
     }
 
     /// Returns the number of an integer among the learned ones; none in a column of texts.
     fn of_number(&mut self, learned: &Learned, number: i64) -> Option<u32> {
         let (Codes::Numbers(codes), Learned::Numbers(numbers)) = (self, learned) else { return None };
         Some(*codes.entry(number).or_insert_with(|| numbers.push(number) as u32))
-    }
-}
-
-/// Adds a value that stands for none, and returns its number.
-fn push_none(learned: &Learned) -> u32 {
-    match learned {
-        Learned::Texts(texts) => texts.push(Arc::from("")),
-        Learned::Numbers(numbers) => numbers.push(0) as u32,
     }
 }

@@ -22,7 +22,7 @@ use crate::definition::conditions::{Test, Values};
 use crate::formats::Raw;
 use crate::formats::csv::Line;
 use crate::input::canonical::LastDate;
-use crate::input::codes::Codes;
+use crate::input::codes::{BlockTexts, Codes};
 use crate::input::layout::Layout;
 use crate::input::learned::Learned;
 use crate::input::parsed::Parsed;
@@ -54,7 +54,11 @@ impl Block {
 
     /// Judges every row and finds its codes. `learned` has, by code column, the values that earlier blocks had.
     pub fn parse_with(&self, references: &References, learned: &[Learned]) -> Parsed {
-        let mut parser = Parser::new(&self.layout, references, learned);
+        let text = match &self.text {
+            Text::Delimited(block) => block.text(),
+            Text::Json(block) => block.whole_text(),
+        };
+        let mut parser = Parser::new(&self.layout, text, references, learned);
         match &self.text {
             Text::Delimited(block) => parser.delimited(block),
             Text::Json(block) => parser.json(block),
@@ -69,10 +73,12 @@ pub(super) struct Parser<'b> {
     pub(super) parsed: Parsed,
     /// By code column.
     pub(super) codes: Vec<Codes<'b>>,
+    texts: BlockTexts<'b>,
     /// The joins, each with the codes of its pairs.
     joins: Vec<Join<'b>>,
-    /// The code columns to which the current row has added a value.
-    added: Vec<usize>,
+    /// Of the current row, by code column: the bytes of its text, and the new integers before it.
+    bytes: Vec<Option<usize>>,
+    numbers: Vec<usize>,
     pub(super) last_date: LastDate,
     scratch: Vec<u8>,
 }
@@ -90,7 +96,7 @@ struct Join<'b> {
 }
 
 impl<'b> Parser<'b> {
-    fn new(layout: &'b Layout, references: &'b References, learned: &'b [Learned]) -> Self {
+    fn new(layout: &'b Layout, text: &'b [u8], references: &'b References, learned: &'b [Learned]) -> Self {
         let rules = &layout.rules;
         let joins = rules.columns.iter().enumerate().filter_map(|(column, rule)| {
             let Source::Join { columns, with } = &rule.source else { return None };
@@ -104,14 +110,20 @@ impl<'b> Parser<'b> {
             codes: (0..rules.plan.codes.len())
                 .map(|column| Codes::of(references.keys(column), learned.get(column)))
                 .collect(),
+            texts: BlockTexts::of(text),
             joins: joins.collect(),
-            added: Vec::new(),
+            bytes: vec![None; rules.plan.codes.len()],
+            numbers: vec![0; rules.plan.codes.len()],
             last_date: LastDate::default(),
             scratch: Vec::new(),
         }
     }
 
     fn finish(mut self) -> Parsed {
+        for (own, codes) in self.codes.iter_mut().zip(&mut self.parsed.codes) {
+            own.look_up(&self.texts, codes);
+        }
+        self.join();
         self.parsed.new_ids = self.codes.into_iter().map(Codes::into_new).collect();
         self.parsed
     }
@@ -166,7 +178,6 @@ impl<'b> Parser<'b> {
     fn push<'t>(&mut self, raw: &impl Fn(usize) -> Raw<'t>) -> Result<(), Rejection> {
         let Layout { rules, constants, .. } = self.layout;
         let row = self.parsed.times.len();
-        self.added.clear();
         for (column, (rule, constant)) in rules.columns.iter().zip(constants).enumerate() {
             if let Source::Join { .. } = rule.source {
                 continue;
@@ -179,15 +190,17 @@ impl<'b> Parser<'b> {
             let places = rule.places;
             if let Some(code) = places.code {
                 let codes = &mut self.codes[code];
-                let known = codes.new_values();
+                self.numbers[code] = codes.new_numbers();
+                self.bytes[code] = None;
                 self.parsed.codes[code].push(match value {
-                    Value::Text(text) => codes.text(text),
+                    Value::Text(text) => {
+                        self.bytes[code] = Some(text.len());
+                        codes.note(row, self.texts.place(text));
+                        NO_CODE
+                    }
                     Value::Number(number) => codes.number(number),
                     Value::Nothing => NO_CODE,
                 });
-                if codes.new_values() > known {
-                    self.added.push(code);
-                }
             }
             let number = if let Value::Number(number) = value { number } else { NO_NUMBER };
             if let Some(int) = places.int {
@@ -197,22 +210,28 @@ impl<'b> Parser<'b> {
                 self.parsed.times.push(number);
             }
         }
-        if !self.joins.is_empty() {
-            self.join(row)?;
+        let is_too_long = |join: &&Join<'_>| {
+            let bytes: Option<usize> = join.parts.iter().map(|&part| self.bytes[part]).sum();
+            bytes.is_some_and(|bytes| bytes + join.with.len() * (join.parts.len() - 1) > MAX_VALUE_BYTES)
+        };
+        match self.joins.iter().find(is_too_long).map(|join| join.column) {
+            Some(column) => {
+                self.take_back(row);
+                Err(Rejection::Long(column))
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Takes back what was added of a row.
     #[cold]
     fn take_back(&mut self, row: usize) {
-        self.parsed.codes.iter_mut().for_each(|codes| codes.truncate(row));
+        for (code, codes) in self.parsed.codes.iter_mut().enumerate().filter(|(_, codes)| codes.len() > row) {
+            codes.truncate(row);
+            self.codes[code].take_back(row, self.numbers[code]);
+        }
         self.parsed.ints.iter_mut().for_each(|ints| ints.truncate(row));
         self.parsed.times.truncate(row);
-        for &code in &self.added {
-            let known = self.codes[code].new_values() - 1;
-            self.codes[code].truncate(known);
-        }
     }
 
     /// Returns the reason why a row is not good: a column without its value, or else the first bad value.
@@ -235,44 +254,35 @@ impl<'b> Parser<'b> {
         first.unwrap_or(Rejection::Json)
     }
 
-    /// Adds the joins of the row whose other columns are there.
-    fn join(&mut self, row: usize) -> Result<(), Rejection> {
+    /// Adds the joins, once the codes of their parts are there.
+    fn join(&mut self) {
         let Parser { joins, parsed, codes, .. } = self;
-        let is_too_long = |join: &Join<'_>| {
-            let texts = join.parts.iter().map(|&part| codes[part].text_of(parsed.codes[part][row]).len());
-            let is_whole = join.parts.iter().all(|&part| parsed.codes[part][row] != NO_CODE);
-            is_whole && texts.sum::<usize>() + join.with.len() * (join.parts.len() - 1) > MAX_VALUE_BYTES
-        };
-        if let Some(join) = joins.iter().find(|join| is_too_long(join)) {
-            let column = join.column;
-            self.take_back(row);
-            return Err(Rejection::Long(column));
-        }
         for Join { code, parts, with, pairs, .. } in joins {
-            let of_row = |part: usize| parsed.codes[part][row];
-            let mut joined = parts.first().map_or(NO_CODE, |&part| of_row(part));
+            let Some((&first, others)) = parts.split_first() else { continue };
             let last = pairs.len().saturating_sub(1);
-            for (index, (pairs, &part)) in pairs.iter_mut().zip(&parts[1..]).enumerate() {
-                let pair = (joined, of_row(part));
-                if pair.0 == NO_CODE || pair.1 == NO_CODE {
-                    joined = NO_CODE;
-                    break;
-                }
-                let number = pairs.len() as u32;
-                joined = match pairs.get(&pair) {
-                    Some(&known) => known,
-                    None if index < last => *pairs.entry(pair).or_insert(number),
-                    None => {
-                        // The text is made when the pair is new. Other parts may make the same text.
-                        let texts: Vec<&str> = parts.iter().map(|&part| codes[part].text_of(of_row(part))).collect();
-                        let text = texts.join(with);
-                        *pairs.entry(pair).or_insert(codes[*code].text(&text))
+            for row in 0..parsed.times.len() {
+                let mut joined = parsed.codes[first][row];
+                for (index, (pairs, &part)) in pairs.iter_mut().zip(others).enumerate() {
+                    let pair = (joined, parsed.codes[part][row]);
+                    if pair.0 == NO_CODE || pair.1 == NO_CODE {
+                        joined = NO_CODE;
+                        break;
                     }
-                };
+                    let number = pairs.len() as u32;
+                    joined = match pairs.get(&pair) {
+                        Some(&known) => known,
+                        None if index < last => *pairs.entry(pair).or_insert(number),
+                        None => {
+                            // The text is made when the pair is new. Other parts may make the same text.
+                            let text = |&part: &usize| codes[part].text_of(parsed.codes[part][row]);
+                            let text = parts.iter().map(text).collect::<Vec<_>>().join(with);
+                            *pairs.entry(pair).or_insert(codes[*code].text(&text))
+                        }
+                    };
+                }
+                parsed.codes[*code].push(joined);
             }
-            parsed.codes[*code].push(joined);
         }
-        Ok(())
     }
 }
 

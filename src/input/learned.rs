@@ -1,9 +1,9 @@
-//! Learned values: those that no reference has, with the codes that a batch gives them.
+//! Learned values: those that no reference has, with the numbers that a batch gives them.
 //!
-//! One task assigns codes, in the order of the file. Those who parse blocks beside it look texts up in a copy of its
-//! index, which is published each time that the number of texts has doubled. A text that the copy lacks is numbered
-//! within the block ([`Parsed::new_code`](crate::input::parsed::Parsed::new_code)): that is correct for any text, and
-//! rare for those that come often.
+//! One task numbers them, in the order of the file. Those who parse blocks beside it look texts up in a copy that is
+//! published when it is worth its cost: when texts that it lacks have come again often. A text that the copy lacks is
+//! numbered within the block ([`Parsed::new_code`](crate::input::parsed::Parsed::new_code)), which is right for any
+//! text.
 //!
 //! Pure. Covered by the tests of `compute`.
 
@@ -11,12 +11,8 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
 use crate::plan::columns::Kind;
-
-/// The number of texts from which on the index is published.
-const FIRST_PUBLISHED: usize = 64;
 
 /// The learned values of a column.
 #[derive(Debug)]
@@ -31,20 +27,25 @@ pub enum Learned {
 #[derive(Debug, Default)]
 pub struct LearnedTexts {
     texts: boxcar::Vec<Arc<str>>,
-    published: RwLock<Arc<Index>>,
+    published: RwLock<Arc<Published>>,
+}
+
+/// A table of texts and their numbers that does not change. Looking one up touches two places of memory, which are far
+/// apart from those of others: [`Published::find_all`] waits for many of them at the same time.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// Hash and place of an entry, from 1 in the low half; 0 in an empty slot. As many as a power of two.
+    slots: Vec<u64>,
+    /// Entries, one after the other: number, length, text.
+    entries: Vec<u8>,
+    texts: usize,
     hasher: RandomState,
 }
 
-/// The numbers of texts, by the hash of the text.
-#[derive(Debug, Clone, Default)]
-pub struct Index(HashTable<Entry>);
-
-/// A text's number, and half of its hash, by which nearly all others are told from it.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    hash: u32,
-    number: u32,
-}
+/// Bytes of an entry before its text: the number and the length.
+const HEAD_BYTES: usize = 6;
+/// Texts that are looked up at the same time.
+const TOGETHER: usize = 32;
 
 impl Learned {
     /// No values of this kind.
@@ -62,6 +63,14 @@ impl Learned {
             Learned::Numbers(numbers) => numbers.count(),
         }
     }
+
+    /// Adds a value that stands for none, and returns its number.
+    pub fn push_none(&self) -> u32 {
+        match self {
+            Learned::Texts(texts) => texts.push(Arc::from("")),
+            Learned::Numbers(numbers) => numbers.push(0) as u32,
+        }
+    }
 }
 
 impl LearnedTexts {
@@ -71,74 +80,135 @@ impl LearnedTexts {
         self.texts.get(number as usize).map_or("", |text| text.as_ref())
     }
 
-    /// Returns the index that was published last.
-    pub fn published(&self) -> Arc<Index> {
-        Arc::clone(&self.published.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Returns the number of a text that an index has.
-    #[inline]
-    pub fn find(&self, index: &Index, text: &str) -> Option<u32> {
-        self.find_hashed(index, self.hash(text), text)
-    }
-
-    /// Returns the number of a text, and adds it if the index, which has all of them, lacks it. The second value is
-    /// true if it was added.
-    pub fn number_of(&self, index: &mut Index, text: &Arc<str>) -> (u32, bool) {
-        let hash = self.hash(text);
-        if let Some(number) = self.find_hashed(index, hash, text) {
-            return (number, false);
-        }
-        let number = self.push(Arc::clone(text));
-        index.0.insert_unique(spread(hash), Entry { hash, number }, |entry| spread(entry.hash));
-        (number, true)
-    }
-
-    /// Adds a text that is never looked up, and returns its number.
+    /// Adds a text and returns its number.
     pub fn push(&self, text: Arc<str>) -> u32 {
         self.texts.push(text) as u32
     }
 
-    /// Publishes an index if it has twice as many texts as the published one.
-    pub fn publish(&self, index: &Index) {
-        if index.len() >= FIRST_PUBLISHED.max(2 * self.published().len()) {
-            *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index.clone());
+    /// Returns the table that was published last.
+    pub fn published(&self) -> Arc<Published> {
+        Arc::clone(&self.published.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Publishes all texts. None is empty but the one that stands for none.
+    pub fn publish(&self) {
+        let texts = self.texts.iter().filter(|(_, text)| !text.is_empty());
+        let published = Published::of(texts.map(|(number, text)| (number as u32, text.as_ref())));
+        if let Some(published) = published {
+            *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(published);
+        }
+    }
+}
+
+impl Published {
+    /// Returns the table of these texts; `None` if it would take more than 4 GiB.
+    fn of<'t>(texts: impl Iterator<Item = (u32, &'t str)> + Clone) -> Option<Self> {
+        let (count, bytes) =
+            texts.clone().fold((0, 0), |(count, bytes), (_, text)| (count + 1, bytes + HEAD_BYTES + text.len()));
+        u32::try_from(bytes).ok()?;
+        let slots = vec![0; (2_usize * count).next_power_of_two()];
+        let mut table = Published { slots, entries: Vec::with_capacity(bytes), texts: count, ..Published::default() };
+        for (number, text) in texts {
+            let hash = table.hash(text.as_bytes());
+            let mut slot = table.first_slot(hash);
+            while table.slots[slot] != 0 {
+                slot = (slot + 1) & (table.slots.len() - 1);
+            }
+            table.slots[slot] = u64::from(hash) << 32 | (table.entries.len() as u64 + 1);
+            table.entries.extend_from_slice(&number.to_le_bytes());
+            table.entries.extend_from_slice(&u16::try_from(text.len()).ok()?.to_le_bytes());
+            table.entries.extend_from_slice(text.as_bytes());
+        }
+        Some(table)
+    }
+
+    /// Returns true if it has no text.
+    pub fn is_empty(&self) -> bool {
+        self.texts == 0
+    }
+
+    /// Bytes of memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.slots.len() * std::mem::size_of::<u64>() + self.entries.capacity()
+    }
+
+    /// Returns the hash of a text.
+    #[inline]
+    pub fn hash(&self, text: &[u8]) -> u32 {
+        (self.hasher.hash_one(text) >> 32) as u32
+    }
+
+    /// Returns the number of a text, if the table has it.
+    pub fn find(&self, text: &[u8]) -> Option<u32> {
+        if self.is_empty() {
+            return None;
+        }
+        let hash = self.hash(text);
+        let first = self.first_slot(hash);
+        self.find_from(first, self.slots[first], hash, text)
+    }
+
+    /// Looks up many texts, and hands on each one's place in the list, its hash and its number.
+    pub fn find_all<'t>(
+        &self,
+        texts: impl Iterator<Item = &'t [u8]>,
+        mut found: impl FnMut(usize, &'t [u8], u32, Option<u32>),
+    ) {
+        let mut texts = texts.enumerate();
+        let (mut asked, mut together) = (Vec::with_capacity(TOGETHER), 0_u64);
+        loop {
+            asked.clear();
+            asked.extend(texts.by_ref().take(TOGETHER).map(|(place, text)| (place, text, self.hash(text), 0, 0)));
+            if asked.is_empty() {
+                // The heads have been read for the sake of reading; the sum keeps that from being left out.
+                std::hint::black_box(together);
+                return;
+            }
+            // These loops wait for nothing but memory, and so for many places of it at the same time.
+            for (_, _, hash, first, slot) in &mut asked {
+                *first = self.first_slot(*hash);
+                *slot = self.slots.get(*first).copied().unwrap_or(0);
+            }
+            for (_, _, hash, _, slot) in &asked {
+                if (slot >> 32) as u32 == *hash {
+                    together = together.wrapping_add(self.entries.get(place_of(*slot)).copied().unwrap_or(0).into());
+                }
+            }
+            for &(place, text, hash, first, slot) in &asked {
+                found(place, text, hash, self.find_from(first, slot, hash, text));
+            }
         }
     }
 
     #[inline]
-    fn hash(&self, text: &str) -> u32 {
-        (self.hasher.hash_one(text) >> 32) as u32
+    fn first_slot(&self, hash: u32) -> usize {
+        hash as usize & self.slots.len().wrapping_sub(1)
     }
 
+    /// Looks for a text from a slot on, which has this content.
     #[inline]
-    fn find_hashed(&self, index: &Index, hash: u32, text: &str) -> Option<u32> {
-        let found = index.0.find(spread(hash), |entry| entry.hash == hash && self.get(entry.number) == text);
-        found.map(|entry| entry.number)
+    fn find_from(&self, first: usize, content: u64, hash: u32, text: &[u8]) -> Option<u32> {
+        let (mut at, mut slot) = (first, content);
+        while slot != 0 {
+            if (slot >> 32) as u32 == hash {
+                let entry = self.entries.get(place_of(slot)..)?;
+                let (&number, rest) = entry.split_first_chunk()?;
+                let (&length, rest) = rest.split_first_chunk()?;
+                if usize::from(u16::from_le_bytes(length)) == text.len() && rest.get(..text.len())? == text {
+                    return Some(u32::from_le_bytes(number));
+                }
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+            slot = self.slots[at];
+        }
+        None
     }
 }
 
-impl Index {
-    /// Returns the number of texts.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Returns true if there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Bytes of memory of its table, of one that is about to replace it, and of the published copy.
-    pub fn memory_bytes(&self) -> usize {
-        4 * crate::memory::table_bytes::<u32, u32>(self.0.capacity())
-    }
-}
-
-/// Returns a hash of 64 bits made of 32: the table takes its place from the low bits, and tells entries by the high ones.
+/// Returns the place of a slot's entry.
 #[inline]
-fn spread(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+fn place_of(slot: u64) -> usize {
+    ((slot & u64::from(u32::MAX)) as usize).wrapping_sub(1)
 }
 
 #[cfg(test)]
@@ -146,24 +216,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_has_one_number_and_is_found_by_others_after_a_while() {
-        let (texts, mut index) = (LearnedTexts::default(), Index::default());
+    fn published_texts_are_found_alone_and_together_and_others_are_not() {
+        let texts = LearnedTexts::default();
+        assert_eq!(texts.published().find(b"text 1"), None);
         texts.push(Arc::from(""));
-        for round in 0..2 {
-            for number in 0..1000_u32 {
-                let added = texts.number_of(&mut index, &Arc::from(format!("text {number}")));
-                assert_eq!(added, (number + 1, round == 0));
-                texts.publish(&index);
-            }
+        for number in 1..=1000 {
+            assert_eq!(texts.push(Arc::from(format!("text {number}"))), number);
         }
-        let published = texts.published();
-        assert!((500..=1000).contains(&published.len()));
-        for number in 0..1000 {
-            let text = format!("text {number}");
-            let found = texts.find(&published, &text);
-            assert!(found.is_none() || found.is_some_and(|found| texts.get(found) == text), "{text}");
-            assert_eq!(texts.find(&index, &text), Some(number + 1));
+        assert!(texts.published().is_empty());
+        texts.publish();
+        texts.push(Arc::from("text 1001"));
+        let (published, asked) = (texts.published(), (0..=1001).map(|number| format!("text {number}")));
+        let asked: Vec<String> = asked.collect();
+        let expected = |number: usize| (1..=1000).contains(&number).then_some(number as u32);
+        for (number, text) in asked.iter().enumerate() {
+            assert_eq!(published.find(text.as_bytes()), expected(number), "{text}");
         }
-        assert_eq!((texts.find(&index, ""), texts.find(&index, "another")), (None, None));
+        let mut seen = 0;
+        published.find_all(asked.iter().map(String::as_bytes), |place, text, hash, number| {
+            assert_eq!((place, text, number), (seen, asked[seen].as_bytes(), expected(seen)));
+            assert_eq!(hash, published.hash(text));
+            seen += 1;
+        });
+        assert_eq!((seen, published.find(b""), texts.get(1001)), (1002, None, "text 1001"));
+        Published::default().find_all([&b"x"[..]].into_iter(), |_, _, _, number| assert_eq!(number, None));
     }
 }

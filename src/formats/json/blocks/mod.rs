@@ -65,6 +65,11 @@ impl Block {
         &self.pieces
     }
 
+    /// Returns the text of all pieces.
+    pub fn whole_text(&self) -> &[u8] {
+        &self.text
+    }
+
     /// Returns the text of a piece.
     pub fn text(&self, piece: &Piece) -> &[u8] {
         &self.text[piece.start..piece.end]
