@@ -46,10 +46,14 @@ class Maker:
     def ids(self, count, length):
         return pa.array(["".join(row) for row in LETTERS[self.random.integers(0, 62, (count, length))]])
 
+    def zipf_numbers(self, count, rows):
+        """Numbers below a count, the first the most often."""
+        shares = np.cumsum(1 / np.arange(1, count + 1))
+        return np.searchsorted(shares / shares[-1], self.random.random(rows))
+
     def zipf(self, texts, rows):
         """Texts of a list, the first the most often."""
-        shares = np.cumsum(1 / np.arange(1, len(texts) + 1))
-        return texts.take(pa.array(np.searchsorted(shares / shares[-1], self.random.random(rows))))
+        return texts.take(pa.array(self.zipf_numbers(len(texts), rows)))
 
     def some(self, texts, rows):
         return pa.array(texts).take(pa.array(self.random.integers(0, len(texts), rows)))
@@ -94,11 +98,12 @@ def chunks(shape, rows):
                 "\tHTTP/2.0\t-\t-\t", make.numbers(1024, 65_536, count), "\t0.012\t", result,
                 "\ttext/html\t4096\t-\t-")
         else:
-            number = pa.array(make.random.integers(0, len(artists), count))
+            number = make.zipf_numbers(len(tracks), count)
             skipped = make.some(["false", "false", "true"], count)
-            name = pa.array(artists).take(number)
+            # A track has one artist and one name.
+            name = pa.array(artists).take(pa.array(number % len(artists)))
             podcast = make.random.random(count) < 0.02
-            track = pc.if_else(pa.array(podcast), pa.scalar("null"), joined('"spotify:track:', make.zipf(tracks, count), '"'))
+            track = pc.if_else(pa.array(podcast), pa.scalar("null"), joined('"spotify:track:', tracks.take(pa.array(number)), '"'))
             yield joined(
                 '{"ts":"', make.times("%Y-%m-%dT%H:%M:%SZ", count), '","username":"', make.some(users, count),
                 '","platform":"iOS 17.5.1 (iPhone14,5)","ms_played":', make.numbers(0, 400_000, count),

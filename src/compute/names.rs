@@ -249,7 +249,9 @@ impl Dictionary {
             parsed::NewIds::Texts(new) => {
                 new.iter().map(|text| code(numbers.of_text(learned, text, text_bytes))).collect()
             }
-            parsed::NewIds::Numbers(new) => new.iter().map(|&number| code(numbers.of_number(learned, number))).collect(),
+            parsed::NewIds::Numbers(new) => {
+                new.iter().map(|&number| code(numbers.of_number(learned, number))).collect()
+            }
         };
         numbers.publish(learned);
         if new.is_empty() && names.no_value.is_none() {

@@ -135,11 +135,11 @@ impl<'b> Parser<'b> {
         self.parsed.times.reserve(rows);
     }
 
-    /// Takes a record, whose places are `raw`. `shown` are its fields, for the list of rejected rows.
+    /// Takes a record, whose places are `raw`. `line` and `shown`, its fields, are for the list of rejected rows.
     #[inline]
     pub(super) fn add<'t, 's>(
         &mut self,
-        line: Line,
+        line: impl FnOnce() -> Line,
         raw: impl Fn(usize) -> Raw<'t>,
         shown: impl Iterator<Item = &'s [u8]>,
     ) {
@@ -149,7 +149,7 @@ impl<'b> Parser<'b> {
         }
         match self.push(&raw) {
             Ok(()) => self.parsed.rows += 1,
-            Err(rejection) => self.reject(line, rejection, shown),
+            Err(rejection) => self.reject(line(), rejection, shown),
         }
     }
 

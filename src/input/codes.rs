@@ -166,10 +166,12 @@ impl<'b> Codes<'b> {
     pub(super) fn text(&mut self, text: &str) -> u32 {
         let Codes::Texts(codes) = self else { return NO_CODE };
         let known = codes.key(text.as_bytes());
-        known.or_else(|| codes.published.find(text.as_bytes()).map(|number| codes.known + number)).unwrap_or_else(|| {
-            let hash = codes.published.hash(text.as_bytes());
-            codes.new_code(hash, text.as_bytes())
-        })
+        known.or_else(|| codes.published.find(text.as_bytes()).map(|number| codes.known + number)).unwrap_or_else(
+            || {
+                let hash = codes.published.hash(text.as_bytes());
+                codes.new_code(hash, text.as_bytes())
+            },
+        )
     }
 
     /// Returns the text of a code; the empty one in a column of integers.

@@ -33,7 +33,7 @@ impl Parser<'_> {
             };
             let judged = if line.is_malformed { Err(Rejection::Quotes) } else { fields.check_width(record.len()) };
             match judged {
-                Ok(()) => self.add(line, raw, record.iter()),
+                Ok(()) => self.add(|| line, raw, record.iter()),
                 Err(rejection) => self.reject(line, rejection, record.iter()),
             }
         }
@@ -107,7 +107,7 @@ impl Parser<'_> {
         let place = Line { number, lines: 1, is_malformed: false };
         let shown = line.split(|&byte| byte == format.delimiter);
         match fields.check_width(count) {
-            Ok(()) => self.add(place, |place| raw[place], shown),
+            Ok(()) => self.add(|| place, |place| raw[place], shown),
             Err(rejection) => self.reject(place, rejection, shown),
         }
     }

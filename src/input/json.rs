@@ -44,7 +44,7 @@ impl Parser<'_> {
                         Raw::Text(b"") => Raw::Nothing,
                         value => value,
                     };
-                    self.add(line_of(piece, record), raw, std::iter::once(record));
+                    self.add(|| line_of(piece, record), raw, std::iter::once(record));
                 }
                 // It goes on to the end of the piece.
                 Err(_) => return self.reject_record(piece, text, Rejection::Json),

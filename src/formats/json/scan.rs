@@ -1,6 +1,7 @@
 //! Scanning: the values at some paths of a record, and the end of the record, in one pass.
 //!
-//! Values that are not wanted are only passed over. A wanted text without escapes is a part of the record's own bytes;
+//! Records of a file mostly have the same keys in the same order, written in the same way. A key that stands where the
+//! record before had it is recognized by one comparison. Values that are not wanted are only passed over. A wanted text without escapes is a part of the record's own bytes;
 //! serde_json reads one with escapes ([`crate::formats::json::unescaped`]).
 
 use crate::formats::Raw;
@@ -84,12 +85,26 @@ pub struct Scanner<'p> {
     met: Vec<u64>,
     record: u64,
     is_repeated: bool,
+    /// By object, the keys of the last record, in its order.
+    before: Vec<Vec<KeyBefore<'p>>>,
+}
+
+/// Most keys of an object that are remembered, and most bytes of one.
+const REMEMBERED: (usize, usize) = (256, 128);
+
+/// A key of the last record.
+#[derive(Debug)]
+struct KeyBefore<'p> {
+    /// All that stood from its first quote to its value.
+    written: Vec<u8>,
+    key: Option<&'p Key>,
 }
 
 impl<'p> Scanner<'p> {
     /// Returns a scanner for these paths.
     pub fn new(paths: &'p Paths) -> Self {
-        Scanner { paths, met: vec![0; paths.keys], record: 0, is_repeated: false }
+        let before = paths.objects.iter().map(|_| Vec::new()).collect();
+        Scanner { paths, met: vec![0; paths.keys], record: 0, is_repeated: false, before }
     }
 
     /// Scans the record at the start of a text, which begins with a brace. Returns its length, and sets the values, of
@@ -119,16 +134,11 @@ impl<'p> Scanner<'p> {
         if text.get(at) == Some(&b'}') {
             return Ok(at + 1);
         }
-        loop {
-            if text.get(at) != Some(&b'"') {
-                return Err(if at < text.len() { Stop::Broken } else { Stop::More });
-            }
-            let (end, has_escapes) = string(text, at)?;
-            let name = &text[at + 1..end - 1];
-            at = colon(text, end)?;
-            at = match self.wanted(object, name, has_escapes) {
-                Some(key) => self.take(text, at, key, depth, values)?,
-                None => value(text, at, depth)?,
+        for number in 0.. {
+            let (value_at, key) = self.key(text, at, object, number)?;
+            at = match key {
+                Some(key) => self.take(text, value_at, key, depth, values)?,
+                None => value(text, value_at, depth)?,
             };
             at = blanks(text, at);
             match text.get(at) {
@@ -138,6 +148,54 @@ impl<'p> Scanner<'p> {
                 None => return Err(Stop::More),
             }
         }
+        Err(Stop::Broken)
+    }
+
+    /// Reads the key at this place, one of an object by its number. Returns the place of its value, and the key if it is
+    /// wanted.
+    #[inline]
+    fn key(&mut self, text: &[u8], at: usize, object: usize, number: usize) -> Result<(usize, Option<&'p Key>), Stop> {
+        if let Some(KeyBefore { written, key }) = self.before[object].get(number)
+            && text.get(at..).is_some_and(|text| text.starts_with(written))
+        {
+            // A value that begins with a blank is not as it was before.
+            let value_at = at + written.len();
+            return Ok((blanks(text, value_at), *key));
+        }
+        self.other_key(text, at, object, number)
+    }
+
+    #[cold]
+    fn other_key(
+        &mut self,
+        text: &[u8],
+        at: usize,
+        object: usize,
+        number: usize,
+    ) -> Result<(usize, Option<&'p Key>), Stop> {
+        if text.get(at) != Some(&b'"') {
+            return Err(if at < text.len() { Stop::Broken } else { Stop::More });
+        }
+        let (end, has_escapes) = string(text, at)?;
+        let value_at = colon(text, end)?;
+        let key = self.wanted(object, &text[at + 1..end - 1], has_escapes);
+        let written = &text[at..value_at];
+        let before = &mut self.before[object];
+        let is_next = number == before.len() && number < REMEMBERED.0;
+        if written.len() <= REMEMBERED.1 {
+            match before.get_mut(number) {
+                Some(before) => {
+                    before.written.clear();
+                    before.written.extend_from_slice(written);
+                    before.key = key;
+                }
+                None if is_next => {
+                    before.push(KeyBefore { written: written.to_vec(), key });
+                }
+                None => {}
+            }
+        }
+        Ok((value_at, key))
     }
 
     #[inline]
@@ -229,34 +287,35 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4000))]
 
         #[test]
-        fn what_is_scanned_is_what_serde_reads(text in nearly_json()) {
+        fn what_is_scanned_is_what_serde_reads(texts in prop::collection::vec(nearly_json(), 1..5)) {
             let names = ["a", "b", "a.a", "a.b", "b.a.b"];
             let paths = paths(&names);
-            let (mut scanner, mut values) = (Scanner::new(&paths), vec![Raw::Nothing; names.len()]);
-            if text.first() != Some(&b'{') {
-                return Ok(());
-            }
-            let found = scanner.scan(&text, &mut values);
-            prop_assert_eq!(found, value(&text, 0, 0));
-            // Numbers that serde would round, lone surrogates and other bytes than UTF-8 are left out.
-            let Ok(record) = serde_json::from_slice::<serde_json::Value>(&text) else { return Ok(()) };
-            if scanner.is_repeated() || found != Ok(text.len()) {
-                return Ok(());
-            }
-            for (name, value) in names.iter().zip(&values) {
-                let expected = by_serde(&record, name);
-                let value = match value {
-                    Raw::Nothing => "nothing".to_owned(),
-                    Raw::Nested => "nested".to_owned(),
-                    Raw::Text(text) if expected.starts_with('"') => {
-                        serde_json::json!(std::str::from_utf8(text).unwrap()).to_string()
-                    }
-                    Raw::Escaped(raw) => {
-                        serde_json::json!(String::from_utf8(unescaped(raw).unwrap()).unwrap()).to_string()
-                    }
-                    Raw::Text(text) => serde_json::from_slice::<serde_json::Value>(text).unwrap().to_string(),
-                };
-                prop_assert_eq!(value, expected, "{}", name);
+            // The scanner remembers the keys of the record before, and the texts have the same few keys.
+            let mut scanner = Scanner::new(&paths);
+            for text in texts.iter().filter(|text| text.first() == Some(&b'{')) {
+                let mut values = vec![Raw::Nothing; names.len()];
+                let found = scanner.scan(text, &mut values);
+                prop_assert_eq!(found, value(text, 0, 0));
+                // Numbers that serde would round, lone surrogates and other bytes than UTF-8 are left out.
+                let Ok(record) = serde_json::from_slice::<serde_json::Value>(text) else { continue };
+                if scanner.is_repeated() || found != Ok(text.len()) {
+                    continue;
+                }
+                for (name, value) in names.iter().zip(&values) {
+                    let expected = by_serde(&record, name);
+                    let value = match value {
+                        Raw::Nothing => "nothing".to_owned(),
+                        Raw::Nested => "nested".to_owned(),
+                        Raw::Text(text) if expected.starts_with('"') => {
+                            serde_json::json!(std::str::from_utf8(text).unwrap()).to_string()
+                        }
+                        Raw::Escaped(raw) => {
+                            serde_json::json!(String::from_utf8(unescaped(raw).unwrap()).unwrap()).to_string()
+                        }
+                        Raw::Text(text) => serde_json::from_slice::<serde_json::Value>(text).unwrap().to_string(),
+                    };
+                    prop_assert_eq!(value, expected, "{}", name);
+                }
             }
         }
     }
