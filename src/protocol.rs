@@ -17,7 +17,7 @@
 //! Covered by its unit tests, and by `tests/model`, which explores every interleaving of a few consumers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Number of a batch; the first is 1.
 pub type BatchNumber = u64;
@@ -32,8 +32,6 @@ pub const DEATHS_BEFORE_ALONE: u32 = 3;
 pub const DEATHS_BEFORE_ASIDE: u32 = 2 * DEATHS_BEFORE_ALONE;
 /// Shortest and longest time for which an object is set aside.
 const ASIDE: (Duration, Duration) = (Duration::from_secs(1800), Duration::from_secs(86_400));
-/// Longest pause between two recoveries of a batch by one consumer.
-const LONGEST_RECOVERY_PAUSE: Duration = Duration::from_secs(3600);
 
 /// The state of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
@@ -299,60 +297,6 @@ impl Applied {
     }
 }
 
-/// Detects batches whose owners stopped renewing their leases. It relies only on this observer's clock: a batch is
-/// overdue when its entry has not changed for the whole lease under observation. The observer's own batches are
-/// included: the one in progress is renewed, and one whose recovery failed is not. Each recovery doubles the time until
-/// the next one of the same batch, up to an hour, so that a batch that cannot be finished does not delay the others.
-#[derive(Debug)]
-pub struct LeaseWatch {
-    lease: Duration,
-    seen: BTreeMap<BatchNumber, Observation>,
-}
-
-/// The first observation of a batch's present entry.
-#[derive(Debug)]
-struct Observation {
-    entry: Entry,
-    since: Instant,
-    /// Recoveries of the batch that this observer started.
-    recoveries: u32,
-}
-
-impl LeaseWatch {
-    /// Creates a watch that allows each owner `lease` between two renewals.
-    pub fn new(lease: Duration) -> Self {
-        LeaseWatch { lease, seen: BTreeMap::new() }
-    }
-
-    /// Observes the registry, and returns the overdue batches.
-    pub fn observe(&mut self, registry: &Registry, now: Instant) -> Vec<(BatchNumber, Entry)> {
-        self.seen.retain(|number, _| registry.batches.contains_key(number));
-        let mut overdue = Vec::new();
-        for (&number, entry) in &registry.batches {
-            let new = || Observation { entry: entry.clone(), since: now, recoveries: 0 };
-            let observation = self.seen.entry(number).or_insert_with(new);
-            if observation.entry != *entry {
-                (observation.entry, observation.since) = (entry.clone(), now);
-            } else {
-                let longest = self.lease.max(LONGEST_RECOVERY_PAUSE);
-                let wait = self.lease.saturating_mul(1 << observation.recoveries.min(16)).min(longest);
-                if now.saturating_duration_since(observation.since) >= wait {
-                    overdue.push((number, entry.clone()));
-                }
-            }
-        }
-        overdue
-    }
-
-    /// Records that an overdue batch is being recovered.
-    pub fn recovering(&mut self, number: BatchNumber, now: Instant) {
-        if let Some(observation) = self.seen.get_mut(&number) {
-            observation.since = now;
-            observation.recoveries = observation.recoveries.saturating_add(1);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,38 +334,6 @@ mod tests {
         assert_eq!(pause_before_retry(0), ASIDE.0);
         assert_eq!(pause_before_retry(2), 4 * ASIDE.0);
         assert_eq!(pause_before_retry(u32::MAX), ASIDE.1);
-    }
-
-    #[test]
-    fn recoveries_of_one_batch_become_rare() {
-        let (lease, start) = (Duration::from_secs(60), Instant::now());
-        let mut watch = LeaseWatch::new(lease);
-        let registry = Registry { last: 1, batches: BTreeMap::from([(1, entry(State::Committed, 5))]) };
-        let mut recoveries = Vec::new();
-        for second in 0..24 * 3600 {
-            let now = start + Duration::from_secs(second);
-            for (number, _) in watch.observe(&registry, now) {
-                watch.recovering(number, now);
-                recoveries.push(second);
-            }
-        }
-        assert_eq!(recoveries[..4], [60, 180, 420, 900]);
-        assert!(recoveries.len() < 32, "{recoveries:?}");
-        assert!(recoveries.windows(2).all(|two| two[1] - two[0] <= 3600), "never abandoned");
-    }
-
-    #[test]
-    fn an_owner_is_overdue_only_after_a_whole_lease_without_a_renewal_under_observation() {
-        let (lease, start) = (Duration::from_secs(60), Instant::now());
-        let mut watch = LeaseWatch::new(lease);
-        let registry = |beat| Registry { last: 1, batches: BTreeMap::from([(1, entry(State::Open, beat))]) };
-        assert!(watch.observe(&registry(5), start).is_empty());
-        assert!(watch.observe(&registry(5), start + lease / 2).is_empty());
-        assert!(watch.observe(&registry(6), start + lease).is_empty(), "it was renewed");
-        assert!(watch.observe(&registry(6), start + lease * 3 / 2).is_empty());
-        assert_eq!(watch.observe(&registry(6), start + lease * 2).len(), 1);
-        assert!(watch.observe(&Registry::default(), start + lease * 9).is_empty());
-        assert!(watch.observe(&registry(6), start + lease * 9).is_empty(), "a new observation starts anew");
     }
 
     proptest! {
