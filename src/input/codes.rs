@@ -240,8 +240,8 @@ impl NumberCodes<'_> {
     }
 }
 
-/// Returns a hash of 64 bits made of 32: a table takes an entry's place from the low bits, and tells entries by the high
-/// ones.
+/// Returns a hash of 64 bits made of 32: a table takes an entry's place from the low bits, and tells entries by the
+/// high ones.
 #[inline]
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)

@@ -15,13 +15,58 @@ mod files;
 mod messages;
 mod properties;
 
+use music_streams::compute::deltas::decode;
+use music_streams::plan::Plan;
+use music_streams::reports::figures::{Delta, Label};
+
 /// A delta file with damaged bytes, on which the decoder's crate panics.
 #[test]
 fn a_panic_of_the_decoder_becomes_an_error() {
     let damaged = include_bytes!("damaged-deltas.parquet");
-    let plan = music_streams::plan::Plan::built_in().unwrap();
-    let error = music_streams::compute::deltas::decode(damaged, &plan).unwrap_err().to_string();
+    let error = decode(damaged, &Plan::built_in().unwrap()).unwrap_err().to_string();
     assert_eq!(error, "the Parquet file cannot be decoded: its bytes are damaged");
+}
+
+/// A delta file that the version before definitions wrote, of five listens.
+///
+/// ```csv
+/// 17,5SuOikwiRyPMVoIQDJUgSV,2024-06-25 17:43:13
+/// 18,5SuOikwiRyPMVoIQDJUgSV,2024-06-25 17:44:13
+/// 17,5SuOikwiRyPMVoIQDJUgSV,2024-06-25 23:59:59
+/// 17,4qPNDBW1i3p13qLCt0Ki3A,2024-06-26 00:00:00
+/// 99,unknown-track,2024-06-26 01:00:00
+/// ```
+#[test]
+fn deltas_of_the_version_before_are_read() {
+    let (file, plan) = (include_bytes!("deltas-before-definitions.parquet"), Plan::built_in().unwrap());
+    let label = |label: &Label| match label {
+        Label::One(text) => text.clone().unwrap_or_else(|| "-".to_owned()),
+        Label::Many(texts) => texts.iter().cloned().collect::<Vec<_>>().join(";"),
+    };
+    let shown = |delta: Delta| {
+        let Delta { key, figures, labels } = delta;
+        let labels: Vec<String> = labels.0.iter().map(label).collect();
+        let (rows, milliseconds) = (figures.slots[0].unwrap(), figures.slots[1].unwrap());
+        let distinct = figures.distinct[0].as_ref().unwrap().count();
+        let report = &plan.reports[key.report].name;
+        format!("{report} {} {}: {rows} {milliseconds} {distinct} {}", key.id, key.period, labels.join(" | "))
+    };
+    let mut found: Vec<String> = decode(file, &plan).unwrap().into_iter().map(shown).collect();
+    found.sort();
+    let expected = [
+        "genres acoustic 2024-06-25: 3 691998 2 ",
+        "genres acoustic 2024-06-26: 1 149610 1 ",
+        "genres j-pop 2024-06-25: 3 691998 2 ",
+        "genres unknown 2024-06-26: 1 0 1 ",
+        "listeners 17 2024-06-25: 2 461332 1 Peru",
+        "listeners 17 2024-06-26: 1 149610 1 Peru",
+        "listeners 18 2024-06-25: 1 230666 1 unknown",
+        "listeners 99 2024-06-26: 1 0 1 unknown",
+        "tracks 4qPNDBW1i3p13qLCt0Ki3A 2024-06-26: 1 149610 1 Ghost | Ben Woodward | acoustic",
+        "tracks 5SuOikwiRyPMVoIQDJUgSV 2024-06-25: 3 691998 2 Comedy | Gen Hoshino | acoustic;j-pop",
+        "tracks unknown-track 2024-06-26: 1 0 1 - | - | unknown",
+    ];
+    assert_eq!(found, expected);
 }
 
 /// The files of the fuzz targets' corpora: one or two for each outcome that the fuzzer has found, named by it.

@@ -1,8 +1,9 @@
 //! Scanning: the values at some paths of a record, and the end of the record, in one pass.
 //!
 //! Records of a file mostly have the same keys in the same order, written in the same way. A key that stands where the
-//! record before had it is recognized by one comparison. Values that are not wanted are only passed over. A wanted text without escapes is a part of the record's own bytes;
-//! serde_json reads one with escapes ([`crate::formats::json::unescaped`]).
+//! record before had it is recognized by one comparison. Values that are not wanted are only passed over. A wanted text
+//! without escapes is a part of the record's own bytes; serde_json reads one with escapes
+//! ([`crate::formats::json::unescaped`]).
 
 use crate::formats::Raw;
 use crate::formats::json::grammar::{Stop, blanks, colon, scalar, string, value};
@@ -151,8 +152,8 @@ impl<'p> Scanner<'p> {
         Err(Stop::Broken)
     }
 
-    /// Reads the key at this place, one of an object by its number. Returns the place of its value, and the key if it is
-    /// wanted.
+    /// Reads the key at this place, one of an object by its number. Returns the place of its value, and the key if it
+    /// is wanted.
     #[inline]
     fn key(&mut self, text: &[u8], at: usize, object: usize, number: usize) -> Result<(usize, Option<&'p Key>), Stop> {
         if let Some(KeyBefore { written, key }) = self.before[object].get(number)
