@@ -22,6 +22,7 @@ use crate::commands::health::HealthQuery;
 use crate::commands::quarantine::QuarantineQuery;
 use crate::commands::replay::ReplayQuery;
 use crate::commands::report::Query;
+use crate::commands::resources::Tables;
 use crate::commands::status::StatusQuery;
 use crate::commands::verify::VerifyQuery;
 use crate::plan::Plan;
@@ -160,14 +161,26 @@ fn carry_out() -> ExitCode {
     let done = runtime.block_on(async {
         match line.command {
             Command::Run(run) => run_consumer(&run, plan).await,
-            Command::Report(query) => show(query.answer(&clients().await, plan).await),
+            Command::Report(query) => {
+                let (clients, plan) = in_force(query.tables()).await?;
+                show(query.answer(&clients, plan).await)
+            }
             Command::Status(query) => show(query.answer(clients().await).await),
-            Command::Verify(query) => query.run(clients().await, plan).await.map_err(|error| error.to_string()),
-            Command::Replay(query) => query.run(clients().await, plan).await.map_err(|error| error.to_string()),
-            Command::Aside(query) => query.run(clients().await, plan).await.map_err(|error| error.to_string()),
+            Command::Verify(query) => {
+                let (clients, plan) = in_force(query.tables()).await?;
+                query.run(clients, plan).await.map_err(|error| error.to_string())
+            }
+            Command::Replay(query) => {
+                let (clients, plan) = in_force(query.tables()).await?;
+                query.run(clients, plan).await.map_err(|error| error.to_string())
+            }
+            Command::Aside(query) => {
+                let (clients, plan) = in_force(query.tables()).await?;
+                query.run(clients, plan).await.map_err(|error| error.to_string())
+            }
             Command::Quarantine(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
             Command::DeadLetters(query) => show(query.answer(clients().await).await),
-            Command::Definition(query) => query.run().await.map_err(|error| error.to_string()),
+            Command::Definition(query) => query.run(clients()).await.map_err(|error| error.to_string()),
             Command::Health(query) => query.ask().await.map(|said| print(&said)),
             Command::CheckConfig(check) => check_config(&check, &matches),
         }
@@ -179,6 +192,13 @@ fn carry_out() -> ExitCode {
         (Ok(()), Some(error)) => failed(&format!("standard output cannot be written: {error}")),
         (Ok(()), None) => ExitCode::SUCCESS,
     }
+}
+
+/// Returns the clients, and the plan of the definition that is in force in the pipeline with these tables.
+async fn in_force(tables: &Tables) -> Result<(Clients, Arc<Plan>), String> {
+    let clients = clients().await;
+    let (_, plan) = tables.ledger(&clients, "").in_force().await.map_err(|error| error.to_string())?;
+    Ok((clients, plan))
 }
 
 async fn clients() -> Clients {

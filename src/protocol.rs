@@ -9,6 +9,8 @@
 //! * The registry is bounded: while it lists [`MAX_UNFINISHED`] batches, none is opened.
 //! * A claim ties an object to a batch. A conditional write decides which batch holds it; [`resolve`] decides what
 //!   another batch that wants the object does.
+//! * The registry names the definition in force. A batch is opened and committed only under the one that its consumer
+//!   knows, so no batch mixes two, and changing it needs no stop.
 //! * A report item records the batches that it contains: [`Applied`].
 //! * What is refused permanently is set aside and blocks nothing else: an object by an unassigned claim that may not be
 //!   taken over until a later time ([`pause_before_retry`]), a committed batch that cannot be carried out by
@@ -92,6 +94,17 @@ pub struct Entry {
     pub since: u64,
 }
 
+/// The definition in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct InForce {
+    /// The number of changes so far. It stands for the definition and for the periods that are counted.
+    pub change: u64,
+    /// The digest of the definition; `None` for the built-in one.
+    pub digest: Option<String>,
+    /// The first period that a report counts, by the report's table. Others count all.
+    pub since: BTreeMap<String, String>,
+}
+
 /// The outcome of a proposed registry change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -103,7 +116,18 @@ pub enum Change {
     Refused,
 }
 
-/// All unfinished batches, and the last number taken.
+/// The outcome of the wish to open a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opening {
+    /// The batch takes this number: the registry is to become this one.
+    To(BatchNumber, Registry),
+    /// Too many batches are listed.
+    Full,
+    /// Another definition is in force than the consumer knows.
+    Redefined,
+}
+
+/// All unfinished batches, the last number taken, and the definition in force.
 ///
 /// Its methods are all changes that exist. Each is carried out by one compare-and-swap of the whole registry, so it
 /// replaces exactly the registry that the method saw.
@@ -113,6 +137,8 @@ pub struct Registry {
     pub last: BatchNumber,
     /// The unfinished batches.
     pub batches: BTreeMap<BatchNumber, Entry>,
+    /// The definition in force.
+    pub definition: InForce,
 }
 
 impl Registry {
@@ -125,16 +151,20 @@ impl Registry {
             .map_or(self.last, |(&lowest, _)| lowest - 1)
     }
 
-    /// Takes the next number and lists the batch as open. Returns `None` while `most` batches are listed.
+    /// Takes the next number and lists the batch as open, unless `most` batches are listed, or the definition has
+    /// changed since the consumer learned of this `change`.
     #[must_use]
-    pub fn open(&self, owner: &str, since: u64, most: usize) -> Option<(BatchNumber, Registry)> {
+    pub fn open(&self, owner: &str, since: u64, most: usize, change: u64) -> Opening {
+        if self.definition.change != change {
+            return Opening::Redefined;
+        }
         if self.batches.len() >= most {
-            return None;
+            return Opening::Full;
         }
         let mut next = self.clone();
         next.last += 1;
         next.batches.insert(next.last, Entry { state: State::Open, owner: owner.to_owned(), beat: 0, since });
-        Some((next.last, next))
+        Opening::To(next.last, next)
     }
 
     /// Renews the owner's lease on its batch. Refused if the batch is no longer its own.
@@ -145,12 +175,25 @@ impl Registry {
         })
     }
 
-    /// Commits the owner's open batch: all of it will be carried out. Refused if it was abandoned meanwhile.
-    pub fn commit(&self, number: BatchNumber, owner: &str) -> Change {
+    /// Commits the owner's open batch, which was prepared under the definition of this `change`: all of it will be
+    /// carried out. Refused if it was abandoned meanwhile, or another definition is in force.
+    pub fn commit(&self, number: BatchNumber, owner: &str, change: u64) -> Change {
         self.change_own(number, owner, |entry| match entry.state {
-            State::Open | State::Committed => Some(Entry { state: State::Committed, ..entry.clone() }),
-            State::Abandoned | State::Lost | State::Aside | State::Done => None,
+            State::Committed => Some(entry.clone()),
+            State::Open if self.definition.change == change => Some(Entry { state: State::Committed, ..entry.clone() }),
+            State::Open | State::Abandoned | State::Lost | State::Aside | State::Done => None,
         })
+    }
+
+    /// Puts another definition, or other periods, in force. Refused if the one in force is no longer `seen`.
+    pub fn redefine(&self, seen: u64, next: InForce) -> Change {
+        if self.definition == next {
+            return Change::Already;
+        }
+        if self.definition.change != seen || next.change != seen + 1 {
+            return Change::Refused;
+        }
+        Change::To(Registry { definition: next, ..self.clone() })
     }
 
     /// Abandons the owner's open batch: none of it will be carried out. Refused if it is committed.
@@ -188,7 +231,7 @@ impl Registry {
         if number <= self.last {
             return Change::Already;
         }
-        Change::To(Registry { last: number, batches: self.batches.clone() })
+        Change::To(Registry { last: number, ..self.clone() })
     }
 
     /// Makes the open batch of a silent owner the batch of `owner`, and committed, as it was before the ledger was
@@ -308,7 +351,7 @@ mod tests {
 
     #[test]
     fn the_watermark_stays_below_every_batch_that_may_still_be_applied() {
-        let mut registry = Registry { last: 7, batches: BTreeMap::new() };
+        let mut registry = Registry { last: 7, ..Registry::default() };
         assert_eq!(registry.applied_through(), 7);
         registry.batches.insert(6, entry(State::Committed, 0));
         registry.batches.insert(4, entry(State::Open, 0));
@@ -320,13 +363,35 @@ mod tests {
     fn no_batch_is_opened_while_too_many_are_unfinished() {
         let mut registry = Registry::default();
         for expected in 1..=MAX_UNFINISHED as u64 {
-            let (number, next) = registry.open("me", 0, MAX_UNFINISHED).unwrap();
+            let Opening::To(number, next) = registry.open("me", 0, MAX_UNFINISHED, 0) else { panic!("there is room") };
             assert_eq!(number, expected);
             registry = next;
         }
-        assert_eq!(registry.open("me", 0, MAX_UNFINISHED), None);
+        assert_eq!(registry.open("me", 0, MAX_UNFINISHED, 0), Opening::Full);
         let Change::To(registry) = registry.close(7) else { panic!("it was listed") };
-        assert!(registry.open("me", 0, MAX_UNFINISHED).is_some(), "one was finished");
+        assert!(matches!(registry.open("me", 0, MAX_UNFINISHED, 0), Opening::To(..)), "one was finished");
+    }
+
+    #[test]
+    fn a_batch_is_opened_and_committed_under_the_definition_in_force() {
+        let of = |change| InForce { change, digest: Some(format!("digest {change}")), ..InForce::default() };
+        let redefined = |registry: &Registry, change| match registry.redefine(change - 1, of(change)) {
+            Change::To(next) => next,
+            other => panic!("{other:?}"),
+        };
+        let Opening::To(batch, open) = Registry::default().open("me", 0, MAX_UNFINISHED, 0) else {
+            panic!("it is empty")
+        };
+        let Change::To(committed) = open.commit(batch, "me", 0) else { panic!("nothing has changed") };
+        let later = redefined(&open, 1);
+        assert_eq!(later.commit(batch, "me", 0), Change::Refused);
+        assert_eq!(later.open("me", 0, MAX_UNFINISHED, 0), Opening::Redefined);
+        assert!(matches!(later.open("me", 0, MAX_UNFINISHED, 1), Opening::To(..)));
+        // The answer was lost, and the definition has changed since.
+        assert_eq!(redefined(&committed, 1).commit(batch, "me", 0), Change::Already);
+        // Somebody else was faster.
+        assert_eq!(later.redefine(0, InForce { digest: None, ..of(1) }), Change::Refused);
+        assert_eq!(later.redefine(0, of(1)), Change::Already);
     }
 
     #[test]

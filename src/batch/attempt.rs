@@ -57,8 +57,15 @@ pub(super) enum BatchError {
          lists them, and the log of the consumer that recovers them says what holds them up"
     )]
     TooManyUnfinished,
+    #[error("the definition in force cannot be used, and no batch is opened: {0}")]
+    Definition(String),
     #[error("the batch was taken away from this consumer, which was silent for longer than the lease")]
     Evicted,
+    #[error(
+        "the batch is not committed: another definition has come into force, or it was taken away from this consumer, \
+         which was silent for longer than the lease"
+    )]
+    NotCommitted,
     #[error("{0}; the batch stays committed, and a live consumer will finish it")]
     LeftCommitted(RollForwardError),
 }
@@ -98,8 +105,7 @@ impl Worker {
         self.roll_forward.progress.made();
 
         // Open.
-        let opened = retry_until(&shutdown, async || self.roll_forward.ledger.open().await).await?;
-        let Some(batch) = opened else { return Err(BatchError::TooManyUnfinished) };
+        let batch = self.open().await?;
         fail_point!("opened");
         self.company.opened(batch);
         stages.note("batch", batch);
@@ -144,11 +150,11 @@ impl Worker {
         let Ready { manifest, report_items } = ready;
         let RollForward { ledger, deadline, .. } = &self.roll_forward;
         // While there is no answer it is unknown what happened, so the request is repeated until the deadline.
-        match retry_until(deadline, async || ledger.commit(batch).await).await {
+        match retry_until(deadline, async || ledger.commit(batch, self.definition.change).await).await {
             Ok(true) => {}
             Ok(false) => {
                 self.abandon_own(batch, true).await;
-                return Err(BatchError::Evicted);
+                return Err(BatchError::NotCommitted);
             }
             Err(error) => return Err(left_committed(work, &manifest, dispositions, &[], error.into())),
         }

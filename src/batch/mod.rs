@@ -17,6 +17,7 @@
 //! | `groups.rs` | the objects that go into one attempt, and into the next one after a failure |
 //! | `attempt.rs` | one attempt: open, claim, prepare, commit, roll forward |
 //! | `claim.rs` | claiming objects, and setting those aside that cannot be in a batch |
+//! | `definition.rs` | taking up the definition in force |
 //! | [`company`] | other consumers of the queue, as the numbers of batches show them |
 //! | [`prepare`] | reading the objects and writing, invisibly, everything that the batch will publish |
 //! | [`manifest`] | the record of what a batch decided |
@@ -32,6 +33,7 @@ mod abandon;
 mod attempt;
 mod claim;
 pub mod company;
+mod definition;
 mod groups;
 mod heartbeat;
 pub mod manifest;
@@ -56,7 +58,7 @@ use crate::batch::roll_forward::RollForward;
 use crate::intake::custody::{Custody, MessageId};
 use crate::intake::window::Closed;
 use crate::process::ecs::ScaleInProtection;
-use crate::protocol::{BatchNumber, Entry};
+use crate::protocol::{BatchNumber, Entry, InForce};
 use crate::reference::CatalogueSource;
 use crate::telemetry::batch_trace::BatchTrace;
 use crate::telemetry::metrics::{label, metrics};
@@ -81,6 +83,8 @@ pub struct Worker {
     pub roll_forward: RollForward,
     /// Custody of the messages.
     pub custody: Custody,
+    /// The definition in force, as this consumer knows it: that of the reports and of the catalogue.
+    pub definition: InForce,
     /// The catalogue.
     pub catalogue: CatalogueSource,
     /// Bounds of a preparation.

@@ -95,6 +95,11 @@ struct Listed {
 }
 
 impl AsideQuery {
+    /// The pipeline's tables.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
     /// Lists what is set aside, or brings it back and prints the result.
     pub async fn run(&self, clients: Clients, plan: Arc<Plan>) -> Result<(), AsideError> {
         let ledger = self.tables.ledger(&clients, format!("aside-{}", std::process::id()));

@@ -10,13 +10,12 @@ use crate::aws::Clients;
 use crate::aws::error::AwsError;
 use crate::aws::item::{Item, text};
 use crate::commands::format::{Format, printable, table};
+use crate::commands::resources::Tables;
 use crate::plan::Plan;
 use crate::plan::period::Period;
 use crate::plan::reports::{Report, SKETCH_ATTRIBUTE};
 use crate::reports::item::is_empty;
-use crate::reports::store::Reports;
 use crate::reports::top_lists::{ListKey, TopList};
-use crate::telemetry::progress::Progress;
 
 /// The arguments of `music-streams report`.
 #[derive(Debug, Args)]
@@ -40,9 +39,8 @@ pub struct Query {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "COUNT")]
     top: u16,
 
-    /// Put before the name of every table
-    #[arg(long, env = "MUSIC_STREAMS_TABLE_PREFIX", value_name = "TEXT", default_value = "")]
-    table_prefix: String,
+    #[command(flatten)]
+    tables: Tables,
 
     /// Table for people or JSON for programs
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -73,12 +71,16 @@ fn parse_period(text: &str) -> Result<Period, String> {
 }
 
 impl Query {
+    /// The pipeline's tables.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
     /// Reads the answer from the tables, and returns it as text.
     pub async fn answer(&self, clients: &Clients, plan: Arc<Plan>) -> Result<String, ReportError> {
         let index = self.report_of(&plan)?;
         let report = &plan.reports[index];
-        let (client, prefix) = (clients.dynamodb.clone(), self.table_prefix.clone());
-        let reports = Reports::new(client, Arc::clone(&plan), prefix, 1, None, Progress::default());
+        let reports = self.tables.reports(clients, &plan, 1, None);
         let (Some(date), None) = (self.date, &self.key) else {
             let mut items = reports.items_of(index, self.key.as_deref().unwrap_or_default()).await?;
             items.retain(|item| !is_empty(report, item));

@@ -30,6 +30,11 @@ impl Resources {
         Resources { bucket, tables }
     }
 
+    /// Returns the tables.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
     /// Returns the bucket.
     pub(super) fn bucket(&self, clients: &Clients) -> Bucket {
         Bucket::new(clients.s3.clone(), self.bucket.clone())
@@ -46,7 +51,7 @@ pub struct Tables {
 
 impl Tables {
     /// Returns the ledger, under the name that the command has in it. A command that only reads needs no name.
-    pub(super) fn ledger(&self, clients: &Clients, owner: impl Into<String>) -> Ledger {
+    pub fn ledger(&self, clients: &Clients, owner: impl Into<String>) -> Ledger {
         Ledger::new(clients.dynamodb.clone(), &self.table_prefix, owner.into())
     }
 

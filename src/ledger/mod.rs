@@ -5,7 +5,8 @@
 //! there is none. The items, by the file that reads and writes them, each with its keys `pk` and `sk`:
 //!
 //! * [`registry`] (`registry`, `registry`): `version` N, `last` N, `batches` M (number → `state`, `owner`, `beat` N,
-//!   `since` N)
+//!   `since` N), `definition` M (`change` N, `digest`, `since` M)
+//! * [`definitions`] (`definition#DIGEST`, `definition`): `text`, `stored_at`
 //! * [`claims`] (`object#s3://BUCKET/KEY`, `version#…` or `etag#…`): `batch` N (absent: unassigned), `quarantined_by`
 //!   N, `size` N, `created_at`, `claimed_at`, `expires_at` N, `renewed`, `deaths` N, `times_aside` N, `aside_until` N
 //! * [`aside_list`] (`aside`, an [`AsideKey`](aside::AsideKey)): `entry` (JSON of [`Aside`](aside::Aside)), `since`
@@ -26,6 +27,7 @@ pub mod aside;
 pub mod aside_list;
 pub mod catalogue_state;
 pub mod claims;
+pub mod definitions;
 pub mod records;
 pub mod registry;
 pub mod sweeps;
@@ -44,8 +46,9 @@ pub use crate::ledger::catalogue_state::CatalogueState;
 pub use crate::ledger::claims::judge::ClaimJudge;
 pub use crate::ledger::claims::versions::ClaimRecord;
 pub use crate::ledger::claims::{CLAIMS_PER_REQUEST, Claim, ClaimStatus};
+pub use crate::ledger::definitions::DefinitionError;
 pub use crate::ledger::records::Record;
-pub use crate::ledger::registry::{StoredRegistry, parse_registry, registry_item};
+pub use crate::ledger::registry::{Opened, StoredRegistry, parse_registry, registry_item};
 pub use crate::ledger::sweeps::{LastSweep, Swept};
 
 use crate::aws::error::{AwsError, Kind, aws_error};

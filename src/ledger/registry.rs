@@ -11,7 +11,7 @@ use crate::aws::error::AwsError;
 use crate::aws::item::{Item, number, text};
 use crate::aws::retry::Backoff;
 use crate::ledger::{ATTEMPTS, Ledger, PUT, count, epoch_seconds};
-use crate::protocol::{BatchNumber, Change, Entry, MAX_UNFINISHED, Registry, State};
+use crate::protocol::{BatchNumber, Change, Entry, InForce, MAX_UNFINISHED, Opening, Registry, State};
 
 /// Both keys of the item.
 const REGISTRY: &str = "registry";
@@ -25,34 +25,47 @@ pub struct StoredRegistry {
     pub version: u64,
 }
 
+/// The outcome of the wish to open a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// It has this number.
+    Batch(BatchNumber),
+    /// Too many batches are unfinished.
+    Full,
+    /// This other definition is in force.
+    Redefined(InForce),
+}
+
 impl Ledger {
     /// Reads the registry, strongly consistent.
     pub async fn registry(&self) -> Result<Registry, AwsError> {
         Ok(self.stored_registry().await?.registry)
     }
 
-    /// Takes the next number and lists the batch as open, in one write. Returns `None` while too many batches are
-    /// unfinished.
-    pub async fn open(&self) -> Result<Option<BatchNumber>, AwsError> {
+    /// Takes the next number and lists the batch as open, in one write, if the definition of this `change` is in force.
+    pub async fn open(&self, change: u64) -> Result<Opened, AwsError> {
         let since = epoch_seconds();
-        let mut taken = None;
-        self.change(|registry| {
-            // An earlier attempt may have been carried out although its answer was lost.
-            let is_mine =
-                |number: &BatchNumber| registry.batches.get(number).is_some_and(|entry| entry.owner == self.owner);
-            if taken.as_ref().is_some_and(is_mine) {
-                return Change::Already;
-            }
-            match registry.open(&self.owner, since, MAX_UNFINISHED) {
-                Some((number, next)) => {
-                    taken = Some(number);
-                    Change::To(next)
+        let (mut taken, mut refused) = (None, Opened::Full);
+        let is_open = self
+            .change(|registry| {
+                // An earlier attempt may have been carried out although its answer was lost.
+                let is_mine =
+                    |number: &BatchNumber| registry.batches.get(number).is_some_and(|entry| entry.owner == self.owner);
+                if taken.as_ref().is_some_and(is_mine) {
+                    return Change::Already;
                 }
-                None => Change::Refused,
-            }
-        })
-        .await
-        .map(|is_open| taken.filter(|_| is_open))
+                match registry.open(&self.owner, since, MAX_UNFINISHED, change) {
+                    Opening::To(number, next) => {
+                        taken = Some(number);
+                        return Change::To(next);
+                    }
+                    Opening::Full => refused = Opened::Full,
+                    Opening::Redefined => refused = Opened::Redefined(registry.definition.clone()),
+                }
+                Change::Refused
+            })
+            .await?;
+        Ok(taken.filter(|_| is_open).map_or(refused, Opened::Batch))
     }
 
     /// Renews the lease on this consumer's batch. Returns false if the batch is no longer this consumer's.
@@ -60,9 +73,16 @@ impl Ledger {
         self.change(|registry| registry.renew_lease(number, &self.owner)).await
     }
 
-    /// Commits this consumer's open batch. Returns false if it was abandoned meanwhile.
-    pub async fn commit(&self, number: BatchNumber) -> Result<bool, AwsError> {
-        self.change(|registry| registry.commit(number, &self.owner)).await
+    /// Commits this consumer's open batch, which was prepared under the definition of this `change`. Returns false if
+    /// it was abandoned meanwhile, or another definition is in force.
+    pub async fn commit(&self, number: BatchNumber, change: u64) -> Result<bool, AwsError> {
+        self.change(|registry| registry.commit(number, &self.owner, change)).await
+    }
+
+    /// Puts another definition, or other periods, in force, in place of those `seen`. Returns false if somebody else
+    /// has done so meanwhile.
+    pub async fn redefine(&self, seen: u64, next: &InForce) -> Result<bool, AwsError> {
+        self.change(|registry| registry.redefine(seen, next.clone())).await
     }
 
     /// Abandons another consumer's open batch if its entry still equals `seen`. Returns false if it does not.
@@ -148,7 +168,13 @@ pub fn registry_item(registry: &Registry, version: u64) -> Item {
         ]);
         (batch.to_string(), AttributeValue::M(entry))
     });
+    let InForce { change, digest, since } = &registry.definition;
+    let since = since.iter().map(|(table, period)| (table.clone(), text(period))).collect();
+    let definition = [("change", count(*change)), ("since", AttributeValue::M(since))];
+    let digest = digest.as_ref().map(|digest| ("digest", text(digest)));
+    let definition = definition.into_iter().chain(digest).map(|(name, value)| (name.to_owned(), value));
     HashMap::from([
+        ("definition".to_owned(), AttributeValue::M(definition.collect())),
         ("pk".to_owned(), text(REGISTRY)),
         ("sk".to_owned(), text(REGISTRY)),
         ("version".to_owned(), count(version)),
@@ -169,7 +195,24 @@ pub fn parse_registry(item: &Item) -> Option<StoredRegistry> {
     let batches = item.get("batches")?.as_m().ok()?.iter().map(parse).collect::<Option<BTreeMap<_, _>>>()?;
     // Both are incremented, and must not overflow.
     let count = |name| number(item, name).filter(|&count| count < u64::MAX);
-    let registry = Registry { last: count("last")?, batches };
+    let definition = match item.get("definition") {
+        // As the version before definitions wrote it.
+        None => InForce::default(),
+        Some(definition) => parse_definition(definition.as_m().ok()?)?,
+    };
+    let registry = Registry { last: count("last")?, batches, definition };
     let is_whole = registry.batches.keys().all(|number| (1..=registry.last).contains(number));
     is_whole.then_some(StoredRegistry { registry, version: count("version")? })
+}
+
+fn parse_definition(item: &Item) -> Option<InForce> {
+    let period = |(table, period): (&String, &AttributeValue)| Some((table.clone(), period.as_s().ok()?.clone()));
+    Some(InForce {
+        change: number(item, "change").filter(|&change| change < u64::MAX)?,
+        digest: match item.get("digest") {
+            None => None,
+            Some(digest) => Some(digest.as_s().ok()?.clone()),
+        },
+        since: item.get("since")?.as_m().ok()?.iter().map(period).collect::<Option<_>>()?,
+    })
 }

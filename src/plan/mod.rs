@@ -25,6 +25,7 @@ pub mod period;
 pub mod reports;
 pub mod zone;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::definition::Definition;
@@ -73,6 +74,8 @@ pub struct Plan {
     pub times: Vec<Option<TimeFormat>>,
     /// The first time that a row may have, in microseconds since the Unix epoch.
     pub earliest: i64,
+    /// The first period that each report counts; all without one.
+    pub since: Vec<Option<Period>>,
 }
 
 /// The error of a definition that cannot be carried out.
@@ -85,6 +88,23 @@ impl Plan {
     /// exclude.
     pub fn of(definition: Definition) -> Result<Self, PlanError> {
         compile::plan_of(definition).map_err(PlanError)
+    }
+
+    /// Returns the same plan, but reports with these tables count nothing before these periods. The error names a text
+    /// that is no period.
+    pub fn since(&self, since: &BTreeMap<String, String>) -> Result<Self, PlanError> {
+        let mut plan = Plan::of(Definition::clone(&self.definition))?;
+        for (first, report) in plan.since.iter_mut().zip(&plan.reports) {
+            let Some(text) = since.get(&report.table) else { continue };
+            let period = Period::parse(text).filter(|period| matches!(period, Period::Hour(_)) == report.is_hourly);
+            *first = Some(period.ok_or_else(|| PlanError(format!("{text} is no period of {}", report.name)))?);
+        }
+        Ok(plan)
+    }
+
+    /// Returns true if a report counts a period.
+    pub fn counts(&self, report: usize, period: Period) -> bool {
+        self.since[report].is_none_or(|since| since <= period)
     }
 
     /// Returns the plan of the built-in definition.

@@ -130,7 +130,8 @@ mod tests {
     fn recoveries_of_one_batch_become_rare() {
         let (lease, start) = (Duration::from_secs(60), Instant::now());
         let mut watch = LeaseWatch::new(lease);
-        let registry = Registry { last: 1, batches: BTreeMap::from([(1, entry(State::Committed, 5))]) };
+        let registry =
+            Registry { last: 1, batches: BTreeMap::from([(1, entry(State::Committed, 5))]), ..Registry::default() };
         let mut recoveries = Vec::new();
         for second in 0..24 * 3600 {
             let now = start + Duration::from_secs(second);
@@ -148,7 +149,11 @@ mod tests {
     fn an_owner_is_overdue_only_after_a_whole_lease_without_a_renewal_under_observation() {
         let (lease, start) = (Duration::from_secs(60), Instant::now());
         let mut watch = LeaseWatch::new(lease);
-        let registry = |beat| Registry { last: 1, batches: BTreeMap::from([(1, entry(State::Open, beat))]) };
+        let registry = |beat| Registry {
+            last: 1,
+            batches: BTreeMap::from([(1, entry(State::Open, beat))]),
+            ..Registry::default()
+        };
         assert!(watch.observe(&registry(5), start).is_empty());
         assert!(watch.observe(&registry(5), start + lease / 2).is_empty());
         assert!(watch.observe(&registry(6), start + lease).is_empty(), "it was renewed");

@@ -108,7 +108,7 @@ pub async fn run(
     let health = Health::new(requests, requested.clone(), settings.unready_after, settings.stuck_after);
     let _answering = health.listen(settings.health_address).await?;
 
-    let resources = Resources::new(settings, clients, plan, &health.progress);
+    let mut resources = Resources::new(settings, clients, plan, &health.progress);
     let Some(checked) = requested.run_until_cancelled(resources.check()).await else {
         tracing::info!("stopped before it was ready");
         return Ok(());
@@ -216,10 +216,11 @@ fn new_worker(
     catalogue: CatalogueSource,
     overdue: mpsc::Receiver<(BatchNumber, Entry)>,
 ) -> Worker {
-    let Resources { bucket, ledger, reports, memory, .. } = resources;
+    let Resources { bucket, ledger, reports, memory, definition, .. } = resources;
     Worker {
         roll_forward: RollForward { ledger, bucket, reports, progress, deadline: shutdown.deadline.clone() },
         custody,
+        definition,
         catalogue,
         limits: PreparationLimits {
             object_bytes: settings.max_object_size.as_u64(),

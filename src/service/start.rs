@@ -9,9 +9,10 @@ use crate::aws::error::AwsError;
 use crate::aws::s3::Bucket;
 use crate::aws::sqs::Queue;
 use crate::layout;
-use crate::ledger::Ledger;
+use crate::ledger::{DefinitionError, Ledger};
 use crate::memory::Memory;
 use crate::plan::Plan;
+use crate::protocol::InForce;
 use crate::reference::{CatalogueError, CatalogueSource};
 use crate::reports::store::Reports;
 use crate::service::config::Settings;
@@ -25,10 +26,12 @@ pub(super) struct Resources {
     pub(super) ledger: Ledger,
     pub(super) reports: Reports,
     pub(super) memory: Memory,
+    /// The definition of the reports.
+    pub(super) definition: InForce,
 }
 
 impl Resources {
-    /// The resources named by the settings.
+    /// The resources named by the settings, under the built-in definition.
     pub(super) fn new(settings: &Settings, clients: Clients, plan: Arc<Plan>, progress: &Progress) -> Self {
         let prefix = settings.table_prefix.clone();
         Resources {
@@ -44,12 +47,19 @@ impl Resources {
                 progress.clone(),
             ),
             memory: Memory::of(settings.max_memory),
+            definition: InForce::default(),
         }
     }
 
     /// Checks every resource, and loads the catalogue. The error has all faults at once, because permissions are rarely
     /// missing one at a time.
-    pub(super) async fn check(&self) -> Result<CatalogueSource, StartError> {
+    pub(super) async fn check(&mut self) -> Result<CatalogueSource, StartError> {
+        // Without the ledger it is not known; that the ledger cannot be read is told below.
+        match self.ledger.in_force().await {
+            Ok((in_force, plan)) => (self.definition, self.reports) = (in_force, self.reports.of_plan(plan)),
+            Err(DefinitionError::Aws(_)) => {}
+            Err(error) => return Err(StartError::Resources(error.to_string())),
+        }
         let (queue, bucket, ledger, reports, catalogue) = futures::join!(
             self.queue.check(),
             self.bucket.check(self.ledger.owner()),

@@ -17,7 +17,7 @@ use music_streams::ledger::{LEDGER_TABLE, registry_item};
 use music_streams::object::{ObjectId, Version};
 use music_streams::plan::Plan;
 use music_streams::plan::period::Period;
-use music_streams::protocol::{Applied, Entry, Registry, State};
+use music_streams::protocol::{Applied, Entry, InForce, Registry, State};
 use music_streams::reference::{References, file_key};
 use music_streams::reports::distinct::{Distinct, Member};
 use music_streams::reports::figures::{Figures, Key, Label, Labels};
@@ -223,10 +223,12 @@ fn the_attributes_of_the_ledger() {
     assert!(std::fs::read_to_string(document("docs/format.md")).unwrap().contains(LEDGER_TABLE));
 
     let entry = Entry { state: State::Open, owner: "o".to_owned(), beat: 1, since: 1 };
-    let registry = registry_item(&Registry { last: 1, batches: BTreeMap::from([(1, entry)]) }, 1);
+    let definition = InForce { digest: Some("d".to_owned()), ..InForce::default() };
+    let registry = registry_item(&Registry { last: 1, batches: BTreeMap::from([(1, entry)]), definition }, 1);
     let entry = registry["batches"].as_m().unwrap()["1"].as_m().unwrap();
     let own = registry.keys().filter(|name| !["pk", "sk"].contains(&name.as_str()));
-    assert_eq!(documented["registry"], own.chain(entry.keys()).cloned().collect());
+    let definition = registry["definition"].as_m().unwrap();
+    assert_eq!(documented["registry"], own.chain(entry.keys()).chain(definition.keys()).cloned().collect());
 
     // The other items have no pure function: compares the names in the strings of the code that reads and writes them.
     let mut literals = BTreeSet::new();

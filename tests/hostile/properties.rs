@@ -20,6 +20,7 @@ use music_streams::intake::notification::{admit, decode};
 use music_streams::ledger::{parse_registry, registry_item};
 use music_streams::plan::Plan;
 use music_streams::plan::period::Period;
+use music_streams::protocol::Opening;
 use music_streams::reference::References;
 use music_streams::reports::figures::{Delta, Figures, Key, Labels, shown};
 use music_streams::reports::item;
@@ -240,7 +241,8 @@ pub fn items(bytes: &[u8]) {
     let Some(item) = serde_json::from_slice(bytes).ok().as_ref().and_then(item_of_json) else { return };
     if let Some(stored) = parse_registry(&item) {
         assert_eq!(parse_registry(&registry_item(&stored.registry, stored.version)), Some(stored.clone()));
-        let (number, next) = stored.registry.open("me", 1, usize::MAX).unwrap();
+        let change = stored.registry.definition.change;
+        let Opening::To(number, next) = stored.registry.open("me", 1, usize::MAX, change) else { panic!("no room") };
         assert!(number > stored.registry.last && next.applied_through() < number);
     }
     let plan = Plan::built_in().unwrap();

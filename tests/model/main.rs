@@ -1,7 +1,7 @@
 //! The protocol, explored exhaustively: every interleaving of two consumers, the sweep, the operator and the owner of
 //! the bucket. Crashes happen, and evictions of the living and the dead, lost answers, repeated notifications and
-//! overwritten objects; objects, report items and moves are refused permanently, manifests are lost, claims expire, and
-//! the registry is full.
+//! overwritten objects; objects, report items and moves are refused permanently, manifests are lost, claims expire, the
+//! registry is full, and definitions come into force.
 //!
 //! In every reachable state, the invariants of `src/lib.rs` must hold. From every state, a single consumer that is
 //! started alone must finish everything but what is set aside. An operator must then be able to bring that back too,
@@ -30,7 +30,7 @@ use random::Random;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use steps::Way;
 use world::{
-    BATCHES, Budget, CONSUMERS, FIGURES, Fault, I1, I2, I3, I5, I6, I7, ITEMS, OBJECTS, OPERATOR, Objects, Pause,
+    BATCHES, Budget, CONSUMERS, FIGURES, Fault, I1, I2, I3, I5, I6, I7, I8, ITEMS, OBJECTS, OPERATOR, Objects, Pause,
     World, has, members,
 };
 
@@ -75,6 +75,8 @@ enum Action {
     GoOnLooking,
     /// Claims expire that were not renewed.
     TimePasses,
+    /// Another definition comes into force.
+    Apply,
 }
 
 struct Protocol {
@@ -173,6 +175,9 @@ impl Model for Protocol {
         if budget.times > 0 && world.may_time_pass(self.fault) {
             actions.push(Action::TimePasses);
         }
+        if budget.applied > 0 {
+            actions.push(Action::Apply);
+        }
     }
 
     fn next_state(&self, world: &World, action: Action) -> Option<World> {
@@ -244,6 +249,10 @@ impl Model for Protocol {
                 next.budget.times -= 1;
                 next.time_passes();
             }
+            Action::Apply => {
+                next.budget.applied -= 1;
+                next.apply();
+            }
         }
         Some(next)
     }
@@ -274,6 +283,7 @@ impl Model for Protocol {
                 })
             }),
             Property::always(I6, |_, world: &World| world.registry.batches.len() <= world.budget.room),
+            Property::always(I8, |_, world: &World| world.mixed == 0),
             Property::always(I7, |protocol: &Protocol, world| protocol.converges(world)),
         ]
     }
@@ -389,7 +399,7 @@ fn is_at_its_end(world: &World) -> bool {
 const CALM: Budget = Budget { batches: 2, ..Budget::NOTHING };
 
 /// The troubles of each of the short explorations.
-const SHORT: [Budget; 10] = [
+const SHORT: [Budget; 11] = [
     Budget { crashes: 1, evictions: 2, ..CALM },
     Budget { evictions: 1, lost_answers: 1, repeats: 1, ..CALM },
     Budget { stops: 1, puts: 2, ..CALM },
@@ -406,6 +416,8 @@ const SHORT: [Budget; 10] = [
     Budget { looks: 1, puts: 1, ..CALM },
     // A batch is set aside, and comes back.
     Budget { lost_manifests: 1, brought_back: 1, evictions: 1, ..CALM },
+    // Definitions come into force.
+    Budget { applied: 2, evictions: 1, lost_answers: 1, ..CALM },
 ];
 /// The troubles of each of the long explorations.
 const LONG: [Budget; 3] = [
@@ -450,6 +462,7 @@ const WALK: Budget = Budget {
     brought_back: 4,
     looks: 6,
     times: 2,
+    applied: 3,
 };
 
 /// Takes random actions until none is left, and checks all properties in each state. A seed always takes the same walk.
@@ -546,6 +559,8 @@ fn variants() -> Vec<(Fault, &'static str, Budget)> {
         (Fault::RenewUnconditional, I7, Budget { looks: 1, ..again }),
         (Fault::AsideBatchDone, I5, lost),
         (Fault::AsideBatchAbandoned, I2, Budget { brought_back: 1, ..lost }),
+        (Fault::OpenUnderAnother, I8, Budget { applied: 1, ..CALM }),
+        (Fault::CommitUnderAnother, I8, Budget { applied: 1, ..CALM }),
     ]
 }
 

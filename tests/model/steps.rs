@@ -3,7 +3,7 @@
 //!
 //! The decisions are made by the functions that the program itself calls: [`Registry`], [`resolve`], [`Applied`].
 
-use music_streams::protocol::{Applied, BatchNumber, Change, ClaimConflict, Registry, State, resolve};
+use music_streams::protocol::{Applied, BatchNumber, Change, ClaimConflict, Opening, Registry, State, resolve};
 
 use crate::world::{
     BATCHES, Claim, Fault, ITEMS, Item, KEY_OF, Manifest, OBJECTS, OPERATOR, Objects, Pause, REPLACED, World, has,
@@ -117,6 +117,9 @@ pub struct BringBack {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Task {
     batch: BatchNumber,
+    /// The definition that the consumer knows, and the one that it opened the batch under: normally the same.
+    definition: u64,
+    opened_under: u64,
     /// Announced objects of the window.
     window: Objects,
     /// The messages that announced them.
@@ -136,6 +139,8 @@ impl Task {
     fn of(batch: BatchNumber, step: Step) -> Self {
         Task {
             batch,
+            definition: 0,
+            opened_under: 0,
             window: 0,
             messages: [0; OBJECTS],
             won: 0,
@@ -278,7 +283,18 @@ impl World {
                 }
                 let most = if fault == Fault::RegistryUnbounded { usize::MAX } else { self.budget.room };
                 // With too many unfinished it waits, and the messages stay.
-                let (number, next) = self.registry.open(me, 0, most)?;
+                task.opened_under = match fault {
+                    Fault::OpenUnderAnother => self.registry.definition.change,
+                    _ => task.definition,
+                };
+                let (number, next) = match self.registry.open(me, 0, most, task.opened_under) {
+                    Opening::To(number, next) => (number, next),
+                    Opening::Full => return None,
+                    Opening::Redefined => {
+                        task.definition = self.registry.definition.change;
+                        return Some(Step::Open);
+                    }
+                };
                 task.batch = number;
                 if fault == Fault::NumberBeforeEntry {
                     self.registry.last = number;
@@ -288,8 +304,9 @@ impl World {
                 Some(next_claim(task, 0))
             }
             Step::List => {
-                let before = Registry { last: batch - 1, batches: self.registry.batches.clone() };
-                self.registry.batches = before.open(me, 0, self.budget.room)?.1.batches;
+                let before = Registry { last: batch - 1, ..self.registry.clone() };
+                let Opening::To(_, next) = before.open(me, 0, self.budget.room, task.opened_under) else { return None };
+                self.registry.batches = next.batches;
                 Some(next_claim(task, 0))
             }
             Step::Claim(object) => {
@@ -332,7 +349,7 @@ impl World {
                 if task.won == 0 {
                     return Some(Step::Abandon);
                 }
-                let mut manifest = Manifest { read: [None; OBJECTS], gone: 0 };
+                let mut manifest = Manifest { read: [None; OBJECTS], gone: 0, definition: task.definition };
                 for object in members(task.won) {
                     match self.incoming[KEY_OF[object]] {
                         Some(content) if content as usize == object || fault == Fault::UnconditionalRead => {
@@ -372,7 +389,14 @@ impl World {
                 Some(Step::Prepare)
             }
             Step::Commit => {
-                let change = self.registry.commit(batch, me);
+                let in_force = self.registry.definition.change;
+                let under = if fault == Fault::CommitUnderAnother { in_force } else { task.opened_under };
+                let change = self.registry.commit(batch, me, under);
+                if let Change::To(_) = change
+                    && self.manifest(batch).is_some_and(|manifest| manifest.definition != in_force)
+                {
+                    self.mixed |= 1 << batch;
+                }
                 if self.change(change) || fault == Fault::NoCommitFence {
                     self.committed |= 1 << batch;
                     return Some(if fault == Fault::UpsertBeforeCommit { Step::Publish } else { Step::Watermark });

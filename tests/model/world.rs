@@ -1,7 +1,9 @@
 //! The world of the model: S3, SQS, DynamoDB, consumers, a sweep and an operator, reduced to what the protocol depends
 //! on, and the events from outside. The steps of consumers and of the operator are in [`crate::steps`].
 
-use music_streams::protocol::{Applied, BatchNumber, ClaimConflict, MAX_UNFINISHED, Registry, State, resolve};
+use music_streams::protocol::{
+    Applied, BatchNumber, Change, ClaimConflict, InForce, MAX_UNFINISHED, Registry, State, resolve,
+};
 
 use crate::steps::{Task, Way};
 
@@ -105,6 +107,10 @@ pub enum Fault {
     AsideBatchDone,
     /// A batch that is set aside is recorded as abandoned.
     AsideBatchAbandoned,
+    /// A batch is opened and prepared under the definition that its consumer knew, whatever is in force.
+    OpenUnderAnother,
+    /// A batch is committed whatever definition has come into force since it was prepared.
+    CommitUnderAnother,
 }
 
 /// The names of the invariants.
@@ -114,6 +120,7 @@ pub const FIGURES: &str = "I2 every item has what is done, or is set aside";
 pub const I3: &str = "I3 curated files are of committed batches, and show an object once";
 pub const I5: &str = "I5 what is incoming and not counted is announced, or set aside";
 pub const I6: &str = "I6 the registry is bounded";
+pub const I8: &str = "I8 a batch was prepared under the definition in force at its commit";
 pub const I7: &str = "I7 one consumer, started alone, brings everything to its end, and what is set aside comes back";
 
 /// A report item.
@@ -132,6 +139,8 @@ pub struct Manifest {
     pub read: [Option<u8>; OBJECTS],
     /// Objects that were missing.
     pub gone: Objects,
+    /// The definition by which it was prepared.
+    pub definition: u64,
 }
 
 impl Manifest {
@@ -230,6 +239,8 @@ pub struct Budget {
     pub looks: u8,
     /// Enough time passes for claims that were not renewed to expire.
     pub times: u8,
+    /// Another definition comes into force.
+    pub applied: u8,
 }
 
 impl Budget {
@@ -250,6 +261,7 @@ impl Budget {
         brought_back: 0,
         looks: 0,
         times: 0,
+        applied: 0,
     };
 }
 
@@ -295,6 +307,8 @@ pub struct World {
     pub budget: Budget,
     /// Batches that were ever committed: known to the model only.
     pub committed: Batches,
+    /// Batches that were committed under another definition than they were prepared by: known to the model only.
+    pub mixed: Batches,
     /// Objects that were ever set aside, so that only the sweep finds them from then on: known to the model only.
     pub ever_aside: Objects,
     /// Objects whose claim has expired: known to the model only.
@@ -328,6 +342,7 @@ impl World {
             look: None,
             budget,
             committed: 0,
+            mixed: 0,
             ever_aside: 0,
             expired: 0,
         }
@@ -461,6 +476,14 @@ impl World {
     pub fn with_manifest(&self) -> impl Iterator<Item = BatchNumber> {
         let committed = self.registry.batches.iter().filter(|(_, entry)| entry.state == State::Committed);
         committed.map(|(&batch, _)| batch).filter(|&batch| self.lost_manifests & 1 << batch == 0)
+    }
+
+    /// Another definition comes into force.
+    pub fn apply(&mut self) {
+        let seen = self.registry.definition.change;
+        if let Change::To(next) = self.registry.redefine(seen, InForce { change: seen + 1, ..InForce::default() }) {
+            self.registry = next;
+        }
     }
 
     /// An object's pause ends.

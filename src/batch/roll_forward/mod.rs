@@ -37,6 +37,9 @@ pub enum RollForwardError {
     /// A service does not work for this consumer, or the deadline has passed.
     #[error(transparent)]
     Aws(#[from] AwsError),
+    /// The definition by which the batch was prepared cannot be used.
+    #[error("{0}; the batch resumes by itself")]
+    Definition(String),
     /// A table accepts none of its items.
     #[error(
         "{table} refuses all of {count} items: {reason}; compare the table with the template, and the batch resumes by \

@@ -2,10 +2,13 @@
 //!
 //! The tests are tests/pipeline/refusals.rs and tests/chaos.
 
+use std::sync::Arc;
+
 use crate::aws::error::{AwsError, Kind};
 use crate::aws::retry::retry_until;
 use crate::batch::manifest::{DeltaFile, DeltaFileError, Manifest};
 use crate::batch::roll_forward::{RollForward, RollForwardError};
+use crate::ledger::DefinitionError;
 use crate::ledger::aside::{Aside, What};
 use crate::protocol::BatchNumber;
 use crate::reports::figures::{Delta, Key};
@@ -17,6 +20,25 @@ const REFUSED_BY_THE_TABLE: usize = 20;
 impl RollForward {
     /// Applies the batch's delta files, and sets refused items aside.
     pub(super) async fn report(&self, manifest: &Manifest) -> Result<(), RollForwardError> {
+        self.under_definition_of(manifest).await?.apply_deltas(manifest).await
+    }
+
+    /// The same with the reports of the definition by which a batch was prepared. It may be another one than is in
+    /// force now: what the batch has counted is as its own definition says.
+    async fn under_definition_of(&self, manifest: &Manifest) -> Result<RollForward, RollForwardError> {
+        let digest = manifest.definition.as_deref();
+        if digest == Some(self.reports.plan().digest.as_str()) {
+            return Ok(self.clone());
+        }
+        let plan = retry_until(&self.deadline, async || match self.ledger.plan_of(digest).await {
+            Err(DefinitionError::Aws(error)) => Err(error),
+            plan => Ok(plan),
+        });
+        let plan = plan.await?.map_err(|error| RollForwardError::Definition(error.to_string()))?;
+        Ok(RollForward { reports: self.reports.of_plan(Arc::new(plan)), ..self.clone() })
+    }
+
+    async fn apply_deltas(&self, manifest: &Manifest) -> Result<(), RollForwardError> {
         let (batch, deadline) = (manifest.batch, &self.deadline);
         let registry = retry_until(deadline, async || self.ledger.registry().await).await?;
         let through = registry.applied_through().min(batch - 1);

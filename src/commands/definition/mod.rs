@@ -1,11 +1,13 @@
-//! `music-streams definition`: a definition checked, tried on files, shown in its canonical form, and described to
-//! editors. None of it needs AWS.
+//! `music-streams definition`: a definition checked, tried on files, shown in its canonical form, described to editors,
+//! and put in force. Only the last needs AWS.
 //!
-//! * `mod.rs`: the commands but for `try`
+//! * `mod.rs`: the other commands
 //! * `trial`: `try`
+//! * `apply`: `apply`
 //!
 //! Covered by tests/definition.
 
+mod apply;
 mod trial;
 
 use std::fs::File;
@@ -15,13 +17,17 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::aws::Clients;
+use crate::aws::error::AwsError;
+use crate::commands::definition::apply::Apply;
 use crate::commands::definition::trial::{TrialError, Try};
 use crate::commands::format::{Format, print, printable, table};
 use crate::definition::Definition;
-use crate::definition::change::{Class, changes};
+use crate::definition::change::{Change, Class, changes};
 use crate::definition::keys::limits::MAX_FILE_BYTES;
 use crate::definition::problems::Problems;
 use crate::definition::schema::schema;
+use crate::plan::PlanError;
 
 /// The arguments of `music-streams definition`.
 #[derive(Debug, Args)]
@@ -45,6 +51,11 @@ enum What {
     ///
     /// Two files with the same canonical form mean the same. Without a file it is the built-in definition.
     Show(Show),
+    /// Put a definition in force
+    ///
+    /// Compares it with the one in force, shows what each change means, looks at the tables, and asks. Consumers take
+    /// it up with their next batch; none of them has to stop. No batch has rows of two definitions.
+    Apply(Apply),
     /// Print the JSON Schema of definitions, for editors
     ///
     /// Put it beside a definition whose first line is: #:schema definition.schema.json
@@ -98,15 +109,22 @@ pub enum DefinitionError {
     /// A change cannot be made; all of them were printed.
     #[error("{0} of the changes cannot be made")]
     Refused(usize),
+    /// The definition cannot be carried out.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A call failed.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
     /// The definition could not be tried, or not on all files.
     #[error(transparent)]
     Trial(#[from] TrialError),
 }
 
 impl DefinitionQuery {
-    /// Checks, tries, shows or describes definitions.
-    pub async fn run(&self) -> Result<(), DefinitionError> {
+    /// Checks, tries, shows, describes definitions, or puts one in force, which is what the clients are for.
+    pub async fn run(&self, clients: impl Future<Output = Clients>) -> Result<(), DefinitionError> {
         match &self.what {
+            What::Apply(apply) => apply.run(&clients.await).await,
             What::Check(check) => check.run(),
             What::Try(trial) => trial.run().await,
             What::Show(show) => {
@@ -152,14 +170,24 @@ impl Check {
                 format!("{}\nit means the same as the other one", summary(&self.file, &definition))
             }
             (Format::Table, Some(changes)) => {
-                let rows = changes
-                    .iter()
-                    .map(|change| vec![change.part.clone(), class(change.class).to_owned(), change.meaning.to_owned()]);
-                format!("{}\n\n{}", summary(&self.file, &definition), table(&["PART", "CHANGE", "MEANING"], &[], rows))
+                format!("{}\n\n{}", summary(&self.file, &definition), changes_text(changes))
             }
         });
-        let refused = changes.iter().flatten().filter(|change| change.class == Class::Refused).count();
-        if refused == 0 { Ok(()) } else { Err(DefinitionError::Refused(refused)) }
+        refused(&changes.unwrap_or_default())
+    }
+}
+
+/// Writes changes for people.
+fn changes_text(changes: &[Change]) -> String {
+    let row = |change: &Change| vec![change.part.clone(), class(change.class).to_owned(), change.meaning.to_owned()];
+    table(&["PART", "CHANGE", "MEANING"], &[], changes.iter().map(row))
+}
+
+/// Returns an error if some of the changes cannot be made.
+fn refused(changes: &[Change]) -> Result<(), DefinitionError> {
+    match changes.iter().filter(|change| change.class == Class::Refused).count() {
+        0 => Ok(()),
+        refused => Err(DefinitionError::Refused(refused)),
     }
 }
 

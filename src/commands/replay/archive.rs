@@ -29,13 +29,15 @@ const OPEN_AHEAD: usize = 16;
 struct Archived {
     opened_at: jiff::Timestamp,
     files: Vec<ArchivedFile>,
+    has_manifest: bool,
 }
 
 struct ArchivedFile {
     place: String,
     /// Its original key.
     source: String,
-    /// Its rows, and the rejected ones among them; `None` once the manifest has expired.
+    /// Its rows, and the rejected ones among them; `None` once the manifest has expired, or if the batch read it by
+    /// another definition.
     counts: Option<(u64, u64)>,
 }
 
@@ -49,7 +51,7 @@ impl Replay {
         scope: Scope,
         lasting_bytes: usize,
     ) -> Result<(Vec<Upload>, impl futures::Stream<Item = Result<Vec<Delta>, PrepareError>>), ReplayError> {
-        let Archived { opened_at, files } = self.archived(batch).await?;
+        let Archived { opened_at, files, has_manifest } = self.archived(batch).await?;
         let limits = PreparationLimits {
             object_bytes: u64::MAX,
             report_items: self.max_report_items as usize,
@@ -97,7 +99,7 @@ impl Replay {
         }
         let (uploads, rows, deltas) = preparation.finish_unwritten().await.map_err(|error| self.limit_error(error))?;
         // Without a manifest, compare with the curated files. They are absent if they are what is to be restored.
-        if files.iter().any(|file| file.counts.is_none()) {
+        if !has_manifest {
             let mut before = 0;
             for key in curated {
                 before += self.rows_in(key).await?;
@@ -134,15 +136,19 @@ impl Replay {
     /// Returns the files that a batch counted, and the time at which it was opened.
     async fn archived(&self, batch: BatchNumber) -> Result<Archived, ReplayError> {
         if let Some(manifest) = Manifest::find(&self.bucket, batch).await? {
+            // Another definition may count other rows of the same file.
+            let is_same = manifest.definition.as_ref().is_none_or(|digest| *digest == self.plan.digest);
             let place = |object: ManifestObject| match object.fate {
                 Fate::Archived { to, rows, rejected, .. } => {
-                    Some(ArchivedFile { place: to, source: object.object.key, counts: Some((rows, rejected)) })
+                    let counts = is_same.then_some((rows, rejected));
+                    Some(ArchivedFile { place: to, source: object.object.key, counts })
                 }
                 Fate::Quarantined { .. } | Fate::Gone => None,
             };
             return Ok(Archived {
                 opened_at: manifest.opened_at,
                 files: manifest.objects.into_iter().filter_map(place).collect(),
+                has_manifest: true,
             });
         }
         for date in self.bucket.folders(layout::ARCHIVE).await? {
@@ -157,7 +163,7 @@ impl Replay {
                 let date = date.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
                 let opened_at = format!("{date}T23:59:59Z").parse();
                 let opened_at = opened_at.map_err(|_| ReplayError::NoArchive(batch))?;
-                return Ok(Archived { opened_at, files: files.into_iter().map(file).collect() });
+                return Ok(Archived { opened_at, files: files.into_iter().map(file).collect(), has_manifest: false });
             }
         }
         Err(ReplayError::NoArchive(batch))

@@ -15,6 +15,12 @@ pub enum ReplayError {
     /// The catalogue is missing.
     #[error("{0} (upload it under reference/ of the bucket)")]
     Catalogue(#[from] CatalogueError),
+    /// Another definition came into force.
+    #[error("another definition has come into force meanwhile; run this again")]
+    Redefined,
+    /// The definition in force cannot be used.
+    #[error("{0}")]
+    Plan(String),
     /// Archived files could not be read or encoded.
     #[error(transparent)]
     Prepare(PrepareError),

@@ -36,6 +36,7 @@ mod figures;
 mod rebuild;
 mod recorded;
 mod restore;
+mod since;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -49,7 +50,7 @@ use crate::aws::Clients;
 use crate::aws::s3::Bucket;
 use crate::calendar::{date_text, parse_day};
 use crate::commands::format::print;
-use crate::commands::resources::Resources;
+use crate::commands::resources::{Resources, Tables};
 use crate::ledger::Ledger;
 use crate::memory::Memory;
 use crate::plan::Plan;
@@ -120,6 +121,11 @@ pub struct ReplayLimits {
 }
 
 impl ReplayQuery {
+    /// The pipeline's tables.
+    pub fn tables(&self) -> &Tables {
+        self.resources.tables()
+    }
+
     /// Replays the days, and prints the result of each.
     pub async fn run(mut self, clients: Clients, plan: Arc<Plan>) -> Result<(), ReplayError> {
         self.days.sort_unstable();
@@ -127,6 +133,11 @@ impl ReplayQuery {
         let lost = self.lost.iter().copied().collect();
         let mut replay = Replay::open(&clients, plan, &self.resources, &self.limits, lost).await?;
         replay.scan = self.scan;
+        if self.rebuild {
+            self.days.extend(replay.count_from(&self.days).await?);
+            self.days.sort_unstable();
+            self.days.dedup();
+        }
         for &day in &self.days {
             let done = if self.rebuild { replay.rebuild(day).await } else { replay.apply_again(day).await };
             replay.progress.reset();

@@ -138,7 +138,7 @@ impl Auditor {
         let definition = &plan.definition;
         let columns = curated_columns(definition);
         self.findings.begin(format!("{} reports", date_text(day)), files.iter().map(|file| file.bytes).sum());
-        let mut expected = Expected::new(definition);
+        let mut expected = Expected::new(definition, &plan.since);
         let bucket = self.bucket.clone();
         let mut downloads = futures::stream::iter(files)
             .map(|file| {

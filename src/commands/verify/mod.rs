@@ -47,7 +47,7 @@ use crate::aws::error::AwsError;
 use crate::aws::s3::Bucket;
 use crate::calendar::parse_day;
 use crate::commands::format::Format;
-use crate::commands::resources::Resources;
+use crate::commands::resources::{Resources, Tables};
 use crate::ledger::Ledger;
 use crate::ledger::aside::Aside;
 use crate::plan::Plan;
@@ -101,6 +101,11 @@ pub enum VerifyError {
 }
 
 impl VerifyQuery {
+    /// The pipeline's tables.
+    pub fn tables(&self) -> &Tables {
+        self.resources.tables()
+    }
+
     /// Verifies the days, and prints each finding at once.
     pub async fn run(mut self, clients: Clients, plan: Arc<Plan>) -> Result<(), VerifyError> {
         self.days.sort_unstable();

@@ -163,7 +163,8 @@ impl Fold {
         self.rows
     }
 
-    /// Returns the report items, period by period. The memory of a period is freed with its last item.
+    /// Returns the report items of the periods that their reports count, period by period. The memory of a period is
+    /// freed with its last item.
     pub fn into_items(self, plan: &Plan) -> impl Iterator<Item = FoldedItem> + use<> {
         let shapes: Vec<(usize, usize, usize)> = plan
             .reports
@@ -171,9 +172,11 @@ impl Fold {
             .enumerate()
             .map(|(index, it)| (it.slots.len(), it.sketches.len(), latest_of(plan, index)))
             .collect();
+        let since = plan.since.clone();
         self.periods.into_iter().flat_map(move |(period, reports)| {
-            let shapes = shapes.clone();
-            reports.into_iter().enumerate().flat_map(move |(report, items)| {
+            let (shapes, since) = (shapes.clone(), since.clone());
+            let is_counted = move |(report, _): &(usize, Items)| since[*report].is_none_or(|since| since <= period);
+            reports.into_iter().enumerate().filter(is_counted).flat_map(move |(report, items)| {
                 let (slots, sketches, latest) = shapes[report];
                 let Items { keys, figures, members, latest: values, .. } = items;
                 let mut members = members.into_iter();

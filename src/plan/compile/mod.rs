@@ -36,6 +36,7 @@ pub(super) fn plan_of(definition: Definition) -> Result<Plan, String> {
     let curated = compiler.curated();
     let Compiler { columns, codes, ints, references, attributes, masks, .. } = compiler;
     Ok(Plan {
+        since: vec![None; reports.len()],
         columns,
         codes,
         ints,

@@ -97,6 +97,13 @@ impl Reports {
         Reports { client, plan, optional, table_prefix, groups, writes, progress }
     }
 
+    /// The tables of another plan's reports, with the same prefix and limits.
+    #[must_use]
+    pub fn of_plan(&self, plan: Arc<Plan>) -> Self {
+        let optional = plan.reports.iter().map(optional_attributes).collect();
+        Reports { plan, optional, ..self.clone() }
+    }
+
     /// The plan whose reports these are.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.plan

@@ -80,13 +80,15 @@ pub(super) type Published = Vec<Option<String>>;
 #[derive(Debug)]
 pub(super) struct Expected<'d> {
     definition: &'d Definition,
+    /// The first period that each report counts, if not all.
+    since: &'d [Option<Period>],
     items: Vec<HashMap<Period, HashMap<String, ExpectedItem>>>,
     count: usize,
 }
 
 impl<'d> Expected<'d> {
-    pub(super) fn new(definition: &'d Definition) -> Self {
-        Expected { definition, items: definition.reports.iter().map(|_| HashMap::new()).collect(), count: 0 }
+    pub(super) fn new(definition: &'d Definition, since: &'d [Option<Period>]) -> Self {
+        Expected { definition, since, items: definition.reports.iter().map(|_| HashMap::new()).collect(), count: 0 }
     }
 
     /// Returns the number of items.
@@ -107,6 +109,9 @@ impl<'d> Expected<'d> {
                 Every::Day => Period::Day(day),
                 Every::Hour => Period::Hour(row.time().div_euclid(3_600_000_000) as i32),
             };
+            if self.since.get(index).copied().flatten().is_some_and(|since| period < since) {
+                continue;
+            }
             let ids = match &report.key {
                 ReportKey::All => vec![Cow::Borrowed(ALL.1)],
                 ReportKey::Field(name) => row.texts(name),

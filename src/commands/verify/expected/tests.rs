@@ -200,7 +200,7 @@ fn audited(plan: &Arc<Plan>, references: &Arc<crate::reference::References>, cel
     for (day, rows) in rows.by_day(&plan.zone) {
         let mut file = curated::new_file(plan).unwrap();
         file.append(curated::encode_rows(&rows, dictionary.names()).unwrap()).unwrap();
-        let mut expected = Expected::new(&plan.definition);
+        let mut expected = Expected::new(&plan.definition, &plan.since);
         let partition = Partition::Part { modulus: 1, remainder: 0 };
         curated::read_rows(Cursor::new(file.finish().unwrap()), &columns, |values| {
             let row = AuditedRow { definition: &plan.definition, values };
