@@ -13,6 +13,7 @@
 //! | `refusals` | what a service refuses permanently is set aside and comes back |
 //! | `replay` | reports restored from the archive, as the operations guide says |
 //! | `operators` | audit, overview, history, dead letters |
+//! | `definitions` | definitions come into force; other events than listens |
 //! | `cli` | answers, wrong settings, missing permissions |
 //! | `health` | answers to an orchestrator |
 //! | `telemetry` | metrics and traces as a receiver of OTLP gets them |
@@ -27,6 +28,7 @@
 )]
 
 mod cli;
+mod definitions;
 mod edges;
 mod figures;
 mod health;

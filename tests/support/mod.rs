@@ -1,7 +1,7 @@
 //! Support for the tests against a local AWS: a deployment for each test, the real program as a process, generated
 //! data, and the figures that an independent fold of that data gives.
 mod consumer;
-mod data;
+pub mod data;
 mod deployment;
 mod eventually;
 mod expected;
