@@ -224,7 +224,7 @@ def main():
     genres = json.loads(ask(environment, "report", "genres", "--date", date, "--top", "3", "--format", "json"))
     for genre in (genre["track_genre"] for genre in genres):
         title(f"Top 3 tracks of {genre}")
-        show(ask(environment, "report", "tracks", "--date", date, "--genre", genre, "--top", "3"))
+        show(ask(environment, "report", "tracks", "--date", date, "--under", genre, "--top", "3"))
     title("Busiest listeners")
     show(ask(environment, "report", "listeners", "--date", date, "--top", "5"))
     title("The state of the pipeline: music-streams status")
