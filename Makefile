@@ -5,8 +5,10 @@ PYTHON ?= python3
 STACK := $(PYTHON) localstack/stack.py
 # Arguments of libtest for `make test-ministack`.
 TESTS ?=
-# Settings of `make local`: a folder with songs.csv, users.csv and streams*.csv; the length of a window.
+# Settings of `make local`: a folder with songs.csv, users.csv and streams*.csv; a definition of other events, whose
+# folder has events anywhere and files that are looked up in reference/; the length of a window.
 DATA ?=
+DEFINITION ?=
 WINDOW ?= 5s
 # Random walks of `make sim`.
 SEEDS ?= 10000
@@ -41,8 +43,9 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: local
-local: up build ## run the whole pipeline on sample data, or on yours: make local DATA=dir WINDOW=10s
-	@.tools/stack/bin/python localstack/local.py --window '$(WINDOW)' $(if $(DATA),--data '$(DATA)')
+local: up build ## run the whole pipeline on sample data, or on yours: make local [DEFINITION=file] DATA=dir WINDOW=10s
+	@.tools/stack/bin/python localstack/local.py --window '$(WINDOW)' $(if $(DATA),--data '$(DATA)') \
+	    $(if $(DEFINITION),--definition '$(DEFINITION)')
 
 .PHONY: run
 run: up build ## run the consumer in the foreground, with 5-minute windows; Ctrl-C ends it

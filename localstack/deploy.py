@@ -1,10 +1,13 @@
-"""Deploys deploy/template.yaml to the stack at AWS_ENDPOINT_URL, and prints its outputs as JSON.
+"""Deploys a template to the stack at AWS_ENDPOINT_URL, and prints its outputs as JSON.
 
-    deploy.py STACK_NAME [Parameter=Value ...]
+    deploy.py [--template FILE] STACK_NAME [Parameter=Value ...]
+
+The template is deploy/template.yaml, if no other one is given.
 
 Runs in the Python environment of the local stack. On AWS, use `aws cloudformation deploy`.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -16,7 +19,7 @@ from botocore.exceptions import ClientError, WaiterError
 TEMPLATE = Path(__file__).resolve().parent.parent / "deploy/template.yaml"
 
 
-def main(name, *parameters):
+def main(template, name, parameters):
     cloudformation = boto3.client(
         "cloudformation",
         endpoint_url=os.environ["AWS_ENDPOINT_URL"],
@@ -26,7 +29,7 @@ def main(name, *parameters):
     )
     wanted = {
         "StackName": name,
-        "TemplateBody": TEMPLATE.read_text(),
+        "TemplateBody": template.read_text(),
         "Capabilities": ["CAPABILITY_IAM"],
         "Parameters": [dict(zip(("ParameterKey", "ParameterValue"), p.split("=", 1))) for p in parameters],
     }
@@ -43,9 +46,14 @@ def main(name, *parameters):
         except WaiterError as error:
             for event in cloudformation.describe_stack_events(StackName=name)["StackEvents"]:
                 print(event["LogicalResourceId"], event["ResourceStatus"], event.get("ResourceStatusReason", ""), file=sys.stderr)
-            sys.exit(f"deploying {TEMPLATE} failed: {error}")
+            sys.exit(f"deploying {template} failed: {error}")
     (stack,) = cloudformation.describe_stacks(StackName=name)["Stacks"]
     print(json.dumps({output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}))
 
 
-main(*sys.argv[1:])
+arguments = argparse.ArgumentParser()
+arguments.add_argument("--template", type=Path, default=TEMPLATE)
+arguments.add_argument("name")
+arguments.add_argument("parameters", nargs="*")
+options = arguments.parse_args()
+main(options.template, options.name, options.parameters)

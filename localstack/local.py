@@ -1,7 +1,11 @@
 """`make local`: runs the whole pipeline once on the local stack, and shows everything that it did.
 
     local.py [--data DIR] [--window DURATION]    deploy, upload, run a window, show the figures
+    local.py --definition FILE [--data DIR]      the same for other events than listens
     local.py --foreground                        deploy, then run the consumer until Ctrl-C
+
+With a definition, DIR has the files of its references in `reference/`, and events anywhere else. The definitions in
+`samples/` have events of their own.
 
 Every run deploys a pipeline of its own, so runs do not mix. All of them stay until `make down`.
 
@@ -17,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -55,9 +60,9 @@ def clients():
     return boto3.client("s3", **settings), boto3.client("sqs", **settings)
 
 
-def deploy(name):
+def deploy(name, template=ROOT / "deploy/template.yaml"):
     """Deploys the template, and returns the environment of its consumer."""
-    command = [sys.executable, str(ROOT / "localstack/deploy.py"), name,
+    command = [sys.executable, str(ROOT / "localstack/deploy.py"), "--template", str(template), name,
                f"BucketName={name}", f"QueueName={name}", f"TablePrefix={name}-"]
     outputs = json.loads(subprocess.run(command, env={**os.environ, **AWS}, check=True, stdout=subprocess.PIPE).stdout)
     return {
@@ -96,6 +101,23 @@ def own_files(folder):
         sys.exit(f"{folder} must hold songs.csv, users.csv and at least one streams*.csv; missing: {', '.join(missing) or 'streams*.csv'}")
     files = {f"reference/{name}": folder / name for name in ("songs.csv", "users.csv")}
     return {**files, **{f"incoming/{path.name}": path for path in streams}}
+
+
+def files_of(definition, folder):
+    """Returns the files of references and the events for a definition, by key."""
+    if not folder:
+        samples = {"orders": sample.orders, "requests": sample.requests}
+        if definition.parent.resolve() != ROOT / "localstack/samples" or definition.stem not in samples:
+            sys.exit(f"say where the events for {definition} are: make local DEFINITION={definition} DATA=dir")
+        return samples[definition.stem]()
+    folder = Path(folder).resolve()
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        place = path.relative_to(folder).as_posix()
+        files[place if place.startswith("reference/") else f"incoming/{place}"] = path
+    if not any(key.startswith("incoming/") for key in files):
+        sys.exit(f"{folder} has no events: files outside of its folder reference/")
+    return files
 
 
 def keys(s3, bucket, prefix):
@@ -169,15 +191,26 @@ def rejected(s3, bucket):
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--data")
+    arguments.add_argument("--definition", type=Path)
     arguments.add_argument("--window", default="5s")
     arguments.add_argument("--foreground", action="store_true")
     options = arguments.parse_args()
     s3, sqs = clients()
-    files = own_files(options.data) if options.data else sample.files()
+    if definition := options.definition:
+        files = files_of(definition, options.data)
+    else:
+        files = own_files(options.data) if options.data else sample.files()
 
-    title("Deploying deploy/template.yaml")
     name = "music-streams-local" if options.foreground else time.strftime("music-streams-%Y%m%d-%H%M%S")
-    environment = deploy(name)
+    if definition:
+        title(f"Deploying the template of {definition}: music-streams definition template {definition}")
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as template:
+            template.write(ask({}, "definition", "template", str(definition)))
+            template.flush()
+            environment = deploy(name, template.name)
+    else:
+        title("Deploying deploy/template.yaml")
+        environment = deploy(name)
     bucket = environment["MUSIC_STREAMS_BUCKET"]
     for variable, value in {**AWS, **environment}.items():
         say(f"{variable}={value}")
@@ -191,6 +224,9 @@ def main():
 
     title("Uploading the catalogue")
     upload("reference/")
+    if definition:
+        title(f"Putting it in force: music-streams definition apply {definition}")
+        show(ask(environment, "definition", "apply", str(definition), "--yes"))
     if options.foreground:
         title("Running the consumer; Ctrl-C ends it")
         say(f"put files under s3://{bucket}/incoming/")
@@ -199,7 +235,7 @@ def main():
     title(f"Starting the consumer, with windows of {options.window}")
     consumer = start(environment, "--window", options.window, "--log-format", "text")
     try:
-        title("Uploading listening files")
+        title("Uploading the events" if definition else "Uploading listening files")
         upload("incoming/")
         title("Waiting for the window to close and its batch to finish")
         wait(s3, sqs, environment, consumer)
@@ -219,6 +255,24 @@ def main():
         sys.exit("no row was good, so there is nothing to report")
     sizes = dict(keys(s3, bucket, "curated/"))
     date = max(curated, key=sizes.get).split("report_date=")[1].split("/")[0]
+    if definition:
+        show_reports(environment, definition, date)
+    else:
+        show_listening(environment, date)
+    title("The state of the pipeline: music-streams status")
+    show(ask(environment, "status"))
+    title(f"The audit of the figures: music-streams verify --date {date}")
+    show(ask(environment, "verify", "--date", date))
+    title("Done. The stack stays up. More questions, for example")
+    say("export " + " ".join(f"{name}={value}" for name, value in {**AWS, **environment}.items()))
+    if not definition:
+        say(f"target/release/music-streams report tracks --date {date}")
+    file = next(key for key in files if key.startswith("incoming/"))
+    say(f"target/release/music-streams status --object {shlex.quote(f's3://{bucket}/{file}')}")
+    say("make down   # stops it")
+
+
+def show_listening(environment, date):
     title(f"Top 5 genres of {date}")
     show(ask(environment, "report", "genres", "--date", date, "--top", "5"))
     genres = json.loads(ask(environment, "report", "genres", "--date", date, "--top", "3", "--format", "json"))
@@ -227,16 +281,22 @@ def main():
         show(ask(environment, "report", "tracks", "--date", date, "--under", genre, "--top", "3"))
     title("Busiest listeners")
     show(ask(environment, "report", "listeners", "--date", date, "--top", "5"))
-    title("The state of the pipeline: music-streams status")
-    show(ask(environment, "status"))
-    title(f"The audit of the figures: music-streams verify --date {date}")
-    show(ask(environment, "verify", "--date", date))
-    title("Done. The stack stays up. More questions, for example")
-    say("export " + " ".join(f"{name}={value}" for name, value in {**AWS, **environment}.items()))
-    say(f"target/release/music-streams report tracks --date {date}")
-    file = next(key for key in files if key.startswith("incoming/"))
-    say(f"target/release/music-streams status --object {shlex.quote(f's3://{bucket}/{file}')}")
-    say("make down   # stops it")
+
+
+def show_reports(environment, definition, date):
+    """Shows the list of each report of the day, and of each report of all rows its items."""
+    about = json.loads(ask({}, "definition", "explain", str(definition), "--format", "json"))
+    for report in about["reports"]:
+        name, is_hourly = report["report"], report["every"] == "hour"
+        if report["key"] == "*":
+            title(f"{name}: music-streams report {name} '*'")
+            show("\n".join(ask(environment, "report", name, "*").splitlines()[:8]))
+        elif report["top"] and not is_hourly:
+            title(f"{name}: music-streams report {name} --date {date} --top 5")
+            show(ask(environment, "report", name, "--date", date, "--top", "5"))
+        else:
+            title(f"{name}: music-streams report {name} KEY{' --date ' + date + 'T12' if is_hourly else ''}")
+            say("has an item for each key; ask for one of them")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""Sample data for `make local`: a small catalogue and a day of listening, always the same.
+"""Sample data for `make local`, always the same: a small catalogue and a day of listening; and for the definitions in
+`samples/`, the orders of a shop and the access log of a content delivery network.
 
 The files show what the pipeline has to handle: tracks in several genres, quotes, commas and non-Latin names, tracks
 and listeners that the catalogue lacks, bad rows, a file that is not CSV, a gzip file, and a key that needs encoding.
 """
 
 import csv
+import datetime
 import gzip
 import io
+import json
 import random
 
 GENRES = ["afrobeat", "ambient", "blues", "cumbia", "fado", "folk", "house", "jazz", "k-pop", "metal", "pop", "reggae"]
@@ -67,4 +70,72 @@ def files(seed=7):
         "incoming/compressed.csv.gz": gzip.compress(table(header, listens(500)), mtime=0),
         "incoming/Hörer + Gäste.csv": table(header, listens(100)),
         "incoming/not-csv-at-all.csv": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(choose.randrange(256) for _ in range(400)),
+    }
+
+
+def orders(seed=11):
+    """Orders of two days as lines of JSON: some sent twice, one line cut off, an amount with too many places."""
+    choose = random.Random(seed)
+    products = {f"sku-{number:03}": (name(choose), "|".join(choose.sample(["home", "light", "music", "garden"], choose.choice([0, 1, 1, 2]))))
+                for number in range(60)}
+    start = datetime.datetime(2026, 3, 28, 20, tzinfo=datetime.UTC)
+
+    def lines(count, separator="\n"):
+        found = []
+        for _ in range(count):
+            cents = choose.randrange(500, 20_000)
+            order = {
+                "event_id": f"e{choose.randrange(10**9)}",
+                "occurred_at": (start + datetime.timedelta(seconds=choose.randrange(36 * 3600))).isoformat(),
+                "type": choose.choice(["placed"] * 8 + ["returned", "viewed"]),
+                "order_id": f"o{choose.randrange(4000)}",
+                "sku": f"sku-{min(choose.randrange(63), choose.randrange(63)):03}",
+                "customer": {"id": f"c{choose.randrange(300)}", **({"country": choose.choice(COUNTRIES)} if choose.random() < 0.9 else {})},
+                "quantity": choose.randrange(1, 5),
+                "amount": f"{cents / 100:.2f}" if choose.random() < 0.5 else cents / 100,
+            }
+            found += [json.dumps(order)] * (2 if choose.random() < 0.01 else 1)
+        return separator.join(found)
+
+    broken = lines(50).splitlines()
+    broken[7] = broken[7][:60]
+    broken[11] = broken[11].replace('"quantity": ', '"quantity": -')
+    return {
+        "reference/products.csv": table(["sku", "title", "category"], [[sku, *product] for sku, product in products.items()]),
+        "incoming/2026/orders-1.jsonl": lines(1500).encode(),
+        "incoming/2026/orders-2.jsonl.gz": gzip.compress(lines(1200).encode(), mtime=0),
+        # As a delivery stream writes them: one after the other.
+        "incoming/2026/orders-3.json": lines(800, "").encode(),
+        "incoming/2026/broken.jsonl": "\n".join(broken).encode(),
+    }
+
+
+def requests(seed=13):
+    """An access log of some hours, compressed, in several files, one of which names its columns in another order."""
+    choose = random.Random(seed)
+    fields = ["date", "time", "x-edge-location", "sc-bytes", "c-ip", "cs-method", "cs-uri-stem", "sc-status",
+              "x-edge-result-type", "time-taken"]
+    pages = [f"/articles/{number}.html" for number in range(80)]
+    start = datetime.datetime(2026, 3, 1, 22, tzinfo=datetime.UTC)
+
+    def log(count, fields):
+        lines = ["#Version: 1.0", f"#Fields: {' '.join(fields)}"]
+        for _ in range(count):
+            time = start + datetime.timedelta(seconds=choose.randrange(6 * 3600))
+            line = {
+                "date": f"{time:%Y-%m-%d}", "time": f"{time:%H:%M:%S}", "cs-method": "GET",
+                "x-edge-location": choose.choice(["FRA56-P4", "GRU3-C1", "IAD89-C3", "NRT12-C2"]),
+                "sc-bytes": choose.randrange(300, 90_000), "c-ip": f"198.51.100.{choose.randrange(250)}",
+                "cs-uri-stem": pages[min(choose.randrange(80), choose.randrange(80))],
+                "sc-status": choose.choice(["200"] * 9 + ["404", "502", "-"]) if choose.random() < 0.1 else "200",
+                "x-edge-result-type": choose.choice(["Hit"] * 6 + ["RefreshHit", "Miss", "Error"]),
+                "time-taken": f"{choose.randrange(2000) / 1000:.3f}",
+            }
+            lines.append("\t".join(str(line[field]) for field in fields))
+        return gzip.compress("\n".join(lines).encode() + b"\n", mtime=0)
+
+    return {
+        "incoming/E1.2026-03-01-22.gz": log(1500, fields),
+        "incoming/E1.2026-03-01-23.gz": log(1400, fields),
+        "incoming/E1.2026-03-02-00.gz": log(1600, fields[2:] + fields[:2]),
     }
