@@ -93,7 +93,7 @@ pub struct Entry {
     pub figure: Option<i64>,
     /// The version of the report item that it was made of.
     pub version: u64,
-    /// The values that people read, in the order of [`columns`].
+    /// The values that people read, in the order of the list's columns.
     pub shown: Vec<AttributeValue>,
 }
 

@@ -18,7 +18,10 @@ fn outcome(definition: &Definition, bytes: &[u8]) -> Result<Vec<String>, String>
     whole
 }
 
-fn check(definition: &Definition, files: &[(&str, Vec<u8>, Result<&[&str], &str>)]) {
+/// A file's name, its bytes, and its rows or the reason why it is bad.
+type Case<'c> = (&'c str, Vec<u8>, Result<&'c [&'c str], &'c str>);
+
+fn check(definition: &Definition, files: &[Case<'_>]) {
     for (name, bytes, expected) in files {
         let found = outcome(definition, bytes);
         match expected {

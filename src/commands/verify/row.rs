@@ -75,7 +75,7 @@ impl<'a> AuditedRow<'a> {
             (CuratedValue::Number(number), _) => vec![Cow::Owned(number.to_string())],
             (CuratedValue::None, _) => {
                 let unknown = field.and_then(|field| field.unknown());
-                unknown.map(|unknown| Cow::Borrowed(unknown)).into_iter().collect()
+                unknown.map(Cow::Borrowed).into_iter().collect()
             }
         }
     }

@@ -124,7 +124,7 @@ pub enum Entry {
     Column,
     /// A type, or the section [`ATTRIBUTE`].
     Attribute,
-    /// Values, or the section [`CONDITION`](CONDITION).
+    /// Values, or the section [`CONDITION`].
     Condition,
     /// The section [`REFERENCE`].
     Reference,

@@ -24,13 +24,16 @@ pub struct Line {
     pub is_malformed: bool,
 }
 
+/// A text after a line end.
+type AfterLineEnd<'a> = Chain<&'static [u8], Cursor<Cow<'a, [u8]>>>;
+
 /// The records of a text, in order.
 pub struct Records<'a> {
     text: &'a [u8],
     format: &'a Delimited,
     at: usize,
     line: u64,
-    reader: AsyncReader<Chain<&'static [u8], Cursor<Cow<'a, [u8]>>>>,
+    reader: AsyncReader<AfterLineEnd<'a>>,
     pub(super) record: ByteRecord,
 }
 

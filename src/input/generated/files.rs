@@ -274,7 +274,7 @@ fn json(definition: &Definition, envelope: Option<&str>, random: &mut Random) ->
 struct Tree(Vec<(String, Result<Tree, String>)>);
 
 impl Tree {
-    fn set(&mut self, path: &[String], value: String, random: &mut Random) {
+    fn set(&mut self, path: &[String], value: String) {
         let Some((first, others)) = path.split_first() else { return };
         if others.is_empty() {
             self.0.push((first.clone(), Err(value)));
@@ -282,10 +282,10 @@ impl Tree {
         }
         let known = self.0.iter_mut().find(|(name, tree)| name == first && tree.is_ok());
         match known {
-            Some((_, Ok(tree))) => tree.set(others, value, random),
+            Some((_, Ok(tree))) => tree.set(others, value),
             _ => {
                 let mut tree = Tree::default();
-                tree.set(others, value, random);
+                tree.set(others, value);
                 self.0.push((first.clone(), Ok(tree)));
             }
         }
@@ -343,15 +343,12 @@ fn object(places: &[(Place, Type)], is_pretty: bool, is_odd: bool, random: &mut 
         };
         let path: Vec<String> = path.iter().map(|name| quoted(name, random)).collect();
         if is_odd && random.once_in(60) {
-            tree.set(&path, value.clone(), random);
+            tree.set(&path, value.clone());
         }
-        tree.set(&path, value, random);
+        tree.set(&path, value);
         if random.once_in(4) {
-            tree.set(
-                &["\"other\"".to_owned()],
-                random.pick(&["1.5e3", "[{\"at\":1},[]]", "\"\\\\\"", "false"]).to_owned(),
-                random,
-            );
+            let value = random.pick(&["1.5e3", "[{\"at\":1},[]]", "\"\\\\\"", "false"]);
+            tree.set(&["\"other\"".to_owned()], value.to_owned());
         }
     }
     let mut text = Vec::new();

@@ -82,6 +82,9 @@ fn measures() -> Vec<Measure> {
     aggregates.into_iter().enumerate().map(measure).collect()
 }
 
+/// Key, hours, measures, the parts and places of a ratio, labels.
+type Drawn = (&'static str, bool, Vec<Measure>, Option<(usize, usize, u8)>, bool);
+
 fn reports() -> impl Strategy<Value = Vec<Report>> {
     let keys = ["*", "item", "shop", "buyer", "place", "kind", "land", "level"];
     let one = (
@@ -92,20 +95,15 @@ fn reports() -> impl Strategy<Value = Vec<Report>> {
         any::<bool>(),
     );
     prop::collection::vec(one, 1..6).prop_map(|reports| {
-        let report = |(place, (key, is_hourly, mut measures, ratio, has_labels)): (
-            usize,
-            (&str, bool, Vec<Measure>, Option<(usize, usize, u8)>, bool),
-        )| {
+        let report = |(place, drawn): (usize, Drawn)| {
+            let (key, is_hourly, mut measures, ratio, has_labels) = drawn;
             let distinct = |measure: &&Measure| matches!(measure.aggregate, Aggregate::Distinct { .. });
             while measures.iter().filter(distinct).count() > 4 {
                 let last = measures.iter().rposition(|it| distinct(&it)).unwrap();
                 measures.remove(last);
             }
-            let parts: Vec<String> = measures
-                .iter()
-                .filter(|it| it.name.len() == 2 && it.name < "m4".to_owned())
-                .map(|it| it.name.clone())
-                .collect();
+            let parts: Vec<String> =
+                measures.iter().filter(|it| it.name.len() == 2 && *it.name < *"m4").map(|it| it.name.clone()).collect();
             if let (Some((of, by, places)), false) = (ratio, parts.is_empty()) {
                 let (of, by) = (parts[of % parts.len()].clone(), parts[by % parts.len()].clone());
                 measures.push(Measure {
