@@ -115,6 +115,11 @@ impl Names {
         if names.no_value == Some(code) { names.unknown.unwrap_or(code) } else { code }
     }
 
+    /// Returns the text that stands for no value, of its own code: an integer's unknown may be none.
+    fn unknown_of(&self, column: usize, code: u32) -> Option<&str> {
+        if self.no_value(column) == Some(code) { self.plan.codes[column].unknown.as_deref() } else { None }
+    }
+
     /// Returns the number of codes of a column.
     pub(super) fn codes(&self, column: usize) -> usize {
         let names = &self.columns[column];
@@ -129,7 +134,10 @@ impl Names {
     pub fn key_text(&self, key: Option<Coded>, code: u32) -> Cow<'_, str> {
         match key {
             None => Cow::Borrowed(crate::definition::reports::ALL.1),
-            Some(Coded::Column(column)) => self.value(column, code).text(),
+            Some(Coded::Column(column)) => match self.unknown_of(column, code) {
+                Some(unknown) => Cow::Borrowed(unknown),
+                None => self.value(column, code).text(),
+            },
             Some(Coded::Attribute(attribute)) => Cow::Borrowed(self.references.values(attribute).text(code)),
         }
     }
@@ -140,7 +148,7 @@ impl Names {
         let own = match (&names.new, code.checked_sub(names.known), self.references.keys(column)) {
             (NewValues::Texts(new), Some(place), _) => new.get(place as usize).map_or(0, |text| text.len()),
             (_, None, Keys::Texts(keys)) => keys.text_len(code),
-            _ => 0,
+            _ => self.unknown_of(column, code).map_or(0, str::len),
         };
         let attributes = self.plan.attributes.iter().enumerate();
         let of_code = attributes.filter(|(_, attribute)| attribute.code == column && attribute.has_codes);
@@ -197,7 +205,8 @@ impl Dictionary {
                         .unwrap_or_else(|| text_code(codes, names, &Arc::from(unknown), &mut text_bytes)),
                 ),
                 (Keys::Numbers(keys), Codes::Numbers(codes)) => {
-                    let unknown = unknown.parse().ok()?;
+                    // A text that only reads as a number is none of the column's.
+                    let unknown = unknown.parse::<i64>().ok().filter(|number| number.to_string() == unknown)?;
                     Some(keys.find(unknown).unwrap_or_else(|| number_code(codes, names, unknown)))
                 }
                 _ => None,
