@@ -5,6 +5,7 @@
 
 mod changes;
 mod commands;
+mod explain;
 mod generate;
 #[path = "../hostile/definition.rs"]
 mod hostile;

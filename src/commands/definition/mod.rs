@@ -1,11 +1,13 @@
-//! `music-streams definition`: a definition checked, tried on files, shown in its canonical form, and described to
-//! editors. None of it needs AWS.
+//! `music-streams definition`: a definition checked, tried on files, explained, shown in its canonical form, and
+//! described to editors. None of it needs AWS.
 //!
-//! * `mod.rs`: the commands but for `try`
+//! * `mod.rs`: the commands but for these
 //! * `trial`: `try`
+//! * `explain`: `explain`
 //!
 //! Covered by tests/definition.
 
+mod explain;
 mod trial;
 
 use std::fs::File;
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::commands::definition::explain::Explain;
 use crate::commands::definition::trial::{TrialError, Try};
 use crate::commands::format::{Format, print, printable, table};
 use crate::definition::Definition;
@@ -41,6 +44,11 @@ enum What {
     /// Does what a batch would do, up to the figures. Writes nothing, and needs no AWS. The exit status is 0 if all
     /// files can be counted, and 1 if not.
     Try(Try),
+    /// Explain what follows from a definition: columns, tables, what their items cost, and each report as SQL
+    ///
+    /// The SQL is for DuckDB, on the curated files, and gives what the items show. Without a file it is the built-in
+    /// definition. Needs no AWS.
+    Explain(Explain),
     /// Print a definition in its canonical form: without comments and defaults, as its digest is made
     ///
     /// Two files with the same canonical form mean the same. Without a file it is the built-in definition.
@@ -104,17 +112,14 @@ pub enum DefinitionError {
 }
 
 impl DefinitionQuery {
-    /// Checks, tries, shows or describes definitions.
+    /// Checks, tries, explains, shows or describes definitions.
     pub async fn run(&self) -> Result<(), DefinitionError> {
         match &self.what {
             What::Check(check) => check.run(),
             What::Try(trial) => trial.run().await,
+            What::Explain(explain) => explain.run(),
             What::Show(show) => {
-                let definition = match &show.file {
-                    Some(file) => good(file)?,
-                    None => Definition::built_in()
-                        .map_err(|problems| DefinitionError::Bad(problems.describe("the built-in definition")))?,
-                };
+                let definition = good_or_built_in(show.file.as_deref())?;
                 // What is printed ends with a line end of its own.
                 print(definition.canonical().trim_end());
                 Ok(())
@@ -207,4 +212,10 @@ fn read(file: &Path) -> Result<Result<Definition, Problems>, DefinitionError> {
 /// Reads a definition without problems.
 fn good(file: &Path) -> Result<Definition, DefinitionError> {
     read(file)?.map_err(|problems| DefinitionError::Bad(described(&problems, file)))
+}
+
+/// Reads a definition without problems; the built-in one if no file is given.
+fn good_or_built_in(file: Option<&Path>) -> Result<Definition, DefinitionError> {
+    let built_in_problems = |problems: Problems| DefinitionError::Bad(problems.describe("the built-in definition"));
+    file.map_or_else(|| Definition::built_in().map_err(built_in_problems), good)
 }
