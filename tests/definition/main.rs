@@ -12,5 +12,6 @@ mod hostile;
 mod properties;
 #[path = "../support/definition_rules.rs"]
 mod rules;
+mod template;
 mod trial;
 mod written;

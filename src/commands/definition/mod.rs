@@ -1,13 +1,15 @@
 //! `music-streams definition`: a definition checked, tried on files, explained, shown in its canonical form, and
-//! described to editors. None of it needs AWS.
+//! described to editors; and the template of its pipeline. None of it needs AWS.
 //!
 //! * `mod.rs`: the commands but for these
 //! * `trial`: `try`
 //! * `explain`: `explain`
+//! * `template`: `template`
 //!
 //! Covered by tests/definition.
 
 mod explain;
+mod template;
 mod trial;
 
 use std::fs::File;
@@ -18,6 +20,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::commands::definition::explain::Explain;
+use crate::commands::definition::template::Template;
 use crate::commands::definition::trial::{TrialError, Try};
 use crate::commands::format::{Format, print, printable, table};
 use crate::definition::Definition;
@@ -49,6 +52,10 @@ enum What {
     /// The SQL is for DuckDB, on the curated files, and gives what the items show. Without a file it is the built-in
     /// definition. Needs no AWS.
     Explain(Explain),
+    /// Print the CloudFormation template of a pipeline with a definition: bucket, queues, tables, policies
+    ///
+    /// Without a file it is that of the built-in definition, which deploy/template.yaml is too. Needs no AWS.
+    Template(Template),
     /// Print a definition in its canonical form: without comments and defaults, as its digest is made
     ///
     /// Two files with the same canonical form mean the same. Without a file it is the built-in definition.
@@ -118,6 +125,7 @@ impl DefinitionQuery {
             What::Check(check) => check.run(),
             What::Try(trial) => trial.run().await,
             What::Explain(explain) => explain.run(),
+            What::Template(template) => template.run(),
             What::Show(show) => {
                 let definition = good_or_built_in(show.file.as_deref())?;
                 // What is printed ends with a line end of its own.
