@@ -44,17 +44,25 @@ pub fn output_error() -> Option<&'static std::io::Error> {
 
 /// Lays out a table. Columns for which `numbers` is true are aligned to the right.
 pub fn table(headings: &[&str], numbers: &[bool], rows: impl Iterator<Item = Vec<String>>) -> String {
-    laid_out(headings, numbers, rows, ContentArrangement::Dynamic)
+    laid_out(headings, numbers, rows, |table| table.set_content_arrangement(ContentArrangement::Dynamic))
+}
+
+/// Lays out a table in lines of at most [`WIDTH`] columns. Long cells are broken into several lines.
+pub fn broken(headings: &[&str], numbers: &[bool], rows: &[Vec<String>]) -> String {
+    let text = laid_out(headings, numbers, rows.iter().cloned(), |table| {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH as u16)
+    });
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
 fn laid_out(
     headings: &[&str],
     numbers: &[bool],
     rows: impl Iterator<Item = Vec<String>>,
-    arrangement: ContentArrangement,
+    arrange: impl FnOnce(&mut Table) -> &mut Table,
 ) -> String {
     let mut table = Table::new();
-    table.load_style(ONE_LINE_BELOW_THE_HEADING).set_content_arrangement(arrangement);
+    arrange(table.load_style(ONE_LINE_BELOW_THE_HEADING));
     if !headings.is_empty() {
         table.set_header(headings);
     }
@@ -75,7 +83,8 @@ pub fn fitting(headings: &[&str], numbers: &[bool], rows: &[Vec<String>]) -> Str
     /// Columns of a cell that has others beside it, where rows are columns: enough for a time.
     const NARROW: usize = 20;
     let laid_out = |headings: &[&str], numbers: &[bool], rows: &mut dyn Iterator<Item = Vec<String>>| {
-        let text = laid_out(headings, numbers, rows, ContentArrangement::Disabled);
+        let text =
+            laid_out(headings, numbers, rows, |table| table.set_content_arrangement(ContentArrangement::Disabled));
         text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
     };
     for most in [WIDTH, CELL] {
@@ -154,10 +163,12 @@ pub fn print_retried(format: Format, result: &impl Serialize, lists: [(&str, &[S
 
 /// Makes control characters, and those that change the direction of writing, visible in a text from outside.
 pub fn printable(text: &str) -> String {
-    let is_harmful = |char: char| {
-        char.is_control() || matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     text.chars().map(|char| if is_harmful(char) { '\u{fffd}' } else { char }).collect()
+}
+
+/// Returns true for a control character, and for one that changes the direction of writing.
+pub fn is_harmful(char: char) -> bool {
+    char.is_control() || matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -154,7 +154,7 @@ pub(crate) fn definition(reports: Vec<Report>, zone: &str) -> Definition {
             column("item", Type::Id { max_bytes: 64 }, None, false),
             column("at", Type::Time { format: TimeFormat::Iso, zone: TimeZone::UTC }, None, false),
             column("shop", text(), Some("nowhere"), true),
-            column("buyer", integer(), Some("0"), true),
+            column("buyer", integer(), Some("nobody"), true),
             column("pieces", Type::Integer { min: -1000, max: 1000 }, None, true),
             column("price", Type::Decimal { places: 2, min: -99_999, max: 99_999 }, None, false),
             column("paid", Type::Time { format: TimeFormat::Unix, zone: TimeZone::UTC }, None, true),

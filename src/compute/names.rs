@@ -119,6 +119,11 @@ impl Names {
         if names.no_value == Some(code) { names.unknown.unwrap_or(code) } else { code }
     }
 
+    /// Returns the text that stands for no value, of its own code: an integer's unknown may be none.
+    fn unknown_of(&self, column: usize, code: u32) -> Option<&str> {
+        if self.no_value(column) == Some(code) { self.plan.codes[column].unknown.as_deref() } else { None }
+    }
+
     /// Returns the number of codes of a column.
     pub(super) fn codes(&self, column: usize) -> usize {
         self.columns[column].known as usize + self.learned[column].count()
@@ -128,7 +133,10 @@ impl Names {
     pub fn key_text(&self, key: Option<Coded>, code: u32) -> Cow<'_, str> {
         match key {
             None => Cow::Borrowed(crate::definition::reports::ALL.1),
-            Some(Coded::Column(column)) => self.value(column, code).text(),
+            Some(Coded::Column(column)) => match self.unknown_of(column, code) {
+                Some(unknown) => Cow::Borrowed(unknown),
+                None => self.value(column, code).text(),
+            },
             Some(Coded::Attribute(attribute)) => Cow::Borrowed(self.references.values(attribute).text(code)),
         }
     }
@@ -139,7 +147,7 @@ impl Names {
         let own = match (&self.learned[column], learned, self.references.keys(column)) {
             (Learned::Texts(learned), Some(number), _) => learned.get(number).len(),
             (_, None, Keys::Texts(keys)) => keys.text_len(code),
-            _ => 0,
+            _ => self.unknown_of(column, code).map_or(0, str::len),
         };
         let attributes = self.plan.attributes.iter().enumerate();
         let of_code = attributes.filter(|(_, attribute)| attribute.code == column && attribute.has_codes);
@@ -194,7 +202,8 @@ impl Dictionary {
                     Some(names.known + number)
                 }),
                 Keys::Numbers(keys) => {
-                    let unknown = unknown.parse().ok()?;
+                    // A text that only reads as a number is none of the column's.
+                    let unknown = unknown.parse::<i64>().ok().filter(|number| number.to_string() == unknown)?;
                     keys.find(unknown).or_else(|| Some(names.known + codes[index].of_number(learned, unknown)?))
                 }
             });

@@ -82,6 +82,8 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
             &["report", "genres", "--date", "2024-06-25"],
             &["report", "listeners", "--date", "2024-06-25"],
             &["report", "track", "x"],
+            &["report", "genre", "pop"],
+            &["report", "listener", "1"],
             &["status"],
             &["status", "--object", &object],
             &["aside"],

@@ -103,7 +103,9 @@ fn column(input: &Input, index: usize) -> impl Strategy<Value = Column> + use<> 
         1 => "[a-z]{1,5}".prop_map(|name| Source::Key(KeyPart::Name(name))),
     ];
     let type_ = prop_oneof![4 => value_type(), 1 => time_type()];
-    (type_, source, prop::option::of(text(64))).prop_map(move |(type_, mut source, unknown)| {
+    // Of integers it may be a number, or only look like one.
+    let unknown = prop_oneof![2 => text(64), 1 => select(&["0", "7", "007", "+7"][..]).prop_map(str::to_owned)];
+    (type_, source, prop::option::of(unknown)).prop_map(move |(type_, mut source, unknown)| {
         if let (Type::Id { .. } | Type::Integer { .. } | Type::Decimal { .. }, Source::Places(places)) =
             (&type_, &mut source)
         {
@@ -128,6 +130,8 @@ fn attribute(index: usize) -> impl Strategy<Value = Attribute> {
     (value_type(), place, any::<bool>(), text(64), many).prop_map(move |(type_, place, is_optional, unknown, many)| {
         let unknown = is_code(&type_).then_some(unknown);
         let many = many.filter(|_| is_text(&type_));
+        let is_one = |unknown: &String| many.is_none_or(|many| !unknown.contains(char::from(many)));
+        let unknown = unknown.map(|unknown| if is_one(&unknown) { unknown } else { "none".to_owned() });
         Attribute { name: format!("a{index}"), type_, place, is_optional, unknown, many }
     })
 }
@@ -168,8 +172,8 @@ fn conditions(columns: &[Column]) -> BoxedStrategy<Vec<Condition>> {
     }
 }
 
-/// The measures of a report: a count, and one for each column that has one.
-fn measures(columns: &[Column]) -> BoxedStrategy<Vec<Measure>> {
+/// The measures of a report: a count, and one for each column and attribute that has one.
+fn measures(columns: &[Column], reference: Option<&Reference>) -> BoxedStrategy<Vec<Measure>> {
     let mut of_columns: Vec<(usize, Aggregate)> = Vec::new();
     for (index, column) in columns.iter().enumerate().skip(1).take(4) {
         let of = column.name.clone();
@@ -178,11 +182,26 @@ fn measures(columns: &[Column]) -> BoxedStrategy<Vec<Measure>> {
             match &column.type_ {
                 Type::Id { .. } | Type::Text { .. } => Aggregate::Distinct { of },
                 Type::Integer { .. } => Aggregate::Sum { of, divide: [1, 10, 100, 1000, 1_000_000][index % 5] },
+                Type::Decimal { .. } if index % 2 == 0 => Aggregate::Sum { of, divide: [1, 100, 1000][index % 3] },
                 Type::Decimal { .. } => Aggregate::Min { of },
                 Type::Time { .. } => Aggregate::Max { of },
             },
         ));
     }
+    for (index, attribute) in reference.iter().flat_map(|it| &it.attributes).enumerate() {
+        let of = attribute.name.clone();
+        of_columns.extend(match &attribute.type_ {
+            Type::Integer { .. } => Some((20 + index, Aggregate::Max { of })),
+            Type::Decimal { .. } => Some((20 + index, Aggregate::Sum { of, divide: 10 })),
+            _ => None,
+        });
+    }
+    let parts: Vec<String> = of_columns
+        .iter()
+        .filter(|(_, aggregate)| matches!(aggregate, Aggregate::Sum { .. } | Aggregate::Distinct { .. }))
+        .map(|(index, _)| format!("m{index}"))
+        .chain(["rows".to_owned()])
+        .collect();
     let count = conditions(columns).prop_map(|conditions| Measure {
         name: "rows".to_owned(),
         aggregate: Aggregate::Count,
@@ -198,12 +217,12 @@ fn measures(columns: &[Column]) -> BoxedStrategy<Vec<Measure>> {
             })
         })
         .collect();
-    let ratio = prop::option::of(0..=9_u8);
+    let ratio = prop::option::of((select(parts.clone()), select(parts), 0..=9_u8));
     (count, others, ratio)
         .prop_map(|(count, others, ratio)| {
             let mut measures = vec![count];
             measures.extend(others);
-            let ratio = ratio.map(|places| Aggregate::Ratio { of: "rows".to_owned(), by: "rows".to_owned(), places });
+            let ratio = ratio.map(|(of, by, places)| Aggregate::Ratio { of, by, places });
             measures.extend(ratio.map(|aggregate| Measure {
                 name: "ratio".to_owned(),
                 aggregate,
@@ -224,8 +243,12 @@ fn report(columns: Vec<Column>, reference: Option<Reference>, index: usize) -> B
     let every = prop_oneof![Just(Period::Day), Just(Period::Hour)];
     let table = prop_oneof![Just(format!("r{index}0")), Just(format!("Table-{index}.x"))];
     let (keep, tops) = (prop_oneof![Just(100_usize), 1..=1000_usize], any::<bool>());
-    (select(keys), every, table, measures(&columns), keep, tops)
-        .prop_map(move |(key, every, table, measures, keep, has_top)| {
+    let shown = prop::sample::subsequence(
+        columns.iter().map(|it| it.name.clone()).collect::<Vec<_>>(),
+        0..=columns.len().min(4),
+    );
+    (select(keys), every, table, measures(&columns, reference.as_ref()), keep, tops, shown)
+        .prop_map(move |(key, every, table, measures, keep, has_top, shown)| {
             let of_reference = |name: &str| reference.as_ref().filter(|reference| reference.key == name);
             let (attributes, top) = match &key {
                 Key::All => (Vec::new(), None),
@@ -234,7 +257,10 @@ fn report(columns: Vec<Column>, reference: Option<Reference>, index: usize) -> B
                     let under =
                         follows.iter().filter(|it| is_code(&it.type_)).take(2).map(|it| it.name.clone()).collect();
                     let top = Top { by: "rows".to_owned(), under, keep };
-                    (follows.iter().map(|it| it.name.clone()).collect(), has_top.then_some(top))
+                    let follows = follows.iter().map(|it| it.name.clone());
+                    // Of columns the value of the latest row.
+                    let shown = shown.into_iter().filter(|column| column != name);
+                    (follows.chain(shown).collect(), has_top.then_some(top))
                 }
             };
             let mut report = Report { name: format!("r{index}0"), key, every, table, attributes, top, measures };

@@ -5,11 +5,13 @@
 
 mod changes;
 mod commands;
+mod explain;
 mod generate;
 #[path = "../hostile/definition.rs"]
 mod hostile;
 mod properties;
 #[path = "../support/definition_rules.rs"]
 mod rules;
+mod template;
 mod trial;
 mod written;

@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Mutex;
 
 use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
@@ -401,8 +402,11 @@ fn the_answer_for_people_is_safe_and_narrow() {
     assert!(text.contains("quite_long_name_of_column_59") && text.contains("語"), "{text}");
 }
 
+/// Held by whoever reads the documentation and may write it anew.
+pub static DOCUMENTATION: Mutex<()> = Mutex::new(());
+
 /// The blocks of the documentation between fences, from a heading to the next one: their places in the text.
-fn blocks(text: &str, heading: &str) -> Vec<std::ops::Range<usize>> {
+pub fn blocks(text: &str, heading: &str) -> Vec<std::ops::Range<usize>> {
     let start = text.find(heading).unwrap();
     let end = text[start + 1..].find("\n## ").map_or(text.len(), |end| start + 1 + end);
     let fences: Vec<usize> = text[start..end].match_indices("\n```").map(|(at, _)| start + at + 1).collect();
@@ -414,6 +418,7 @@ fn blocks(text: &str, heading: &str) -> Vec<std::ops::Range<usize>> {
 /// anew.
 #[test]
 fn the_documentation_shows_what_is_said() {
+    let _alone = DOCUMENTATION.lock();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/definition.md");
     let text = std::fs::read_to_string(&path).unwrap();
     let blocks = blocks(&text, "## In ten minutes");

@@ -397,6 +397,12 @@ pub const REFERENCES: &[Rule] = &[
         " ",
         "'many' takes a visible ASCII character other than a quote, such as \";\"",
     ),
+    rule(
+        "unknown = \"none\"",
+        "unknown = \"red|old\"",
+        "red|old",
+        "'unknown' is one value, and '|' is between two of them",
+    ),
 ];
 
 /// The rules on reports and top lists.

@@ -1,13 +1,17 @@
-//! `music-streams definition`: a definition checked, tried on files, shown in its canonical form, described to editors,
-//! and put in force. Only the last needs AWS.
+//! `music-streams definition`: a definition checked, tried on files, explained, shown in its canonical form, described to
+//! editors, and put in force; and the template of its pipeline. Only `apply` needs AWS.
 //!
-//! * `mod.rs`: the other commands
+//! * `mod.rs`: the commands but for these
 //! * `trial`: `try`
+//! * `explain`: `explain`
+//! * `template`: `template`
 //! * `apply`: `apply`
 //!
-//! Covered by tests/definition.
+//! Covered by tests/definition, `apply` by tests/pipeline.
 
 mod apply;
+mod explain;
+mod template;
 mod trial;
 
 use std::fs::File;
@@ -20,6 +24,8 @@ use serde_json::json;
 use crate::aws::Clients;
 use crate::aws::error::AwsError;
 use crate::commands::definition::apply::Apply;
+use crate::commands::definition::explain::Explain;
+use crate::commands::definition::template::Template;
 use crate::commands::definition::trial::{TrialError, Try};
 use crate::commands::format::{Format, print, printable, table};
 use crate::definition::Definition;
@@ -47,6 +53,15 @@ enum What {
     /// Does what a batch would do, up to the figures. Writes nothing, and needs no AWS. The exit status is 0 if all
     /// files can be counted, and 1 if not.
     Try(Try),
+    /// Explain what follows from a definition: columns, tables, what their items cost, and each report as SQL
+    ///
+    /// The SQL is for DuckDB, on the curated files, and gives what the items show. Without a file it is the built-in
+    /// definition. Needs no AWS.
+    Explain(Explain),
+    /// Print the CloudFormation template of a pipeline with a definition: bucket, queues, tables, policies
+    ///
+    /// Without a file it is that of the built-in definition, which deploy/template.yaml is too. Needs no AWS.
+    Template(Template),
     /// Print a definition in its canonical form: without comments and defaults, as its digest is made
     ///
     /// Two files with the same canonical form mean the same. Without a file it is the built-in definition.
@@ -121,18 +136,16 @@ pub enum DefinitionError {
 }
 
 impl DefinitionQuery {
-    /// Checks, tries, shows, describes definitions, or puts one in force, which is what the clients are for.
+    /// Checks, tries, explains, shows, describes definitions, or puts one in force, which is what the clients are for.
     pub async fn run(&self, clients: impl Future<Output = Clients>) -> Result<(), DefinitionError> {
         match &self.what {
             What::Apply(apply) => apply.run(&clients.await).await,
             What::Check(check) => check.run(),
             What::Try(trial) => trial.run().await,
+            What::Explain(explain) => explain.run(),
+            What::Template(template) => template.run(),
             What::Show(show) => {
-                let definition = match &show.file {
-                    Some(file) => good(file)?,
-                    None => Definition::built_in()
-                        .map_err(|problems| DefinitionError::Bad(problems.describe("the built-in definition")))?,
-                };
+                let definition = good_or_built_in(show.file.as_deref())?;
                 // What is printed ends with a line end of its own.
                 print(definition.canonical().trim_end());
                 Ok(())
@@ -235,4 +248,10 @@ fn read(file: &Path) -> Result<Result<Definition, Problems>, DefinitionError> {
 /// Reads a definition without problems.
 fn good(file: &Path) -> Result<Definition, DefinitionError> {
     read(file)?.map_err(|problems| DefinitionError::Bad(described(&problems, file)))
+}
+
+/// Reads a definition without problems; the built-in one if no file is given.
+fn good_or_built_in(file: Option<&Path>) -> Result<Definition, DefinitionError> {
+    let built_in_problems = |problems: Problems| DefinitionError::Bad(problems.describe("the built-in definition"));
+    file.map_or_else(|| Definition::built_in().map_err(built_in_problems), good)
 }

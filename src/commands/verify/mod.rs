@@ -55,6 +55,7 @@ use crate::protocol::BatchNumber;
 use crate::reports::store::Reports;
 
 use batches::Digest;
+pub use expected::recounted;
 use findings::Findings;
 
 /// The arguments of `music-streams verify`.

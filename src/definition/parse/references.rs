@@ -100,6 +100,12 @@ fn attribute(
         _ => Err(found.add(many.at, "'many' takes a visible ASCII character other than a quote, such as \";\"")),
     });
     let many = many.transpose();
+    if let (Ok(Some(many)), Some(unknown)) = (many, typed.fields.text("unknown"))
+        && unknown.value.contains(char::from(many))
+    {
+        let problem = format!("'unknown' is one value, and '{}' is between two of them", char::from(many));
+        found.add(unknown.at, problem);
+    }
     let is_many = typed.fields.text("many").is_some();
     let known = typed.known(entry, Origin::Attribute { reference: reference.to_owned(), key: key.to_owned(), is_many });
     let made = named.and_then(|()| typed.fields.all_good()).and_then(|()| {

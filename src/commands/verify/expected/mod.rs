@@ -6,18 +6,20 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io::{Read, Seek};
 
-use crate::compute::curated::CuratedValue;
+use crate::compute::curated::{self, CuratedValue};
 use crate::definition::Definition;
 use crate::definition::columns::Type;
 use crate::definition::reports::{ALL, Aggregate, Key as ReportKey, Period as Every, Report};
+use crate::formats::parquet::ParquetError;
 use crate::plan::period::Period;
 use crate::reports::distinct::{Distinct, Member};
 use crate::reports::figures::{Key, decimal_text};
 use crate::reports::item::time_text;
 
 use super::hash;
-use super::row::AuditedRow;
+use super::row::{AuditedRow, curated_columns};
 
 /// The number of partitions that a day is split into, at most.
 const MAX_PARTITIONS: u64 = 1 << 20;
@@ -75,6 +77,22 @@ pub(super) struct ExpectedItem {
 
 /// A published figure: the text of the item's attribute, or none.
 pub(super) type Published = Vec<Option<String>>;
+
+/// Recounts the reports of a day from its curated files, as an audit does: the key of each item, and the text of each
+/// of its measures.
+pub fn recounted(
+    definition: &Definition,
+    day: i32,
+    files: impl IntoIterator<Item = impl Read + Seek>,
+) -> Result<Vec<(Key, Vec<Option<String>>)>, ParquetError> {
+    let (columns, mut expected) = (curated_columns(definition), Expected::new(definition, &[]));
+    let all = Partition::Part { modulus: 1, remainder: 0 };
+    for file in files {
+        curated::read_rows(file, &columns, |values| expected.add(AuditedRow { definition, values }, &all, day))?;
+    }
+    let keys = (0..definition.reports.len()).flat_map(|report| expected.unseen(report)).collect::<Vec<_>>();
+    Ok(keys.into_iter().filter_map(|key| expected.see(&key).map(|published| (key, published))).collect())
+}
 
 /// The sums of a day's curated rows: by report, by period, by id.
 #[derive(Debug)]

@@ -1,0 +1,102 @@
+//! `music-streams definition template`: the template of the repository, and those of other definitions.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::written::EXAMPLES;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// The template of a definition; of the built-in one without.
+fn template(definition: Option<&str>) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.toml");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_music-streams"));
+    command.args(["definition", "template"]).env_clear();
+    if let Some(text) = definition {
+        std::fs::write(&path, text).unwrap();
+        command.arg(path);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What is deployed is what the program prints. UPDATE_DOCUMENTS writes it anew.
+#[test]
+fn the_template_of_the_repository_is_that_of_the_built_in_definition() {
+    let (path, template) = (root().join("deploy/template.yaml"), template(None));
+    if std::env::var_os("UPDATE_DOCUMENTS").is_some() {
+        std::fs::write(&path, &template).unwrap();
+    }
+    assert!(std::fs::read_to_string(&path).unwrap() == template, "deploy/template.yaml is another");
+}
+
+/// The lines of a template that contain a text, without what surrounds them.
+fn lines<'t>(template: &'t str, text: &str) -> Vec<&'t str> {
+    template.lines().map(str::trim).filter(|line| line.contains(text)).collect()
+}
+
+#[test]
+fn tables_have_the_keys_of_their_reports() {
+    let rides = template(Some(EXAMPLES[0].1));
+    let names = ["bike_reports", "places", "tags", "totals", "top_lists", "music_streams_ledger"];
+    assert_eq!(lines(&rides, "TableName:"), names.map(|name| format!("TableName: !Sub ${{TablePrefix}}{name}")));
+    let keys = ["bike_id", "place", "tags", "all"].map(|key| format!("- {{AttributeName: \"{key}\", KeyType: HASH}}"));
+    assert_eq!(lines(&rides, "\", KeyType: HASH"), keys);
+    let periods = ["report_date", "report_hour", "report_date", "report_date"];
+    let periods = periods.map(|period| format!("- {{AttributeName: \"{period}\", KeyType: RANGE}}"));
+    assert_eq!(lines(&rides, "\", KeyType: RANGE"), periods);
+    // Of consumers and replays, to write; of people, to read items and to query them.
+    for table in ["BikeReports", "PlacesTable", "TagsTable", "TotalsTable"] {
+        let arn = format!("- !GetAtt {table}.Arn");
+        // Beside its own name.
+        assert_eq!(lines(&rides, table), [&format!("{table}:"), &arn, &arn, &arn, &arn]);
+    }
+}
+
+/// No template speaks of what another definition is about.
+#[test]
+fn templates_are_of_their_definition_alone() {
+    let words = ["listen", "track", "song", "genre", "artist", "user_"];
+    for (name, text) in EXAMPLES.into_iter().filter(|(name, _)| *name != "plays") {
+        let template = template(Some(text)).to_lowercase();
+        assert!(template.contains(&format!("\"{name}\"")), "{name}");
+        for word in words {
+            assert!(!template.contains(word), "{name} has {word}: {:?}", lines(&template, word));
+        }
+    }
+}
+
+/// A definition as large as may be: with as many reports, and names that YAML would take for something else.
+fn largest() -> String {
+    let mut text = "name = \"x\"\ntime = \"at\"\n[input]\nformat = \"csv\"\n[columns]\nat = \"time\"\n".to_owned();
+    for key in ["on", "null", "y", "n", "no", "yes", "true", "off"] {
+        text += &format!("{key} = \"id\"\n");
+    }
+    for (index, key) in ["on", "null", "y", "n", "no", "yes", "true", "off"].into_iter().cycle().take(16).enumerate() {
+        let table = ["queue", "a.b", "a-b", "A_b", "a__b", "123", "bucket_policy", "true"];
+        let table = table.get(index).map_or(format!("quite_a_long_name_of_a_table_{index}"), |&it| it.to_owned());
+        text += &format!("[reports.r{index}]\nkey = \"{key}\"\ntable = \"{table}\"\n");
+        text += &format!("[reports.r{index}.measures]\nrows = \"count\"\n");
+    }
+    text
+}
+
+/// cfn-lint knows the properties of every resource. CloudFormation takes templates of 51,200 bytes.
+#[test]
+fn templates_are_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(root().join(".tools/checks/bin/cfn-lint"));
+    let largest = largest();
+    for (name, text) in EXAMPLES.into_iter().chain([("largest", &*largest)]) {
+        let (path, template) = (folder.path().join(format!("{name}.yaml")), template(Some(text)));
+        assert!(template.len() < 51_200, "{name} has {} bytes", template.len());
+        std::fs::write(&path, template).unwrap();
+        command.arg(path);
+    }
+    let output = command.output().expect("`make test` installs it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
