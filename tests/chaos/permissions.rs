@@ -33,6 +33,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
     let ways = [("AWS_ENDPOINT_URL", way.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", way_to_dynamodb.as_str())];
 
     let (mut consumed, mut asked, mut replayed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut applied = BTreeSet::new();
     let mut first = None;
     for versioning in ["Versioning=Suspended", "Versioning=Enabled"] {
         let deployment = Deployment::with("permissions", &[versioning]).await;
@@ -119,6 +120,14 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
             assert!(ended.success, "{}{}", ended.stdout, ended.stderr);
         }
         replayed.extend(generalized(calls.take(), &deployment, first.as_ref()));
+
+        let file = std::env::temp_dir().join(format!("{}.toml", deployment.bucket));
+        let shown = program(&["definition", "show"], &[]).stdout;
+        std::fs::write(&file, shown.replacen("\n", "\nfuture = \"2d\"\n", 1)).unwrap();
+        let ended = program(&["definition", "apply", file.to_str().unwrap(), "--yes"], &environment);
+        std::fs::remove_file(&file).unwrap();
+        assert!(ended.success && ended.stdout.contains("is in force"), "{}{}", ended.stdout, ended.stderr);
+        applied.extend(generalized(calls.take(), &deployment, first.as_ref()));
         first.get_or_insert(deployment);
     }
 
@@ -139,6 +148,10 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
     let unused: Vec<_> =
         unused.into_iter().filter(|it| !on_behalf.iter().any(|action| it.starts_with(action))).collect();
     assert!(unused.is_empty(), "the operators' policy allows what no command does: {unused:#?}");
+
+    let (forbidden, unused) = compare(&deployment, "ApplyPolicyArn", &applied);
+    assert!(forbidden.is_empty(), "definition apply does what its policy does not allow: {forbidden:#?}");
+    assert!(unused.is_empty(), "the policy of definition apply allows what it does not do: {unused:#?}");
 
     let (forbidden, unused) = compare(&deployment, "ReplayPolicyArn", &replayed);
     assert!(forbidden.is_empty(), "replay does what its policy does not allow: {forbidden:#?}");
