@@ -49,8 +49,8 @@
 //! * **I7** After all consumers stop and one restarts, everything converges without human action, except for what
 //!   services refuse permanently: that is set aside automatically, blocks nothing else, and is brought back by a
 //!   command once the cause of the refusal is removed.
-//! * **I8** Every committed batch was prepared under the definition in force at its commit, and is carried out under it.
-//!   So no batch mixes two.
+//! * **I8** Every committed batch was prepared under the definition in force at its commit, and is carried out under
+//!   it. So no batch mixes two.
 
 pub mod aws;
 pub mod batch;

@@ -95,7 +95,7 @@ pub struct Entry {
 }
 
 /// The definition in force.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct InForce {
     /// The number of changes so far. It stands for the definition and for the periods that are counted.
     pub change: u64,

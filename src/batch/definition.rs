@@ -20,7 +20,12 @@ impl Worker {
             match retry_until(&shutdown, async || self.roll_forward.ledger.open(change).await).await? {
                 Opened::Batch(batch) => return Ok(batch),
                 Opened::Full => return Err(BatchError::TooManyUnfinished),
-                Opened::Redefined(in_force) => self.take_up(in_force).await?,
+                Opened::Redefined(in_force) => {
+                    let taken_up = self.take_up(in_force).await;
+                    let obstacle = taken_up.as_ref().err().map(ToString::to_string);
+                    self.roll_forward.progress.set_obstacle(obstacle);
+                    taken_up?;
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Health: is the consumer ready for work, and is it live or should it be replaced?
 //!
-//! * **Ready**: queue, bucket, tables and catalogue have answered, the consumer is not stopping, and no service has
-//!   failed for long.
+//! * **Ready**: queue, bucket, tables and catalogue have answered, the consumer is not stopping, it can use the
+//!   definition in force, and no service has failed for long.
 //! * **Live**: the consumer has started, and no batch at work stands still. A batch may stand still while a service
 //!   fails, because a new process would meet the same failure.
 //!
@@ -67,6 +67,9 @@ impl Health {
         self.has_started()?;
         if self.shutdown.is_cancelled() {
             return Err("stopping".to_owned());
+        }
+        if let Some(obstacle) = self.progress.obstacle() {
+            return Err(obstacle);
         }
         let failing = self.requests.failing_for(self.unready_after, self.unready_after);
         if failing.is_empty() {
@@ -151,6 +154,10 @@ mod tests {
         let health = Health::new(Requests::default(), shutdown.clone(), Duration::MAX, Duration::MAX);
         assert!(health.ready().unwrap_err().starts_with("starting"));
         health.started();
+        assert!(health.ready().is_ok());
+        health.progress.set_obstacle(Some("the definition is of tomorrow".to_owned()));
+        assert_eq!(health.ready().unwrap_err(), "the definition is of tomorrow");
+        health.progress.set_obstacle(None);
         assert!(health.ready().is_ok());
         shutdown.cancel();
         assert_eq!(health.ready().unwrap_err(), "stopping");

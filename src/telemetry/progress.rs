@@ -2,8 +2,8 @@
 //!
 //! Covered by the unit tests of `service/health.rs`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The time of the last progress on a batch. Clones share it.
@@ -12,13 +12,15 @@ pub struct Progress {
     since: Instant,
     /// Milliseconds after `since`; [`NO_BATCH`] while no batch is being processed.
     last: Arc<AtomicU64>,
+    /// The reason why no batch can be opened at all, if there is one.
+    obstacle: Arc<Mutex<Option<String>>>,
 }
 
 const NO_BATCH: u64 = u64::MAX;
 
 impl Default for Progress {
     fn default() -> Self {
-        Progress { since: Instant::now(), last: Arc::new(AtomicU64::new(NO_BATCH)) }
+        Progress { since: Instant::now(), last: Arc::new(AtomicU64::new(NO_BATCH)), obstacle: Arc::default() }
     }
 }
 
@@ -31,6 +33,16 @@ impl Progress {
     /// Records that no batch is being processed.
     pub fn clear(&self) {
         self.last.store(NO_BATCH, Ordering::Relaxed);
+    }
+
+    /// Records the reason why no batch can be opened, or that there is none.
+    pub fn set_obstacle(&self, obstacle: Option<String>) {
+        *self.obstacle.lock().unwrap_or_else(PoisonError::into_inner) = obstacle;
+    }
+
+    /// Returns the reason why no batch can be opened.
+    pub fn obstacle(&self) -> Option<String> {
+        self.obstacle.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns the time since the last progress; zero while no batch is being processed.

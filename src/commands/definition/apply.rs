@@ -80,8 +80,8 @@ impl Apply {
     fn check(&self, changes: &[Change]) -> Result<(), DefinitionError> {
         refused(changes)?;
         if !self.old_days_stay && changes.iter().any(|change| change.class == Class::OldDaysStay) {
-            let advice = "days that were counted before would mean something else than later ones; if that is intended, \
-                          add --old-days-stay, and rebuild the days that are to follow";
+            let advice = "days that were counted before would mean something else than later ones; if that is \
+                          intended, add --old-days-stay, and rebuild the days that are to follow";
             return Err(DefinitionError::Bad(advice.to_owned()));
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! `music-streams definition`: a definition checked, tried on files, explained, shown in its canonical form, described to
-//! editors, and put in force; and the template of its pipeline. Only `apply` needs AWS.
+//! `music-streams definition`: a definition checked, tried on files, explained, shown in its canonical form, described
+//! to editors, and put in force; and the template of its pipeline. Only `apply` needs AWS.
 //!
 //! * `mod.rs`: the commands but for these
 //! * `trial`: `try`

@@ -11,7 +11,7 @@ use crate::calendar::time_text;
 use crate::commands::format::{printable, table};
 use crate::counts::Counts;
 use crate::ledger::{CatalogueState, LastSweep, Ledger, Record};
-use crate::protocol::{BatchNumber, Registry, State};
+use crate::protocol::{BatchNumber, InForce, Registry, State};
 
 /// The number of entries set aside that are counted.
 const SHOWN_ASIDE: usize = 1000;
@@ -29,6 +29,8 @@ pub(super) struct Overview {
     /// The time from the creation of the oldest object of the last finished batch to the end of that batch, in seconds.
     lag_s: Option<i64>,
     last_sweep: Option<LastSweep>,
+    /// The definition in force.
+    definition: InForce,
     /// The catalogue of the consumers.
     catalogue: Option<CatalogueState>,
     unfinished_batches: Vec<Unfinished>,
@@ -74,6 +76,7 @@ impl Overview {
             dead_letters,
             lag_s: done.and_then(lag_of),
             last_sweep: ledger.last_sweep().await?,
+            definition: registry.definition.clone(),
             catalogue: ledger.catalogue().await?,
             unfinished_batches: registry.batches.iter().map(unfinished).collect(),
             aside,
@@ -91,6 +94,7 @@ impl Overview {
                 Some(seconds) => format!("lag        {seconds} s from the oldest file of the last batch to its end"),
                 None => "lag        unknown: no batch was done recently".to_owned(),
             },
+            self.definition_text(),
             self.catalogue_text(),
             self.rejected_text(),
             self.aside_text(),
@@ -162,6 +166,14 @@ impl Overview {
         format!("\nFinished\n{}", table(&headings, &numbers, self.recent_batches.iter().map(row)))
     }
 
+    fn definition_text(&self) -> String {
+        let InForce { change, digest, since } = &self.definition;
+        let digest = digest.as_deref().map_or("the built-in one", |digest| digest.get(..16).unwrap_or(digest));
+        let later: Vec<String> =
+            since.iter().map(|(table, period)| format!("; {table} counts from {period}")).collect();
+        format!("definition {}, change {change}{}", printable(digest), printable(&later.concat()))
+    }
+
     fn catalogue_text(&self) -> String {
         let Some(CatalogueState { keys, loaded_at, refused, .. }) = &self.catalogue else {
             return "catalogue  none was loaded yet".to_owned();
@@ -170,6 +182,9 @@ impl Overview {
         let refused = refused.as_ref().map_or(String::new(), |(reason, at)| {
             format!("; a later one was REFUSED {}: {}", time_text(*at), printable(reason))
         });
+        if keys.is_empty() && refused.is_empty() {
+            return "catalogue  no file is looked up".to_owned();
+        }
         let files: Vec<String> = keys.iter().map(|(file, keys)| format!("{keys} keys in {file}")).collect();
         format!("catalogue  {}{since}{refused}", printable(&files.join(", ")))
     }
