@@ -78,6 +78,7 @@ struct Tally {
     refused_files: usize,
     held_files: usize,
     foreign_items: usize,
+    definitions: usize,
 }
 
 /// A consumer that is started again whenever it ends.
@@ -93,6 +94,8 @@ struct Chaos {
     random: Random,
     /// Keys and eTags of the uploaded files.
     uploaded: Vec<(String, String)>,
+    /// Commands under way that put another definition in force. The service may fail them.
+    applying: Vec<tokio::task::JoinHandle<bool>>,
     tally: Tally,
 }
 
@@ -200,6 +203,23 @@ impl Chaos {
         self.tally.foreign_items += usize::from(put.send().await.is_ok());
     }
 
+    /// Puts another definition in force, which counts the same.
+    fn apply(&mut self) {
+        let deployment = &self.deployment;
+        let file = std::env::temp_dir().join(format!("{}-{}.toml", deployment.bucket, self.applying.len()));
+        let shown = program(&["definition", "show"], &[]).stdout;
+        let hours = 24 + self.random.below(1000);
+        std::fs::write(&file, shown.replacen("\n", &format!("\nfuture = \"{hours}h\"\n"), 1)).unwrap();
+        let (bucket, prefix) = (deployment.bucket.clone(), deployment.table_prefix.clone());
+        self.applying.push(tokio::task::spawn_blocking(move || {
+            let environment =
+                [("MUSIC_STREAMS_BUCKET", bucket.as_str()), ("MUSIC_STREAMS_TABLE_PREFIX", prefix.as_str())];
+            let ended = program(&["definition", "apply", file.to_str().unwrap(), "--yes"], &environment);
+            std::fs::remove_file(file).unwrap();
+            ended.success
+        }));
+    }
+
     /// Announces a file once more, in every form.
     async fn announce(&self, number: usize) {
         let (key, etag) = &self.uploaded[number];
@@ -263,6 +283,7 @@ async fn whatever_happens_every_row_counts_once() {
         dynamodb: Proxy::to(&endpoint("AWS_ENDPOINT_URL_DYNAMODB"), seed + 1).await,
         random: Random(seed),
         uploaded: Vec::new(),
+        applying: Vec::new(),
         tally: Tally::default(),
     };
     let (mut all, mut broken) = (Vec::new(), 0);
@@ -289,6 +310,9 @@ async fn whatever_happens_every_row_counts_once() {
         if chaos.random.below(100) == 0 {
             chaos.spoil().await;
         }
+        if chaos.random.below(40) == 0 {
+            chaos.apply();
+        }
         match chaos.random.below(300) {
             0 | 1 => {
                 stack.freeze(1, Duration::from_millis(2000 + chaos.random.below(5000))).await;
@@ -311,6 +335,9 @@ async fn whatever_happens_every_row_counts_once() {
         slot.consumer.signal("-KILL");
     }
     drop(slots);
+    for applied in std::mem::take(&mut chaos.applying) {
+        chaos.tally.definitions += usize::from(applied.await.unwrap());
+    }
     let faults = chaos.s3_and_sqs.faults() + chaos.dynamodb.faults();
     let crashes: usize = chaos.tally.crashes.values().sum();
     println!(
@@ -342,6 +369,7 @@ async fn whatever_happens_every_row_counts_once() {
     assert_eq!(deployment.keys("archive/").await.len() + broken, chaos.tally.files);
     assert_eq!(deployment.keys("quarantine/objects/").await.len(), 2 * broken, "each with its reason");
     assert_eq!(deployment.messages_in(&deployment.dead_letter_queue_url).await, 0);
+    assert!(seconds < 30 || chaos.tally.definitions > 0, "no definition came into force");
     println!("{} files, {} rows: none lost, none counted twice", chaos.tally.files, all.len());
 }
 
