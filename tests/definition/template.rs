@@ -49,11 +49,11 @@ fn tables_have_the_keys_of_their_reports() {
     let periods = ["report_date", "report_hour", "report_date", "report_date"];
     let periods = periods.map(|period| format!("- {{AttributeName: \"{period}\", KeyType: RANGE}}"));
     assert_eq!(lines(&rides, "\", KeyType: RANGE"), periods);
-    // Of consumers and replays, to write; of people, to read items and to query them.
+    // Of consumers and replays, to write; of people, to read items and to query them, and to put definitions in force.
     for table in ["BikeReports", "PlacesTable", "TagsTable", "TotalsTable"] {
         let arn = format!("- !GetAtt {table}.Arn");
         // Beside its own name.
-        assert_eq!(lines(&rides, table), [&format!("{table}:"), &arn, &arn, &arn, &arn]);
+        assert_eq!(lines(&rides, table), [&format!("{table}:"), &arn, &arn, &arn, &arn, &arn]);
     }
 }
 
