@@ -230,6 +230,6 @@ async fn labels_are_of_the_latest_row() {
     let epoch = "1970-01-01T00:00:00Z";
     assert_eq!(of(0, "i3"), [vec![], vec!["b"], vec![], vec!["nowhere"], vec!["0"], vec![epoch]]);
     // The kind of two items has the labels of the one whose row was the latest.
-    assert_eq!(of(1, "a"), [vec!["i1"], vec!["0"]]);
+    assert_eq!(of(1, "a"), [vec!["i1"], vec!["nobody"]]);
     assert_eq!(of(1, "b"), [vec!["i3"], vec!["9"]]);
 }

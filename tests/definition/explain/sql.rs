@@ -186,7 +186,6 @@ fn the_sql_of_any_definition_gives_what_the_items_show() {
     // Without a row there is no file, which DuckDB refuses.
     batches.retain(|batch| batch.rows > 0);
     let compared = compare(&batches);
-    println!("{compared} items of {} definitions", batches.len());
     assert!(compared > 3000, "{compared}");
 }
 

@@ -84,7 +84,7 @@ pub fn recounted(
     definition: &Definition,
     day: i32,
     files: impl IntoIterator<Item = impl Read + Seek>,
-) -> Result<Vec<(Key, Vec<Option<String>>)>, ParquetError> {
+) -> Result<Vec<(Key, Published)>, ParquetError> {
     let (columns, mut expected) = (curated_columns(definition), Expected::new(definition, &[]));
     let all = Partition::Part { modulus: 1, remainder: 0 };
     for file in files {
