@@ -149,12 +149,20 @@ async fn a_definition_that_cannot_come_into_force_changes_nothing() {
     let unasked = ask(&deployment, &["definition", "apply", &file]);
     for (what, ended, told) in [
         ("a fault", apply(&deployment, &good.replace("format = \"csv\"", "format = \"cvs\""), &[]), "write 'csv'"),
-        ("another key", apply(&deployment, &good.replace("key = \"user_id\"\n", "key = \"track_id\"\n"), &[]), ""),
+        (
+            "another key",
+            apply(
+                &deployment,
+                &good.replace("[reports.genres]\nkey = \"track_genre\"", "[reports.genres]\nkey = \"user_country\""),
+                &[],
+            ),
+            "its items have another key",
+        ),
         ("no table", apply(&deployment, &(good.clone() + COUNTRIES), &[]), "deploy the template"),
         (
             "old days",
-            apply(&deployment, &good.replacen("name = \"music\"", "name = \"music\"\nzone = \"Asia/Tokyo\"", 1), &[]),
-            "",
+            apply(&deployment, &good.replace("track_id = \"id\"", "track_id = { type = \"id\", max = 30 }"), &[]),
+            "add --old-days-stay",
         ),
         ("nobody to ask", unasked, "is not there"),
     ] {

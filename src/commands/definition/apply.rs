@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
+use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
 use aws_sdk_dynamodb::types::{KeyType, ScalarAttributeType};
 use clap::Args;
 
 use crate::aws::Clients;
-use crate::aws::error::{AwsError, Kind, aws_error};
+use crate::aws::error::{AwsError, aws_error};
 use crate::calendar::MICROS_PER_DAY;
 use crate::commands::definition::{DefinitionError, changes_text, good, refused};
 use crate::commands::format::print;
@@ -96,9 +97,9 @@ impl Apply {
             let expected =
                 [(report.key_attribute.clone(), KeyType::Hash), (period.attribute().to_owned(), KeyType::Range)];
             let table = reports.table(index);
-            match keys_of(clients, &table).await {
-                Ok(keys) if keys == expected => {}
-                Ok(keys) => {
+            match keys_of(clients, &table).await? {
+                Some(keys) if keys == expected => {}
+                Some(keys) => {
                     let keys: Vec<String> = keys.into_iter().map(|(name, _)| name).collect();
                     problems.push(format!(
                         "{table} has the keys {}, and {} needs {} and {}; give the report another table",
@@ -108,12 +109,9 @@ impl Apply {
                         expected[1].0
                     ));
                 }
-                Err(error) if error.kind == Kind::NotFound => {
-                    problems.push(format!(
-                        "{table} is not there; deploy the template first: music-streams definition template"
-                    ));
-                }
-                Err(error) => return Err(error.into()),
+                None => problems.push(format!(
+                    "{table} is not there; deploy the template first: music-streams definition template"
+                )),
             }
         }
         if problems.is_empty() { Ok(()) } else { Err(DefinitionError::Bad(problems.join("\n"))) }
@@ -139,11 +137,17 @@ impl Apply {
     }
 }
 
-/// Returns the keys of a table, the partition key first. One that is no text counts as none.
-async fn keys_of(clients: &Clients, table: &str) -> Result<Vec<(String, KeyType)>, AwsError> {
-    let described = clients.dynamodb.describe_table().table_name(table).send().await;
-    let described = described.map_err(aws_error("dynamodb:DescribeTable", table))?;
-    let Some(table) = described.table() else { return Ok(Vec::new()) };
+/// Returns the keys of a table, the partition key first; `None` if there is no such table. A key that is no text counts
+/// as none.
+async fn keys_of(clients: &Clients, table: &str) -> Result<Option<Vec<(String, KeyType)>>, AwsError> {
+    let described = match clients.dynamodb.describe_table().table_name(table).send().await {
+        Ok(described) => described,
+        Err(error) if error.as_service_error().is_some_and(DescribeTableError::is_resource_not_found_exception) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(aws_error("dynamodb:DescribeTable", table)(error)),
+    };
+    let Some(table) = described.table() else { return Ok(None) };
     let is_text = |name: &str| {
         let of_name = |it: &&aws_sdk_dynamodb::types::AttributeDefinition| it.attribute_name() == name;
         table.attribute_definitions().iter().find(of_name).map(|it| it.attribute_type())
@@ -153,7 +157,7 @@ async fn keys_of(clients: &Clients, table: &str) -> Result<Vec<(String, KeyType)
     let mut keys: Vec<(String, KeyType)> =
         keys.map(|key| (key.attribute_name().to_owned(), key.key_type().clone())).collect();
     keys.sort_by_key(|(_, type_)| *type_ == KeyType::Range);
-    Ok(keys)
+    Ok(Some(keys))
 }
 
 /// Returns the first period that each report counts: those that it had, and for a new report the first one that no row
