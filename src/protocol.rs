@@ -97,7 +97,7 @@ pub struct Entry {
 /// The definition in force.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct InForce {
-    /// The number of changes so far. It stands for the definition and for the periods that are counted.
+    /// The number of changes so far.
     pub change: u64,
     /// The digest of the definition; `None` for the built-in one.
     pub digest: Option<String>,
@@ -151,11 +151,11 @@ impl Registry {
             .map_or(self.last, |(&lowest, _)| lowest - 1)
     }
 
-    /// Takes the next number and lists the batch as open, unless `most` batches are listed, or the definition has
-    /// changed since the consumer learned of this `change`.
+    /// Takes the next number and lists the batch as open, unless `most` batches are listed, or another definition
+    /// is in force than the one that is `known`.
     #[must_use]
-    pub fn open(&self, owner: &str, since: u64, most: usize, change: u64) -> Opening {
-        if self.definition.change != change {
+    pub fn open(&self, owner: &str, since: u64, most: usize, known: &InForce) -> Opening {
+        if self.definition != *known {
             return Opening::Redefined;
         }
         if self.batches.len() >= most {
@@ -175,22 +175,22 @@ impl Registry {
         })
     }
 
-    /// Commits the owner's open batch, which was prepared under the definition of this `change`: all of it will be
-    /// carried out. Refused if it was abandoned meanwhile, or another definition is in force.
-    pub fn commit(&self, number: BatchNumber, owner: &str, change: u64) -> Change {
+    /// Commits the owner's open batch, which was prepared under a definition: all of it will be carried out. Refused if
+    /// it was abandoned meanwhile, or another definition is in force.
+    pub fn commit(&self, number: BatchNumber, owner: &str, under: &InForce) -> Change {
         self.change_own(number, owner, |entry| match entry.state {
             State::Committed => Some(entry.clone()),
-            State::Open if self.definition.change == change => Some(Entry { state: State::Committed, ..entry.clone() }),
+            State::Open if self.definition == *under => Some(Entry { state: State::Committed, ..entry.clone() }),
             State::Open | State::Abandoned | State::Lost | State::Aside | State::Done => None,
         })
     }
 
-    /// Puts another definition, or other periods, in force. Refused if the one in force is no longer `seen`.
-    pub fn redefine(&self, seen: u64, next: InForce) -> Change {
+    /// Puts another definition, or other periods, in force. Refused if what is in force is no longer `seen`.
+    pub fn redefine(&self, seen: &InForce, next: InForce) -> Change {
         if self.definition == next {
             return Change::Already;
         }
-        if self.definition.change != seen || next.change != seen + 1 {
+        if self.definition != *seen || next.change != seen.change + 1 {
             return Change::Refused;
         }
         Change::To(Registry { definition: next, ..self.clone() })
@@ -363,35 +363,42 @@ mod tests {
     fn no_batch_is_opened_while_too_many_are_unfinished() {
         let mut registry = Registry::default();
         for expected in 1..=MAX_UNFINISHED as u64 {
-            let Opening::To(number, next) = registry.open("me", 0, MAX_UNFINISHED, 0) else { panic!("there is room") };
+            let Opening::To(number, next) = registry.open("me", 0, MAX_UNFINISHED, &InForce::default()) else {
+                panic!("there is room")
+            };
             assert_eq!(number, expected);
             registry = next;
         }
-        assert_eq!(registry.open("me", 0, MAX_UNFINISHED, 0), Opening::Full);
+        assert_eq!(registry.open("me", 0, MAX_UNFINISHED, &InForce::default()), Opening::Full);
         let Change::To(registry) = registry.close(7) else { panic!("it was listed") };
-        assert!(matches!(registry.open("me", 0, MAX_UNFINISHED, 0), Opening::To(..)), "one was finished");
+        assert!(
+            matches!(registry.open("me", 0, MAX_UNFINISHED, &InForce::default()), Opening::To(..)),
+            "one was finished"
+        );
     }
 
     #[test]
     fn a_batch_is_opened_and_committed_under_the_definition_in_force() {
         let of = |change| InForce { change, digest: Some(format!("digest {change}")), ..InForce::default() };
-        let redefined = |registry: &Registry, change| match registry.redefine(change - 1, of(change)) {
+        let built_in = InForce::default();
+        let redefined = |registry: &Registry| match registry.redefine(&built_in, of(1)) {
             Change::To(next) => next,
             other => panic!("{other:?}"),
         };
-        let Opening::To(batch, open) = Registry::default().open("me", 0, MAX_UNFINISHED, 0) else {
-            panic!("it is empty")
-        };
-        let Change::To(committed) = open.commit(batch, "me", 0) else { panic!("nothing has changed") };
-        let later = redefined(&open, 1);
-        assert_eq!(later.commit(batch, "me", 0), Change::Refused);
-        assert_eq!(later.open("me", 0, MAX_UNFINISHED, 0), Opening::Redefined);
-        assert!(matches!(later.open("me", 0, MAX_UNFINISHED, 1), Opening::To(..)));
+        let open = |registry: &Registry, known: &InForce| registry.open("me", 0, MAX_UNFINISHED, known);
+        let Opening::To(batch, opened) = open(&Registry::default(), &built_in) else { panic!("it is empty") };
+        let Change::To(committed) = opened.commit(batch, "me", &built_in) else { panic!("nothing has changed") };
+        let later = redefined(&opened);
+        assert_eq!(later.commit(batch, "me", &built_in), Change::Refused);
+        assert_eq!(open(&later, &built_in), Opening::Redefined);
+        assert!(matches!(open(&later, &of(1)), Opening::To(..)));
+        // As many changes, but of a ledger that was restored to an earlier time.
+        assert_eq!(open(&later, &InForce { digest: None, ..of(1) }), Opening::Redefined);
         // The answer was lost, and the definition has changed since.
-        assert_eq!(redefined(&committed, 1).commit(batch, "me", 0), Change::Already);
+        assert_eq!(redefined(&committed).commit(batch, "me", &built_in), Change::Already);
         // Somebody else was faster.
-        assert_eq!(later.redefine(0, InForce { digest: None, ..of(1) }), Change::Refused);
-        assert_eq!(later.redefine(0, of(1)), Change::Already);
+        assert_eq!(later.redefine(&built_in, InForce { digest: None, ..of(1) }), Change::Refused);
+        assert_eq!(later.redefine(&built_in, of(1)), Change::Already);
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl Worker {
         let Ready { manifest, report_items } = ready;
         let RollForward { ledger, deadline, .. } = &self.roll_forward;
         // While there is no answer it is unknown what happened, so the request is repeated until the deadline.
-        match retry_until(deadline, async || ledger.commit(batch, self.definition.change).await).await {
+        match retry_until(deadline, async || ledger.commit(batch, &self.definition).await).await {
             Ok(true) => {}
             Ok(false) => {
                 self.abandon_own(batch, true).await;

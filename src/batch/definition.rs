@@ -16,8 +16,7 @@ impl Worker {
     pub(super) async fn open(&mut self) -> Result<BatchNumber, BatchError> {
         let shutdown = self.shutdown.clone();
         loop {
-            let change = self.definition.change;
-            match retry_until(&shutdown, async || self.roll_forward.ledger.open(change).await).await? {
+            match retry_until(&shutdown, async || self.roll_forward.ledger.open(&self.definition).await).await? {
                 Opened::Batch(batch) => return Ok(batch),
                 Opened::Full => return Err(BatchError::TooManyUnfinished),
                 Opened::Redefined(in_force) => {

@@ -42,8 +42,8 @@ impl Ledger {
         Ok(self.stored_registry().await?.registry)
     }
 
-    /// Takes the next number and lists the batch as open, in one write, if the definition of this `change` is in force.
-    pub async fn open(&self, change: u64) -> Result<Opened, AwsError> {
+    /// Takes the next number and lists the batch as open, in one write, if the `known` definition is in force.
+    pub async fn open(&self, known: &InForce) -> Result<Opened, AwsError> {
         let since = epoch_seconds();
         let (mut taken, mut refused) = (None, Opened::Full);
         let is_open = self
@@ -54,7 +54,7 @@ impl Ledger {
                 if taken.as_ref().is_some_and(is_mine) {
                     return Change::Already;
                 }
-                match registry.open(&self.owner, since, MAX_UNFINISHED, change) {
+                match registry.open(&self.owner, since, MAX_UNFINISHED, known) {
                     Opening::To(number, next) => {
                         taken = Some(number);
                         return Change::To(next);
@@ -73,15 +73,15 @@ impl Ledger {
         self.change(|registry| registry.renew_lease(number, &self.owner)).await
     }
 
-    /// Commits this consumer's open batch, which was prepared under the definition of this `change`. Returns false if
-    /// it was abandoned meanwhile, or another definition is in force.
-    pub async fn commit(&self, number: BatchNumber, change: u64) -> Result<bool, AwsError> {
-        self.change(|registry| registry.commit(number, &self.owner, change)).await
+    /// Commits this consumer's open batch, which was prepared under a definition. Returns false if it was abandoned
+    /// meanwhile, or another definition is in force.
+    pub async fn commit(&self, number: BatchNumber, under: &InForce) -> Result<bool, AwsError> {
+        self.change(|registry| registry.commit(number, &self.owner, under)).await
     }
 
     /// Puts another definition, or other periods, in force, in place of those `seen`. Returns false if somebody else
     /// has done so meanwhile.
-    pub async fn redefine(&self, seen: u64, next: &InForce) -> Result<bool, AwsError> {
+    pub async fn redefine(&self, seen: &InForce, next: &InForce) -> Result<bool, AwsError> {
         self.change(|registry| registry.redefine(seen, next.clone())).await
     }
 

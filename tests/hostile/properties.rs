@@ -241,8 +241,8 @@ pub fn items(bytes: &[u8]) {
     let Some(item) = serde_json::from_slice(bytes).ok().as_ref().and_then(item_of_json) else { return };
     if let Some(stored) = parse_registry(&item) {
         assert_eq!(parse_registry(&registry_item(&stored.registry, stored.version)), Some(stored.clone()));
-        let change = stored.registry.definition.change;
-        let Opening::To(number, next) = stored.registry.open("me", 1, usize::MAX, change) else { panic!("no room") };
+        let known = stored.registry.definition.clone();
+        let Opening::To(number, next) = stored.registry.open("me", 1, usize::MAX, &known) else { panic!("no room") };
         assert!(number > stored.registry.last && next.applied_through() < number);
     }
     let plan = Plan::built_in().unwrap();

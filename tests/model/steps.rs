@@ -287,7 +287,7 @@ impl World {
                     Fault::OpenUnderAnother => self.registry.definition.change,
                     _ => task.definition,
                 };
-                let (number, next) = match self.registry.open(me, 0, most, task.opened_under) {
+                let (number, next) = match self.registry.open(me, 0, most, &World::definition(task.opened_under)) {
                     Opening::To(number, next) => (number, next),
                     Opening::Full => return None,
                     Opening::Redefined => {
@@ -305,7 +305,10 @@ impl World {
             }
             Step::List => {
                 let before = Registry { last: batch - 1, ..self.registry.clone() };
-                let Opening::To(_, next) = before.open(me, 0, self.budget.room, task.opened_under) else { return None };
+                let Opening::To(_, next) = before.open(me, 0, self.budget.room, &World::definition(task.opened_under))
+                else {
+                    return None;
+                };
                 self.registry.batches = next.batches;
                 Some(next_claim(task, 0))
             }
@@ -391,7 +394,7 @@ impl World {
             Step::Commit => {
                 let in_force = self.registry.definition.change;
                 let under = if fault == Fault::CommitUnderAnother { in_force } else { task.opened_under };
-                let change = self.registry.commit(batch, me, under);
+                let change = self.registry.commit(batch, me, &World::definition(under));
                 if let Change::To(_) = change
                     && self.manifest(batch).is_some_and(|manifest| manifest.definition != in_force)
                 {

@@ -480,10 +480,15 @@ impl World {
 
     /// Another definition comes into force.
     pub fn apply(&mut self) {
-        let seen = self.registry.definition.change;
-        if let Change::To(next) = self.registry.redefine(seen, InForce { change: seen + 1, ..InForce::default() }) {
+        let seen = self.registry.definition.clone();
+        if let Change::To(next) = self.registry.redefine(&seen, Self::definition(seen.change + 1)) {
             self.registry = next;
         }
+    }
+
+    /// The definition of a change.
+    pub fn definition(change: u64) -> InForce {
+        InForce { change, ..InForce::default() }
     }
 
     /// An object's pause ends.

@@ -70,7 +70,7 @@ impl Apply {
         self.confirm(&plan)?;
         ledger.store_definition(&definition).await?;
         let next = InForce { change: before.change + 1, digest: Some(plan.digest.clone()), since };
-        if !ledger.redefine(before.change, &next).await? {
+        if !ledger.redefine(&before, &next).await? {
             return Err(DefinitionError::Bad("another definition has come into force meanwhile; try again".to_owned()));
         }
         print(&format!("{} is in force: {}", definition.name, plan.digest));

@@ -31,7 +31,7 @@ impl Replay {
             return Ok(Vec::new());
         }
         let next = InForce { change: in_force.change + 1, since, ..in_force.clone() };
-        if !self.ledger.redefine(in_force.change, &next).await? {
+        if !self.ledger.redefine(&in_force, &next).await? {
             return Err(ReplayError::Redefined);
         }
         self.plan = Arc::new(self.plan.since(&next.since).map_err(|error| ReplayError::Plan(error.to_string()))?);
