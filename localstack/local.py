@@ -287,11 +287,11 @@ def show_reports(environment, definition, date):
     """Shows the list of each report of the day, and of each report of all rows its items."""
     about = json.loads(ask({}, "definition", "explain", str(definition), "--format", "json"))
     for report in about["reports"]:
-        name, is_hourly = report["report"], report["every"] == "hour"
-        if report["key"] == "*":
+        name, is_hourly = report["report"], report["sort_key"] == "report_hour"
+        if report["partition_key"] == "all":
             title(f"{name}: music-streams report {name} '*'")
             show("\n".join(ask(environment, "report", name, "*").splitlines()[:8]))
-        elif report["top"] and not is_hourly:
+        elif report["top_lists"] and not is_hourly:
             title(f"{name}: music-streams report {name} --date {date} --top 5")
             show(ask(environment, "report", name, "--date", date, "--top", "5"))
         else:
