@@ -55,7 +55,7 @@ fn limits() -> String {
         ("attributes of a report", limits::MAX_SHOWN.to_string()),
         ("attributes under which there are top lists", limits::MAX_UNDER.to_string()),
         ("entries of a top list", format!("{}; fewer where keys may be long, as a list is one item", limits::KEPT.0)),
-        ("a sum, in its least units", format!("{}, and as far below 0; it stays there", i64::MAX)),
+        ("a sum, in its least units", format!("{}, and as far below 0; beyond, it is not right", i64::MAX)),
         ("values of a condition", limits::MAX_VALUES.to_string()),
         ("an id, a text, a joined text, a report's key", format!("{MAX_VALUE_BYTES} bytes")),
         ("names", format!("{}, of `a` to `z`, `0` to `9` and `_`, with a letter first", limits::MAX_NAME_CHARS)),
