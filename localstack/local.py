@@ -127,7 +127,11 @@ def keys(s3, bucket, prefix):
 
 def ask(environment, *arguments):
     command = [str(BINARY), *arguments]
-    return subprocess.run(command, env={**os.environ, **AWS, **environment}, check=True, capture_output=True, text=True).stdout
+    ended = subprocess.run(command, env={**os.environ, **AWS, **environment}, stdout=subprocess.PIPE, text=True)
+    if ended.returncode:
+        # It has said why.
+        sys.exit(f"{ended.stdout}music-streams {shlex.join(arguments)} ended with status {ended.returncode}")
+    return ended.stdout
 
 
 def show(text):

@@ -103,6 +103,11 @@ pub struct InForce {
     pub digest: Option<String>,
     /// The first period that a report counts, by the report's table. Others count all.
     pub since: BTreeMap<String, String>,
+    /// The first period that it counted before a rebuild of the past, by table: from that back to `since` the rebuild
+    /// has not ended.
+    pub filling: BTreeMap<String, String>,
+    /// Measures that were taken away, as `TABLE.MEASURE`: items still have the figures that they had.
+    pub gone: BTreeSet<String>,
 }
 
 /// The outcome of a proposed registry change.

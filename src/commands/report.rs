@@ -14,7 +14,7 @@ use crate::commands::resources::Tables;
 use crate::plan::Plan;
 use crate::plan::period::Period;
 use crate::plan::reports::{Report, SKETCH_ATTRIBUTE};
-use crate::reports::item::is_empty;
+use crate::reports::item::{is_empty, parse_key};
 use crate::reports::top_lists::{ListKey, TopList};
 
 /// The arguments of `music-streams report`.
@@ -83,7 +83,9 @@ impl Query {
         let reports = self.tables.reports(clients, &plan, 1, None);
         let (Some(date), None) = (self.date, &self.key) else {
             let mut items = reports.items_of(index, self.key.as_deref().unwrap_or_default()).await?;
-            items.retain(|item| !is_empty(report, item));
+            let is_counted =
+                |item: &Item| parse_key(report, index, item).is_some_and(|key| plan.counts(index, key.period));
+            items.retain(|item| !is_empty(report, item) && is_counted(item));
             if let Some(date) = self.date {
                 let (attribute, date) = (date.attribute(), text(date.to_string()));
                 items.retain(|item| item.get(attribute) == Some(&date));
@@ -92,6 +94,12 @@ impl Query {
             return Ok(self.formatted(&items, &columns_of(report, period_attribute(report)), None));
         };
         let key = self.list_of(report, date)?;
+        if let Some(since) = plan.since[index].filter(|since| date < *since) {
+            return Err(ReportError::NoList(format!(
+                "{} counts from {since} on; music-streams replay --rebuild lets it begin earlier",
+                report.name
+            )));
+        }
         let list = reports.list(&key).await?;
         let remark = remark_on(&list, usize::from(self.top), report);
         let with_period = |mut item: Item| {

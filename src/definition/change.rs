@@ -143,7 +143,7 @@ impl Changes<'_> {
         let lists = "its top lists are whole from the next period on; a rebuild fills those of the past";
         self.add_if(orders(&before.top) != orders(&report.top), OldDaysStay, format!("{part}.top"), lists);
         for measure in before.measures.iter().filter(|measure| report.measure(&measure.name).is_none()) {
-            let meaning = "it is gone: an item has it until its next change";
+            let meaning = "it is gone: items keep the figure that they have, so its name cannot be used again";
             self.add(Compatible, format!("{part}.measures.{}", measure.name), meaning);
         }
         // What a measure follows from is in it, but for the digits of its column.

@@ -5,7 +5,7 @@
 //! there is none. The items, by the file that reads and writes them, each with its keys `pk` and `sk`:
 //!
 //! * [`registry`] (`registry`, `registry`): `version` N, `last` N, `batches` M (number → `state`, `owner`, `beat` N,
-//!   `since` N), `definition` M (`change` N, `digest`, `since` M)
+//!   `since` N), `definition` M (`change` N, `digest`, `since` M, `filling` M, `gone` L)
 //! * [`definitions`] (`definition#DIGEST`, `definition`): `text`, `stored_at`
 //! * [`claims`] (`object#s3://BUCKET/KEY`, `version#…` or `etag#…`): `batch` N (absent: unassigned), `quarantined_by`
 //!   N, `size` N, `created_at`, `claimed_at`, `expires_at` N, `renewed`, `deaths` N, `times_aside` N, `aside_until` N

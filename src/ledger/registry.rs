@@ -168,9 +168,13 @@ pub fn registry_item(registry: &Registry, version: u64) -> Item {
         ]);
         (batch.to_string(), AttributeValue::M(entry))
     });
-    let InForce { change, digest, since } = &registry.definition;
-    let since = since.iter().map(|(table, period)| (table.clone(), text(period))).collect();
-    let definition = [("change", count(*change)), ("since", AttributeValue::M(since))];
+    let InForce { change, digest, since, filling, gone } = &registry.definition;
+    let periods = |of: &BTreeMap<String, String>| {
+        AttributeValue::M(of.iter().map(|(table, period)| (table.clone(), text(period))).collect())
+    };
+    let gone = AttributeValue::L(gone.iter().map(text).collect());
+    let definition =
+        [("change", count(*change)), ("since", periods(since)), ("filling", periods(filling)), ("gone", gone)];
     let digest = digest.as_ref().map(|digest| ("digest", text(digest)));
     let definition = definition.into_iter().chain(digest).map(|(name, value)| (name.to_owned(), value));
     HashMap::from([
@@ -207,12 +211,15 @@ pub fn parse_registry(item: &Item) -> Option<StoredRegistry> {
 
 fn parse_definition(item: &Item) -> Option<InForce> {
     let period = |(table, period): (&String, &AttributeValue)| Some((table.clone(), period.as_s().ok()?.clone()));
+    let periods = |name: &str| item.get(name)?.as_m().ok()?.iter().map(period).collect::<Option<_>>();
     Some(InForce {
         change: number(item, "change").filter(|&change| change < u64::MAX)?,
         digest: match item.get("digest") {
             None => None,
             Some(digest) => Some(digest.as_s().ok()?.clone()),
         },
-        since: item.get("since")?.as_m().ok()?.iter().map(period).collect::<Option<_>>()?,
+        since: periods("since")?,
+        filling: periods("filling")?,
+        gone: item.get("gone")?.as_l().ok()?.iter().map(|it| it.as_s().ok().cloned()).collect::<Option<_>>()?,
     })
 }

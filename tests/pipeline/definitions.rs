@@ -124,6 +124,17 @@ async fn a_definition_comes_into_force_under_load() {
     let (success, differences, ..) = verify(&deployment, &[]);
     assert!(success, "{differences:#?}");
 
+    // A rebuild that does not end is gone on with by the next one.
+    let archived = deployment.keys("archive/").await.remove(0);
+    let content = deployment.get(&archived).await;
+    let delete = deployment.clients.s3.delete_object().bucket(&deployment.bucket).key(&archived);
+    delete.send().await.unwrap();
+    let broken = ask(&deployment, &["replay", "--rebuild", "--date", "2024-06-24"]);
+    assert!(!broken.success && broken.stderr.contains("is missing"), "{}{}", broken.stdout, broken.stderr);
+    let status = ask(&deployment, &["status"]).stdout;
+    assert!(status.contains("countries counts from 2024-06-24, and its PAST IS INCOMPLETE"), "{status}");
+    deployment.put(&archived, content).await;
+
     // The past is filled by a rebuild, of the later day too; and what comes later is counted.
     let rebuilt = ask(&deployment, &["replay", "--rebuild", "--date", "2024-06-24"]);
     assert!(rebuilt.success && rebuilt.stdout.contains("2024-06-25: rebuilt"), "{}{}", rebuilt.stdout, rebuilt.stderr);
@@ -136,6 +147,34 @@ async fn a_definition_comes_into_force_under_load() {
     assert!(success, "{differences:#?}");
     let report = ask(&deployment, &["report", "countries", "Peru", "--date", "2024-06-25"]);
     assert!(report.success && report.stdout.contains("listens"), "{}{}", report.stdout, report.stderr);
+    let status = ask(&deployment, &["status"]).stdout;
+    assert!(status.contains("countries counts from 2024-06-24") && !status.contains("INCOMPLETE"), "{status}");
+
+    // A measure that was taken away does not come again: items have what they had.
+    let less = definition.replace("tracks = { distinct = \"track_id\" }\n", "");
+    let applied = apply(&deployment, &less, &[]);
+    assert!(applied.success && applied.stdout.contains("it is gone"), "{}{}", applied.stdout, applied.stderr);
+    let again = apply(&deployment, &definition, &[]);
+    assert!(!again.success && again.stderr.contains("give the measure another name"), "{}", again.stderr);
+    // A new one is in items that have it from their first batch on, and in all after a rebuild.
+    let more = less + "listeners = { distinct = \"user_id\" }\n";
+    let applied = apply(&deployment, &more, &[]);
+    assert!(applied.success, "{}{}", applied.stdout, applied.stderr);
+    all.extend(put(33..34).await);
+    deployment.settled().await;
+    assert!(deployment.scan("countries").await.iter().all(|item| !item.contains_key("listeners")));
+    let (success, differences, ..) = verify(&deployment, &[]);
+    assert!(success, "{differences:#?}");
+    let rebuilt = ask(&deployment, &["replay", "--rebuild", "--date", "2024-06-25"]);
+    assert!(rebuilt.success, "{}{}", rebuilt.stdout, rebuilt.stderr);
+    let mut listeners: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+    for row in all.iter().filter(|row| row.date == "2024-06-25") {
+        listeners.entry(country(row.user)).or_default().insert(row.user);
+    }
+    let items = deployment.scan("countries").await;
+    for item in items.iter().filter(|item| text(item, "report_date") == "2024-06-25") {
+        assert_eq!(number(item, "listeners"), listeners[text(item, "user_country")].len() as u64);
+    }
     consumers.into_iter().for_each(Consumer::stop);
     deployment.assert_clean().await;
 }

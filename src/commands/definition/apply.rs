@@ -5,7 +5,7 @@
 //! of the clock, so that this is some time from now. A rebuild fills the past. Covered by
 //! `tests/pipeline/definitions.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -23,6 +23,7 @@ use crate::definition::change::{Change, Class, changes};
 use crate::definition::reports::Period as Every;
 use crate::plan::Plan;
 use crate::plan::period::{MICROS_PER_HOUR, Period};
+use crate::plan::reports::Report;
 use crate::protocol::InForce;
 
 /// The arguments of `music-streams definition apply`.
@@ -62,14 +63,16 @@ impl Apply {
             print(&changes_text(&changes));
         }
         self.check(&changes)?;
+        let gone = gone(&before, &plan_before, &plan, is_new)?;
         self.check_tables(clients, &plan).await?;
         let since = if is_new { BTreeMap::new() } else { since(&before, &plan_before, &plan) };
-        for (table, period) in &since {
+        for (table, period) in since.iter().filter(|(table, period)| before.since.get(*table) != Some(period)) {
             print(&format!("{table} counts from {period} on; music-streams replay --rebuild fills earlier days"));
         }
         self.confirm(&plan)?;
         ledger.store_definition(&definition).await?;
-        let next = InForce { change: before.change + 1, digest: Some(plan.digest.clone()), since };
+        let filling = before.filling.clone();
+        let next = InForce { change: before.change + 1, digest: Some(plan.digest.clone()), since, filling, gone };
         if !ledger.redefine(&before, &next).await? {
             return Err(DefinitionError::Bad("another definition has come into force meanwhile; try again".to_owned()));
         }
@@ -158,6 +161,29 @@ async fn keys_of(clients: &Clients, table: &str) -> Result<Option<Vec<(String, K
         keys.map(|key| (key.attribute_name().to_owned(), key.key_type().clone())).collect();
     keys.sort_by_key(|(_, type_)| *type_ == KeyType::Range);
     Ok(Some(keys))
+}
+
+/// Returns the measures that were ever taken away from a table that is still used. One that comes again is refused:
+/// items that were not changed meanwhile would go on from their old figures.
+fn gone(before: &InForce, plan_before: &Plan, plan: &Plan, is_new: bool) -> Result<BTreeSet<String>, DefinitionError> {
+    let measures = |plan: &Plan| -> BTreeSet<String> {
+        let of_report = |report: &Report| {
+            report.measures.iter().map(|it| format!("{}.{}", report.table, it.name)).collect::<Vec<_>>()
+        };
+        plan.reports.iter().flat_map(of_report).collect()
+    };
+    let (old, new) = (measures(plan_before), measures(plan));
+    if let Some(again) = before.gone.iter().find(|it| new.contains(*it)) {
+        let message = format!(
+            "{again} was taken away before, and items still have the figures that they had then; give the measure \
+             another name"
+        );
+        return Err(DefinitionError::Bad(message));
+    }
+    if is_new {
+        return Ok(BTreeSet::new());
+    }
+    Ok(before.gone.iter().cloned().chain(old.difference(&new).cloned()).collect())
 }
 
 /// Returns the first period that each report counts: those that it had, and for a new report the first one that no row

@@ -33,7 +33,7 @@ use crate::definition::change::{Change, Class, changes};
 use crate::definition::keys::limits::MAX_FILE_BYTES;
 use crate::definition::problems::Problems;
 use crate::definition::schema::schema;
-use crate::plan::PlanError;
+use crate::plan::{Plan, PlanError};
 
 /// The arguments of `music-streams definition`.
 #[derive(Debug, Args)]
@@ -171,6 +171,8 @@ impl Check {
                 return Err(DefinitionError::Problems { file: name(&self.file), count: problems.all });
             }
         };
+        // Some patterns of times can be written, and not carried out.
+        Plan::of(definition.clone())?;
         let changes = before.map(|before| changes(&before, &definition));
         let digest = definition.digest();
         print(&match (self.format, &changes) {

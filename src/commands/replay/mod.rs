@@ -143,6 +143,9 @@ impl ReplayQuery {
             replay.progress.reset();
             print(&format!("{}: {}", date_text(day), done?));
         }
+        if self.rebuild {
+            replay.end_filling().await?;
+        }
         replay.progress.finish_and_clear();
         Ok(())
     }

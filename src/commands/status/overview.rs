@@ -167,10 +167,13 @@ impl Overview {
     }
 
     fn definition_text(&self) -> String {
-        let InForce { change, digest, since } = &self.definition;
+        let InForce { change, digest, since, filling, .. } = &self.definition;
         let digest = digest.as_deref().map_or("the built-in one", |digest| digest.get(..16).unwrap_or(digest));
-        let later: Vec<String> =
-            since.iter().map(|(table, period)| format!("; {table} counts from {period}")).collect();
+        let later = |(table, period): (&String, &String)| match filling.contains_key(table) {
+            true => format!("; {table} counts from {period}, and its PAST IS INCOMPLETE: a rebuild did not end"),
+            false => format!("; {table} counts from {period}"),
+        };
+        let later: Vec<String> = since.iter().map(later).collect();
         format!("definition {}, change {change}{}", printable(digest), printable(&later.concat()))
     }
 

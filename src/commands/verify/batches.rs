@@ -13,7 +13,7 @@ use crate::calendar::date_text;
 use crate::compute::curated::CuratedValue;
 use crate::definition::Definition;
 use crate::definition::Field;
-use crate::definition::reports::Key as ReportKey;
+use crate::definition::reports::{Key as ReportKey, Report};
 use crate::input::auditor::{InputFile, Judgement, Value};
 use crate::input::file::ReadError;
 use crate::layout;
@@ -170,7 +170,11 @@ impl Auditor {
             }
         };
         let reports = &self.plan.definition.reports;
-        let Some(report) = reports.iter().position(|report| counts_once(&report.key)) else { return Ok(()) };
+        // And one that counted whatever came, when the batch was prepared.
+        let counts_all = |(index, report): (usize, &Report)| {
+            (self.plan.since[index].is_none() && counts_once(&report.key)).then_some(index)
+        };
+        let Some(report) = reports.iter().enumerate().find_map(counts_all) else { return Ok(()) };
         let mut counted: BTreeMap<i32, i64> = BTreeMap::new();
         for file in &manifest.delta_files {
             let bytes = self.bucket.read_all(&file.key).await?;

@@ -114,7 +114,11 @@ impl Auditor {
         let found =
             list.entries.iter().map(|entry| (entry.id.clone(), published_of(report, &entry.attributes(of_plan))));
         let found: Vec<(String, Published)> = found.collect();
-        let place = (0..expected.len().max(found.len())).find(|&place| expected.get(place) != found.get(place));
+        let place = (0..expected.len().max(found.len())).find(|&place| {
+            let (expected, found) = (expected.get(place), found.get(place));
+            expected.map(|(id, _)| id) != found.map(|(id, _)| id)
+                || !self.agree(expected.map(|(_, shown)| shown), found.map(|(_, shown)| shown))
+        });
         let Some(place) = place else {
             self.findings.top_lists += u64::from(!expected.is_empty());
             return Ok(());

@@ -120,6 +120,7 @@ impl VerifyQuery {
             plan,
             max_items: self.max_report_items as usize,
             scan: self.scan,
+            has_changed_definition: at_the_start.definition.change > 0,
             findings: Findings::new(self.format),
             published: BTreeMap::new(),
         };
@@ -143,6 +144,8 @@ struct Auditor {
     max_items: usize,
     /// Look for items that should not be there.
     scan: bool,
+    /// Another definition was in force before, so that items may lack what this one gained.
+    has_changed_definition: bool,
     findings: Findings,
     /// The curated rows of each batch and verified day.
     published: BTreeMap<BatchNumber, BTreeMap<i32, Digest>>,
