@@ -49,7 +49,7 @@ pub const INPUT: Section = Section {
             "null",
             Shape::Texts { min: 0, max: 16, bytes: 64 },
             Missing::Value("[\"\"]"),
-            "The texts of a field that mean no value. With others an empty field is a text, unless \"\" is one of them.",
+            "The texts of a field that mean no value. Without \"\" among them an empty field is a text.",
         ),
         of(
             &["json"],
