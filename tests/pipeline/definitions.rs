@@ -151,7 +151,7 @@ async fn a_definition_comes_into_force_under_load() {
     assert!(status.contains("countries counts from 2024-06-24") && !status.contains("INCOMPLETE"), "{status}");
 
     // A measure that was taken away does not come again: items have what they had.
-    let less = definition.replace("tracks = { distinct = \"track_id\" }\n", "");
+    let less = built_in() + &COUNTRIES.replace("tracks = { distinct = \"track_id\" }\n", "");
     let applied = apply(&deployment, &less, &[]);
     assert!(applied.success && applied.stdout.contains("it is gone"), "{}{}", applied.stdout, applied.stderr);
     let again = apply(&deployment, &definition, &[]);
