@@ -102,7 +102,8 @@ test: ## run the tests, on a LocalStack of their own
 
 .PHONY: test-ministack
 test-ministack: ## run the tests that need AWS on ministack instead; make test-ministack TESTS='--skip replay'
-	@$(STACK) run --ministack cargo test --release --locked --test pipeline -- $(TESTS)
+	@# Its DescribeTable says "true", a text, of tables that CloudFormation made: AWS's clients refuse the answer.
+	@$(STACK) run --ministack cargo test --release --locked --test pipeline -- --skip definitions::a_definition $(TESTS)
 
 .PHONY: model
 model: ## explore the protocol exhaustively with every failure at once (some minutes, 8 GiB)
