@@ -154,13 +154,9 @@ fn carry_out() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start threads: {error}")),
     };
-    let plan = match Plan::built_in() {
-        Ok(plan) => plan,
-        Err(error) => return failed(&error.to_string()),
-    };
     let done = runtime.block_on(async {
         match line.command {
-            Command::Run(run) => run_consumer(&run, plan).await,
+            Command::Run(run) => run_consumer(&run).await,
             Command::Report(query) => {
                 let (clients, plan) = in_force(query.tables()).await?;
                 show(query.answer(&clients, plan).await)
@@ -214,8 +210,9 @@ fn failed(error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run_consumer(run: &Run, plan: Arc<Plan>) -> Result<(), String> {
+async fn run_consumer(run: &Run) -> Result<(), String> {
     let started = Instant::now();
+    let plan = Plan::built_in().map_err(|error| error.to_string())?;
     let problems = run.settings.problems();
     if !problems.is_empty() {
         return Err(problems.join("\nmusic-streams: "));

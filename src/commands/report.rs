@@ -91,7 +91,7 @@ impl Query {
                 items.retain(|item| item.get(attribute) == Some(&date));
             }
             // The id is the same in every line.
-            return Ok(self.formatted(&items, &columns_of(report, period_attribute(report)), None));
+            return Ok(self.formatted(&items, &columns_of(report, report.period_attribute()), None));
         };
         let key = self.list_of(report, date)?;
         if let Some(since) = plan.since[index].filter(|since| date < *since) {
@@ -155,10 +155,6 @@ pub(super) fn columns_of<'r>(report: &'r Report, key: &'r str) -> Vec<&'r str> {
     let labels = report.labels.iter().map(|label| label.name.as_str());
     let measures = report.measures.iter().map(|measure| measure.name.as_str());
     std::iter::once(key).chain(labels).chain(measures).collect()
-}
-
-pub(super) fn period_attribute(report: &Report) -> &'static str {
-    if report.is_hourly { Period::Hour(0) } else { Period::Day(0) }.attribute()
 }
 
 /// Returns a remark on a list that does not have everything that was asked for.

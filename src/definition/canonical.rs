@@ -95,10 +95,7 @@ impl Definition {
         let of_column = conditions.chunk_by(|one, next| one.column == next.column);
         let written = of_column.map(|conditions| {
             let column = &conditions[0].column;
-            let places = match self.column(column).map(|column| &column.type_) {
-                Some(Type::Decimal { places, .. }) => *places,
-                _ => 0,
-            };
+            let places = self.column(column).map_or(0, |column| column.type_.places());
             match conditions {
                 [Condition { test: Test::In(these), .. }] => assign(column, values(these, places)),
                 several => assign(column, table(several.iter().flat_map(|it| test(&it.test, places)))),

@@ -91,6 +91,16 @@ impl Type {
             Type::Time { .. } => 32,
         }
     }
+
+    /// Returns the digits after the point of a number of units.
+    pub fn places(&self) -> u8 {
+        if let Type::Decimal { places, .. } = self { *places } else { 0 }
+    }
+
+    /// Returns true for numbers of which some may be below 0.
+    pub fn may_be_negative(&self) -> bool {
+        matches!(self, Type::Integer { min, .. } | Type::Decimal { min, .. } if *min < 0)
+    }
 }
 
 /// The way a time is written.

@@ -154,10 +154,7 @@ impl Aggregate {
 
     /// As [`Aggregate::places`], by the types of fields.
     pub(super) fn places_by<'t>(&self, type_of: impl Fn(&str) -> Option<&'t Type>) -> u8 {
-        let of_field = |name: &str| match type_of(name) {
-            Some(Type::Decimal { places, .. }) => *places,
-            _ => 0,
-        };
+        let of_field = |name: &str| type_of(name).map_or(0, Type::places);
         match self {
             Aggregate::Count | Aggregate::Distinct { .. } => 0,
             Aggregate::Sum { of, divide } => of_field(of) + divide.checked_ilog10().unwrap_or(0) as u8,

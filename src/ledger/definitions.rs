@@ -50,7 +50,8 @@ impl Ledger {
     /// Returns the plan of a definition in force, with the periods that it counts.
     pub async fn plan_in_force(&self, in_force: &InForce) -> Result<Arc<Plan>, DefinitionError> {
         let plan = self.plan_of(in_force.digest.as_deref()).await?;
-        plan.since(&in_force.since).map(Arc::new).map_err(|error| not_understood(&plan.digest, &error.to_string()))
+        let digest = plan.digest.clone();
+        plan.since(&in_force.since).map(Arc::new).map_err(|error| not_understood(&digest, &error.to_string()))
     }
 
     /// Returns the plan of the definition with this digest, which counts all periods; of the built-in one without a
@@ -62,8 +63,7 @@ impl Ledger {
             Some(digest) if digest != built_in.digest() => self.definition(digest).await?,
             _ => built_in,
         };
-        let digest = definition.digest();
-        Plan::of(definition).map_err(|error| not_understood(&digest, &error.to_string()))
+        Plan::of(definition).map_err(|error| not_understood(digest.unwrap_or("built in"), &error.to_string()))
     }
 
     /// Reads a definition.

@@ -92,14 +92,13 @@ impl Plan {
 
     /// Returns the same plan, but reports with these tables count nothing before these periods. The error names a text
     /// that is no period.
-    pub fn since(&self, since: &BTreeMap<String, String>) -> Result<Self, PlanError> {
-        let mut plan = Plan::of(Definition::clone(&self.definition))?;
-        for (first, report) in plan.since.iter_mut().zip(&plan.reports) {
+    pub fn since(mut self, since: &BTreeMap<String, String>) -> Result<Self, PlanError> {
+        for (first, report) in self.since.iter_mut().zip(&self.reports) {
             let Some(text) = since.get(&report.table) else { continue };
             let period = Period::parse(text).filter(|period| matches!(period, Period::Hour(_)) == report.is_hourly);
             *first = Some(period.ok_or_else(|| PlanError(format!("{text} is no period of {}", report.name)))?);
         }
-        Ok(plan)
+        Ok(self)
     }
 
     /// Returns true if a report counts a period.

@@ -5,6 +5,7 @@
 //! of their negatives, so that a slot without a value is [`NO_NUMBER`](crate::plan::NO_NUMBER) in both cases.
 
 use crate::plan::columns::{Coded, Number};
+use crate::plan::period::Period;
 
 /// The attribute of an item that has its number of rows, if no measure of the report is that.
 pub const ROWS_ATTRIBUTE: &str = "applied_rows";
@@ -43,6 +44,11 @@ impl Report {
     /// Returns true if an item has labels of its latest row.
     pub fn has_latest(&self) -> bool {
         self.labels.iter().any(|label| matches!(label.source, LabelSource::Latest(_)))
+    }
+
+    /// The sort key of its table: the attribute that has the period.
+    pub fn period_attribute(&self) -> &'static str {
+        if self.is_hourly { Period::Hour(0) } else { Period::Day(0) }.attribute()
     }
 
     /// The slot by which the top lists are ordered.

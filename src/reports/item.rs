@@ -101,7 +101,7 @@ pub fn key_fields<'n>(report: &'n Report, key: &Key) -> Fields<'n> {
 /// Parses the key of an item of a report, whose number is `index`.
 pub fn parse_key(report: &Report, index: usize, item: &Item) -> Option<Key> {
     let id = item.get(&report.key_attribute)?.as_s().ok()?.clone();
-    let attribute = if report.is_hourly { Period::Hour(0) } else { Period::Day(0) }.attribute();
+    let attribute = report.period_attribute();
     let period = Period::parse(item.get(attribute)?.as_s().ok()?)?;
     Some(Key { report: index, id, period }).filter(|key| key.period.attribute() == attribute)
 }

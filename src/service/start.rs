@@ -55,9 +55,8 @@ impl Resources {
     /// missing one at a time.
     pub(super) async fn check(&mut self) -> Result<CatalogueSource, StartError> {
         // Without the ledger it is not known; that the ledger cannot be read is told below.
-        match self.ledger.in_force().await {
-            Ok((in_force, plan)) => (self.definition, self.reports) = (in_force, self.reports.of_plan(plan)),
-            Err(DefinitionError::Aws(_)) => {}
+        match self.take_up_definition().await {
+            Ok(()) | Err(DefinitionError::Aws(_)) => {}
             Err(error) => return Err(StartError::Resources(error.to_string())),
         }
         let (queue, bucket, ledger, reports, catalogue) = futures::join!(
@@ -78,6 +77,16 @@ impl Resources {
             Ok(catalogue) if problems.is_empty() => Ok(catalogue),
             _ => Err(StartError::Resources(problems.join("\n"))),
         }
+    }
+
+    /// Takes up the definition in force, if it is not the built-in one.
+    async fn take_up_definition(&mut self) -> Result<(), DefinitionError> {
+        let in_force = self.ledger.registry().await?.definition;
+        if in_force != self.definition {
+            self.reports = self.reports.of_plan(self.ledger.plan_in_force(&in_force).await?);
+            self.definition = in_force;
+        }
+        Ok(())
     }
 
     async fn load_catalogue(&self) -> Result<CatalogueSource, CatalogueError> {

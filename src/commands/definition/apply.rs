@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
 use aws_sdk_dynamodb::types::{KeyType, ScalarAttributeType};
@@ -48,16 +49,18 @@ impl Apply {
     /// Puts the definition in force.
     pub(super) async fn run(&self, clients: &Clients) -> Result<(), DefinitionError> {
         let definition = good(&self.file)?;
-        let plan = Plan::of(definition.clone()).map_err(|error| DefinitionError::Bad(error.to_string()))?;
+        let plan = Arc::new(Plan::of(definition.clone())?);
         let ledger = self.tables.ledger(clients, "");
         let in_use = |error: crate::ledger::DefinitionError| DefinitionError::Bad(error.to_string());
-        let (before, plan_before) = ledger.in_force().await.map_err(in_use)?;
+        let registry = ledger.registry().await?;
+        let before = registry.definition;
+        let plan_before = ledger.plan_in_force(&before).await.map_err(in_use)?;
         if plan_before.digest == plan.digest {
             print(&format!("{} is in force already", plan.digest));
             return Ok(());
         }
         // Where nothing was ever counted there is nothing to compare with, and every report counts all.
-        let is_new = ledger.registry().await?.last == 0;
+        let is_new = registry.last == 0;
         let changes = if is_new { Vec::new() } else { changes(&plan_before.definition, &definition) };
         if !changes.is_empty() {
             print(&changes_text(&changes));
@@ -92,13 +95,12 @@ impl Apply {
     }
 
     /// Checks that every report has its table, with the right keys.
-    async fn check_tables(&self, clients: &Clients, plan: &Plan) -> Result<(), DefinitionError> {
-        let reports = self.tables.reports(clients, &std::sync::Arc::new(plan.since(&BTreeMap::new())?), 1, None);
+    async fn check_tables(&self, clients: &Clients, plan: &Arc<Plan>) -> Result<(), DefinitionError> {
+        let reports = self.tables.reports(clients, plan, 1, None);
         let mut problems = Vec::new();
         for (index, report) in plan.reports.iter().enumerate() {
-            let period = if report.is_hourly { Period::Hour(0) } else { Period::Day(0) };
-            let expected =
-                [(report.key_attribute.clone(), KeyType::Hash), (period.attribute().to_owned(), KeyType::Range)];
+            let keys = [(report.key_attribute.as_str(), KeyType::Hash), (report.period_attribute(), KeyType::Range)];
+            let expected = keys.map(|(name, type_)| (name.to_owned(), type_));
             let table = reports.table(index);
             match keys_of(clients, &table).await? {
                 Some(keys) if keys == expected => {}

@@ -60,7 +60,8 @@ impl Replay {
         if !self.ledger.redefine(seen, &next).await? {
             return Err(ReplayError::Redefined);
         }
-        self.plan = Arc::new(self.plan.since(&next.since).map_err(|error| ReplayError::Plan(error.to_string()))?);
+        let plan = self.ledger.plan_in_force(&next).await;
+        self.plan = plan.map_err(|error| ReplayError::Plan(error.to_string()))?;
         self.reports = self.reports.of_plan(Arc::clone(&self.plan));
         Ok(())
     }

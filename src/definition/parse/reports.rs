@@ -199,10 +199,7 @@ fn never_falls(
     names: &Names,
     found: &mut Found<'_>,
 ) -> Result<(), Reported> {
-    let may_be_negative = |of: &str| match names.type_of(of) {
-        Some(Type::Integer { min, .. } | Type::Decimal { min, .. }) => *min < 0,
-        _ => false,
-    };
+    let may_be_negative = |of: &str| names.type_of(of).is_some_and(Type::may_be_negative);
     let reason = match measure_of(by, drafts, found)? {
         Aggregate::Distinct { .. } => "a distinct count, whose estimate may fall by a little".to_owned(),
         Aggregate::Ratio { .. } => "a ratio, which may fall".to_owned(),

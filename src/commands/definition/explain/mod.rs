@@ -22,10 +22,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::commands::definition::explain::cost::ItemCost;
-use crate::commands::definition::trial::TrialError;
 use crate::commands::definition::{DefinitionError, good_or_built_in};
 use crate::commands::format::{Format, print};
-use crate::commands::report::period_attribute;
 use crate::definition::{Definition, Reference};
 use crate::plan::Plan;
 use crate::plan::columns::{Coded, CuratedColumn};
@@ -52,7 +50,7 @@ pub(super) struct Explain {
 
 impl Explain {
     pub(super) fn run(&self) -> Result<(), DefinitionError> {
-        let plan = Plan::of(good_or_built_in(self.file.as_deref())?).map_err(TrialError::Plan)?;
+        let plan = Plan::of(good_or_built_in(self.file.as_deref())?)?;
         let explanation = Explanation::of(&plan, &self.curated);
         print(&match self.format {
             Format::Table => text::answer(&explanation),
@@ -221,7 +219,7 @@ impl ReportPart {
             report: report.name.clone(),
             table: report.table.clone(),
             partition_key: report.key_attribute.clone(),
-            sort_key: period_attribute(report),
+            sort_key: report.period_attribute(),
             items,
             measures: measures.collect(),
             attributes: attributes.collect(),

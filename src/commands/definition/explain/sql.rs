@@ -53,7 +53,7 @@ impl Query<'_> {
     }
 
     fn period_name(&self) -> &'static str {
-        crate::commands::report::period_attribute(&self.plan.reports[self.index])
+        self.plan.reports[self.index].period_attribute()
     }
 
     /// Days are in the paths of the files; hours are those of UTC.
@@ -190,10 +190,7 @@ impl Query<'_> {
 
     fn may_be_negative(&self, measure: &str) -> bool {
         match self.report.measure(measure).map(|measure| &measure.aggregate) {
-            Some(Aggregate::Sum { of, .. }) => match self.type_of(of) {
-                Some(Type::Integer { min, .. } | Type::Decimal { min, .. }) => *min < 0,
-                _ => false,
-            },
+            Some(Aggregate::Sum { of, .. }) => self.type_of(of).is_some_and(Type::may_be_negative),
             _ => false,
         }
     }
@@ -208,10 +205,7 @@ impl Query<'_> {
 
     fn condition(&self, Condition { column, test }: &Condition) -> String {
         let name = identifier(column);
-        let places = match self.type_of(column) {
-            Some(Type::Decimal { places, .. }) => *places,
-            _ => 0,
-        };
+        let places = self.type_of(column).map_or(0, Type::places);
         let number = |number: i64| decimal_text(number.into(), places);
         let values = |values: &Values| match values {
             Values::Texts(texts) => texts.iter().map(|text| literal(text)).collect::<Vec<_>>(),

@@ -132,10 +132,7 @@ pub(super) fn conditions(definition: &Definition, conditions: &[Condition]) -> O
 }
 
 fn condition(definition: &Definition, Condition { column, test }: &Condition) -> String {
-    let places = match definition.column(column).map(|column| &column.type_) {
-        Some(Type::Decimal { places, .. }) => *places,
-        _ => 0,
-    };
+    let places = definition.column(column).map_or(0, |column| column.type_.places());
     let number = |number: i64| decimal_text(number.into(), places);
     let values = |values: &Values| match values {
         Values::Texts(texts) => texts.iter().map(|text| format!("'{text}'")).collect::<Vec<_>>().join(" or "),

@@ -11,7 +11,7 @@ use crate::commands::definition::trial::items::ReportItems;
 use crate::commands::definition::trial::seen::RejectedRow;
 use crate::commands::definition::trial::{Trial, Tried};
 use crate::commands::format::{WIDTH, cut, fitting, printable, wrapped};
-use crate::commands::report::{columns_of, period_attribute, shown};
+use crate::commands::report::{columns_of, shown};
 use crate::definition::columns::Source;
 use crate::layout::INCOMING;
 
@@ -174,7 +174,7 @@ fn rejected(trial: &Trial) -> Option<String> {
 fn reports(trial: &Trial) -> Option<String> {
     let of_report = |found: &ReportItems| {
         let report = &trial.plan.reports[found.report];
-        let period = period_attribute(report);
+        let period = report.period_attribute();
         let (name, items) = (&report.name, counted(found.items, "item"));
         let mut text = match report.key {
             Some(_) => format!("{name}: {items} by {} and {period}", report.key_attribute),
