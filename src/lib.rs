@@ -70,6 +70,7 @@ pub mod object;
 pub mod plan;
 pub mod process;
 pub mod protocol;
+pub mod reading;
 pub mod reference;
 pub mod reports;
 pub mod service;
