@@ -13,6 +13,7 @@
 //! * [`sweeps`] (`sweep`, `sweep`): `started_at` N, `by`, `finished_at` N, `found` N, `left_over` N
 //! * [`catalogue_state`] (`catalogue`, `catalogue`): `keys` M, `loaded_at`, `refused`, `refused_at`,
 //!   `refused_files`
+//! * [`touched`] (`touched`, `touched`): `times` N, `at`
 //! * [`records`] (`batch#000000000042`, `record`): `state` (`done`, `abandoned`, `lost`, `aside`), `summary`,
 //!   `finished_at`, `expires_at` N
 //!
@@ -31,6 +32,7 @@ pub mod definitions;
 pub mod records;
 pub mod registry;
 pub mod sweeps;
+pub mod touched;
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::delete_item::builders::DeleteItemFluentBuilder;
@@ -50,6 +52,7 @@ pub use crate::ledger::definitions::DefinitionError;
 pub use crate::ledger::records::Record;
 pub use crate::ledger::registry::{Opened, StoredRegistry, parse_registry, registry_item};
 pub use crate::ledger::sweeps::{LastSweep, Swept};
+pub use crate::ledger::touched::Touched;
 
 use crate::aws::error::{AwsError, Kind, aws_error};
 use crate::aws::item::{Item, text};

@@ -7,6 +7,7 @@
 
 use std::hash::{Hash, Hasher};
 
+use datasketches::common::NumStdDev;
 use datasketches::hash::value::raw_bytes;
 use datasketches::hll::{Coupon, HllSketch, HllType, HllUnion};
 
@@ -225,6 +226,20 @@ impl Distinct {
             union.update(&other.0);
             self.0 = union.to_sketch(HllType::Hll4);
         }
+    }
+
+    /// The union of sets, made once: merging one after the other makes a sketch for each.
+    pub fn union<'d>(sets: impl Iterator<Item = &'d Distinct>) -> Self {
+        let Ok(mut union) = HllUnion::new(SKETCH_LG_K) else { return Distinct::default() };
+        sets.for_each(|set| union.update(&set.0));
+        Distinct(union.to_sketch(HllType::Hll4))
+    }
+
+    /// The number of members is between these with a probability of 95 %.
+    pub fn between(&self) -> [u64; 2] {
+        let count = self.count();
+        let [low, high] = [self.0.lower_bound(NumStdDev::Two).floor(), self.0.upper_bound(NumStdDev::Two).ceil()];
+        [(low as u64).min(count), (high as u64).max(count)]
     }
 
     /// The number of members. Estimated from the registers alone, so that it does not depend on the order of merges.

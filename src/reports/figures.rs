@@ -142,6 +142,26 @@ impl Figures {
         }
     }
 
+    /// The figures of several items together. Equal to merging one after the other, with one union for each distinct
+    /// count.
+    pub fn of_all<'f>(parts: impl Iterator<Item = &'f Figures> + Clone, report: &Report) -> Self {
+        let parts = parts.filter(|part| !part.slots.is_empty());
+        let mut all = Figures::of_none(report);
+        for part in parts.clone() {
+            for ((own, part), slot) in all.slots.iter_mut().zip(&part.slots).zip(&report.slots) {
+                match (&mut *own, part) {
+                    (Some(own), Some(part)) => slot.merge.merge(own, *part),
+                    _ => *own = None,
+                }
+            }
+        }
+        for (index, own) in all.distinct.iter_mut().enumerate() {
+            let sets = parts.clone().map(|part| part.distinct.get(index).and_then(Option::as_ref));
+            *own = sets.clone().all(|set| set.is_some()).then(|| Distinct::union(sets.flatten()));
+        }
+        all
+    }
+
     /// Bytes of memory of the sketches.
     pub fn sketch_bytes(&self) -> usize {
         self.distinct.iter().flatten().map(Distinct::memory_bytes).sum()

@@ -18,9 +18,9 @@ use crate::aws::sqs::Queue;
 use crate::commands::format::Format;
 use crate::commands::resources::Tables;
 use crate::layout;
+use crate::reading::pipeline::Overview;
 
 use history::ObjectHistory;
-use overview::Overview;
 
 /// The arguments of `music-streams status`.
 #[derive(Debug, Args)]

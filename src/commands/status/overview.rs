@@ -1,90 +1,14 @@
-//! The state of the pipeline: its queue, sweep, lag and batches.
+//! The state of the pipeline, for people.
 
-use std::collections::BTreeMap;
-
-use futures::{StreamExt, TryStreamExt};
-use serde::Serialize;
-
-use crate::aws::error::AwsError;
-use crate::aws::sqs::{Backlog, MAX_IN_FLIGHT_MESSAGES, Queue};
+use crate::aws::sqs::Backlog;
 use crate::calendar::time_text;
 use crate::commands::format::{printable, table};
 use crate::counts::Counts;
-use crate::ledger::{CatalogueState, LastSweep, Ledger, Record};
-use crate::protocol::{BatchNumber, InForce, Registry, State};
-
-/// The number of entries set aside that are counted.
-const SHOWN_ASIDE: usize = 1000;
-/// The number of records that are read at the same time.
-const CONCURRENT_READS: usize = 16;
-
-/// The state of the pipeline.
-#[derive(Debug, Serialize)]
-pub(super) struct Overview {
-    queue: Backlog,
-    /// The share of messages in flight in the most that a queue can have.
-    in_flight_share: f64,
-    /// The number of messages in the dead-letter queue; `None` without such a queue.
-    dead_letters: Option<u64>,
-    /// The time from the creation of the oldest object of the last finished batch to the end of that batch, in seconds.
-    lag_s: Option<i64>,
-    last_sweep: Option<LastSweep>,
-    /// The definition in force.
-    definition: InForce,
-    /// The catalogue of the consumers.
-    catalogue: Option<CatalogueState>,
-    unfinished_batches: Vec<Unfinished>,
-    /// The number of entries set aside, by kind.
-    aside: BTreeMap<&'static str, u64>,
-    /// True if there are more entries than those.
-    more_aside: bool,
-    /// The latest first.
-    recent_batches: Vec<Record>,
-}
-
-#[derive(Debug, Serialize)]
-struct Unfinished {
-    batch: BatchNumber,
-    state: State,
-    owner: String,
-    opened_at: Option<jiff::Timestamp>,
-}
+use crate::ledger::{CatalogueState, LastSweep, Record};
+use crate::protocol::InForce;
+use crate::reading::pipeline::{Overview, Unfinished, lag_of};
 
 impl Overview {
-    pub(super) async fn read(queue: &Queue, ledger: &Ledger, recent: u16) -> Result<Self, AwsError> {
-        let backlog = queue.backlog().await?;
-        let dead_letters = match queue.dead_letter_queue().await? {
-            Some(queue) => Some(queue.backlog().await?.waiting),
-            None => None,
-        };
-        let registry = ledger.registry().await?;
-        let recent_batches: Vec<Record> = futures::stream::iter(finished(&registry).take(usize::from(recent)))
-            .map(|batch| ledger.record(batch))
-            .buffered(CONCURRENT_READS)
-            .try_filter_map(|record| std::future::ready(Ok(record)))
-            .try_collect::<Vec<_>>()
-            .await?;
-        let (entries, more_aside) = ledger.aside(SHOWN_ASIDE).await?;
-        let mut aside = BTreeMap::new();
-        for (_, entry) in entries {
-            *aside.entry(entry.what.name()).or_default() += 1;
-        }
-        let done = recent_batches.iter().find(|record| record.state == State::Done);
-        Ok(Overview {
-            queue: backlog,
-            in_flight_share: backlog.in_flight as f64 / MAX_IN_FLIGHT_MESSAGES as f64,
-            dead_letters,
-            lag_s: done.and_then(lag_of),
-            last_sweep: ledger.last_sweep().await?,
-            definition: registry.definition.clone(),
-            catalogue: ledger.catalogue().await?,
-            unfinished_batches: registry.batches.iter().map(unfinished).collect(),
-            aside,
-            more_aside,
-            recent_batches,
-        })
-    }
-
     /// Formats the state for people.
     pub(super) fn as_text(&self) -> String {
         let mut lines = vec![
@@ -208,19 +132,4 @@ impl Overview {
             self.recent_batches.len()
         )
     }
-}
-
-fn unfinished((&batch, entry): (&BatchNumber, &crate::protocol::Entry)) -> Unfinished {
-    let opened_at = i64::try_from(entry.since).ok().and_then(|since| jiff::Timestamp::from_second(since).ok());
-    Unfinished { batch, state: entry.state, owner: entry.owner.clone(), opened_at }
-}
-
-/// Returns the numbers of batches that have left the registry, the latest first.
-fn finished(registry: &Registry) -> impl Iterator<Item = BatchNumber> {
-    (1..=registry.last).rev().filter(|batch| !registry.batches.contains_key(batch))
-}
-
-fn lag_of(record: &Record) -> Option<i64> {
-    let oldest = record.counts.oldest_created_at.filter(|_| record.state == State::Done)?;
-    Some(record.finished_at.as_second() - oldest.as_second())
 }

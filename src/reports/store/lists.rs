@@ -87,14 +87,23 @@ impl Reports {
                 .expression_attribute_names("#period", PERIOD_ATTRIBUTE);
         }
         let request = keys.build().ok().map(|keys| (table.clone(), keys)).into_iter().collect();
-        Ok(self.read_all(request, &table).await?.into_iter().map(|(_, item)| item).collect())
+        Ok(self.read_all(request, &table, None).await?.into_iter().map(|(_, item)| item).collect())
     }
 
     /// Reads lists; one that is not there is empty. The error of a list tells that somebody else wrote it.
     pub async fn lists(&self, lists: &[ListKey]) -> Result<BTreeMap<ListKey, Result<TopList, String>>, AwsError> {
+        Ok(self.parsed_lists(lists, self.read_list_items(lists, false).await?))
+    }
+
+    /// Parses lists; one without an item is empty. The error of a list tells that somebody else wrote it.
+    pub(super) fn parsed_lists(
+        &self,
+        lists: &[ListKey],
+        items: Vec<Item>,
+    ) -> BTreeMap<ListKey, Result<TopList, String>> {
         let mut found: BTreeMap<ListKey, Result<TopList, String>> =
             lists.iter().map(|list| (list.clone(), Ok(TopList::default()))).collect();
-        for item in self.read_list_items(lists, false).await? {
+        for item in items {
             let Some(key) = ListKey::parse(&item) else { continue };
             let report = key.report(&self.plan).map(|report| &self.plan.reports[report]);
             let parsed = report.and_then(|report| TopList::parse(report, item)).ok_or_else(|| {
@@ -103,7 +112,7 @@ impl Reports {
             });
             found.insert(key, parsed);
         }
-        Ok(found)
+        found
     }
 
     /// Reads one list. A list that somebody else wrote is an error.

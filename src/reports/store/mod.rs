@@ -13,6 +13,7 @@
 //! * `mod.rs`: the tables, their check, and the two kinds of changes
 //! * `change.rs`: the read, merge and conditional write behind both
 //! * `lists.rs`: the top lists
+//! * `look_up.rs`: reads for people, eventually consistent, with their cost
 //! * `offering.rs`: the epochs and offers of one pass over a batch's items
 //! * `read.rs`: reads and queries
 //!
@@ -20,6 +21,7 @@
 
 mod change;
 mod lists;
+mod look_up;
 mod offering;
 mod read;
 
@@ -46,6 +48,7 @@ use crate::reports::top_lists::ListKey;
 use crate::telemetry::progress::Progress;
 
 pub use lists::{Offered, Restarted};
+pub use look_up::ReadCost;
 pub use offering::Offering;
 
 /// Items in one read: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>.

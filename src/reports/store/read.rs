@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnConsumedCapacity};
 use futures::{Stream, StreamExt};
 
 use crate::aws::error::{AwsError, Kind, aws_error};
@@ -14,7 +14,7 @@ use crate::plan::period::Period;
 use crate::process::tasks;
 use crate::reports::figures::Key;
 use crate::reports::item::{key_fields, parse_key};
-use crate::reports::store::Reports;
+use crate::reports::store::{ReadCost, Reports};
 
 /// First pause before keys that a read left unprocessed are requested again; doubled each time.
 const UNPROCESSED_PAUSE: Duration = Duration::from_millis(25);
@@ -71,7 +71,7 @@ impl Reports {
             let report = (0..self.plan.reports.len()).find(|&report| self.table(report) == table)?;
             Some((parse_key(&self.plan.reports[report], report, &item)?, item))
         };
-        Ok(self.read_all(request, &tables).await?.into_iter().filter_map(key).collect())
+        Ok(self.read_all(request, &tables, None).await?.into_iter().filter_map(key).collect())
     }
 
     /// Reads items, and requests again those that a read leaves unprocessed. Returns each with its table.
@@ -79,13 +79,19 @@ impl Reports {
         &self,
         mut request: HashMap<String, KeysAndAttributes>,
         tables: &str,
+        cost: Option<&ReadCost>,
     ) -> Result<Vec<(String, Item)>, AwsError> {
         let explain_read = || aws_error("dynamodb:BatchGetItem", tables);
         let mut found = Vec::new();
         let mut pause = UNPROCESSED_PAUSE;
         while !request.is_empty() {
+            let asked = request.values().map(|keys| keys.keys().len()).sum();
             let get = self.client.batch_get_item().set_request_items(Some(request));
+            let get = get.set_return_consumed_capacity(cost.map(|_| ReturnConsumedCapacity::Total));
             let output = tasks::apart("report items", async move { get.send().await }).await.map_err(explain_read())?;
+            if let Some(cost) = cost {
+                cost.add(asked, &output);
+            }
             for (table, items) in output.responses.unwrap_or_default() {
                 found.extend(items.into_iter().map(|item| (table.clone(), item)));
             }
