@@ -1,5 +1,5 @@
-"""Sample data for `make local`, always the same: a small catalogue and a day of listening; and for the definitions in
-`samples/`, the orders of a shop and the access log of a content delivery network.
+"""Sample data for `make local`, always the same: a small catalogue and five weeks of listening, of which the last day is
+the most varied; and for the definitions in `samples/`, the orders of a shop and the access log of a content delivery network.
 
 The files show what the pipeline has to handle: tracks in several genres, quotes, commas and non-Latin names, tracks
 and listeners that the catalogue lacks, bad rows, a file that is not CSV, a gzip file, and a key that needs encoding.
@@ -10,6 +10,7 @@ import datetime
 import gzip
 import io
 import json
+import math
 import random
 
 GENRES = ["afrobeat", "ambient", "blues", "cumbia", "fado", "folk", "house", "jazz", "k-pop", "metal", "pop", "reggae"]
@@ -58,12 +59,14 @@ def files(seed=7):
     bad_rows[30][2] = "yesterday at noon"
     bad_rows[40][2] = "1971-01-01 00:00:00"
     bad_rows[50] = bad_rows[50][:2]
+    weeks = history(tracks, random.Random(seed + 1))
     swapped = [[time.replace(" ", "T") + "Z", "player", track, user] for user, track, time in listens(400)]
     return {
         "reference/songs.csv": table(SONG_COLUMNS, songs),
         "reference/users.csv": table(["user_id", "user_name", "user_age", "user_country", "created_at"], users),
         "incoming/streams1.csv": table(header, listens(1500)),
         "incoming/streams2.csv": table(header, listens(1200)),
+        **{f"incoming/weeks/{week}.csv": table(header, rows) for week, rows in weeks.items()},
         "incoming/late/streams-of-the-day-before.csv": table(header, listens(250, "2024-06-24")),
         "incoming/other-columns.csv": table(["listen_time", "source", "track_id", "user_id"], swapped),
         "incoming/with-bad-rows.csv": table(header, bad_rows),
@@ -71,6 +74,24 @@ def files(seed=7):
         "incoming/Hörer + Gäste.csv": table(header, listens(100)),
         "incoming/not-csv-at-all.csv": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(choose.randrange(256) for _ in range(400)),
     }
+
+
+def history(tracks, choose):
+    """Returns the listens of the 34 days before the last one, by week: more at weekends and in the evening, and with
+    tracks that come and go."""
+    weeks = {}
+    last = datetime.date(2024, 6, 24)
+    hours = [3, 2, 1, 1, 1, 2, 4, 7, 9, 8, 8, 9, 10, 10, 9, 10, 12, 15, 17, 18, 17, 14, 9, 5]
+    rhythm = [1.0, 0.96, 0.98, 1.04, 1.22, 1.42, 1.3]
+    for age in range(33, -1, -1):
+        day = last - datetime.timedelta(days=age)
+        count = int(2700 * rhythm[day.weekday()] * (1 + 0.006 * (33 - age)) * choose.uniform(0.95, 1.05))
+        weights = [(1 + 0.9 * math.sin(rank + age / 9)) / (rank + 3) for rank in range(len(tracks))]
+        rows = weeks.setdefault(f"{day:%G-W%V}", [])
+        for track, hour in zip(choose.choices(tracks, weights, k=count), choose.choices(range(24), hours, k=count)):
+            user = min(500, int(choose.expovariate(1 / 150)) + 1)
+            rows.append([user, track, f"{day} {hour:02}:{choose.randrange(60):02}:{choose.randrange(60):02}"])
+    return weeks
 
 
 def orders(seed=11):

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::aws::Clients;
@@ -23,6 +24,7 @@ use crate::commands::quarantine::QuarantineQuery;
 use crate::commands::replay::ReplayQuery;
 use crate::commands::report::Query;
 use crate::commands::resources::Tables;
+use crate::commands::serve::ServeQuery;
 use crate::commands::status::StatusQuery;
 use crate::commands::verify::VerifyQuery;
 use crate::plan::Plan;
@@ -35,6 +37,8 @@ use crate::telemetry::export::Telemetry;
 
 /// The longest wait at exit until standard error has taken the last lines of the log.
 const LAST_LINES: Duration = Duration::from_secs(2);
+/// The longest time that the server takes to stop.
+const STOP_SERVING: Duration = Duration::from_secs(15);
 
 /// Turns raw events into reports, within minutes and exactly once.
 ///
@@ -62,6 +66,12 @@ enum Command {
     Run(Run),
     /// Show the figures of the report tables
     Report(Query),
+    /// Serve the figures as a page for people and an API for programs
+    ///
+    /// Reads the tables with the credentials of whoever starts it, and writes nothing. At home it is for this machine
+    /// alone; for others it runs behind a load balancer with a login, or as a Lambda function. With --once it writes one
+    /// page or answer and ends.
+    Serve(Serve),
     /// Show batches at work, finished batches and waiting messages; or the history of one file
     Status(StatusQuery),
     /// Check a day's reports against its curated and archived files, and list every difference
@@ -113,6 +123,16 @@ struct Run {
 }
 
 #[derive(Debug, Args)]
+struct Serve {
+    #[command(flatten)]
+    query: ServeQuery,
+
+    /// Format of the log: text for people, json for programs; auto is text at a terminal and json elsewhere
+    #[arg(long, env = "MUSIC_STREAMS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Args)]
 struct CheckConfig {
     #[command(flatten)]
     settings: Settings,
@@ -157,10 +177,8 @@ fn carry_out() -> ExitCode {
     let done = runtime.block_on(async {
         match line.command {
             Command::Run(run) => run_consumer(&run).await,
-            Command::Report(query) => {
-                let (clients, plan) = in_force(query.tables()).await?;
-                show(query.answer(&clients, plan).await)
-            }
+            Command::Report(query) => query.run(clients().await).await.map_err(|error| error.to_string()),
+            Command::Serve(serve) => run_server(serve).await,
             Command::Status(query) => show(query.answer(clients().await).await),
             Command::Verify(query) => {
                 let (clients, plan) = in_force(query.tables()).await?;
@@ -228,6 +246,18 @@ async fn run_consumer(run: &Run) -> Result<(), String> {
     let telemetry = telemetry.map_err(|error| format!("telemetry: {error} (check the OTEL_ variables)"))?;
     let done = service::run(&run.settings, shutdown, clients, plan, &telemetry, started).await;
     let done = done.map_err(|error| error.to_string());
+    telemetry.shutdown().await;
+    done
+}
+
+async fn run_server(Serve { query, log_format }: Serve) -> Result<(), String> {
+    if query.is_once() {
+        return query.run(clients().await, CancellationToken::new()).await;
+    }
+    start_logging(log_format);
+    let shutdown = Shutdown::on_signals(STOP_SERVING).map_err(|error| error.to_string())?;
+    let telemetry = Telemetry::start().await.map_err(|error| format!("telemetry: {error} (check the OTEL_ variables)"))?;
+    let done = query.run(clients().await, shutdown.requested.clone()).await;
     telemetry.shutdown().await;
     done
 }

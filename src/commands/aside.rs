@@ -152,6 +152,7 @@ impl AsideQuery {
         }
         retry.restore_items().await;
         retry.rebuild_lists().await;
+        retry.roll_forward.ledger.touch().await?;
         retry.result.print(self.format)
     }
 }

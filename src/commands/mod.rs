@@ -14,6 +14,7 @@
 //! | [`quarantine`] | the files that could not be counted, and the way back |
 //! | [`dead_letters`] | the dead-letter queue |
 //! | [`definition`] | a definition, checked and shown |
+//! | [`serve`] | the page and the API |
 //! | [`health`] | a question to a running consumer |
 //! | [`resources`] | the arguments that several commands share: bucket and tables |
 //! | [`mod@format`] | output on a terminal or as JSON |
@@ -27,5 +28,6 @@ pub mod quarantine;
 pub mod replay;
 pub mod report;
 pub mod resources;
+pub mod serve;
 pub mod status;
 pub mod verify;

@@ -50,6 +50,11 @@ pub struct Tables {
 }
 
 impl Tables {
+    /// The text before the name of every table.
+    pub fn prefix(&self) -> &str {
+        &self.table_prefix
+    }
+
     /// Returns the ledger, under the name that the command has in it. A command that only reads needs no name.
     pub fn ledger(&self, clients: &Clients, owner: impl Into<String>) -> Ledger {
         Ledger::new(clients.dynamodb.clone(), &self.table_prefix, owner.into())

@@ -195,6 +195,7 @@ pub(crate) fn report(name: &str, key: Key, every: Period) -> Report {
         table: name.to_owned(),
         attributes: Vec::new(),
         top: None,
+        is_personal: false,
         measures: Vec::new(),
     }
 }

@@ -84,6 +84,7 @@ impl Definition {
                 fields
             }
         };
+        fields.extend(measure.unit.map(|unit| assign("unit", quoted(unit.name()))));
         if !measure.conditions.is_empty() {
             fields.push(assign("where", table(self.conditions_of(&measure.conditions))));
         }
@@ -303,6 +304,9 @@ fn report(report: &Report) -> Vec<String> {
         fields.extend((!under.is_empty()).then(|| assign("under", names(under))));
         fields.extend((*keep != KEPT.1 as usize).then(|| assign("keep", keep)));
         lines.push(assign("top", table(fields)));
+    }
+    if report.is_personal {
+        lines.push(assign("personal", true));
     }
     lines
 }

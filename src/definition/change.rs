@@ -139,6 +139,8 @@ impl Changes<'_> {
         self.add_if(before.name != report.name, OldDaysStay, &part, "its top lists have another name, and begin anew");
         let labels = "an item shows them from its next change on";
         self.add_if(before.attributes != report.attributes, Compatible, format!("{part}.attributes"), labels);
+        let shown = "pages, the API and policies show it in another way; give the template's stack the new policies";
+        self.add_if(before.is_personal != report.is_personal, Compatible, format!("{part}.personal"), shown);
         let orders = |top: &Option<Top>| top.as_ref().map(|top| (top.by.clone(), top.under.clone()));
         let lists = "its top lists are whole from the next period on; a rebuild fills those of the past";
         self.add_if(orders(&before.top) != orders(&report.top), OldDaysStay, format!("{part}.top"), lists);
@@ -147,12 +149,16 @@ impl Changes<'_> {
             self.add(Compatible, format!("{part}.measures.{}", measure.name), meaning);
         }
         // What a measure follows from is in it, but for the digits of its column.
-        let meaning = |of: &Definition, measure: &Measure| (measure.clone(), measure.aggregate.places(of));
+        let meaning = |of: &Definition, measure: &Measure| {
+            (Measure { unit: None, ..measure.clone() }, measure.aggregate.places(of))
+        };
         for measure in &report.measures {
             let part = format!("{part}.measures.{}", measure.name);
             match before.measure(&measure.name) {
                 None => self.add(Compatible, part, "it is new: items that are there get it by a rebuild"),
-                Some(other) if meaning(self.old, other) == meaning(self.new, measure) => {}
+                Some(other) if meaning(self.old, other) == meaning(self.new, measure) => {
+                    self.add_if(other.unit != measure.unit, Compatible, part, "pages show it in another unit");
+                }
                 Some(_) => self.add(Refused, part, "it means something else now; give it another name"),
             }
         }

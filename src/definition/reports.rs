@@ -31,6 +31,8 @@ pub struct Report {
     pub attributes: Vec<String>,
     /// The top lists, if any are kept.
     pub top: Option<Top>,
+    /// True if its keys are of persons: it is shown only where that is asked for.
+    pub is_personal: bool,
     /// The measures: at least one, at most 16, and 4 of them distinct counts. Names differ from the key's and from the
     /// attributes'.
     pub measures: Vec<Measure>,
@@ -99,6 +101,27 @@ pub struct Measure {
     pub aggregate: Aggregate,
     /// The conditions of the rows that it takes, all of which hold. A ratio has none.
     pub conditions: Vec<Condition>,
+    /// The unit of the figure, if it is known.
+    pub unit: Option<Unit>,
+}
+
+/// The unit of a figure, which says how people read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Seconds.
+    Seconds,
+    /// Bytes.
+    Bytes,
+}
+
+impl Unit {
+    /// Its name in a definition.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unit::Seconds => "seconds",
+            Unit::Bytes => "bytes",
+        }
+    }
 }
 
 /// A figure of the rows of an item. Merges are exact in any order.

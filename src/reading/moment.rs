@@ -47,6 +47,11 @@ impl Ledgered {
         self.change != other.change
     }
 
+    /// True if somebody has restored or rebuilt figures since the other moment.
+    pub fn is_touched(&self, other: &Self) -> bool {
+        self.touched != other.touched
+    }
+
     /// The numbers of batches that are finished, the last one first.
     pub fn finished(&self) -> impl Iterator<Item = BatchNumber> {
         (1..=self.last).rev().filter(|batch| !self.batches.contains_key(batch))

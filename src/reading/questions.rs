@@ -73,10 +73,21 @@ impl Reader {
 
     /// Answers a question about the greatest items.
     pub async fn top(&self, moment: &Moment, question: TopQuestion, cost: &ReadCost) -> Result<Top, ReadingError> {
+        let periods = periods_of(&moment.plan, &moment.plan.reports[question.report], question.range);
+        self.top_of(moment, question, periods, cost).await
+    }
+
+    /// Answers a question about the greatest items of some of its days or hours.
+    pub async fn top_of(
+        &self,
+        moment: &Moment,
+        question: TopQuestion,
+        periods: Vec<Period>,
+        cost: &ReadCost,
+    ) -> Result<Top, ReadingError> {
         let plan = Arc::clone(&moment.plan);
         let report = &plan.reports[question.report];
         let merge = report.top_slot().map_or(Merge::Add, |slot| report.slots[slot].merge);
-        let periods = periods_of(&plan, report, question.range);
         let list = |period: Period| match &question.under {
             Some((label, text)) => ListKey::under(report, &report.labels[*label].name, text, period),
             None => ListKey::of_all(report, period),

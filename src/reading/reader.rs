@@ -120,6 +120,10 @@ impl Reader {
                 ledger.plan_in_force(&registry.definition).await?
             }
         };
+        // A rebuild changes items one after the other: what was read meanwhile may have the day's mark of its end.
+        if last.is_some_and(|last| last.ledgered.is_touched(&ledgered)) {
+            self.0.kept.clear();
+        }
         let now = jiff::Timestamp::now();
         let (today, this_hour) = (plan.zone.day_of(now.as_microsecond()), Period::hour_of(now.as_microsecond()));
         // Figures that are settled stay until the ledger changes, and what is over until the hour does.

@@ -25,7 +25,8 @@ pub fn value_text(value: Option<Shown>) -> String {
     }
 }
 
-fn value_json(value: Option<Shown>) -> Value {
+/// Returns a value as JSON; null for none.
+pub fn value_json(value: Option<Shown>) -> Value {
     match value {
         Some(Shown::Number(number, places)) => {
             serde_json::from_str(&decimal_text(number, places)).unwrap_or(Value::Null)
@@ -183,6 +184,11 @@ fn csv_field(text: &str, is_number: bool) -> String {
     } else {
         text
     }
+}
+
+/// Returns a line of CSV.
+pub fn csv(fields: &[String]) -> String {
+    csv_line(fields.iter().map(|field| csv_field(field, field.parse::<f64>().is_ok())))
 }
 
 fn csv_line(fields: impl Iterator<Item = String>) -> String {

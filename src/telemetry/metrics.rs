@@ -199,6 +199,13 @@ metrics! {
         "Objects that a sweep found: not announced by a message, and taken up; or counted before and put again.";
     memory: Gauge<u64> = "process.memory.usage", "By", [],
         "Resident memory of the process.";
+    serve_requests: Counter<u64> = "music_streams.serve.requests", "{request}",
+        [("status", ["2xx", "3xx", "4xx", "5xx"])],
+        "Requests that `serve` answered, by the class of their status.";
+    serve_duration: Histogram<f64> = "music_streams.serve.duration", "s", [],
+        "Time from a request to its answer.";
+    serve_read_units: Counter<u64> = "music_streams.serve.read_units", "{unit}", [],
+        "Read units of DynamoDB that answers cost, rounded up for each.";
 }
 
 /// Returns every combination of the labels' values; none if the values of a label are not named.

@@ -6,7 +6,7 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 use music_streams::definition::columns::{Attribute, Column, JOINED, KeyPart, Place, Source, TimeFormat, Type};
 use music_streams::definition::conditions::{Condition, Test, Values};
 use music_streams::definition::input::{Delimited, Header, Input};
-use music_streams::definition::reports::{Aggregate, Key, Measure, Period, Report, Top};
+use music_streams::definition::reports::{Aggregate, Key, Measure, Period, Report, Top, Unit};
 use music_streams::definition::{Definition, Reference};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -206,12 +206,19 @@ fn measures(columns: &[Column], reference: Option<&Reference>) -> BoxedStrategy<
         name: "rows".to_owned(),
         aggregate: Aggregate::Count,
         conditions,
+        unit: None,
     });
     let others: Vec<_> = of_columns
         .into_iter()
         .map(|(index, aggregate)| {
             conditions(columns).prop_map(move |conditions| Measure {
                 name: format!("m{index}"),
+                // Figures that are no numbers of things may have a unit.
+                unit: match aggregate {
+                    Aggregate::Sum { .. } => Some(Unit::Seconds),
+                    Aggregate::Max { .. } => Some(Unit::Bytes),
+                    _ => None,
+                },
                 aggregate: aggregate.clone(),
                 conditions,
             })
@@ -227,6 +234,7 @@ fn measures(columns: &[Column], reference: Option<&Reference>) -> BoxedStrategy<
                 name: "ratio".to_owned(),
                 aggregate,
                 conditions: Vec::new(),
+                unit: None,
             }));
             measures
         })
@@ -242,13 +250,13 @@ fn report(columns: Vec<Column>, reference: Option<Reference>, index: usize) -> B
     keys.extend(attributes.filter(|it| it.unknown.is_some()).map(|it| Key::Field(it.name.clone())));
     let every = prop_oneof![Just(Period::Day), Just(Period::Hour)];
     let table = prop_oneof![Just(format!("r{index}0")), Just(format!("Table-{index}.x"))];
-    let (keep, tops) = (prop_oneof![Just(100_usize), 1..=1000_usize], any::<bool>());
+    let (keep, tops) = (prop_oneof![Just(100_usize), 1..=1000_usize], any::<(bool, bool)>());
     let shown = prop::sample::subsequence(
         columns.iter().map(|it| it.name.clone()).collect::<Vec<_>>(),
         0..=columns.len().min(4),
     );
     (select(keys), every, table, measures(&columns, reference.as_ref()), keep, tops, shown)
-        .prop_map(move |(key, every, table, measures, keep, has_top, shown)| {
+        .prop_map(move |(key, every, table, measures, keep, (has_top, is_personal), shown)| {
             let of_reference = |name: &str| reference.as_ref().filter(|reference| reference.key == name);
             let (attributes, top) = match &key {
                 Key::All => (Vec::new(), None),
@@ -263,7 +271,8 @@ fn report(columns: Vec<Column>, reference: Option<Reference>, index: usize) -> B
                     (follows.chain(shown).collect(), has_top.then_some(top))
                 }
             };
-            let mut report = Report { name: format!("r{index}0"), key, every, table, attributes, top, measures };
+            let name = format!("r{index}0");
+            let mut report = Report { name, key, every, table, attributes, top, is_personal, measures };
             let most = report.most_kept(1024);
             report.top.iter_mut().for_each(|top| top.keep = top.keep.min(most));
             report

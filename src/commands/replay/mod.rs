@@ -140,6 +140,8 @@ impl ReplayQuery {
         }
         for &day in &self.days {
             let done = if self.rebuild { replay.rebuild(day).await } else { replay.apply_again(day).await };
+            // Some figures may have changed even where others could not.
+            replay.ledger.touch().await?;
             replay.progress.reset();
             print(&format!("{}: {}", date_text(day), done?));
         }

@@ -116,6 +116,13 @@ pub const REPORT: Section = Section {
         ),
         key("top", Shape::Section(&TOP_LIST), Missing::Nothing, "The top lists."),
         key(
+            "personal",
+            Shape::Flag,
+            Missing::Value("false"),
+            "Its keys are of persons: pages, the API and the policy of those who read show it only where that is asked \
+             for.",
+        ),
+        key(
             "measures",
             entries(Entry::Measure, 1, MAX_MEASURES),
             Missing::Required,
@@ -192,6 +199,13 @@ pub const MEASURE: Section = Section {
             Shape::Whole { min: 0, max: 9 },
             Missing::Words("those of the first measure"),
             "The digits after the point to which it is rounded.",
+        ),
+        of(
+            &["sum", "min", "max", "ratio"],
+            "unit",
+            Shape::OneOf(&["seconds", "bytes"]),
+            Missing::Nothing,
+            "The unit of the figure, by which pages show it: as hours and minutes, or as KiB to TiB.",
         ),
         of(
             &["count", "sum", "min", "max", "distinct"],

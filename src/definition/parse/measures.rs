@@ -11,7 +11,7 @@ use crate::definition::parse::names::{Known, Names, Origin};
 use crate::definition::parse::tree::{Entry, Value};
 use crate::definition::parse::values::{is_free, is_name};
 use crate::definition::problems::{Found, Reported, instead, nearest};
-use crate::definition::reports::{Aggregate, Measure};
+use crate::definition::reports::{Aggregate, Measure, Unit};
 
 /// A measure as far as it could be read before all of its report are known.
 pub(super) struct MeasureDraft<'n> {
@@ -20,6 +20,7 @@ pub(super) struct MeasureDraft<'n> {
     /// The figure. Of a ratio without `places` they are those of its first part, which may not be known yet.
     pub(super) aggregate: Result<Aggregate, Reported>,
     conditions: Result<Vec<Condition>, Reported>,
+    unit: Option<Unit>,
     /// Of a ratio the places of its parts' names, and `places`.
     ratio: Option<([Told<&'n str>; 2], Option<u8>)>,
 }
@@ -48,6 +49,7 @@ fn measure<'n>(entry: &'n Entry, key: Option<&str>, names: &Names, found: &mut F
         named,
         aggregate: Ok(Aggregate::Count),
         conditions: Ok(Vec::new()),
+        unit: None,
         ratio: None,
     };
     let Value::Table(entries) = &entry.node.value else {
@@ -59,6 +61,11 @@ fn measure<'n>(entry: &'n Entry, key: Option<&str>, names: &Names, found: &mut F
     draft.conditions = conditions(fields.entries("where"), names, found);
     draft.aggregate = kind.and_then(|kind| aggregate(entry, kind, &fields, key, names, found));
     draft.aggregate = draft.aggregate.and_then(|aggregate| fields.all_good().map(|()| aggregate));
+    draft.unit = match fields.text("unit") {
+        Some(Told { value: "seconds", .. }) => Some(Unit::Seconds),
+        Some(Told { value: "bytes", .. }) => Some(Unit::Bytes),
+        _ => None,
+    };
     if let &[of, by] = fields.texts("ratio").as_slice() {
         draft.ratio = Some(([of, by], fields.whole("places").map(|places| places as u8)));
     }
@@ -195,7 +202,8 @@ pub(super) fn finish(
             *places = found;
         }
         draft.named?;
-        Ok(Measure { name: draft.name.value.to_owned(), aggregate, conditions: draft.conditions? })
+        let (name, unit) = (draft.name.value.to_owned(), draft.unit);
+        Ok(Measure { name, aggregate, conditions: draft.conditions?, unit })
     });
     finished.collect()
 }

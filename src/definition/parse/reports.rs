@@ -58,6 +58,7 @@ fn report(
         table: table?,
         attributes: attributes?,
         top: top?,
+        is_personal: fields.flag("personal").unwrap_or(false),
         measures: measures?,
     };
     let most = report.most_kept(key_bytes);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::batch::prepare::ObjectOutcome;
 use crate::commands::definition::trial::{Trial, Tried};
-use crate::commands::report::visible;
+use crate::commands::report::text::visible;
 
 /// Returns everything that a trial found.
 pub(super) fn answer(trial: &Trial) -> String {

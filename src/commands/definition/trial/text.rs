@@ -11,7 +11,7 @@ use crate::commands::definition::trial::items::ReportItems;
 use crate::commands::definition::trial::seen::RejectedRow;
 use crate::commands::definition::trial::{Trial, Tried};
 use crate::commands::format::{WIDTH, cut, fitting, printable, wrapped};
-use crate::commands::report::{columns_of, shown};
+use crate::commands::report::text::{attribute_text, columns_of};
 use crate::definition::columns::Source;
 use crate::layout::INCOMING;
 
@@ -197,7 +197,7 @@ fn reports(trial: &Trial) -> Option<String> {
             columns.insert(1, period);
             let is_number = |name: &&str| found.first.iter().any(|item| item.get(*name).is_some_and(|it| it.is_n()));
             let numbers: Vec<bool> = columns.iter().map(is_number).collect();
-            let row = |item: &Item| columns.iter().map(|name| shown(item.get(*name))).collect();
+            let row = |item: &Item| columns.iter().map(|name| attribute_text(item.get(*name))).collect();
             let items: Vec<Vec<String>> = found.first.iter().map(row).collect();
             let _ = write!(text, "\n{}", fitting(&columns, &numbers, &items));
         }
