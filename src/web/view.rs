@@ -185,7 +185,7 @@ pub async fn render(
         Page::Item => Ok(page::item(&frame, &view.item(parameters, last).await?)),
         Page::Pipeline => {
             let overview = app.pipeline(cost).await?.ok_or_else(crate::web::app::no_queue)?;
-            Ok(page::pipeline(&frame, &Ok(overview)))
+            Ok(page::pipeline(&frame, &Ok((*overview).clone())))
         }
         Page::Api => Ok(page::api(&frame, &openapi::document(&moment.plan, app.options().personal), asked.base)),
     }

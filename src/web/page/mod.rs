@@ -36,7 +36,7 @@ use crate::reading::range::{Against, Range};
 pub use api::api;
 pub use frame::problem;
 pub use overview::{item, overview};
-pub use pipeline::{Pipeline, Unfinished, pipeline};
+pub use pipeline::pipeline;
 
 /// The stylesheet.
 pub const STYLESHEET: &str = include_str!("../assets/page.css");

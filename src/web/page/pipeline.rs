@@ -1,12 +1,11 @@
 //! The page of the pipeline: its queue, its batches, what was set aside, and what to do about it.
 
-use std::collections::BTreeMap;
-
 use maud::{Markup, html};
 
 use crate::aws::sqs::Backlog;
 use crate::ledger::{CatalogueState, LastSweep, Record};
-use crate::protocol::{BatchNumber, InForce, State};
+use crate::protocol::{InForce, State};
+use crate::reading::pipeline::{Overview, lag_of};
 use crate::web::chart::{Bar, BarState, Scale, bars, label_places};
 use crate::web::page::figure::failed;
 use crate::web::page::frame::{Tab, document};
@@ -18,48 +17,8 @@ const MOST_LABELS: usize = 8;
 /// The share of a queue's messages in flight from which on it is near its limit.
 const NEAR_LIMIT: f64 = 0.8;
 
-/// The state of the pipeline.
-#[derive(Debug)]
-pub struct Pipeline {
-    /// The queue, if it is known.
-    pub queue: Option<Backlog>,
-    /// The share of messages in flight in the most that a queue can have.
-    pub in_flight_share: f64,
-    /// The number of messages in the dead-letter queue; `None` without such a queue.
-    pub dead_letters: Option<u64>,
-    /// Seconds from the creation of the oldest file of the last finished batch to the end of that batch.
-    pub lag_s: Option<i64>,
-    /// The last sweep.
-    pub last_sweep: Option<LastSweep>,
-    /// The definition in force.
-    pub definition: InForce,
-    /// The catalogue of the consumers.
-    pub catalogue: Option<CatalogueState>,
-    /// The batches that are not finished.
-    pub unfinished_batches: Vec<Unfinished>,
-    /// The number of entries set aside, by kind.
-    pub aside: BTreeMap<&'static str, u64>,
-    /// True if there are more entries than those.
-    pub more_aside: bool,
-    /// The finished batches, the latest first.
-    pub recent_batches: Vec<Record>,
-}
-
-/// A batch that is not finished.
-#[derive(Debug)]
-pub struct Unfinished {
-    /// The batch.
-    pub batch: BatchNumber,
-    /// Its state.
-    pub state: State,
-    /// Its consumer.
-    pub owner: String,
-    /// The time at which it was opened.
-    pub opened_at: Option<jiff::Timestamp>,
-}
-
 /// The page of the pipeline.
-pub fn pipeline(frame: &Frame, answer: &Answer<Pipeline>) -> String {
+pub fn pipeline(frame: &Frame, answer: &Answer<Overview>) -> String {
     let main = html! {
         div #head.head { div.title { h1 { "Pipeline" } } p.days-line { "From files to figures: what waits, what is at work, what went wrong." } }
         @match answer {
@@ -77,13 +36,8 @@ pub fn pipeline(frame: &Frame, answer: &Answer<Pipeline>) -> String {
     document(frame, Tab::Pipeline, "Pipeline", &main)
 }
 
-fn lag_of(record: &Record) -> Option<i64> {
-    let oldest = record.counts.oldest_created_at.filter(|_| record.state == State::Done)?;
-    Some(record.finished_at.as_second() - oldest.as_second())
-}
-
 /// The things that somebody has to look at, with the command that begins it. None if all is well.
-fn todo(state: &Pipeline) -> Markup {
+fn todo(state: &Overview) -> Markup {
     let aside: u64 = state.aside.values().sum();
     let quarantined: u64 = state.recent_batches.iter().map(|record| record.counts.quarantined).sum();
     let rejected: u64 = state.recent_batches.iter().map(|record| record.counts.rejected).sum();
@@ -138,7 +92,7 @@ fn todo(state: &Pipeline) -> Markup {
 }
 
 /// Numbers at a glance.
-fn numbers(state: &Pipeline) -> Markup {
+fn numbers(state: &Overview) -> Markup {
     let aside: u64 = state.aside.values().sum();
     let tile = |name: &str, value: String, note: String| {
         html! { li.tile { h2 { (name) } p.value { (value) } p.note { (note) } } }
@@ -149,8 +103,8 @@ fn numbers(state: &Pipeline) -> Markup {
     let number = |number: Option<u64>| number.map_or("–".to_owned(), |number| grouped(&number.to_string()));
     html! {
         ul #numbers.tiles aria-label="The pipeline at a glance" {
-            (tile("Messages that wait", number(state.queue.map(|queue| queue.waiting)),
-                state.queue.as_ref().map_or("the queue is not known".to_owned(), flight)))
+            (tile("Messages that wait", number(Some(state.queue.waiting)),
+                flight(&state.queue)))
             (tile("Batches at work", number(Some(state.unfinished_batches.len() as u64)),
                 state.recent_batches.first().map_or(String::new(), |last| format!("the last was {}", last.batch))))
             (tile("Lag", state.lag_s.map_or("–".to_owned(), duration), "from the oldest file to its figures".to_owned()))
@@ -160,7 +114,7 @@ fn numbers(state: &Pipeline) -> Markup {
 }
 
 /// The lag of each of the last batches.
-fn lags(state: &Pipeline) -> Markup {
+fn lags(state: &Overview) -> Markup {
     let done: Vec<(&Record, i64)> =
         state.recent_batches.iter().rev().filter_map(|record| Some((record, lag_of(record)?))).collect();
     let bar = |(_, lag): &(&Record, i64)| Bar { value: Some(*lag as f64), state: BarState::Whole };
@@ -185,7 +139,7 @@ fn lags(state: &Pipeline) -> Markup {
     }
 }
 
-fn at_work(state: &Pipeline) -> Markup {
+fn at_work(state: &Overview) -> Markup {
     html! {
         section #at-work.panel aria-labelledby="at-work-title" {
             h2 #at-work-title { "At work" }
@@ -214,7 +168,7 @@ fn at_work(state: &Pipeline) -> Markup {
     }
 }
 
-fn finished(state: &Pipeline) -> Markup {
+fn finished(state: &Overview) -> Markup {
     let headings = ["Lag", "Files", "Quarantined", "Gone", "Rows", "Rejected"];
     html! {
         @if !state.recent_batches.is_empty() {
@@ -251,7 +205,7 @@ fn record_row(record: &Record) -> Markup {
 }
 
 /// The definition, the catalogue and the sweep.
-fn details(state: &Pipeline) -> Markup {
+fn details(state: &Overview) -> Markup {
     let InForce { change, digest, since, filling, .. } = &state.definition;
     html! {
         section #details.panel aria-labelledby="details-title" {
