@@ -281,7 +281,23 @@ def up():
     say(f"LocalStack is up on http://127.0.0.1:{PORT}")
 
 
+def stop_server():
+    """Stops the server of the page that `make local` started, if it is still there."""
+    record = STATE / "server.json"
+    if not record.exists():
+        return
+    pid = json.loads(record.read_text())["pid"]
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return
+    # The number may be another process's by now.
+    if command[1:2] == [b"serve"] and alive(pid):
+        stop([pid])
+
+
 def down():
+    stop_server()
     stack = recorded()
     if not stack:
         say("nothing is running")
