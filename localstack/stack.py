@@ -287,12 +287,9 @@ def stop_server():
     if not record.exists():
         return
     pid = json.loads(record.read_text())["pid"]
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return
+    command = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], stdout=subprocess.PIPE, text=True).stdout
     # The number may be another process's by now.
-    if command[1:2] == [b"serve"] and alive(pid):
+    if "music-streams serve" in command:
         stop([pid])
 
 

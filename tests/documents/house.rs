@@ -8,10 +8,12 @@ use std::sync::LazyLock;
 use crate::document;
 
 /// The floors of `src`, highest first. A folder imports from lower floors only. `docs/architecture.md` states the same.
-const FLOORS: [&str; 19] = [
+const FLOORS: [&str; 21] = [
     "main",
     "command_line",
     "commands",
+    "web",
+    "reading",
     "service",
     "batch",
     "compute",

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::calendar::civil_from_days;
-use crate::commands::format::{cut, printable};
+use crate::values::outside::{cut, printable};
 use crate::plan::period::Period;
 use crate::plan::reports::{Figure, Report};
 use crate::reading::range::Range;
