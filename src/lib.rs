@@ -76,3 +76,4 @@ pub mod reports;
 pub mod service;
 pub mod telemetry;
 pub mod values;
+pub mod web;
