@@ -26,6 +26,8 @@ pub enum BarState {
     Whole,
     /// It is not over, so its bar will grow.
     Open,
+    /// It has not begun.
+    Ahead,
     /// It was not counted: an empty place is not a 0.
     Uncounted,
 }
@@ -98,7 +100,7 @@ pub fn bars(bars: &[Bar], before: &[Option<f64>], scale: &Scale, labels: &[(usiz
             }
             rect.cursor width=(percent(slot)) height="100%" x="0" y="0" {}
             @for (at, bar) in bars.iter().enumerate() {
-                (one_bar(bar, at as f64 * slot, slot, base, scale))
+                (one_bar(bar, at, slot, base, scale))
             }
             (line(before, bars.len(), scale))
         }
@@ -111,17 +113,18 @@ pub fn bars(bars: &[Bar], before: &[Option<f64>], scale: &Scale, labels: &[(usiz
 }
 
 /// A bar in its slot.
-fn one_bar(bar: &Bar, x: f64, slot: f64, base: f64, scale: &Scale) -> Markup {
+fn one_bar(bar: &Bar, at: usize, slot: f64, base: f64, scale: &Scale) -> Markup {
     // A gap that is seen beside wide bars and does not eat narrow ones.
-    let (x, width) = (x + slot * 0.14, slot * 0.72);
+    let (x, width) = (slot * (at as f64 + 0.14), slot * 0.72);
     let top = bar.value.map_or(base, |value| scale.from_top(value));
     let (y, height) = if top < base { (top, base - top) } else { (base, top - base) };
     html! {
         @match (bar.state, bar.value) {
             (BarState::Uncounted, _) => {
-                rect.uncounted x=(percent(x)) width=(percent(width)) y="0" height="100%" {}
+                // A band without gaps, as it is no bar.
+                rect.uncounted x=(percent(slot * at as f64)) width=(percent(slot)) y="0" height="100%" {}
             }
-            (_, None) => {}
+            (_, None) | (BarState::Ahead, _) => {}
             (BarState::Whole, Some(_)) => {
                 rect.bar x=(percent(x)) width=(percent(width)) y=(percent(y)) height=(percent(height)) rx="1.5" {}
             }
@@ -146,6 +149,8 @@ fn line(values: &[Option<f64>], bars: usize, scale: &Scale) -> Markup {
         @if !pieces.is_empty() {
             svg width="100%" height="100%" viewBox="0 0 100 100" preserveAspectRatio="none" {
                 @for points in &pieces {
+                    // Below it the same in the colour of the ground, so that it is seen before bars too.
+                    polyline.halo points=(points) {}
                     polyline.before points=(points) {}
                 }
             }
@@ -190,7 +195,7 @@ pub fn share(fraction: f64) -> Markup {
     }
 }
 
-/// The places of labels below bars: at most `most`, evenly spread, the last bar among them.
+/// The places of labels below bars: about `most` at most, evenly spread from the last bar on.
 pub fn label_places(bars: usize, most: usize) -> Vec<usize> {
     let every = match bars.div_ceil(most.max(1)).max(1) {
         // Weeks are easier to follow than five days.
@@ -199,6 +204,10 @@ pub fn label_places(bars: usize, most: usize) -> Vec<usize> {
         every => every,
     };
     let mut places: Vec<usize> = (0..bars).rev().step_by(every).collect();
+    // The first one too, if its label has room.
+    if places.last().is_some_and(|&first| first > every / 2) {
+        places.push(0);
+    }
     places.reverse();
     places
 }
@@ -273,7 +282,7 @@ mod tests {
         let many = vec![whole(1.0); 1_000];
         let svg = bars(&many, &[], &Scale::of([1.0].into_iter(), true), &[]).into_string();
         assert_eq!(svg.matches(r#"class="bar""#).count(), MOST_BARS);
-        assert_eq!(label_places(28, 8), [6, 13, 20, 27]);
+        assert_eq!(label_places(28, 8), [0, 6, 13, 20, 27]);
         assert_eq!(label_places(7, 8), [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!(label_places(0, 8), Vec::<usize>::new());
     }

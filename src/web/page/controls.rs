@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use crate::calendar::date_text;
 use crate::reading::range::{Against, Range};
 use crate::web::page::links::View;
-use crate::web::page::text::{days_text, full_day, outside, range_text, safe, title};
+use crate::web::page::text::{days_text, full_day, outside, phrase, range_text, safe, title};
 use crate::web::page::{Days, Under};
 
 /// The periods of one click: days, key and text.
@@ -27,7 +27,7 @@ pub fn days_line(view: &View, days: &Days) -> Markup {
             (days_text(days.range.days()))
             @if days.range.from == days.range.to && days.range.to == today { ", so far" }
             @else if (days.range.from..days.range.to).contains(&today) { ", some of them still to come" }
-            @else if days.range.to == today { ", today so far" }
+            @else if days.range.to == today { ", today not over yet" }
             @if let Some(against) = against {
                 " · compared with " (with) ", " (range_text(against))
             }
@@ -161,7 +161,7 @@ pub fn filtered(view: &View, under: Option<&Under>) -> Markup {
     html! {
         @if let Some(under) = under {
             p #filter.chip {
-                span { "Only " (title(&under.label)) ": " strong { (outside(&under.text)) } }
+                span { "Only " (phrase(&under.label)) " " strong { (outside(&under.text)) } }
                 @if !view.frame.is_standalone {
                     a href=(view.under(None).href()) data-key="Escape" aria-keyshortcuts="Escape" {
                         span aria-hidden="true" { "×" } span.hidden { "Show all again" }

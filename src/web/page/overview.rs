@@ -88,7 +88,7 @@ fn series(view: &View, answer: &Answer<Series>, hours: Option<&Answer<Series>>) 
     html! {
         @match answer {
             Err(reason) => (failed("tiles", "Figures of the period", reason)),
-            Ok(series) => @if let Some(measure) = charted(series, view.measure) { (tiles(view, series, measure)) }
+            Ok(series) => @if let Some(measure) = charted(series, view.measure) { (tiles(view, series, hours.and_then(|hours| hours.as_ref().ok()), measure)) }
         }
         @match chart {
             Some(Ok(series)) => @if let Some(measure) = charted(series, view.measure) { (figure(view, series, measure)) },

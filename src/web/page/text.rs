@@ -59,7 +59,7 @@ pub fn told(text: &str) -> String {
 
 /// A text from outside. Its own direction of writing does not reach beyond it.
 pub fn outside(text: &str) -> Markup {
-    html! { bdi { (safe(text)) } }
+    html! { bdi { @if text.trim().is_empty() { "(blank)" } @else { (safe(text)) } } }
 }
 
 /// Encodes a value of a query.
@@ -141,7 +141,7 @@ pub fn grouped(text: &str) -> String {
 pub fn number_text(number: i128, places: u8) -> String {
     let value = number as f64 / 10_f64.powi(places.into());
     match value.abs() {
-        1e13.. => format!("{} tn", grouped(&format!("{:.2}", value / 1e12))),
+        1e12.. => format!("{} tn", grouped(&format!("{:.2}", value / 1e12))),
         1e10.. => format!("{} bn", grouped(&format!("{:.2}", value / 1e9))),
         1e3.. => grouped(&format!("{value:.0}")),
         1e2.. if places > 0 => trimmed(format!("{value:.1}")),
@@ -346,6 +346,7 @@ mod tests {
 
     #[test]
     fn texts_from_outside_are_made_harmless() {
+        assert_eq!(outside(" ").into_string(), "<bdi>(blank)</bdi>", "a link must have a text");
         assert_eq!(outside("<b>\u{202e}\0&").into_string(), "<bdi>&lt;b&gt;\u{fffd}\u{fffd}&amp;</bdi>");
         assert!(safe(&"x".repeat(512)).chars().count() <= MOST_COLUMNS);
         assert_eq!(encoded("a/b?c#d%e&f=\"é"), "a%2Fb%3Fc%23d%25e%26f%3D%22%C3%A9");
