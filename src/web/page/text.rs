@@ -168,7 +168,9 @@ pub fn short(value: f64) -> String {
 pub fn exact(value: Option<Shown>) -> String {
     match value {
         Some(Shown::Number(number, places)) => decimal_text(number, places),
-        Some(Shown::Time(micros)) => jiff::Timestamp::from_microsecond(micros).map_or(String::new(), |at| at.to_string()),
+        Some(Shown::Time(micros)) => {
+            jiff::Timestamp::from_microsecond(micros).map_or(String::new(), |at| at.to_string())
+        }
         Some(Shown::Nothing) | None => String::new(),
     }
 }
