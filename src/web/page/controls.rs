@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use crate::calendar::date_text;
 use crate::reading::range::{Against, Range};
 use crate::web::page::links::View;
-use crate::web::page::text::{counted, days_text, full_day, outside, phrase, range_text, safe, title};
+use crate::web::page::text::{counted, days_text, full_day, is_harmless, outside, phrase, range_text, safe, title};
 use crate::web::page::{Days, Under};
 
 /// The periods of one click: days, key and text.
@@ -86,8 +86,9 @@ pub fn form(view: &View, days: &Days, choices: &[(String, Vec<String>)], under: 
     };
     let comparisons =
         [(Against::Previous, "the days before"), (Against::Year, "the year before"), (Against::None, "nothing")];
+    let choices: Vec<(&str, Vec<&str>)> = choices.iter().map(|(label, texts)| (&**label, harmless(texts))).collect();
     html! {
-        @if !view.frame.is_standalone {
+        @if !view.frame.is_standalone && view.item.is_none_or(|(_, id)| is_harmless(id)) {
             form #choose.choose method="get" action=(view.path()) aria-label="Days, filter and comparison" {
                 @if let Some((report, id)) = view.item {
                     input type="hidden" name="report" value=(report);
@@ -96,7 +97,7 @@ pub fn form(view: &View, days: &Days, choices: &[(String, Vec<String>)], under: 
                 @if let Some(measure) = view.measure { input type="hidden" name="measure" value=(measure); }
                 (field("from", "From", days.range.from))
                 (field("to", "To", days.range.to))
-                @if !choices.is_empty() { (filter(choices, under)) }
+                @if !choices.is_empty() { (filter(&choices, under)) }
                 label { span { "Compared with" }
                     select #against name="against" {
                         @for (against, text) in comparisons {
@@ -106,9 +107,14 @@ pub fn form(view: &View, days: &Days, choices: &[(String, Vec<String>)], under: 
                 }
                 button type="submit" { "Show" }
             }
-            (switch(view, days))
         }
+        @if !view.frame.is_standalone { (switch(view, days)) }
     }
+}
+
+/// The texts that a field of a form can have.
+fn harmless(texts: &[String]) -> Vec<&str> {
+    texts.iter().map(String::as_str).filter(|text| is_harmless(text)).collect()
 }
 
 /// The link that turns the comparison on and off. It is there for its key.
@@ -122,10 +128,12 @@ fn switch(view: &View, days: &Days) -> Markup {
 }
 
 /// The choice of a filter.
-fn filter(choices: &[(String, Vec<String>)], under: Option<&Under>) -> Markup {
+fn filter(choices: &[(&str, Vec<&str>)], under: Option<&Under>) -> Markup {
+    let under = under.filter(|under| is_harmless(&under.text));
     let is_chosen = |label: &str, text: &str| under.is_some_and(|under| under.label == label && under.text == text);
-    let is_listed = under
-        .is_none_or(|under| choices.iter().any(|(label, texts)| *label == under.label && texts.contains(&under.text)));
+    let is_listed = under.is_none_or(|under| {
+        choices.iter().any(|(label, texts)| *label == under.label && texts.contains(&&*under.text))
+    });
     let name = match choices {
         [(label, _)] => title(label),
         _ => "Only".to_owned(),
