@@ -144,7 +144,8 @@ fn line(values: &[Option<f64>], bars: usize, scale: &Scale) -> Markup {
     };
     let points: Vec<Option<String>> = values.iter().take(bars).enumerate().map(point).collect();
     let pieces = points.split(Option::is_none).filter(|piece| !piece.is_empty());
-    let pieces: Vec<String> = pieces.map(|piece| piece.iter().flatten().cloned().collect::<Vec<_>>().join(" ")).collect();
+    let pieces: Vec<String> =
+        pieces.map(|piece| piece.iter().flatten().cloned().collect::<Vec<_>>().join(" ")).collect();
     html! {
         @if !pieces.is_empty() {
             svg width="100%" height="100%" viewBox="0 0 100 100" preserveAspectRatio="none" {
@@ -274,7 +275,9 @@ mod tests {
         let open = Bar { state: BarState::Open, ..whole(4.0) };
         let uncounted = Bar { value: Some(0.0), state: BarState::Uncounted };
         let svg = bars(&[uncounted, open], &[], &scale, &[]).into_string();
-        assert!(svg.contains(r#"class="open""#) && svg.contains(r#"class="uncounted""#) && !svg.contains(r#"class="bar""#));
+        assert!(
+            svg.contains(r#"class="open""#) && svg.contains(r#"class="uncounted""#) && !svg.contains(r#"class="bar""#)
+        );
     }
 
     #[test]

@@ -23,13 +23,13 @@ pub fn charted(series: &Series, name: Option<&str>) -> Option<usize> {
     named.into_iter().chain(0..report.measures.len()).find(|&measure| is_number(report, measure))
 }
 
-/// A panel in place of an answer that there is not. The others stand.
-pub fn failed(id: &str, name: &str, reason: &str) -> Markup {
+/// A panel in place of an answer that there is not. It says whether others stand.
+pub fn failed(id: &str, name: &str, reason: &str, others: bool) -> Markup {
     html! {
         section.panel.failed id=(id) aria-labelledby={ (id) "-title" } {
             h2 id={ (id) "-title" } { (name) }
             p.why { span.sign aria-hidden="true" {} strong { "This could not be read. " } (told(reason)) }
-            p.note { "The other figures stand. This page tries again by itself." }
+            p.note { @if others { "The other figures stand. " } "This page tries again by itself." }
         }
     }
 }
@@ -48,10 +48,8 @@ pub fn figure(view: &View, series: &Series, measure: usize) -> Markup {
     // The words below the chart are those of the latest point that has begun.
     let latest = chart.iter().rposition(|bar| bar.state != BarState::Ahead);
     let sentence = sentence(series, measure);
-    let csv = match &*series.question.id {
-        "*" => view.data("series", &report.name, &[], "csv"),
-        id => view.data("series", &report.name, &[("id", id)], "csv"),
-    };
+    let id = report.key.map(|_| ("id", &*series.question.id));
+    let csv = view.data("series", &report.name, id.as_slice(), "csv");
     html! {
         section #chart.panel.figure aria-labelledby="chart-title" {
             div.panel-head {
@@ -164,7 +162,8 @@ fn sentence(series: &Series, measure: usize) -> String {
     match (highest, lowest) {
         (Some(highest), Some(lowest)) if known.len() > 1 && highest.1 > lowest.1 => {
             let on = if series.report().is_hourly { "at" } else { "on" };
-            let text = |(point, _): &(&Point, f64)| format!("{} {on} {}", shown(point, measure), period_text(point.period));
+            let text =
+                |(point, _): &(&Point, f64)| format!("{} {on} {}", shown(point, measure), period_text(point.period));
             format!("Highest {}, lowest {}.", text(highest), text(lowest))
         }
         (Some((_, value)), _) if known.len() > 1 => match *value == 0.0 {
@@ -239,7 +238,8 @@ fn table(series: &Series, measure: usize, unit: &str) -> Markup {
     }
 }
 
-/// A row of the table. What has not begun has no values; what is compared may lack a point, as days with fewer hours do.
+/// A row of the table. What has not begun has no values; what is compared may lack a point, as a day with fewer hours
+/// does.
 fn row(point: &Point, is_ahead: bool, before: Option<Option<&Point>>, columns: &[usize]) -> Markup {
     let cell = |point: &Point, column: usize| {
         html! {
@@ -264,4 +264,3 @@ fn row(point: &Point, is_ahead: bool, before: Option<Option<&Point>>, columns: &
         }
     }
 }
-

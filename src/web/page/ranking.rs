@@ -26,7 +26,8 @@ fn second_measure(report: &Report, first: usize) -> Option<usize> {
         let mut others = report.measures.iter().enumerate().filter(|(index, _)| *index != first);
         others.find(|(_, measure)| wanted(&measure.figure)).map(|(index, _)| index)
     };
-    of(|figure| matches!(figure, Figure::Distinct { .. })).or_else(|| of(|figure| matches!(figure, Figure::Number { .. })))
+    of(|figure| matches!(figure, Figure::Distinct { .. }))
+        .or_else(|| of(|figure| matches!(figure, Figure::Number { .. })))
 }
 
 /// The label that is an item's name, if there is one: an id is shown where none is.
@@ -44,7 +45,7 @@ pub fn ranking(view: &View, top: &Top, under: Option<&Under>) -> Markup {
     let id = format!("top-{}", report.name);
     let measure = top.measure();
     let second = second_measure(report, measure);
-    let greatest = top.rows.first().and_then(|row| plain(row.values.get(measure).copied().flatten())).unwrap_or(0.0);
+    let greatest = top.rows.first().map_or(0.0, |row| amount(row, measure));
     let has_line = top.question.range.days() >= LINE_FROM_DAYS;
     let is_compared = top.against.is_some();
     html! {
@@ -73,7 +74,7 @@ pub fn ranking(view: &View, top: &Top, under: Option<&Under>) -> Markup {
                     } }
                     tbody {
                         @for (index, row) in top.rows.iter().enumerate() {
-                            @let part = plain(row.values.get(measure).copied().flatten()).unwrap_or(0.0) / greatest.max(1e-9);
+                            @let part = amount(row, measure) / greatest.max(1e-9);
                             tr {
                                 td.rank { (index + 1) }
                                 th scope="row" { (who(view, top, row, part)) }
@@ -95,12 +96,20 @@ fn name_column(report: &Report) -> &str {
     name_label(report).map_or(&report.key_attribute, |label| &report.labels[label].name)
 }
 
+/// The value of a row as a number.
+fn amount(row: &Row, measure: usize) -> f64 {
+    plain(row.values.get(measure).copied().flatten()).unwrap_or(0.0)
+}
+
 fn heading(top: &Top) -> Markup {
     let report = top.report();
     html! {
         (title(&report.name))
         @if let Some((label, text)) = &top.question.under {
-            span.of { " of " @if let Some(label) = report.labels.get(*label) { (phrase(&label.name)) " " } (outside(text)) }
+            span.of {
+                " of " @if let Some(label) = report.labels.get(*label) { (phrase(&label.name)) " " }
+                (outside(text))
+            }
         }
     }
 }
@@ -110,9 +119,11 @@ fn files(view: &View, top: &Top) -> Markup {
     let report = top.report();
     let name = title(&report.name);
     let limit = report.top.as_ref().map_or(MOST_ROWS, |top| top.keep.min(MOST_ROWS)).to_string();
-    let under = top.question.under.as_ref().and_then(|(label, text)| {
-        report.labels.get(*label).map(|label| format!("{}:{text}", label.name))
-    });
+    let under = top
+        .question
+        .under
+        .as_ref()
+        .and_then(|(label, text)| report.labels.get(*label).map(|label| format!("{}:{text}", label.name)));
     let mut query = vec![("limit", limit.as_str())];
     query.extend(under.as_deref().map(|under| ("under", under)));
     html! {
@@ -131,8 +142,9 @@ fn who(view: &View, top: &Top, row: &Row, part: f64) -> Markup {
     let report = top.report();
     let label = name_label(report);
     let name = label.and_then(|label| row.labels.texts(label).next()).filter(|text| !text.trim().is_empty());
-    let others: Vec<usize> =
-        (0..report.labels.len()).filter(|&other| Some(other) != label && row.labels.texts(other).next().is_some()).collect();
+    let others: Vec<usize> = (0..report.labels.len())
+        .filter(|&other| Some(other) != label && row.labels.texts(other).next().is_some())
+        .collect();
     html! {
         div.who {
             (share(part))

