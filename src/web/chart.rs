@@ -106,7 +106,8 @@ pub fn bars(bars: &[Bar], before: &[Option<f64>], scale: &Scale, labels: &[(usiz
         }
         svg.days aria-hidden="true" focusable="false" {
             @for (index, (at, label)) in labels.iter().rev().enumerate() {
-                text.odd[index % 2 == 1] x=(percent(middle(*at))) y="14" text-anchor="middle" { (label) }
+                @let class = (index % 2 == 1).then_some("odd");
+                text class=[class] x=(percent(middle(*at))) y="14" text-anchor="middle" { (label) }
             }
         }
     }
