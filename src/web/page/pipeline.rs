@@ -161,7 +161,7 @@ fn at_work(state: &Overview) -> Markup {
                                 tr {
                                     th.number scope="row" { (batch.batch) }
                                     td { (batch.state.name()) }
-                                    td { (batch.opened_at.map_or("–".to_owned(), time_of)) }
+                                    td.when { (batch.opened_at.map_or("–".to_owned(), time_of)) }
                                     td { (outside(&batch.owner)) }
                                 }
                             }
@@ -199,7 +199,7 @@ fn record_row(record: &Record) -> Markup {
         tr {
             th.number scope="row" { (record.batch) }
             td { @if record.state == State::Done { "done" } @else { strong { (record.state.name()) } } }
-            td { (time_of(record.finished_at)) }
+            td.when { (time_of(record.finished_at)) }
             td.number { (lag_of(record).map_or("–".to_owned(), duration)) }
             @for (count, is_bad) in [(counts.objects, false), (counts.quarantined, true), (counts.gone, false),
                 (counts.rows, false), (counts.rejected, true)] {

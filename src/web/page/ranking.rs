@@ -17,6 +17,8 @@ use crate::web::page::tiles::plain;
 const LINE_FROM_DAYS: usize = 8;
 /// Most texts of a label with many that a row shows.
 const MOST_TEXTS: usize = 3;
+/// Most points of a row's line.
+const MOST_POINTS: usize = 40;
 /// Most rows of a list as a file.
 const MOST_ROWS: usize = 1_000;
 
@@ -78,7 +80,7 @@ pub fn ranking(view: &View, top: &Top, under: Option<&Under>) -> Markup {
                             tr {
                                 td.rank { (index + 1) }
                                 th scope="row" { (who(view, top, row, part)) }
-                                (numbers(top, row, measure, second))
+                                (numbers(row, measure, second))
                                 @if is_compared || has_line { td.number.trend { (trend(view, top, row, has_line)) } }
                             }
                         }
@@ -179,7 +181,7 @@ fn texts(view: &View, report: &Report, row: &Row, label: usize) -> Markup {
     }
 }
 
-fn numbers(top: &Top, row: &Row, measure: usize, second: Option<usize>) -> Markup {
+fn numbers(row: &Row, measure: usize, second: Option<usize>) -> Markup {
     let of = |measure: usize| row.values.get(measure).copied().flatten();
     html! {
         td.number {
@@ -204,9 +206,10 @@ fn trend(view: &View, top: &Top, row: &Row, has_line: bool) -> Markup {
     let values: Vec<f64> = row.points.iter().map(|&value| value as f64).collect();
     // What is not over is at the end.
     let open = usize::try_from(i64::from(top.question.range.to) - i64::from(view.frame.today) + 1).unwrap_or(0);
+    let open = if top.report().is_hourly { 0 } else { open.min(values.len()) };
     let change = row.change.filter(|change| change.is_finite()).map_or(Change::Unknown, Change::By);
     html! {
-        @if has_line { (sparkline(&values, if top.report().is_hourly { 0 } else { open.min(values.len()) })) }
+        @if has_line { (sparkline(&values, open, MOST_POINTS)) }
         @if top.against.is_some() { span.small[has_line] { (change.shown()) } }
     }
 }

@@ -13,6 +13,9 @@ use crate::web::page::text::{change_of, estimate, number_text, percent, phrase, 
 /// Most tiles.
 pub const MOST_TILES: usize = 4;
 
+/// Most points of a tile's line.
+const MOST_POINTS: usize = 100;
+
 /// A value as a number, without what is below its digits.
 pub fn plain(value: Option<Shown>) -> Option<f64> {
     match value? {
@@ -52,7 +55,7 @@ fn line(series: &Series, name: &str) -> Markup {
     let begun = &series.points[..series.points.len() - open.saturating_sub(1)];
     let ahead = std::iter::repeat_n(f64::NAN, open.saturating_sub(1));
     let values: Vec<f64> = begun.iter().map(|point| value(point).unwrap_or(f64::NAN)).chain(ahead).collect();
-    sparkline(&values, open.min(1))
+    sparkline(&values, open.min(1), MOST_POINTS)
 }
 
 fn tile(view: &View, series: &Series, hours: Option<&Series>, measure: usize, is_charted: bool) -> Markup {
