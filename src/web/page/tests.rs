@@ -144,7 +144,7 @@ fn assert_sound(html: &str) {
     for forbidden in ["<script>", "<img", " style=", "javascript:", " onerror=\"", "http://", "https://"] {
         assert!(!html.contains(forbidden), "{forbidden} in {html}");
     }
-    assert!(!html.chars().any(|char| crate::commands::format::is_harmful(char) && char != '\n'));
+    assert!(!html.chars().any(|char| crate::values::outside::is_harmful(char) && char != '\n'));
     let ids: Vec<&str> = html.split(" id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     let different: std::collections::BTreeSet<&str> = ids.iter().copied().collect();
     assert_eq!(ids.len(), different.len(), "{ids:?}");
