@@ -47,12 +47,14 @@ class Chromium:
     def __init__(self):
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium")
-        for flag in ("headless=new", "disable-gpu", "hide-scrollbars", "force-color-profile=srgb", "lang=en-GB", "window-size=1280,900"):
+        for flag in ("headless=new", "disable-gpu", "hide-scrollbars", "force-color-profile=srgb", "lang=en-GB", "accept-lang=en-GB", "window-size=1280,900"):
             options.add_argument(f"--{flag}")
         if os.getuid() == 0:
             options.add_argument("--no-sandbox")
+        # Fields of dates are in the order of this language, and not in that of the machine's.
+        service = webdriver.ChromeService(shutil.which("chromedriver"), env={**os.environ, "LANGUAGE": "en_GB", "LC_ALL": "C.UTF-8"})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+        self.driver = webdriver.Chrome(options=options, service=service)
         self.driver.set_page_load_timeout(40)
         self.driver.set_script_timeout(40)
         self.asked, self.logged = [], []
@@ -129,7 +131,8 @@ class Chromium:
         """Writes a picture of the whole page, or of its top."""
         size = self.command("Page.getLayoutMetrics")["cssContentSize"]
         height = min(size["height"], most_height or 12_000)
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": height, "scale": 1}
+        # With the room that is kept for a scroll bar.
+        clip = {"x": 0, "y": 0, "width": self.js("return innerWidth"), "height": height, "scale": 1}
         data = self.command("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)["data"]
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(base64.b64decode(data))

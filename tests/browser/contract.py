@@ -2,6 +2,7 @@
 what the document allows, and what it does not."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import openapi_spec_validator
 
-SECONDS = 45
+HERE = Path(__file__).resolve().parent
+SECONDS = 25
 EXAMPLES = 25
 
 
@@ -29,17 +31,23 @@ def document_problems(server):
 def answer_problems(server, log, seconds=SECONDS, examples=EXAMPLES):
     """What schemathesis finds, and its own summary."""
     command = [
-        str(Path(sys.executable).parent / "schemathesis"), "run", f"{server.url}/api/v1/openapi.json", "--url", server.url,
+        str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(HERE / "schemathesis.toml"), "run", f"{server.url}/api/v1/openapi.json", "--url", server.url,
         "--checks", "all", "--max-examples", str(examples), "--max-time", str(seconds), "--seed", "1", "--workers", "2",
         "--request-timeout", "40", "--continue-on-failure", "--phases", "examples,coverage,fuzzing", "--no-color",
     ]
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(HERE)}
     with tempfile.TemporaryDirectory() as folder, log.open("w") as output:
-        ended = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=4 * seconds + 60)
+        ended = subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=4 * seconds + 60)
     text = log.read_text()
     cases = re.findall(r"^\s*(\d[\d,]*) generated.*$", text, re.M)
-    summary = text.rsplit("SUMMARY", 1)[-1]
-    problems = [] if ended.returncode == 0 else [f"schemathesis: {line.strip()}" for line in summary.splitlines() if re.search(r"❌|- .*: \d+|error", line)]
-    return problems or ([f"schemathesis ended with status {ended.returncode}"] if ended.returncode else []), "".join(cases[-1:])
+    if ended.returncode == 0:
+        return [], "".join(cases[-1:])
+    # Of each operation: what is wrong, what was answered, and how to ask it again.
+    found = []
+    for line in text.split(" FAILURES ")[-1].split(" SUMMARY ")[0].splitlines():
+        if re.search(r"^_+ .* _+$|^- \w+\d+ |^\[\d+\]|\"detail\"|^ +curl |Invalid component|- violates", line):
+            found.append(f"schemathesis: {line.strip(' _')[:240]}")
+    return found or [f"schemathesis ended with status {ended.returncode}"], "".join(cases[-1:])
 
 
 def media_type_problems(server):
