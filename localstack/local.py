@@ -201,7 +201,8 @@ def keys(s3, bucket, prefix):
 
 
 def ask(environment, *arguments):
-    command = [str(BINARY), *arguments]
+    # Without what it cost to read them: here it is all the same.
+    command = [str(BINARY), *arguments, *(["--quiet"] if arguments[0] == "report" else [])]
     ended = subprocess.run(command, env={**os.environ, **AWS, **environment}, stdout=subprocess.PIPE, text=True)
     if ended.returncode:
         # It has said why.
@@ -341,7 +342,9 @@ def main():
     if not curated:
         sys.exit("no row was good, so there is nothing to report")
     sizes = dict(keys(s3, bucket, "curated/"))
-    date = max(curated, key=sizes.get).split("report_date=")[1].split("/")[0]
+    # The last day that is no mere remainder of another.
+    whole = [key for key in curated if 2 * sizes[key] >= max(map(sizes.get, curated))]
+    date = max(key.split("report_date=")[1].split("/")[0] for key in whole)
     if definition:
         show_reports(environment, definition, date)
     else:

@@ -4,6 +4,7 @@
 //! of rows. Slots merge by addition or by taking the greater number; the least of some values is kept as the greatest
 //! of their negatives, so that a slot without a value is [`NO_NUMBER`](crate::plan::NO_NUMBER) in both cases.
 
+use crate::definition::reports::Unit;
 use crate::plan::columns::{Coded, Number};
 use crate::plan::period::Period;
 
@@ -133,6 +134,8 @@ pub struct Measure {
     pub name: String,
     /// The figure.
     pub figure: Figure,
+    /// The unit of the figure, for people.
+    pub unit: Option<Unit>,
 }
 
 /// The origin of a measure, and the way it is shown.

@@ -153,9 +153,9 @@ impl Reader {
             let id = id.clone();
             periods.iter().chain(&before).map(move |&period| Key { report: question.report, id: id.clone(), period })
         };
-        let of_whole = whole_item.iter().flat_map(|(index, id)| {
-            periods.iter().map(|&period| Key { report: *index, id: id.clone(), period })
-        });
+        let of_whole = whole_item
+            .iter()
+            .flat_map(|(index, id)| periods.iter().map(|&period| Key { report: *index, id: id.clone(), period }));
         let keys = ids.iter().flat_map(of_row).chain(of_whole).collect();
         let items = self.items(moment, keys, cost).await?;
         let measure = report.top.as_ref().map_or(0, |top| top.measure);
@@ -219,9 +219,7 @@ fn absent_from<'l>(
     periods: &'l [Period],
     keep: usize,
 ) -> impl Iterator<Item = Period> + use<'l> {
-    let may_have = move |list: &Listed<'_>| {
-        list.is_full && keep > 0 && !list.entries.iter().any(|(one, _)| *one == id)
-    };
+    let may_have = move |list: &Listed<'_>| list.is_full && keep > 0 && !list.entries.iter().any(|(one, _)| *one == id);
     listed.iter().zip(periods).filter(move |(list, _)| may_have(list)).map(|(_, &period)| period)
 }
 

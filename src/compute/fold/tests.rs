@@ -193,7 +193,8 @@ async fn a_fold_stops_before_it_takes_more_than_it_may() {
 async fn labels_are_of_the_latest_row() {
     let mut report = fixtures::report("items", Key::Field("item".to_owned()), Every::Day);
     report.attributes = ["title", "kind", "weight", "shop", "price", "paid"].map(str::to_owned).to_vec();
-    report.measures = vec![Measure { name: "rows".to_owned(), aggregate: Aggregate::Count, conditions: vec![], unit: None }];
+    report.measures =
+        vec![Measure { name: "rows".to_owned(), aggregate: Aggregate::Count, conditions: vec![], unit: None }];
     let mut of_kind = fixtures::report("kinds", Key::Field("kind".to_owned()), Every::Day);
     of_kind.attributes = vec!["item".to_owned(), "buyer".to_owned()];
     of_kind.measures = report.measures.clone();

@@ -78,7 +78,8 @@ fn measures() -> Vec<Measure> {
         (distinct("item"), vec![]),
         (distinct("buyer"), vec![is("shop", Test::Present(true))]),
     ];
-    let measure = |(place, (aggregate, conditions))| Measure { name: format!("m{place}"), aggregate, conditions, unit: None };
+    let measure =
+        |(place, (aggregate, conditions))| Measure { name: format!("m{place}"), aggregate, conditions, unit: None };
     aggregates.into_iter().enumerate().map(measure).collect()
 }
 
