@@ -47,6 +47,11 @@ impl Report {
         self.labels.iter().any(|label| matches!(label.source, LabelSource::Latest(_)))
     }
 
+    /// Returns its name and its table, for messages.
+    pub fn with_table(&self) -> String {
+        format!("{} (table {})", self.name, self.table)
+    }
+
     /// The sort key of its table: the attribute that has the period.
     pub fn period_attribute(&self) -> &'static str {
         if self.is_hourly { Period::Hour(0) } else { Period::Day(0) }.attribute()

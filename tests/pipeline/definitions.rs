@@ -104,7 +104,7 @@ async fn a_definition_comes_into_force_under_load() {
     make_table(&deployment, "countries", ["user_country", "report_date"]).await;
     let applied = apply(&deployment, &definition, &[]);
     assert!(
-        applied.success && applied.stdout.contains("countries counts from "),
+        applied.success && applied.stdout.contains("countries (table countries) counts from "),
         "{}{}",
         applied.stdout,
         applied.stderr
@@ -175,6 +175,20 @@ async fn a_definition_comes_into_force_under_load() {
     for item in items.iter().filter(|item| text(item, "report_date") == "2024-06-25") {
         assert_eq!(number(item, "listeners"), listeners[text(item, "user_country")].len() as u64);
     }
+    // Neither does a report, under the table that it had: its items are still there.
+    let without = apply(&deployment, &built_in(), &[]);
+    assert!(without.success && without.stdout.contains("its table stays"), "{}{}", without.stdout, without.stderr);
+    let again = apply(&deployment, &more, &[]);
+    assert!(!again.success && again.stderr.contains("was taken away before"), "{}{}", again.stdout, again.stderr);
+    make_table(&deployment, "lands", ["user_country", "report_date"]).await;
+    let other = more.replacen("[reports.countries]", "[reports.countries]\ntable = \"lands\"", 1);
+    let applied = apply(&deployment, &other, &[]);
+    assert!(
+        applied.success && applied.stdout.contains("countries (table lands) counts from "),
+        "{}{}",
+        applied.stdout,
+        applied.stderr
+    );
     consumers.into_iter().for_each(Consumer::stop);
     deployment.assert_clean().await;
 }
