@@ -379,8 +379,12 @@ def show_listening(environment, date):
     for genre in (genre["track_genre"] for genre in genres):
         title(f"Top 3 tracks of {genre}")
         show(ask(environment, "report", "tracks", "--date", date, "--under", genre, "--top", "3"))
-    title("Busiest listeners")
-    show(ask(environment, "report", "listeners", "--date", date, "--top", "5"))
+    for what, report in [("Top 5 artists", "artists"), ("Top 5 countries", "countries"), ("Busiest listeners", "listeners")]:
+        title(what)
+        show(ask(environment, "report", report, "--date", date, "--top", "5"))
+    title("The days, and the hours from the first on")
+    show(ask(environment, "report", "days", "*"))
+    show("\n".join(ask(environment, "report", "hours", "*").splitlines()[:8]))
 
 
 def separator_of(definition):

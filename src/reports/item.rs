@@ -283,7 +283,7 @@ mod tests {
         Delta {
             key: Key { report: 0, id: "t1".into(), period: Period::Day(20_000) },
             figures: Figures { slots: vec![Some(rows), Some(1500 * rows)], distinct: vec![Some(distinct)] },
-            labels: Labels(vec![one(name), Label::One(None), genres]),
+            labels: Labels(vec![one(name), Label::Many(BTreeSet::new()), genres]),
         }
     }
 

@@ -333,7 +333,7 @@ fn only_so_many_are_shown_as_are_asked_for() {
     assert_eq!((lengths(&answer["first_rows"]), lengths(&answer["rejected_rows"])), (2, 2));
     assert_eq!((&answer["rows"], &answer["rejected"]), (&json!(30), &json!({ "width": 30 })));
     let counts: Vec<_> = answer["reports"].as_array().unwrap().iter().map(|it| it["items"].as_u64().unwrap()).collect();
-    assert_eq!(counts, [3, 2, 30]);
+    assert_eq!(counts, [3, 2, 30, 2, 2, 1, 1]);
     let tracks = json!({
         "track_id": "t0", "report_date": "2024-06-25", "total_listens": 10, "unique_users": 10,
         "total_listening_time": 15, "avg_listening_time_per_user": 1.5, "track_name": "A", "artists": "X",

@@ -312,7 +312,10 @@ fn the_attributes_of_report_items() {
         let labels = Labels(report.labels.iter().map(|it| label(it.many)).collect());
         ReportItem { figures, labels, applied: applied.clone(), version: 1 }
     };
-    let key = |report| Key { report, id: "x".to_owned(), period: Period::Day(19_899) };
+    let key = |report: usize| {
+        let period = if plan.reports[report].is_hourly { Period::Hour(24 * 19_899) } else { Period::Day(19_899) };
+        Key { report, id: "x".to_owned(), period }
+    };
     let mut written: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (index, report) in plan.reports.iter().enumerate() {
         let item = item_of(report, &key(index), &stored(index));

@@ -111,6 +111,7 @@ fn reports() -> impl Strategy<Value = Vec<Report>> {
                     name: "ratio".to_owned(),
                     aggregate: Aggregate::Ratio { of, by, places },
                     conditions: vec![],
+                    unit: None,
                 });
             }
             let every = if is_hourly { Every::Hour } else { Every::Day };
