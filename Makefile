@@ -51,6 +51,14 @@ local: up build ## run the whole pipeline on sample data, or on yours: make loca
 run: up build ## run the consumer in the foreground, with 5-minute windows; Ctrl-C ends it
 	@.tools/stack/bin/python localstack/local.py --foreground
 
+.PHONY: demo
+demo: up build ## show figures that move: a consumer, a file every second, and the page; Ctrl-C ends it
+	@.tools/stack/bin/python localstack/local.py --demo
+
+.PHONY: serve
+serve: build ## serve the page of the last `make local`; Ctrl-C ends it
+	@.tools/stack/bin/python localstack/local.py --serve
+
 .PHONY: up
 up: ## install and start the local stack: LocalStack on 127.0.0.1:4566
 	@$(STACK) up

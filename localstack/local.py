@@ -3,6 +3,8 @@
     local.py [--data DIR] [--window DURATION]    deploy, upload, run a window, show the figures
     local.py --definition FILE [--data DIR]      the same for other events than listens
     local.py --foreground                        deploy, then run the consumer until Ctrl-C
+    local.py --demo                              deploy, then send a small file every second, with the page open
+    local.py --serve                             the page of the last run, until Ctrl-C
 
 With a definition, DIR has the files of its references in `reference/`, and events anywhere else. The definitions in
 `samples/` have events of their own.
@@ -14,6 +16,9 @@ The measurements in benches/ import this file for the same steps: deploy, put, s
 
 import argparse
 import collections
+import csv
+import datetime
+import io
 import json
 import os
 import shlex
@@ -28,6 +33,7 @@ from pathlib import Path
 import boto3
 
 import sample
+import stack
 
 ROOT = Path(__file__).resolve().parent.parent
 BINARY = ROOT / "target/release/music-streams"
@@ -40,6 +46,9 @@ AWS = {
     "AWS_SECRET_ACCESS_KEY": "test",
 }
 PATIENCE_SECONDS = 600
+# The server of the last run: its process, and the pipeline that it shows. `make down` stops it.
+SERVER = stack.STATE / "server.json"
+PAGE_PORT = 8088
 
 # In host mode DynamoDB also has a port of its own: the same tables, many times faster than through LocalStack.
 with socket.socket() as probe:
@@ -90,6 +99,72 @@ def stop(*consumers):
         consumer.send_signal(signal.SIGTERM)
     if any(consumer.wait(timeout=60) for consumer in consumers):
         sys.exit("a consumer did not end cleanly")
+
+
+def free_port(preferred):
+    """Returns the preferred port if it is free, else another one."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return probe.getsockname()[1]
+            except OSError:
+                continue
+    sys.exit("no port is free")
+
+
+def serve_command(port):
+    return [str(BINARY), "serve", "--address", f"127.0.0.1:{port}", "--personal"]
+
+
+def open_page(environment):
+    """Starts the server of a pipeline's page in the background, in place of the last one. Returns its address."""
+    stack.stop_server()
+    port = free_port(PAGE_PORT)
+    with open(stack.STATE / "server.log", "wb") as log:
+        server = subprocess.Popen(serve_command(port), env={**os.environ, **AWS, **environment}, stdin=subprocess.DEVNULL,
+                                  stdout=log, stderr=log, start_new_session=True)
+    SERVER.write_text(json.dumps({"pid": server.pid, "environment": environment}))
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return f"http://127.0.0.1:{port}"
+        time.sleep(0.05)
+    sys.exit(f"the page was not served; {stack.STATE / 'server.log'} says why")
+
+
+def serve_last():
+    """Serves the page of the last run in the foreground."""
+    if not SERVER.exists():
+        sys.exit("there is no pipeline to show yet: run make local first")
+    environment = json.loads(SERVER.read_text())["environment"]
+    stack.stop_server()
+    port = free_port(PAGE_PORT)
+    say(f"The page: http://127.0.0.1:{port}   (Ctrl-C ends it)")
+    os.execve(BINARY, serve_command(port), {**os.environ, **AWS, **environment})
+
+
+def demo(s3, environment, files):
+    """Sends a file of listens of now every second, until Ctrl-C."""
+    consumer = start(environment, "--window", "5s", "--log-format", "text")
+    say(f"The page, with figures that move: {open_page(environment)}   (Ctrl-C ends it)")
+    rows = list(csv.reader(io.StringIO(files["incoming/streams1.csv"].decode())))[1:]
+    try:
+        for number in range(10**9):
+            now = datetime.datetime.now(datetime.UTC)
+            listens = [[user, track, f"{now:%Y-%m-%d %H:%M:%S}"] for user, track, _ in
+                       (rows[(number * 17 + place * place) % len(rows)] for place in range(5 + number % 30))]
+            put(s3, environment, {f"incoming/demo/{number}.csv": sample.table(["user_id", "track_id", "listen_time"], listens)})
+            if consumer.poll() is not None:
+                sys.exit(f"the consumer ended with status {consumer.returncode}")
+            time.sleep(1)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        stack.stop_server()
+        if consumer.poll() is None:
+            stop(consumer)
 
 
 def own_files(folder):
@@ -198,7 +273,11 @@ def main():
     arguments.add_argument("--definition", type=Path)
     arguments.add_argument("--window", default="5s")
     arguments.add_argument("--foreground", action="store_true")
+    arguments.add_argument("--demo", action="store_true")
+    arguments.add_argument("--serve", action="store_true")
     options = arguments.parse_args()
+    if options.serve:
+        return serve_last()
     s3, sqs = clients()
     if definition := options.definition:
         files = files_of(definition, options.data)
@@ -235,6 +314,10 @@ def main():
         title("Running the consumer; Ctrl-C ends it")
         say(f"put files under s3://{bucket}/incoming/")
         os.execve(BINARY, [str(BINARY), "run"], {**os.environ, **AWS, **environment})
+
+    if options.demo:
+        title("Running the consumer with windows of 5 seconds, and sending it a file every second")
+        return demo(s3, environment, files)
 
     title(f"Starting the consumer, with windows of {options.window}")
     consumer = start(environment, "--window", options.window, "--log-format", "text")
@@ -273,7 +356,8 @@ def main():
         say(f"target/release/music-streams report tracks --date {date}")
     file = next(key for key in files if key.startswith("incoming/"))
     say(f"target/release/music-streams status --object {shlex.quote(f's3://{bucket}/{file}')}")
-    say("make down   # stops it")
+    say("make down   # stops it, and the page")
+    title(f"The page: {open_page(environment)}")
 
 
 def show_listening(environment, date):

@@ -281,7 +281,20 @@ def up():
     say(f"LocalStack is up on http://127.0.0.1:{PORT}")
 
 
+def stop_server():
+    """Stops the server of the page that `make local` started, if it is still there."""
+    record = STATE / "server.json"
+    if not record.exists():
+        return
+    pid = json.loads(record.read_text())["pid"]
+    command = subprocess.run(["ps", "-o", "command=", "-p", str(pid)], stdout=subprocess.PIPE, text=True).stdout
+    # The number may be another process's by now.
+    if "music-streams serve" in command:
+        stop([pid])
+
+
 def down():
+    stop_server()
     stack = recorded()
     if not stack:
         say("nothing is running")

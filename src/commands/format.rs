@@ -9,7 +9,9 @@ use std::sync::OnceLock;
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use serde::Serialize;
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthStr;
+
+pub use crate::values::outside::{cut, is_harmful, printable};
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -110,22 +112,6 @@ pub fn fitting(headings: &[&str], numbers: &[bool], rows: &[Vec<String>]) -> Str
     blocks.collect::<Vec<_>>().join("\n\n")
 }
 
-/// Cuts a text that takes more than `most` columns, and marks its end.
-pub fn cut(text: &str, most: usize) -> String {
-    if text.width() <= most {
-        return text.to_owned();
-    }
-    let (mut kept, mut columns) = (String::new(), 1);
-    for char in text.chars() {
-        columns += char.width().unwrap_or(0);
-        if columns > most {
-            break;
-        }
-        kept.push(char);
-    }
-    kept + "…"
-}
-
 /// Breaks a text between words into lines of at most [`WIDTH`] columns, the further ones behind an indent. A word that
 /// is too long is cut.
 pub fn wrapped(text: &str, indent: &str) -> String {
@@ -158,25 +144,5 @@ pub fn print_retried(format: Format, result: &impl Serialize, lists: [(&str, &[S
                 list.iter().for_each(|what| print(&printable(&format!("{heading}: {what}"))));
             }
         }
-    }
-}
-
-/// Makes control characters, and those that change the direction of writing, visible in a text from outside.
-pub fn printable(text: &str) -> String {
-    text.chars().map(|char| if is_harmful(char) { '\u{fffd}' } else { char }).collect()
-}
-
-/// Returns true for a control character, and for one that changes the direction of writing.
-pub fn is_harmful(char: char) -> bool {
-    char.is_control() || matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_cannot_move_the_cursor_or_turn_the_line() {
-        assert_eq!(printable("a\u{1b}[2Jü\nb\u{202e}c.csv"), "a\u{fffd}[2Jü\u{fffd}b\u{fffd}c.csv");
     }
 }

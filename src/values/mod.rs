@@ -17,12 +17,14 @@
 //! | [`number`] | integers and decimals |
 //! | [`time`] | times in any of their formats |
 //! | `iso` | ISO 8601 |
+//! | [`outside`] | values as they are shown, without what could harm a terminal or a page |
 //! | `pattern` | patterns such as `%d/%b/%Y:%H:%M:%S %z` |
 //! | [`zone`] | time zones, for times that do not say theirs and for the days of reports |
 
 pub(crate) mod iso;
 pub mod number;
 mod pattern;
+pub mod outside;
 pub mod text;
 pub mod time;
 pub mod zone;

@@ -26,6 +26,8 @@ pub enum BarState {
     Whole,
     /// It is not over, so its bar will grow.
     Open,
+    /// It has not begun.
+    Ahead,
     /// It was not counted: an empty place is not a 0.
     Uncounted,
 }
@@ -61,7 +63,7 @@ impl Scale {
     }
 
     /// The distance of a value from the top, in percent.
-    fn from_top(&self, value: f64) -> f64 {
+    fn depth(&self, value: f64) -> f64 {
         (100.0 * (self.high - value) / (self.high - self.low)).clamp(0.0, 100.0)
     }
 }
@@ -82,7 +84,7 @@ fn place(value: f64) -> String {
 pub fn bars(bars: &[Bar], before: &[Option<f64>], scale: &Scale, labels: &[(usize, String)]) -> Markup {
     let bars = &bars[bars.len().saturating_sub(MOST_BARS)..];
     let slot = 100.0 / bars.len().max(1) as f64;
-    let base = scale.from_top(0.0);
+    let base = scale.depth(0.0);
     let middle = |at: usize| slot * (at as f64 + 0.5);
     html! {
         svg.plot aria-hidden="true" focusable="false" {
@@ -93,35 +95,37 @@ pub fn bars(bars: &[Bar], before: &[Option<f64>], scale: &Scale, labels: &[(usiz
                 }
             }
             @for tick in scale.ticks() {
-                @let y = percent(scale.from_top(tick));
+                @let y = percent(scale.depth(tick));
                 line.base[tick == 0.0].grid[tick != 0.0] x1="0" x2="100%" y1=(y) y2=(y) {}
             }
             rect.cursor width=(percent(slot)) height="100%" x="0" y="0" {}
             @for (at, bar) in bars.iter().enumerate() {
-                (one_bar(bar, at as f64 * slot, slot, base, scale))
+                (one_bar(bar, at, slot, base, scale))
             }
             (line(before, bars.len(), scale))
         }
         svg.days aria-hidden="true" focusable="false" {
             @for (index, (at, label)) in labels.iter().rev().enumerate() {
-                text.odd[index % 2 == 1] x=(percent(middle(*at))) y="14" text-anchor="middle" { (label) }
+                @let class = (index % 2 == 1).then_some("odd");
+                text class=[class] x=(percent(middle(*at))) y="14" text-anchor="middle" { (label) }
             }
         }
     }
 }
 
 /// A bar in its slot.
-fn one_bar(bar: &Bar, x: f64, slot: f64, base: f64, scale: &Scale) -> Markup {
+fn one_bar(bar: &Bar, at: usize, slot: f64, base: f64, scale: &Scale) -> Markup {
     // A gap that is seen beside wide bars and does not eat narrow ones.
-    let (x, width) = (x + slot * 0.14, slot * 0.72);
-    let top = bar.value.map_or(base, |value| scale.from_top(value));
+    let (x, width) = (slot * (at as f64 + 0.14), slot * 0.72);
+    let top = bar.value.map_or(base, |value| scale.depth(value));
     let (y, height) = if top < base { (top, base - top) } else { (base, top - base) };
     html! {
         @match (bar.state, bar.value) {
             (BarState::Uncounted, _) => {
-                rect.uncounted x=(percent(x)) width=(percent(width)) y="0" height="100%" {}
+                // A band without gaps, as it is no bar.
+                rect.uncounted x=(percent(slot * at as f64)) width=(percent(slot)) y="0" height="100%" {}
             }
-            (_, None) => {}
+            (_, None) | (BarState::Ahead, _) => {}
             (BarState::Whole, Some(_)) => {
                 rect.bar x=(percent(x)) width=(percent(width)) y=(percent(y)) height=(percent(height)) rx="1.5" {}
             }
@@ -137,15 +141,18 @@ fn one_bar(bar: &Bar, x: f64, slot: f64, base: f64, scale: &Scale) -> Markup {
 fn line(values: &[Option<f64>], bars: usize, scale: &Scale) -> Markup {
     let slot = 100.0 / bars.max(1) as f64;
     let point = |(at, value): (usize, &Option<f64>)| {
-        value.map(|value| format!("{},{}", place(slot * (at as f64 + 0.5)), place(scale.from_top(value))))
+        value.map(|value| format!("{},{}", place(slot * (at as f64 + 0.5)), place(scale.depth(value))))
     };
     let points: Vec<Option<String>> = values.iter().take(bars).enumerate().map(point).collect();
     let pieces = points.split(Option::is_none).filter(|piece| !piece.is_empty());
-    let pieces: Vec<String> = pieces.map(|piece| piece.iter().flatten().cloned().collect::<Vec<_>>().join(" ")).collect();
+    let pieces: Vec<String> =
+        pieces.map(|piece| piece.iter().flatten().cloned().collect::<Vec<_>>().join(" ")).collect();
     html! {
         @if !pieces.is_empty() {
             svg width="100%" height="100%" viewBox="0 0 100 100" preserveAspectRatio="none" {
                 @for points in &pieces {
+                    // Below it the same in the colour of the ground, so that it is seen before bars too.
+                    polyline.halo points=(points) {}
                     polyline.before points=(points) {}
                 }
             }
@@ -153,16 +160,30 @@ fn line(values: &[Option<f64>], bars: usize, scale: &Scale) -> Markup {
     }
 }
 
-/// A line without axes. What is not over yet is dotted, so that it is not taken for a fall.
-pub fn sparkline(values: &[f64], open: usize) -> Markup {
+/// Means of neighbours, so that there are at most so many values. Those at the end that are not over stay as they are.
+fn thinned(values: &[f64], open: usize, most: usize) -> Vec<f64> {
+    let (whole, open) = values.split_at(values.len().saturating_sub(open));
+    let each = whole.len().div_ceil(most.max(1)).max(1);
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    // The last chunk is a whole one, and the first may be short: it is the end that is looked at.
+    let mut means: Vec<f64> = whole.rchunks(each).map(mean).collect();
+    means.reverse();
+    means.extend(open);
+    means
+}
+
+/// A line without axes of at most so many points. What is not over yet is dotted, so that it is not taken for a fall.
+pub fn sparkline(values: &[f64], open: usize, most: usize) -> Markup {
+    let values = &thinned(values, open, most);
     let finite = || values.iter().copied().filter(|value| value.is_finite());
     let (low, high) = finite().fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
     // From 0, if the values are not all far from it: half the height of a line is then half of the value.
     let low = if low >= 0.0 && low < high * 0.75 { 0.0 } else { low };
     let span = if high > low { high - low } else { 1.0 };
     let step = 100.0 / values.len().saturating_sub(1).max(1) as f64;
+    let short = |value: f64| format!("{value:.1}").trim_end_matches(".0").to_owned();
     let point = |(at, value): (usize, &f64)| {
-        format!("{},{}", place(step * at as f64), place(94.0 - 88.0 * (value - low) / span))
+        format!("{},{}", short(step * at as f64), short(94.0 - 88.0 * (value - low) / span))
     };
     let points: Vec<String> = values.iter().enumerate().filter(|(_, value)| value.is_finite()).map(point).collect();
     let whole = points.len().saturating_sub(open);
@@ -190,7 +211,7 @@ pub fn share(fraction: f64) -> Markup {
     }
 }
 
-/// The places of labels below bars: at most `most`, evenly spread, the last bar among them.
+/// The places of labels below bars: about `most` at most, evenly spread from the last bar on.
 pub fn label_places(bars: usize, most: usize) -> Vec<usize> {
     let every = match bars.div_ceil(most.max(1)).max(1) {
         // Weeks are easier to follow than five days.
@@ -199,6 +220,10 @@ pub fn label_places(bars: usize, most: usize) -> Vec<usize> {
         every => every,
     };
     let mut places: Vec<usize> = (0..bars).rev().step_by(every).collect();
+    // The first one too, if its label has room.
+    if places.last().is_some_and(|&first| first > every / 2) {
+        places.push(0);
+    }
     places.reverse();
     places
 }
@@ -265,7 +290,9 @@ mod tests {
         let open = Bar { state: BarState::Open, ..whole(4.0) };
         let uncounted = Bar { value: Some(0.0), state: BarState::Uncounted };
         let svg = bars(&[uncounted, open], &[], &scale, &[]).into_string();
-        assert!(svg.contains(r#"class="open""#) && svg.contains(r#"class="uncounted""#) && !svg.contains(r#"class="bar""#));
+        assert!(
+            svg.contains(r#"class="open""#) && svg.contains(r#"class="uncounted""#) && !svg.contains(r#"class="bar""#)
+        );
     }
 
     #[test]
@@ -273,9 +300,20 @@ mod tests {
         let many = vec![whole(1.0); 1_000];
         let svg = bars(&many, &[], &Scale::of([1.0].into_iter(), true), &[]).into_string();
         assert_eq!(svg.matches(r#"class="bar""#).count(), MOST_BARS);
-        assert_eq!(label_places(28, 8), [6, 13, 20, 27]);
+        assert_eq!(label_places(28, 8), [0, 6, 13, 20, 27]);
         assert_eq!(label_places(7, 8), [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!(label_places(0, 8), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn a_short_line_has_the_means_of_a_long_one() {
+        assert_eq!(thinned(&[1.0, 2.0, 4.0, 6.0, 8.0, 9.0], 1, 3), [1.0, 3.0, 7.0, 9.0]);
+        assert_eq!(thinned(&[1.0, 2.0], 0, 8), [1.0, 2.0]);
+        assert_eq!(thinned(&[], 3, 8), Vec::<f64>::new());
+        let svg = sparkline(&[0.0, 10.0, 5.0], 1, 9).into_string();
+        assert!(svg.contains(r#"<polyline points="0,94 50,6">"#), "{svg}");
+        assert!(svg.contains(r#"<polyline class="so-far" points="50,6 100,50">"#), "{svg}");
+        assert_eq!(sparkline(&[1.0], 0, 9).into_string(), "", "a point is no line");
     }
 
     proptest! {

@@ -8,10 +8,12 @@ use std::sync::LazyLock;
 use crate::document;
 
 /// The floors of `src`, highest first. A folder imports from lower floors only. `docs/architecture.md` states the same.
-const FLOORS: [&str; 19] = [
+const FLOORS: [&str; 21] = [
     "main",
     "command_line",
     "commands",
+    "web",
+    "reading",
     "service",
     "batch",
     "compute",
@@ -362,8 +364,9 @@ fn last() {
 /// Words of the built-in definition. The program knows columns, attributes and reports, and none of these.
 const WORDS_OF_THE_DEFINITION: [&str; 9] =
     ["track", "genre", "listener", "song", "user", "listen", "listening", "artist", "country"];
-/// Where a word has another meaning: the file, and what stands there. Here it is that of a socket.
-const OTHER_MEANINGS: [(&str, &str); 3] = [
+/// Where a word has another meaning: the file, and what stands there. Here it is that of a socket, and of SVG.
+const OTHER_MEANINGS: [(&str, &str); 4] = [
+    ("src/web/chart.rs", "userSpaceOnUse"),
     ("src/service/health.rs", "listen"),
     ("src/service/health.rs", "TcpListener"),
     ("src/service/mod.rs", "health.listen("),

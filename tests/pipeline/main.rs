@@ -15,6 +15,7 @@
 //! | `operators` | audit, overview, history, dead letters |
 //! | `definitions` | definitions come into force; other events than listens |
 //! | `cli` | answers, wrong settings, missing permissions |
+//! | `reading` | command line, API and page: figures over days, and what is kept |
 //! | `health` | answers to an orchestrator |
 //! | `telemetry` | metrics and traces as a receiver of OTLP gets them |
 
@@ -35,6 +36,7 @@ mod health;
 mod input;
 mod operators;
 mod queue;
+mod reading;
 mod receiver;
 mod refusals;
 #[path = "../support/refusing.rs"]
@@ -42,6 +44,8 @@ mod refusing;
 mod repetition;
 mod replay;
 mod scene;
+#[path = "../support/served.rs"]
+mod served;
 #[allow(dead_code, reason = "each test program uses a part of it")]
 #[path = "../support/mod.rs"]
 mod support;

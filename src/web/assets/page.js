@@ -8,7 +8,7 @@ root.classList.add('live');
 function say(plot) {
   const rows = one('#chart-table tbody')?.rows, last = (rows?.length ?? 0) - 1;
   if (last < 0) return;
-  const at = Math.min(Math.max(held ?? last, 0), last), [day, own, before] = [...rows[at].cells].map(cell => cell.textContent.trim());
+  const at = Math.min(Math.max(held ?? Number(plot.dataset.at ?? last), 0), last), [day, own, before] = [...rows[at].cells].map(cell => cell.textContent.trim());
   const words = `${day}: ${own}`, compared = one('.before-key') && before;
   const against = compared ? ` · ${one('.before-key').parentNode.textContent.trim()}: ${before}` : '';
   Object.entries({ role: 'slider', tabindex: 0, 'aria-label': plot.dataset.name, 'aria-orientation': 'horizontal', 'aria-valuemin': 1,
@@ -29,7 +29,7 @@ function begin() {
     say(plot);
   };
   plot.onpointerleave = plot.onblur = () => { if (document.activeElement !== plot) { held = null; say(plot); } };
-  plot.onfocus = () => { held ??= count() - 1; say(plot); };
+  plot.onfocus = () => { held ??= Number(plot.dataset.at ?? count() - 1); say(plot); };
   plot.onkeydown = event => {
     const at = held ?? count() - 1, step = { ArrowLeft: at - 1, ArrowDown: at - 1, ArrowRight: at + 1, ArrowUp: at + 1, PageDown: at - 7,
       PageUp: at + 7, Home: 0, End: count() - 1 }[event.key];

@@ -3,9 +3,9 @@
 use maud::{Markup, html};
 use serde_json::Value;
 
+use crate::web::page::Frame;
 use crate::web::page::frame::{Tab, document};
 use crate::web::page::text::told;
-use crate::web::page::Frame;
 
 /// The page of the API. `base` is the address of this server as its callers write it.
 pub fn api(frame: &Frame, description: &Value, base: &str) -> String {
@@ -17,7 +17,8 @@ pub fn api(frame: &Frame, description: &Value, base: &str) -> String {
             div.title { h1 { "API" } }
             p.days-line {
                 (text(&description["info"]["description"]))
-                " All of it is GET. Programs read the " a href={ (root) "api/v1/openapi.json" } { "OpenAPI document" } "."
+                " All of it is GET. Programs read the "
+                a href={ (root) "api/v1/openapi.json" } { "OpenAPI document" } "."
             }
         }
         @for (path, item) in paths { (operation(frame, path, &item["get"], description, base)) }
@@ -50,7 +51,9 @@ fn operation(frame: &Frame, path: &str, operation: &Value, description: &Value, 
                 div.example {
                     pre tabindex="0" { code { "curl '" (base.trim_end_matches('/')) (example) "'" } }
                     @if !frame.is_standalone {
-                        a href={ (frame.root) (example.trim_start_matches('/')) } { "Try it" span.hidden { ": " (path) } }
+                        a href={ (frame.root) (example.trim_start_matches('/')) } {
+                            "Try it" span.hidden { ": " (path) }
+                        }
                     }
                 }
             }
@@ -108,7 +111,10 @@ fn values(schema: &Value) -> Markup {
 /// A question to copy: the path with its examples filled in, and the parameters that have one. `None` if a part of the
 /// path has no example.
 fn example(path: &str, parameters: &[&Value]) -> Option<String> {
-    let of = |parameter: &Value| match [&parameter["example"], &parameter["schema"]["example"]].into_iter().find(|it| !it.is_null())? {
+    let of = |parameter: &Value| match [&parameter["example"], &parameter["schema"]["example"]]
+        .into_iter()
+        .find(|it| !it.is_null())?
+    {
         Value::String(text) => Some(super::text::encoded(text)),
         other => Some(other.to_string()),
     };

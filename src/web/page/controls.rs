@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use crate::calendar::date_text;
 use crate::reading::range::{Against, Range};
 use crate::web::page::links::View;
-use crate::web::page::text::{days_text, full_day, outside, range_text, safe, title};
+use crate::web::page::text::{counted, days_text, full_day, is_harmless, outside, phrase, range_text, safe, title};
 use crate::web::page::{Days, Under};
 
 /// The periods of one click: days, key and text.
@@ -27,7 +27,7 @@ pub fn days_line(view: &View, days: &Days) -> Markup {
             (days_text(days.range.days()))
             @if days.range.from == days.range.to && days.range.to == today { ", so far" }
             @else if (days.range.from..days.range.to).contains(&today) { ", some of them still to come" }
-            @else if days.range.to == today { ", today so far" }
+            @else if days.range.to == today { ", today not over yet" }
             @if let Some(against) = against {
                 " · compared with " (with) ", " (range_text(against))
             }
@@ -86,8 +86,9 @@ pub fn form(view: &View, days: &Days, choices: &[(String, Vec<String>)], under: 
     };
     let comparisons =
         [(Against::Previous, "the days before"), (Against::Year, "the year before"), (Against::None, "nothing")];
+    let choices: Vec<(&str, Vec<&str>)> = choices.iter().map(|(label, texts)| (&**label, harmless(texts))).collect();
     html! {
-        @if !view.frame.is_standalone {
+        @if !view.frame.is_standalone && view.item.is_none_or(|(_, id)| is_harmless(id)) {
             form #choose.choose method="get" action=(view.path()) aria-label="Days, filter and comparison" {
                 @if let Some((report, id)) = view.item {
                     input type="hidden" name="report" value=(report);
@@ -96,7 +97,7 @@ pub fn form(view: &View, days: &Days, choices: &[(String, Vec<String>)], under: 
                 @if let Some(measure) = view.measure { input type="hidden" name="measure" value=(measure); }
                 (field("from", "From", days.range.from))
                 (field("to", "To", days.range.to))
-                @if !choices.is_empty() { (filter(choices, under)) }
+                @if !choices.is_empty() { (filter(&choices, under)) }
                 label { span { "Compared with" }
                     select #against name="against" {
                         @for (against, text) in comparisons {
@@ -106,9 +107,14 @@ pub fn form(view: &View, days: &Days, choices: &[(String, Vec<String>)], under: 
                 }
                 button type="submit" { "Show" }
             }
-            (switch(view, days))
         }
+        @if !view.frame.is_standalone { (switch(view, days)) }
     }
+}
+
+/// The texts that a field of a form can have.
+fn harmless(texts: &[String]) -> Vec<&str> {
+    texts.iter().map(String::as_str).filter(|text| is_harmless(text)).collect()
 }
 
 /// The link that turns the comparison on and off. It is there for its key.
@@ -122,10 +128,11 @@ fn switch(view: &View, days: &Days) -> Markup {
 }
 
 /// The choice of a filter.
-fn filter(choices: &[(String, Vec<String>)], under: Option<&Under>) -> Markup {
+fn filter(choices: &[(&str, Vec<&str>)], under: Option<&Under>) -> Markup {
+    let under = under.filter(|under| is_harmless(&under.text));
     let is_chosen = |label: &str, text: &str| under.is_some_and(|under| under.label == label && under.text == text);
     let is_listed = under.is_none_or(|under| {
-        choices.iter().any(|(label, texts)| *label == under.label && texts.contains(&under.text))
+        choices.iter().any(|(label, texts)| *label == under.label && texts.contains(&&*under.text))
     });
     let name = match choices {
         [(label, _)] => title(label),
@@ -161,7 +168,7 @@ pub fn filtered(view: &View, under: Option<&Under>) -> Markup {
     html! {
         @if let Some(under) = under {
             p #filter.chip {
-                span { "Only " (title(&under.label)) ": " strong { (outside(&under.text)) } }
+                span { "Only " (phrase(&under.label)) " " strong { (outside(&under.text)) } }
                 @if !view.frame.is_standalone {
                     a href=(view.under(None).href()) data-key="Escape" aria-keyshortcuts="Escape" {
                         span aria-hidden="true" { "×" } span.hidden { "Show all again" }
@@ -172,38 +179,43 @@ pub fn filtered(view: &View, under: Option<&Under>) -> Markup {
     }
 }
 
-/// The sentence for days without any row.
-pub fn nothing(view: &View, days: &Days, has_rows: bool) -> Markup {
-    let waiting = view.frame.freshness.waiting;
+/// The page before the first row: where files go, and what is on its way.
+pub fn nothing_yet(view: &View) -> Markup {
     html! {
-        @match days.last {
-            None => section #empty.notice.empty aria-labelledby="empty-title" {
-                h2 #empty-title { "Nothing is counted yet" }
-                p { "Put files under " code { "incoming/" } " of the bucket. Their figures stand here a window later, and "
-                    "this page shows them by itself." }
-                @match waiting {
-                    Some(0) => p { "No message waits in the queue." },
-                    Some(1) => p { strong { "1 message" } " waits in the queue." },
-                    Some(many) => p { strong { (many) " messages" } " wait in the queue." },
-                    None => {}
-                }
-            },
-            Some(last) if !has_rows => section #empty.notice {
-                p {
-                    "Nothing on " (range_text(days.range)) ". "
-                    @if last != days.range.to && !days.range.each().any(|day| day == last) {
-                        "The last day with figures is "
-                        @if view.frame.is_standalone { (full_day(last)) }
-                        @else {
-                            a href=(view.over(Range::ending(last, days.range.days().try_into().unwrap_or(1))).href()) {
-                                (full_day(last))
-                            }
+        div #head.head {
+            h1 { "Nothing is counted yet" }
+            p.days-line { "Figures stand here a window after their files, by themselves." }
+        }
+        section #empty.notice aria-label="The first figures" {
+            p { "Put files under " code { "incoming/" } " of the bucket." }
+            @match view.frame.freshness.waiting {
+                Some(0) => p { "No message waits in the queue." },
+                Some(1) => p { strong { "1 message" } " waits in the queue." },
+                Some(many) => p { strong { (counted(many, "message")) } " wait in the queue." },
+                None => {}
+            }
+        }
+    }
+}
+
+/// The sentence for days without any row, with the way to the last one that has some.
+pub fn nothing(view: &View, days: &Days) -> Markup {
+    let other = days.last.filter(|last| !(days.range.from..=days.range.to).contains(last));
+    html! {
+        section #empty.notice aria-label="No figures" {
+            p {
+                "Nothing " @if days.range.from == days.range.to { "on " } @else { "in " } (range_text(days.range)) "."
+                @if let Some(last) = other {
+                    " The last day with figures is "
+                    @if view.frame.is_standalone { (full_day(last)) }
+                    @else {
+                        a href=(view.over(Range::ending(last, days.range.days().try_into().unwrap_or(1))).href()) {
+                            (full_day(last))
                         }
-                        "."
                     }
+                    "."
                 }
-            },
-            Some(_) => {}
+            }
         }
     }
 }

@@ -23,13 +23,13 @@ pub fn charted(series: &Series, name: Option<&str>) -> Option<usize> {
     named.into_iter().chain(0..report.measures.len()).find(|&measure| is_number(report, measure))
 }
 
-/// A panel in place of an answer that there is not. The others stand.
-pub fn failed(id: &str, name: &str, reason: &str) -> Markup {
+/// A panel in place of an answer that there is not. It says whether others stand.
+pub fn failed(id: &str, name: &str, reason: &str, others: bool) -> Markup {
     html! {
         section.panel.failed id=(id) aria-labelledby={ (id) "-title" } {
             h2 id={ (id) "-title" } { (name) }
             p.why { span.sign aria-hidden="true" {} strong { "This could not be read. " } (told(reason)) }
-            p.note { "The other figures stand. This page tries again by itself." }
+            p.note { @if others { "The other figures stand. " } "This page tries again by itself." }
         }
     }
 }
@@ -43,18 +43,13 @@ pub fn figure(view: &View, series: &Series, measure: usize) -> Markup {
     let (own, before) = (values(&series.points), values(&series.before));
     let is_whole = report.measures[measure].figure.places() == 0;
     let scale = Scale::of(own.iter().chain(&before).flatten().copied(), is_whole);
-    let state = |point: &Point| match (point.is_counted, point.is_whole) {
-        (false, _) => BarState::Uncounted,
-        (true, true) => BarState::Whole,
-        (true, false) => BarState::Open,
-    };
     let chart: Vec<Bar> =
-        series.points.iter().zip(&own).map(|(point, &value)| Bar { value, state: state(point) }).collect();
+        own.iter().enumerate().map(|(at, &value)| Bar { value, state: state(&series.points, at) }).collect();
+    // The words below the chart are those of the latest point that has begun.
+    let latest = chart.iter().rposition(|bar| bar.state != BarState::Ahead);
     let sentence = sentence(series, measure);
-    let csv = match &*series.question.id {
-        "*" => view.data("series", &report.name, &[], "csv"),
-        id => view.data("series", &report.name, &[("id", id)], "csv"),
-    };
+    let id = report.key.map(|_| ("id", &*series.question.id));
+    let csv = view.data("series", &report.name, id.as_slice(), "csv");
     html! {
         section #chart.panel.figure aria-labelledby="chart-title" {
             div.panel-head {
@@ -66,17 +61,26 @@ pub fn figure(view: &View, series: &Series, measure: usize) -> Markup {
                 div.axis aria-hidden="true" {
                     @for tick in scale.ticks().iter().rev() { span { (short(*tick)) } }
                 }
-                div #plot.plot-room role="img" aria-label={ (name) ". " (sentence) } data-name=(name) {
+                div #plot.plot-room role="img" aria-label={ (name) ". " (sentence) } data-name=(name) data-at=[latest] {
                     (bars(&chart, &before, &scale, &labels(&series.points)))
                 }
             }
-            @if let Some(last) = series.points.len().checked_sub(1) {
-                p #readout.readout { (readout(series, measure, last)) }
-            }
+            @if let Some(at) = latest { p #readout.readout { (readout(series, measure, at)) } }
             @if !sentence.is_empty() { p.sentence { (sentence) } }
             (uncounted(series))
             (table(series, measure, unit))
         }
+    }
+}
+
+/// The state of a point. Of those that are not over, only the first has begun.
+fn state(points: &[Point], at: usize) -> BarState {
+    let is_over = |at: usize| points[at].is_whole;
+    match points[at].is_counted {
+        false => BarState::Uncounted,
+        true if is_over(at) => BarState::Whole,
+        true if at == 0 || is_over(at - 1) || !points[at - 1].is_counted => BarState::Open,
+        true => BarState::Ahead,
     }
 }
 
@@ -91,7 +95,14 @@ fn labels(points: &[Point]) -> Vec<(usize, String)> {
         Period::Day(day) if points.len() <= MOST_LABELS => day_text(day),
         Period::Day(day) => date_words(day),
     };
-    label_places(points.len(), MOST_LABELS).into_iter().map(|at| (at, text(&points[at]))).collect()
+    let is_round = |point: &Point| point.period.date_and_hour().1.is_some_and(|hour| hour % 3 == 0);
+    let places = match points.first().map(|point| point.period) {
+        Some(Period::Hour(_)) if (20..=30).contains(&points.len()) => {
+            (0..points.len()).filter(|&at| is_round(&points[at])).collect()
+        }
+        _ => label_places(points.len(), MOST_LABELS),
+    };
+    places.into_iter().map(|at| (at, text(&points[at]))).collect()
 }
 
 /// The words for what a chart is compared with.
@@ -106,10 +117,12 @@ fn against_text(series: &Series) -> String {
 
 fn legend(series: &Series, chart: &[Bar]) -> Markup {
     let is_open = chart.iter().any(|bar| bar.state == BarState::Open && bar.value.is_some_and(|value| value != 0.0));
+    let is_compared = series.before.iter().any(|point| point.is_counted);
     html! {
         ul.legend {
-            @if series.against.is_some() && !series.before.is_empty() {
-                li { span.key.bar-key aria-hidden="true" {} "these days" }
+            @if is_compared {
+                @let is_one = series.question.range.days() == 1;
+                li { span.key.bar-key aria-hidden="true" {} @if is_one { "this day" } @else { "these days" } }
                 li { span.key.before-key aria-hidden="true" {} (against_text(series)) }
             }
             @if is_open { li { span.key.open-key aria-hidden="true" {} "so far" } }
@@ -120,7 +133,7 @@ fn legend(series: &Series, chart: &[Bar]) -> Markup {
 /// The words of one point: *Tue 25 Jun: 119,675 so far; the days before: 217,189*.
 fn readout(series: &Series, measure: usize, at: usize) -> Markup {
     let point = &series.points[at];
-    let before = series.before.get(at);
+    let before = series.before.get(at).filter(|before| before.is_counted);
     html! {
         strong { (period_text(point.period)) ": " (shown(point, measure)) }
         @if let Some(before) = before {
@@ -149,7 +162,8 @@ fn sentence(series: &Series, measure: usize) -> String {
     match (highest, lowest) {
         (Some(highest), Some(lowest)) if known.len() > 1 && highest.1 > lowest.1 => {
             let on = if series.report().is_hourly { "at" } else { "on" };
-            let text = |(point, _): &(&Point, f64)| format!("{} {on} {}", shown(point, measure), period_text(point.period));
+            let text =
+                |(point, _): &(&Point, f64)| format!("{} {on} {}", shown(point, measure), period_text(point.period));
             format!("Highest {}, lowest {}.", text(highest), text(lowest))
         }
         (Some((_, value)), _) if known.len() > 1 => match *value == 0.0 {
@@ -213,7 +227,9 @@ fn table(series: &Series, measure: usize, unit: &str) -> Markup {
                     } }
                     tbody {
                         @for (at, point) in series.points.iter().enumerate() {
-                            (row(point, series.before.get(at), &columns, measure, !series.before.is_empty()))
+                            @let is_ahead = state(&series.points, at) == BarState::Ahead;
+                            @let before = (!series.before.is_empty()).then(|| series.before.get(at));
+                            (row(point, is_ahead, before, &columns))
                         }
                     }
                 }
@@ -222,10 +238,13 @@ fn table(series: &Series, measure: usize, unit: &str) -> Markup {
     }
 }
 
-fn row(point: &Point, before: Option<&Point>, columns: &[usize], measure: usize, has_before: bool) -> Markup {
+/// A row of the table. What has not begun has no values; what is compared may lack a point, as a day with fewer hours
+/// does.
+fn row(point: &Point, is_ahead: bool, before: Option<Option<&Point>>, columns: &[usize]) -> Markup {
     let cell = |point: &Point, column: usize| {
         html! {
-            @if point.is_counted {
+            @if is_ahead && !point.is_whole { "to come" }
+            @else if point.is_counted {
                 (value(point.values.get(column).copied().flatten()))
                 @if !point.is_whole { " so far" }
             } @else { "not counted" }
@@ -236,13 +255,12 @@ fn row(point: &Point, before: Option<&Point>, columns: &[usize], measure: usize,
             th scope="row" { (period_text(point.period)) }
             @for (index, &column) in columns.iter().enumerate() {
                 td.number { (cell(point, column)) }
-                @if index == 0 && has_before {
-                    td.number {
-                        @if let Some(before) = before { (cell(before, measure)) } @else { "–" }
-                    }
+                @match before {
+                    Some(Some(before)) if index == 0 => td.number { (cell(before, column)) },
+                    Some(None) if index == 0 => td.number { "–" },
+                    _ => {}
                 }
             }
         }
     }
 }
-

@@ -134,6 +134,8 @@ impl Freshness {
 fn freshness(frame: &Frame) -> Markup {
     let freshness = &frame.freshness;
     let (health, sentence) = freshness.judged();
+    let has_help = health == Health::Wrong && freshness.problem.is_none();
+    let has_help = has_help && frame.has_pipeline && !frame.is_standalone;
     let class = match health {
         Health::Wrong => "red",
         Health::Late => "amber",
@@ -149,11 +151,12 @@ fn freshness(frame: &Frame) -> Markup {
             span.sign aria-hidden="true" {}
             span {
                 @if let Some(at) = &at { "Figures of " strong { (at) } ". " }
-                (sentence) " " (freshness.on_its_way())
-                @if let Some(problem) = &freshness.problem { " " (told(problem)) }
-                @if health == Health::Wrong && freshness.problem.is_none() && frame.has_pipeline && !frame.is_standalone {
-                    " " a href={ (frame.root) "pipeline" } { "What to do" }
+                (sentence) " "
+                @match &freshness.problem {
+                    Some(problem) => (told(problem)),
+                    None => (freshness.on_its_way()),
                 }
+                @if has_help { " " a href={ (frame.root) "pipeline" } { "What to do" } }
             }
         }
     }

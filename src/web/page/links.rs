@@ -5,9 +5,6 @@ use crate::reading::range::{Against, Range};
 use crate::web::page::text::encoded;
 use crate::web::page::{Days, Frame, Under};
 
-/// The days of a page that is asked for none.
-pub const DEFAULT_DAYS: usize = 28;
-
 /// A page, as it is named by its address.
 #[derive(Debug, Clone)]
 pub struct View<'a> {

