@@ -233,5 +233,5 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
 fn generalized(calls: BTreeSet<Call>, deployment: &Deployment, first: Option<&Deployment>) -> BTreeSet<Call> {
     let Some(first) = first else { return calls };
     let name = |resource: String| resource.replace(&deployment.bucket, &first.bucket);
-    calls.into_iter().map(|(action, resource)| (action, name(resource))).collect()
+    calls.into_iter().map(|(action, resource, key)| (action, name(resource), key)).collect()
 }
