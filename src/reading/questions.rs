@@ -194,9 +194,7 @@ impl Reader {
     /// that could tell.
     pub async fn edge(&self, moment: &Moment, is_last: bool, cost: &ReadCost) -> Result<Option<i32>, ReadingError> {
         let plan = &moment.plan;
-        let listed = || plan.reports.iter().position(|report| report.top.is_some() && !report.is_hourly);
-        let any = || plan.reports.iter().position(|report| report.top.is_some() || report.key.is_none());
-        let Some(report) = moment.marking.or_else(listed).or_else(any) else { return Ok(None) };
+        let Some(report) = plan.definition.days_report() else { return Ok(None) };
         let period = self.reports(plan).edge(report, is_last, cost).await?;
         Ok(period.map(|period| plan.day_of(period)))
     }
@@ -227,6 +225,9 @@ fn absent_from<'l>(
 fn whole_of(plan: &Plan, question: &TopQuestion) -> Option<(usize, String)> {
     let report = &plan.reports[question.report];
     let measure = &report.measures[report.top.as_ref()?.measure].name;
+    let has_persons = |of_report: usize| plan.definition.reports[of_report].has_persons();
+    // A report of persons is read only where one is asked for.
+    let is_open = |other: usize| !has_persons(other) || has_persons(question.report);
     let is_whole = |other: &Report, key: Option<&str>| {
         other.is_hourly == report.is_hourly
             && other.measures.iter().any(|it| it.name == *measure)
@@ -235,15 +236,10 @@ fn whole_of(plan: &Plan, question: &TopQuestion) -> Option<(usize, String)> {
                 Some(name) => other.key.is_some() && other.key_attribute == name,
             }
     };
+    let find = |key| (0..plan.reports.len()).find(|&other| is_open(other) && is_whole(&plan.reports[other], key));
     match &question.under {
-        None => {
-            let index = plan.reports.iter().position(|other| is_whole(other, None))?;
-            Some((index, total_key(index, 0).id))
-        }
-        Some((label, text)) => {
-            let name = report.labels[*label].name.as_str();
-            Some((plan.reports.iter().position(|other| is_whole(other, Some(name)))?, text.clone()))
-        }
+        None => find(None).map(|index| (index, total_key(index, 0).id)),
+        Some((label, text)) => Some((find(Some(report.labels[*label].name.as_str()))?, text.clone())),
     }
 }
 
@@ -330,6 +326,7 @@ fn changes(then: &Values, now: &Values) -> Vec<Option<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::definition::Definition;
 
     #[test]
     fn changes_are_of_numbers_that_there_were() {
@@ -353,5 +350,10 @@ mod tests {
         };
         let genres = plan.report_named("genres").unwrap();
         assert_eq!(whole_of(&plan, &question(Some((genre, "jazz".into())))), Some((genres, "jazz".into())));
+        // Whoever asks for tracks may not be allowed to read a report of persons.
+        let mut definition = Definition::clone(&plan.definition);
+        definition.reports[genres].is_personal = true;
+        let plan = Plan::of(definition).unwrap();
+        assert_eq!(whole_of(&plan, &question(Some((genre, "jazz".into())))), None);
     }
 }
