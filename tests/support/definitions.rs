@@ -142,7 +142,12 @@ fn definition(input: Input, columns: Vec<Column>, conditions: Vec<Condition>, ke
         attributes: Vec::new(),
         top: None,
         is_personal: false,
-        measures: vec![Measure { name: "rows".to_owned(), aggregate: Aggregate::Count, conditions: Vec::new(), unit: None }],
+        measures: vec![Measure {
+            name: "rows".to_owned(),
+            aggregate: Aggregate::Count,
+            conditions: Vec::new(),
+            unit: None,
+        }],
     };
     Definition {
         name: "test".to_owned(),
