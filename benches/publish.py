@@ -27,7 +27,7 @@ import listens
 from consumer import Consumer, stages
 from stacks import ROOT, TARGET, Stack, load, wait_until
 
-REPORTS = ("track_level_reports", "genre_level_reports", "listener_level_reports", "genre_track_listings")
+REPORTS = tuple(f"{what}_level_reports" for what in ("track", "genre", "listener", "artist", "country", "day", "hour"))
 WRITES = ("BatchExecuteStatement", "PutItem")
 
 

@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 import boto3
@@ -201,7 +202,8 @@ def keys(s3, bucket, prefix):
 
 
 def ask(environment, *arguments):
-    command = [str(BINARY), *arguments]
+    # Without what it cost to read them: here it is all the same.
+    command = [str(BINARY), *arguments, *(["--quiet"] if arguments[0] == "report" else [])]
     ended = subprocess.run(command, env={**os.environ, **AWS, **environment}, stdout=subprocess.PIPE, text=True)
     if ended.returncode:
         # It has said why.
@@ -246,7 +248,13 @@ def listing(s3, bucket, heading, prefix, most=8):
     return [key for key, _ in found]
 
 
-def rejected(s3, bucket):
+def place_of(row):
+    """Says where a rejected row is: several records of JSON may be on a line."""
+    record = f", record {row['record']}," if "record" in row else ""
+    return f"line {row['line']}{record} of {row['object']}"
+
+
+def rejected(s3, bucket, separator):
     read = lambda key: s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     title("Rejected files, with the reason")
     reasons = [json.loads(read(key)) for key, _ in keys(s3, bucket, "quarantine/objects/") if key.endswith(".reason.json")]
@@ -260,7 +268,7 @@ def rejected(s3, bucket):
     for reason, count in collections.Counter(row["reason"] for row in rows).most_common():
         first = next(row for row in rows if row["reason"] == reason)
         say(f"{count:>5}  {reason}")
-        say(f"       such as line {first['line']} of {first['object']}: {','.join(first['fields'])[:80]}")
+        say(f"       such as {place_of(first)}: {separator.join(first['fields'])[:80]}")
     if more:
         say(f"… and {more:,} more in files with very many")
     if not rows:
@@ -279,7 +287,9 @@ def main():
     if options.serve:
         return serve_last()
     s3, sqs = clients()
-    if definition := options.definition:
+    definition, about = options.definition, {"input": {}}
+    if definition:
+        about = tomllib.loads(ask({}, "definition", "show", str(definition)))
         files = files_of(definition, options.data)
     else:
         files = own_files(options.data) if options.data else sample.files()
@@ -337,13 +347,15 @@ def main():
     curated = listing(s3, bucket, "Curated Parquet", "curated/")
     listing(s3, bucket, "Archive", "archive/")
     listing(s3, bucket, "Quarantine", "quarantine/")
-    rejected(s3, bucket)
+    rejected(s3, bucket, separator_of(about))
     if not curated:
         sys.exit("no row was good, so there is nothing to report")
     sizes = dict(keys(s3, bucket, "curated/"))
-    date = max(curated, key=sizes.get).split("report_date=")[1].split("/")[0]
+    # The last day that is no mere remainder of another.
+    whole = [key for key in curated if 2 * sizes[key] >= max(map(sizes.get, curated))]
+    date = max(key.split("report_date=")[1].split("/")[0] for key in whole)
     if definition:
-        show_reports(environment, definition, date)
+        show_reports(environment, about, date)
     else:
         show_listening(environment, date)
     title("The state of the pipeline: music-streams status")
@@ -367,19 +379,49 @@ def show_listening(environment, date):
     for genre in (genre["track_genre"] for genre in genres):
         title(f"Top 3 tracks of {genre}")
         show(ask(environment, "report", "tracks", "--date", date, "--under", genre, "--top", "3"))
-    title("Busiest listeners")
-    show(ask(environment, "report", "listeners", "--date", date, "--top", "5"))
+    for what, report in [("Top 5 artists", "artists"), ("Top 5 countries", "countries"), ("Busiest listeners", "listeners")]:
+        title(what)
+        show(ask(environment, "report", report, "--date", date, "--top", "5"))
+    title("The days, and the hours from the first on")
+    show(ask(environment, "report", "days", "*"))
+    show("\n".join(ask(environment, "report", "hours", "*").splitlines()[:8]))
 
 
-def show_reports(environment, definition, date):
-    """Shows the list of each report of the day, and of each report of all rows its items."""
-    about = json.loads(ask({}, "definition", "explain", str(definition), "--format", "json"))
-    for report in about["reports"]:
-        name, is_hourly = report["report"], report["sort_key"] == "report_hour"
-        if report["partition_key"] == "all":
+def separator_of(definition):
+    """Returns what stands between two fields of a file. A record of JSON is one field."""
+    usual = {"tsv": "\t", "w3c": "\t"}.get(definition["input"].get("format"), ",")
+    return definition["input"].get("delimiter", usual)
+
+
+def busiest_hour(environment, name, measure):
+    """Returns the hour whose list has most by a measure; None if the report has no list of any hour."""
+    settings = {"region_name": "us-east-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    endpoint = AWS.get("AWS_ENDPOINT_URL_DYNAMODB", AWS["AWS_ENDPOINT_URL"])
+    dynamodb = boto3.resource("dynamodb", endpoint_url=endpoint, **settings).meta.client
+    pages = dynamodb.get_paginator("query").paginate(
+        TableName=f"{environment['MUSIC_STREAMS_TABLE_PREFIX']}top_lists", KeyConditionExpression="#list = :list",
+        ExpressionAttributeNames={"#list": "list"}, ExpressionAttributeValues={":list": name})
+
+    def weight(of):
+        values = [entry[of["columns"].index(measure)] for entry in of["entries"]]
+        # A list may be ordered by the latest time, which is a text.
+        return sum(value for value in values if not isinstance(value, str)), len(values)
+
+    lists = [of for page in pages for of in page["Items"]]
+    return max(lists, key=weight)["report_date"] if lists else None
+
+
+def show_reports(environment, about, date):
+    """Shows a list of each report, of the day or of its busiest hour, and of each report of all rows its items."""
+    for name, report in about["reports"].items():
+        is_hourly, top = report.get("every") == "hour", report.get("top")
+        if report["key"] == "*":
             title(f"{name}: music-streams report {name} '*'")
             show("\n".join(ask(environment, "report", name, "*").splitlines()[:8]))
-        elif report["top_lists"] and not is_hourly:
+        elif top and is_hourly and (hour := busiest_hour(environment, name, top["by"])):
+            title(f"{name}, of the busiest hour: music-streams report {name} --date {hour} --top 5")
+            show(ask(environment, "report", name, "--date", hour, "--top", "5"))
+        elif top and not is_hourly:
             title(f"{name}: music-streams report {name} --date {date} --top 5")
             show(ask(environment, "report", name, "--date", date, "--top", "5"))
         else:

@@ -1,7 +1,7 @@
 """Sample data for `make local`, always the same: a small catalogue and five weeks of listening, of which the last day is
 the most varied; and for the definitions in `samples/`, the orders of a shop and the access log of a content delivery network.
 
-The files show what the pipeline has to handle: tracks in several genres, quotes, commas and non-Latin names, tracks
+The files show what the pipeline has to handle: tracks in several genres, by several artists or none, quotes, commas and non-Latin names, tracks
 and listeners that the catalogue lacks, bad rows, a file that is not CSV, a gzip file, and a key that needs encoding.
 """
 
@@ -35,11 +35,12 @@ def name(choose):
 
 def files(seed=7):
     """Returns the files' contents by their keys in the bucket."""
-    choose = random.Random(seed)
+    choose, guests = random.Random(seed), random.Random(seed + 1)
     tracks = ["".join(choose.choices("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz0123456789", k=22)) for _ in range(600)]
     songs = []
     for track in tracks[:-20]:  # the last twenty have listens but are not in the catalogue
-        song = [track, name(choose), f"{name(choose)} EP", name(choose), choose.randrange(100), choose.randrange(90_000, 420_000), "False"]
+        artists = [name(choose), *(name(guests) for _ in range(2))][:guests.choice([0, 1, 1, 1, 1, 1, 2, 3])]
+        song = [track, ";".join(artists), f"{name(choose)} EP", name(choose), choose.randrange(100), choose.randrange(90_000, 420_000), "False"]
         for genre in choose.sample(GENRES, choose.choice([1, 1, 1, 1, 2, 3])):
             songs.append([len(songs), *song, genre])
     users = [[user, name(choose), choose.randrange(16, 80), choose.choice(COUNTRIES), "2024-01-01"] for user in range(1, 481)]

@@ -256,7 +256,8 @@ async fn run_server(Serve { query, log_format }: Serve) -> Result<(), String> {
     }
     start_logging(log_format);
     let shutdown = Shutdown::on_signals(STOP_SERVING).map_err(|error| error.to_string())?;
-    let telemetry = Telemetry::start().await.map_err(|error| format!("telemetry: {error} (check the OTEL_ variables)"))?;
+    let telemetry =
+        Telemetry::start().await.map_err(|error| format!("telemetry: {error} (check the OTEL_ variables)"))?;
     let done = query.run(clients().await, shutdown.requested.clone()).await;
     telemetry.shutdown().await;
     done

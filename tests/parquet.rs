@@ -207,7 +207,7 @@ fn sketches_are_read_by_apache_datasketches() {
     for count in [0_u32, 1, 7, 100, 5_000, 200_000] {
         let (mut distinct, mut members) = (Distinct::default(), Members::default());
         (0..count).for_each(|member| distinct.insert(Member::of_number(i64::from(member))));
-        members.extend((0..count).map(|member| Member::of_number(i64::from(member))));
+        members.extend(&(0..count).map(|member| Member::of_number(i64::from(member))).collect::<Vec<_>>());
         for bytes in [distinct.to_bytes(), members.into_bytes()] {
             std::fs::write(&path, bytes).unwrap();
             let counts = python(&["sketch".as_ref(), path.as_os_str(), count.to_string().as_ref()]);

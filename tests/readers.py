@@ -15,7 +15,7 @@ import duckdb
 import polars
 import pyarrow.parquet
 
-COLUMNS = ["user_id", "track_id", "listen_time", "track_name", "track_genre", "duration_ms"]
+COLUMNS = ["user_id", "track_id", "listen_time", "track_name", "artists", "track_genre", "duration_ms"]
 
 
 def read(reader, folder):
@@ -31,8 +31,8 @@ def read(reader, folder):
 
 def rows(reader, folder):
     lines = []
-    for user, track, time, name, genre, duration in read(reader, folder):
-        shown = ("" if value is None else str(value) for value in (name, genre, duration))
+    for user, track, time, *others in read(reader, folder):
+        shown = ("" if value is None else str(value) for value in others)
         lines.append("|".join([str(user), track, f"{time:%Y-%m-%d %H:%M:%S}", *shown]))
     print("\n".join(sorted(lines)))
 

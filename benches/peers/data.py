@@ -46,7 +46,8 @@ def write_catalogue(out, random):
         writer.writerow(["track_id", "track_name", "artists", "track_genre", "duration_ms"])
         for number in range(TRACKS):
             several = random.choice([1, 1, 1, 1, 1, 1, 2, 3])
-            of_track = ";".join(artists[index] for index in random.integers(0, ARTISTS, several))
+            # An artist is named once: a list has each of its values once.
+            of_track = ";".join(dict.fromkeys(artists[index] for index in random.integers(0, ARTISTS, several)))
             name = names[number]
             if number % 300 == 0:
                 name = f'{name}, or "the {number}"'
@@ -94,7 +95,7 @@ def write_listens(out, rows, ids, random):
 def generate(rows, out):
     """Writes everything, unless it is there already."""
     out.mkdir(parents=True, exist_ok=True)
-    stamp, wanted = out / "stamp.json", {"rows": rows, "seed": SEED, "version": 1}
+    stamp, wanted = out / "stamp.json", {"rows": rows, "seed": SEED, "version": 2}
     if stamp.exists() and json.loads(stamp.read_text()) == wanted:
         return
     random = np.random.default_rng(SEED)

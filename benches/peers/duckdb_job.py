@@ -44,7 +44,7 @@ COPY (
     FROM good LEFT JOIN song USING (track_id) LEFT JOIN listener USING (user_id) WHERE is_good
 ) TO '{out}/curated' (FORMAT parquet, PARTITION_BY (date), COMPRESSION zstd, COMPRESSION_LEVEL 1, WRITE_PARTITION_COLUMNS false)
 """
-# Rows first become one row a track, listener and date: the distinct counts are then counts, and all reports work on less.
+# Rows first become one row a track, listener and date: distinct counts are then counts, and the reports of days work on less.
 PAIRS = """
 CREATE TABLE pair AS
     SELECT good.track_id, user_id, listen_time::DATE AS date, count(*) AS listens FROM good WHERE is_good GROUP BY ALL
@@ -60,6 +60,19 @@ REPORTS = {
     "listeners": """SELECT user_id, date, sum(listens)::BIGINT AS listens, count(*) AS unique_tracks,
         sum(listens * coalesce(duration_ms, 0))::BIGINT AS listening_ms
         FROM pair LEFT JOIN song USING (track_id) GROUP BY ALL""",
+    "artists": """SELECT artist, date, sum(listens)::BIGINT AS listens, count(DISTINCT user_id) AS unique_users,
+        sum(listens * coalesce(duration_ms, 0))::BIGINT AS listening_ms
+        FROM (SELECT pair.*, duration_ms, unnest(coalesce(string_split(artists, ';'), ['unknown'])) AS artist
+              FROM pair LEFT JOIN song USING (track_id)) GROUP BY ALL""",
+    "countries": """SELECT coalesce(user_country, 'unknown') AS user_country, date, sum(listens)::BIGINT AS listens,
+        count(DISTINCT user_id) AS unique_users, sum(listens * coalesce(duration_ms, 0))::BIGINT AS listening_ms
+        FROM pair LEFT JOIN song USING (track_id) LEFT JOIN listener USING (user_id) GROUP BY ALL""",
+    "days": """SELECT date, sum(listens)::BIGINT AS listens, count(DISTINCT user_id) AS unique_users,
+        count(DISTINCT track_id) AS unique_tracks, sum(listens * coalesce(duration_ms, 0))::BIGINT AS listening_ms
+        FROM pair LEFT JOIN song USING (track_id) GROUP BY ALL""",
+    "hours": """SELECT date_trunc('hour', listen_time) AS hour, count(*) AS listens,
+        count(DISTINCT user_id) AS unique_users, sum(coalesce(duration_ms, 0))::BIGINT AS listening_ms
+        FROM good LEFT JOIN song USING (track_id) WHERE is_good GROUP BY ALL""",
 }
 
 

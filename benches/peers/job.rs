@@ -1,6 +1,6 @@
 //! The preparation of a batch on local files, as a job like those of its peers: `job --data DIR --out DIR` reads
 //! `DIR/streams-*.csv` with the catalogue beside them and writes curated Parquet and delta files. Run by `make
-//! bench-peers`.
+//! bench-peers`. With `--definition FILE` it makes the reports of another definition of the same listens.
 
 #![allow(clippy::print_stdout, missing_docs)]
 
@@ -18,6 +18,7 @@ use music_streams::batch::prepare::{
 };
 use music_streams::calendar::date_text;
 use music_streams::compute::{self, Scope, curated};
+use music_streams::definition::Definition;
 use music_streams::formats::parquet::{ParquetFile, RowGroup};
 use music_streams::memory::Memory;
 use music_streams::object::{ObjectEvent, ObjectId, Version};
@@ -42,7 +43,11 @@ fn main() -> Result<(), Failure> {
     let (Some(data), Some(out)) = (argument("--data"), argument("--out")) else { return Ok(()) };
     let startup = since_start()?;
     let began = Instant::now();
-    let (rows, rejected) = tokio::runtime::Runtime::new()?.block_on(job(&data, &out))?;
+    let plan = match argument("--definition") {
+        None => Plan::built_in()?,
+        Some(file) => Arc::new(Plan::of(Definition::parse(&std::fs::read(file)?).map_err(|it| it.describe("it"))?)?),
+    };
+    let (rows, rejected) = tokio::runtime::Runtime::new()?.block_on(job(plan, &data, &out))?;
     let result = serde_json::json!({
         "system": "music-streams", "version": env!("CARGO_PKG_VERSION"), "startup_s": startup,
         "job_s": began.elapsed().as_secs_f64(), "rows": rows, "rejected": rejected,
@@ -57,9 +62,8 @@ fn since_start() -> Result<f64, Failure> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64() - started.parse::<f64>()?)
 }
 
-async fn job(data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
+async fn job(plan: Arc<Plan>, data: &Path, out: &Path) -> Result<(u64, u64), Failure> {
     let open = |name| tokio::fs::File::open(data.join(name));
-    let plan = Plan::built_in()?;
     let references = References::parse(&plan, vec![open("songs.csv").await?, open("users.csv").await?]).await?;
     let files = CuratedFiles { out, plan: Arc::clone(&plan), files: BTreeMap::new(), failure: None };
     let memory = Memory::of(None);

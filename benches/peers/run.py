@@ -5,6 +5,7 @@ all systems are compared with each other. Prints medians and leaves them in `tar
 """
 
 import argparse
+import datetime
 import json
 import os
 import pathlib
@@ -25,10 +26,15 @@ HERE = pathlib.Path(__file__).resolve().parent
 TARGET = HERE.parent.parent / "target"
 OURS = "music-streams"
 JOBS = {"duckdb": "duckdb_job.py", "polars": "polars_job.py", "pyspark": "spark_job.py"}
+# The peers' columns of key and period, and the distinct counts.
 REPORTS = {
-    "tracks": ("track_id", "unique_users"),
-    "genres": ("track_genre", "unique_users"),
-    "listeners": ("user_id", "unique_tracks"),
+    "tracks": ("track_id", "date", ["unique_users"]),
+    "genres": ("track_genre", "date", ["unique_users"]),
+    "listeners": ("user_id", "date", ["unique_tracks"]),
+    "artists": ("artist", "date", ["unique_users"]),
+    "countries": ("user_country", "date", ["unique_users"]),
+    "days": ("'*'", "date", ["unique_users", "unique_tracks"]),
+    "hours": ("'*'", "hour", ["unique_users"]),
 }
 SAMPLE_S, LIMIT_S = 0.05, 1800
 
@@ -93,23 +99,30 @@ def curated(out):
 
 
 def reports(system, out):
-    """The three reports, each as {(id, date): (listens, milliseconds, distinct)}."""
+    """The reports, each as {(id, beginning of the day or hour): (listens, milliseconds, distinct counts)}."""
     if system != OURS:
-        query = "SELECT {0}::VARCHAR, date::DATE, listens, listening_ms, {1} FROM read_parquet('{2}')"
+        duckdb.execute("SET TimeZone = 'UTC'")
+        query = "SELECT {0}::VARCHAR, {1}::TIMESTAMP, listens, listening_ms, {2} FROM read_parquet('{3}')"
         found = {}
-        for name, (id_, distinct) in REPORTS.items():
+        for name, (id_, period, distinct) in REPORTS.items():
             files = f"{out}/reports/{name}/*.parquet" if (out / f"reports/{name}").is_dir() else f"{out}/reports/{name}.parquet"
-            rows = duckdb.execute(query.format(id_, distinct, files)).fetchall()
-            found[name] = {(id_, date): tuple(figures) for id_, date, *figures in rows}
+            rows = duckdb.execute(query.format(id_, period, ", ".join(distinct), files)).fetchall()
+            found[name] = {(id_, begin): (listens, ms, tuple(counts)) for id_, begin, listens, ms, *counts in rows}
         return found
     found = {name: {} for name in REPORTS}
     for file in sorted((out / "deltas").glob("*.parquet")):
         for row in pq.read_table(file).to_pylist():
-            sketch = datasketches.hll_sketch.deserialize(row[f"sketch.{REPORTS[row['report']][1]}"])
-            figures = (row["rows"], row["figure.total_listening_time"], round(sketch.get_composite_estimate()
-                       if hasattr(sketch, "get_composite_estimate") else sketch.get_estimate()))
-            found[row["report"]][row["id"], row["report_date"]] = figures
+            sketches = [datasketches.hll_sketch.deserialize(row[f"sketch.{name}"]) for name in REPORTS[row["report"]][2]]
+            counts = tuple(round(sketch.get_composite_estimate() if hasattr(sketch, "get_composite_estimate")
+                                 else sketch.get_estimate()) for sketch in sketches)
+            begin = datetime.datetime.combine(row["report_date"], datetime.time(row["report_hour"] or 0))
+            found[row["report"]][row["id"], begin] = (row["rows"], row["figure.total_listening_time"], counts)
     return found
+
+
+def is_near(exact, count, slack):
+    """Sketches count exactly up to a thousand, but for collisions, and within three per cent beyond."""
+    return abs(exact - count) <= (2 if exact <= 1000 else exact * 0.03) if slack else exact == count
 
 
 def differences(systems, outs, runs):
@@ -128,11 +141,10 @@ def differences(systems, outs, runs):
             if items.keys() != of_other[name].keys():
                 found.append(f"{name}: {first} has {len(items)} items, {other} {len(of_other[name])}, or others")
                 continue
-            for key, (listens, ms, distinct) in items.items():
-                other_listens, other_ms, other_distinct = of_other[name][key]
-                # Sketches count exactly up to a thousand, but for collisions, and within three per cent beyond.
-                slack = 0 if other != OURS else 2 if distinct <= 1000 else distinct * 0.03
-                if (listens, ms) != (other_listens, other_ms) or abs(distinct - other_distinct) > slack:
+            for key, (listens, ms, counts) in items.items():
+                other_listens, other_ms, other_counts = of_other[name][key]
+                are_near = all(is_near(*pair, slack=other == OURS) for pair in zip(counts, other_counts, strict=True))
+                if (listens, ms) != (other_listens, other_ms) or not are_near:
                     found.append(f"{name} {key}: {first} {items[key]}, {other} {of_other[name][key]}")
     return found
 

@@ -1,4 +1,4 @@
-"""The job in PySpark: the file is parsed once and the good rows cached, as two writes and three reports follow from them."""
+"""The job in PySpark: the file is parsed once and the good rows cached, as two writes and seven reports follow from them."""
 
 import os
 
@@ -62,15 +62,27 @@ def work(session, data, out):
     ).write.partitionBy("date").parquet(f"{out}/curated")
 
     pairs = rows.groupBy("track_id", "user_id", "date").agg(f.count("*").alias("listens")).join(
-        songs.select("track_id", "duration_ms", "genres"), "track_id", "left",
+        songs.select("track_id", "duration_ms", "genres", "artists"), "track_id", "left",
     ).withColumn("ms", f.col("listens") * f.coalesce(f.col("duration_ms"), f.lit(0)).cast(t.LongType())).cache()
     listens, ms = f.sum("listens").alias("listens"), f.sum("ms").alias("listening_ms")
     genre = f.explode(f.coalesce("genres", f.array(f.lit("unknown")))).alias("track_genre")
+    artist = f.explode(f.coalesce(f.split("artists", ";"), f.array(f.lit("unknown")))).alias("artist")
+    country = f.coalesce("user_country", f.lit("unknown")).alias("user_country")
+    unique_users = f.count_distinct("user_id").alias("unique_users")
+    of_hours = rows.join(songs.select("track_id", "duration_ms"), "track_id", "left").groupBy(
+        f.date_trunc("hour", "listen_time").alias("hour"))
     reports = {
         "tracks": pairs.groupBy("track_id", "date").agg(listens, f.count("*").alias("unique_users"), ms),
         "listeners": pairs.groupBy("user_id", "date").agg(listens, f.count("*").alias("unique_tracks"), ms),
         "genres": pairs.select(genre, "user_id", "date", "listens", "ms").groupBy("track_genre", "date")
-        .agg(listens, f.count_distinct("user_id").alias("unique_users"), ms),
+        .agg(listens, unique_users, ms),
+        "artists": pairs.select(artist, "user_id", "date", "listens", "ms").groupBy("artist", "date")
+        .agg(listens, unique_users, ms),
+        "countries": pairs.join(users, "user_id", "left").select(country, "user_id", "date", "listens", "ms")
+        .groupBy("user_country", "date").agg(listens, unique_users, ms),
+        "days": pairs.groupBy("date").agg(listens, unique_users, f.count_distinct("track_id").alias("unique_tracks"), ms),
+        "hours": of_hours.agg(f.count("*").alias("listens"), unique_users,
+                              f.sum(f.coalesce("duration_ms", f.lit(0)).cast(t.LongType())).alias("listening_ms")),
     }
     for name, report in reports.items():
         report.write.parquet(f"{out}/reports/{name}")

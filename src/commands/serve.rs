@@ -176,12 +176,12 @@ impl ServeQuery {
     async fn once(&self, app: &App, url: &str) -> Result<(), String> {
         let (path, query) = url.split_once('?').unwrap_or((url, ""));
         let asked = Asked { path, query, accept: "", base: &format!("http://{}", self.address), stands_alone: true };
-        let body = app.answer(asked, &ReadCost::default()).await.map_err(|problem| format!("{url}: {}", problem.detail))?;
+        let body =
+            app.answer(asked, &ReadCost::default()).await.map_err(|problem| format!("{url}: {}", problem.detail))?;
         let text = String::from_utf8_lossy(&body.text);
         match &self.output {
-            Some(file) => {
-                std::fs::write(file, text.as_bytes()).map_err(|error| format!("cannot write {}: {error}", file.display()))
-            }
+            Some(file) => std::fs::write(file, text.as_bytes())
+                .map_err(|error| format!("cannot write {}: {error}", file.display())),
             None => {
                 print(text.trim_end());
                 Ok(())

@@ -1,4 +1,4 @@
-//! Pairs of codes, each in one number, sorted by radix.
+//! Pairs of codes, each in one number, sorted by radix, or found once each.
 //!
 //! Pure. Covered by the tests of [`crate::compute::fold`], whose rows outnumber the pairs that are sorted by
 //! comparison.
@@ -8,6 +8,8 @@
 pub(super) struct Pairs {
     sorted: Vec<u64>,
     scratch: Vec<u64>,
+    /// By second code, whether a pair has it; false between two calls.
+    seen: Vec<bool>,
 }
 
 impl Pairs {
@@ -32,6 +34,27 @@ impl Pairs {
         self.sorted.extend(pairs);
         self.sort_by(0);
         self.sort_by(32);
+    }
+
+    /// Replaces the pairs by the different ones of pairs that are equal if their second codes are, in no order.
+    pub(super) fn set_once(&mut self, pairs: impl Iterator<Item = u64>) {
+        let Pairs { sorted, seen, .. } = self;
+        sorted.clear();
+        for pair in pairs {
+            let code = Self::second(pair) as usize;
+            if code >= seen.len() {
+                seen.resize((code + 1).next_power_of_two(), false);
+            }
+            if !std::mem::replace(&mut seen[code], true) {
+                sorted.push(pair);
+            }
+        }
+        sorted.iter().for_each(|&pair| seen[Self::second(pair) as usize] = false);
+    }
+
+    /// Bytes of memory that grow with the codes. The others grow with the rows, whose memory has room for them.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.seen.capacity()
     }
 
     /// Drops repeated pairs and swaps the codes of each pair.

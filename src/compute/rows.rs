@@ -187,38 +187,33 @@ impl Rows {
         split
     }
 
-    /// Splits the rows of a day by hour (UTC), in the order of the hours.
+    /// Splits the rows of a day by hour (UTC), in the order of the hours, without their sources.
     pub fn by_hour(&self) -> Vec<(Period, Cow<'_, Rows>)> {
-        let Some(first) = self.times.iter().map(|time| time.div_euclid(MICROS_PER_HOUR)).min() else {
-            return Vec::new();
-        };
-        // A day has some 25 hours.
-        let places = self.times.iter().map(|time| (time.div_euclid(MICROS_PER_HOUR) - first) as usize);
-        let places: Vec<usize> = places.collect();
-        let mut rows_of = vec![0; places.iter().max().map_or(0, |last| last + 1)];
-        places.iter().for_each(|&place| rows_of[place] += 1);
+        let hours = || self.times.iter().map(|time| time.div_euclid(MICROS_PER_HOUR));
+        let (Some(first), Some(last)) = (hours().min(), hours().max()) else { return Vec::new() };
         let hour = |place: usize| Period::hour_of((first + place as i64) * MICROS_PER_HOUR);
-        if let [_] = rows_of[..] {
+        if first == last {
             return vec![(hour(0), Cow::Borrowed(self))];
         }
-        let mut split: Vec<Rows> = rows_of.iter().map(|&rows| self.like(rows)).collect();
-        for column in 0..self.codes.len() {
-            for (&place, &code) in places.iter().zip(&self.codes[column]) {
-                split[place].codes[column].push(code);
-            }
+        // A day has some 25 hours.
+        let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); (last - first) as usize + 1];
+        for (row, of_row) in (0..).zip(hours()) {
+            rows_of[(of_row - first) as usize].push(row);
         }
-        for column in 0..self.ints.len() {
-            for (&place, &int) in places.iter().zip(&self.ints[column]) {
-                split[place].ints[column].push(int);
-            }
-        }
-        for ((&place, &time), &source) in places.iter().zip(&self.times).zip(&self.sources) {
-            split[place].times.push(time);
-            split[place].sources.push(source);
-        }
-        let hours = split.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty());
-        hours.map(|(place, rows)| (hour(place), Cow::Owned(rows))).collect()
+        let taken = |rows: &[u32]| Rows {
+            codes: self.codes.iter().map(|codes| at(codes, rows)).collect(),
+            ints: self.ints.iter().map(|ints| at(ints, rows)).collect(),
+            times: at(&self.times, rows),
+            sources: Vec::new(),
+        };
+        let hours = rows_of.iter().enumerate().filter(|(_, rows)| !rows.is_empty());
+        hours.map(|(place, rows)| (hour(place), Cow::Owned(taken(rows)))).collect()
     }
+}
+
+/// Returns the values of some rows.
+fn at<T: Copy>(values: &[T], rows: &[u32]) -> Vec<T> {
+    rows.iter().map(|&row| values[row as usize]).collect()
 }
 
 /// Returns the code columns from whose codes texts follow that are worth counting: few values are no matter.

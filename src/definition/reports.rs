@@ -162,7 +162,31 @@ pub enum Aggregate {
     },
 }
 
+impl Definition {
+    /// Returns the report that tells the first and the last day with rows: that of all rows by day; else one with top
+    /// lists, or of all rows by hour. One of persons only if there is no other, as not everybody may read it.
+    pub fn days_report(&self) -> Option<usize> {
+        let rank = |report: &Report| {
+            let is_daily = report.every == Period::Day;
+            let rank = match (&report.key, &report.top) {
+                (Key::All, _) if is_daily => 0,
+                (Key::Field(_), None) => return None,
+                (Key::Field(_), Some(_)) if is_daily => 1,
+                _ => 2,
+            };
+            Some((report.has_persons(), rank))
+        };
+        let ranked = self.reports.iter().enumerate().filter_map(|(index, report)| Some((rank(report)?, index)));
+        ranked.min().map(|(_, index)| index)
+    }
+}
+
 impl Report {
+    /// True if its items are of persons. One item of all rows is of nobody, whatever the definition says.
+    pub fn has_persons(&self) -> bool {
+        self.is_personal && self.key != Key::All
+    }
+
     /// Returns the measure of this name.
     pub fn measure(&self, name: &str) -> Option<&Measure> {
         self.measures.iter().find(|measure| measure.name == name)
@@ -184,5 +208,31 @@ impl Aggregate {
             Aggregate::Min { of } | Aggregate::Max { of } => of_field(of),
             Aggregate::Ratio { places, .. } => *places,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn days_report(reports: &[(&str, &str)]) -> Option<usize> {
+        let mut text = "name = \"x\"\ntime = \"at\"\n[input]\nformat = \"csv\"\n[columns]\n".to_owned();
+        text += "at = \"time\"\nwho = \"id\"\nthing = \"id\"\n";
+        for (index, (key, more)) in reports.iter().enumerate() {
+            text += &format!("[reports.report{index}]\nkey = \"{key}\"\n{more}\nmeasures = {{ rows = \"count\" }}\n");
+        }
+        Definition::parse(text.as_bytes()).unwrap().days_report()
+    }
+
+    #[test]
+    fn days_are_told_by_all_rows_else_by_a_list_and_by_persons_last() {
+        let top = "top = { by = \"rows\" }";
+        let (hours, persons) = (("*", "every = \"hour\""), ("who", "top = { by = \"rows\" }\npersonal = true"));
+        assert_eq!(days_report(&[persons, ("thing", top), hours, ("*", "")]), Some(3));
+        assert_eq!(days_report(&[persons, hours, ("thing", "top = { by = \"rows\" }\nevery = \"hour\"")]), Some(1));
+        assert_eq!(days_report(&[persons, hours, ("thing", top), ("who", top)]), Some(2));
+        assert_eq!(days_report(&[("thing", ""), persons]), Some(1));
+        assert_eq!(days_report(&[("thing", "")]), None);
+        assert_eq!(days_report(&[persons, ("*", "personal = true")]), Some(1), "all rows are of nobody");
     }
 }

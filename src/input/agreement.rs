@@ -7,6 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::definition::Definition;
+use crate::definition::input::Input;
 use crate::formats::BLOCK_BYTES;
 use crate::input::auditor::{InputFile, Judgement, Value};
 use crate::input::file::{Blocks, ReadError};
@@ -73,17 +74,19 @@ async fn by_blocks(text: &[u8], key: &str, plan: &Arc<Plan>, references: &Refere
     let read = async {
         let now = jiff::Timestamp::from_second(NOW).unwrap();
         let mut blocks = Blocks::open(Cursor::new(text.to_vec()), u64::MAX, now, plan, key).await?;
-        let (mut good, mut counts, mut rejected) = (Vec::new(), [0, 0], Vec::new());
+        let (mut good, mut counts, mut rejected, mut records) = (Vec::new(), [0, 0], Vec::new(), 0);
         while let Some(block) = blocks.next().await? {
             let parsed = block.parse(references);
             good.extend(rows(&parsed, plan, references));
             counts[0] += parsed.passed_over;
             counts[1] += parsed.rejected.values().sum::<u64>();
-            for (_, line) in parsed.rejects.lines(&object(key)) {
+            for (_, line) in parsed.rejects.lines(&object(key), records) {
                 let row: serde_json::Value = serde_json::from_slice(&line).unwrap();
                 let lines = row["lines"].as_u64().unwrap_or(1);
-                rejected.push(format!("{} {lines} {} {}", row["line"], row["reason"], row["fields"]));
+                let record = row.get("record").map_or(String::new(), |record| format!("record {record} "));
+                rejected.push(format!("{} {lines} {record}{} {}", row["line"], row["reason"], row["fields"]));
             }
+            records += parsed.rows + parsed.passed_over;
         }
         rejected.truncate(if counts[1] > MAX_LISTED.0 as u64 { 0 } else { rejected.len() });
         Ok((good, counts, rejected))
@@ -95,8 +98,9 @@ async fn by_the_auditor(text: &[u8], key: &str, definition: &Definition) -> Read
     let read = async {
         let now = jiff::Timestamp::from_second(NOW).unwrap();
         let mut file = InputFile::open(Cursor::new(text.to_vec()), u64::MAX, now, definition, key).await?;
-        let (mut good, mut counts, mut rejected) = (Vec::new(), [0, 0], Vec::new());
+        let (mut good, mut counts, mut rejected, mut records) = (Vec::new(), [0, 0], Vec::new(), 0);
         while let Some(row) = file.next().await? {
+            records += 1;
             match row.judgement {
                 Judgement::Good(values) => good.push(values),
                 Judgement::PassedOver => counts[0] += 1,
@@ -106,7 +110,9 @@ async fn by_the_auditor(text: &[u8], key: &str, definition: &Definition) -> Read
                         |field: &Vec<u8>| String::from_utf8_lossy(&field[..field.len().min(SHOWN.0)]).into_owned();
                     let fields: Vec<String> = row.fields.iter().take(SHOWN.1).map(shown).collect();
                     let (reason, fields) = (serde_json::json!(reason), serde_json::json!(fields));
-                    rejected.push(format!("{} {} {reason} {fields}", row.number, row.lines));
+                    let is_json = matches!(definition.input, Input::Json { .. });
+                    let record = if is_json { format!("record {records} ") } else { String::new() };
+                    rejected.push(format!("{} {} {record}{reason} {fields}", row.number, row.lines));
                 }
             }
         }

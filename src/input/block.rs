@@ -27,7 +27,7 @@ use crate::input::layout::Layout;
 use crate::input::learned::Learned;
 use crate::input::parsed::Parsed;
 use crate::input::rejection::Rejection;
-use crate::input::rules::Source;
+use crate::input::rules::{Format, Source};
 use crate::input::value::{Value, read};
 use crate::plan::{NO_CODE, NO_NUMBER};
 use crate::reference::References;
@@ -159,7 +159,8 @@ impl<'b> Parser<'b> {
         let rules = &self.layout.rules;
         let kind = rejection.kind(rules);
         self.parsed.rows += 1;
-        self.parsed.rejects.add(line, &kind, || rejection.words(rules), shown);
+        let record = matches!(rules.format, Format::Json { .. }).then(|| self.parsed.rows + self.parsed.passed_over);
+        self.parsed.rejects.add((line, record), &kind, || rejection.words(rules), shown);
         *self.parsed.rejected.entry(kind).or_default() += 1;
     }
 

@@ -4,7 +4,7 @@
 
 use crate::formats::Raw;
 use crate::formats::csv::Line;
-use crate::formats::json::{Block, Piece, Pieces, Scanner, next_record};
+use crate::formats::json::{Block, Piece, Pieces, Scanner, lone_value, next_record};
 use crate::input::block::Parser;
 use crate::input::rejection::Rejection;
 use crate::input::rules::Format;
@@ -21,6 +21,7 @@ impl Parser<'_> {
             match piece.holds {
                 Pieces::Records => self.piece(piece, text, &mut scanner, &mut values),
                 Pieces::Broken => self.reject_record(piece, text, Rejection::Json),
+                Pieces::NoObject => self.reject_record(piece, text, Rejection::NoObject),
                 Pieces::NoList => self.reject_record(piece, text, Rejection::NoList),
             }
         }
@@ -31,6 +32,14 @@ impl Parser<'_> {
     fn piece<'t>(&mut self, piece: &Piece, mut text: &'t [u8], scanner: &mut Scanner<'_>, values: &mut [Raw<'t>]) {
         while let Some(start) = next_record(text) {
             text = &text[start..];
+            if text[0] != b'{' {
+                let Ok(length) = lone_value(text, true) else {
+                    return self.reject_record(piece, text, Rejection::Json);
+                };
+                self.reject_record(piece, &text[..length], Rejection::NoObject);
+                text = &text[length..];
+                continue;
+            }
             match scanner.scan(text, values) {
                 Ok(length) => {
                     let record = &text[..length];

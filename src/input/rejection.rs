@@ -16,6 +16,8 @@ pub(super) enum Rejection {
     Quotes,
     /// The record is no JSON.
     Json,
+    /// The record is a text, a number, `true`, `false` or `null`.
+    NoObject,
     /// A key that is read is there twice.
     Repeated,
     /// A document has no list of records.
@@ -32,6 +34,8 @@ pub(super) enum Rejection {
     Long(usize),
     /// The value is an object or a list.
     Nested(usize),
+    /// The value is a local time that clocks never showed.
+    Skipped(usize),
     /// The time is not one that a row may have.
     TimeRange,
 }
@@ -42,13 +46,14 @@ impl Rejection {
         match self {
             Rejection::Width { .. } | Rejection::Narrow { .. } => "width".to_owned(),
             Rejection::Quotes => "quotes".to_owned(),
-            Rejection::Json | Rejection::Repeated | Rejection::NoList => "json".to_owned(),
+            Rejection::Json | Rejection::NoObject | Rejection::Repeated | Rejection::NoList => "json".to_owned(),
             Rejection::Missing(_) => "missing".to_owned(),
             Rejection::Value(column)
             | Rejection::Places(column)
             | Rejection::Utf8(column)
             | Rejection::Long(column)
-            | Rejection::Nested(column) => rules.columns[column].name.clone(),
+            | Rejection::Nested(column)
+            | Rejection::Skipped(column) => rules.columns[column].name.clone(),
             Rejection::TimeRange => format!("{}_range", rules.columns[rules.time].name),
         }
     }
@@ -61,6 +66,7 @@ impl Rejection {
             Rejection::Narrow { fields, needed } => format!("{fields} fields, and field {needed} is read"),
             Rejection::Quotes => "text follows the quote that closes a field".to_owned(),
             Rejection::Json => "the record is not JSON".to_owned(),
+            Rejection::NoObject => "the record is not an object".to_owned(),
             Rejection::Repeated => "a key that is read is there twice".to_owned(),
             Rejection::NoList => "the document has no list of records".to_owned(),
             Rejection::Missing(column) => format!("{} is empty", name(column)),
@@ -76,6 +82,9 @@ impl Rejection {
                 _ => format!("{} is too long", name(column)),
             },
             Rejection::Nested(column) => format!("{} is an object or a list", name(column)),
+            Rejection::Skipped(column) => {
+                format!("{} is a time that its zone does not have: clocks were put forward past it", name(column))
+            }
             Rejection::TimeRange => {
                 let (name, future) = (name(rules.time), Ahead(rules.future));
                 format!(

@@ -20,15 +20,18 @@ pub struct Rejects {
 #[derive(Debug)]
 struct Reject {
     line: Line,
+    /// The number of its record in the block, from 1, where several records may be on a line.
+    record: Option<u64>,
     /// The end of its texts among those of all rows.
     last_text: usize,
 }
 
 impl Rejects {
-    /// Adds a row with its reason in a word and in a sentence, if there is room.
+    /// Adds a row with its reason in a word and in a sentence, if there is room. `record` is its number among the
+    /// records of the block, from 1, where several records may be on a line.
     pub(super) fn add<'r>(
         &mut self,
-        line: Line,
+        (line, record): (Line, Option<u64>),
         kind: &str,
         reason: impl FnOnce() -> String,
         fields: impl Iterator<Item = &'r [u8]>,
@@ -41,7 +44,7 @@ impl Rejects {
             self.add_text(text);
         }
         fields.take(SHOWN.1).map(shown).for_each(|field| self.add_text(field));
-        self.rows.push(Reject { line, last_text: self.ends.len() });
+        self.rows.push(Reject { line, record, last_text: self.ends.len() });
     }
 
     fn add_text(&mut self, text: &[u8]) {
@@ -49,10 +52,11 @@ impl Rejects {
         self.ends.push(self.text.len());
     }
 
-    /// Returns each row's reason in a word, and the row as a line of JSON.
-    pub fn lines(&self, object: &ObjectId) -> impl Iterator<Item = (String, Vec<u8>)> {
+    /// Returns each row's reason in a word, and the row as a line of JSON. The object has so many records before the
+    /// block.
+    pub fn lines(&self, object: &ObjectId, records_before: u64) -> impl Iterator<Item = (String, Vec<u8>)> {
         let (mut first, mut start) = (0, 0);
-        self.rows.iter().map(move |&Reject { line, last_text }| {
+        self.rows.iter().map(move |&Reject { line, record, last_text }| {
             let mut texts = self.ends[std::mem::replace(&mut first, last_text)..last_text]
                 .iter()
                 .map(|&end| String::from_utf8_lossy(&self.text[std::mem::replace(&mut start, end)..end]));
@@ -63,6 +67,9 @@ impl Rejects {
             });
             if line.lines > 1 {
                 reject["lines"] = line.lines.into();
+            }
+            if let Some(record) = record {
+                reject["record"] = (records_before + record).into();
             }
             (kind.into_owned(), format!("{reject}\n").into_bytes())
         })
@@ -78,7 +85,7 @@ mod tests {
     fn listed(rejects: &Rejects) -> Vec<serde_json::Value> {
         let version = Version::ETag("e".to_owned());
         let object = ObjectId { bucket: "b".to_owned(), key: "incoming/a.csv".to_owned(), version };
-        rejects.lines(&object).map(|(_, line)| serde_json::from_slice(&line).unwrap()).collect()
+        rejects.lines(&object, 0).map(|(_, line)| serde_json::from_slice(&line).unwrap()).collect()
     }
 
     /// A block's rejected rows take no more memory than those that may be listed, whatever their number.

@@ -26,6 +26,8 @@ pub(super) enum Problem {
     Utf8,
     Long,
     Nested,
+    /// A local time that clocks never showed.
+    Skipped,
 }
 
 impl Problem {
@@ -37,6 +39,7 @@ impl Problem {
             Problem::Utf8 => Rejection::Utf8(column),
             Problem::Long => Rejection::Long(column),
             Problem::Nested => Rejection::Nested(column),
+            Problem::Skipped => Rejection::Skipped(column),
         }
     }
 }
@@ -108,6 +111,9 @@ pub(super) fn value_of<'v>(accepts: &Accepts, bytes: &'v [u8]) -> Result<Value<'
             })?;
             within(number, *min, *max)
         }
-        Accepts::Time(format) => format.parse(bytes).map(Value::Number).ok_or(Problem::Other),
+        Accepts::Time(format) => format.parse(bytes).map(Value::Number).ok_or_else(|| match format.is_skipped(bytes) {
+            true => Problem::Skipped,
+            false => Problem::Other,
+        }),
     }
 }

@@ -79,6 +79,14 @@ pub struct Sort {
     pub reverse: Vec<Count>,
 }
 
+impl Sort {
+    /// Returns true if the second code of a pair says which pair it is, so that no sort is needed to find the
+    /// different ones: counts of all rows together, and those of a column for what follows from its own codes.
+    pub fn is_of_one_code(&self) -> bool {
+        self.first.is_none_or(|first| self.second == Coded::Column(first))
+    }
+}
+
 /// A distinct count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {

@@ -4,6 +4,7 @@
 //! of rows. Slots merge by addition or by taking the greater number; the least of some values is kept as the greatest
 //! of their negatives, so that a slot without a value is [`NO_NUMBER`](crate::plan::NO_NUMBER) in both cases.
 
+use crate::definition::reports::Unit;
 use crate::plan::columns::{Coded, Number};
 use crate::plan::period::Period;
 
@@ -44,6 +45,11 @@ impl Report {
     /// Returns true if an item has labels of its latest row.
     pub fn has_latest(&self) -> bool {
         self.labels.iter().any(|label| matches!(label.source, LabelSource::Latest(_)))
+    }
+
+    /// Returns its name and its table, for messages.
+    pub fn with_table(&self) -> String {
+        format!("{} (table {})", self.name, self.table)
     }
 
     /// The sort key of its table: the attribute that has the period.
@@ -133,6 +139,8 @@ pub struct Measure {
     pub name: String,
     /// The figure.
     pub figure: Figure,
+    /// The unit of the figure, for people.
+    pub unit: Option<Unit>,
 }
 
 /// The origin of a measure, and the way it is shown.

@@ -114,10 +114,7 @@ mod tests {
     #[test]
     fn figures_change_with_commits_ends_and_definitions_and_not_with_leases() {
         let mut open = Registry { last: 1, ..Registry::default() };
-        open.batches.insert(
-            1,
-            crate::protocol::Entry { state: State::Open, owner: "a".to_owned(), beat: 1, since: 1 },
-        );
+        open.batches.insert(1, crate::protocol::Entry { state: State::Open, owner: "a".to_owned(), beat: 1, since: 1 });
         let seen = Ledgered::of(&open, 0);
         assert!(!seen.is_updating());
         let beating = next(open.renew_lease(1, "a"));

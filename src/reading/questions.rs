@@ -153,9 +153,9 @@ impl Reader {
             let id = id.clone();
             periods.iter().chain(&before).map(move |&period| Key { report: question.report, id: id.clone(), period })
         };
-        let of_whole = whole_item.iter().flat_map(|(index, id)| {
-            periods.iter().map(|&period| Key { report: *index, id: id.clone(), period })
-        });
+        let of_whole = whole_item
+            .iter()
+            .flat_map(|(index, id)| periods.iter().map(|&period| Key { report: *index, id: id.clone(), period }));
         let keys = ids.iter().flat_map(of_row).chain(of_whole).collect();
         let items = self.items(moment, keys, cost).await?;
         let measure = report.top.as_ref().map_or(0, |top| top.measure);
@@ -194,9 +194,7 @@ impl Reader {
     /// that could tell.
     pub async fn edge(&self, moment: &Moment, is_last: bool, cost: &ReadCost) -> Result<Option<i32>, ReadingError> {
         let plan = &moment.plan;
-        let listed = || plan.reports.iter().position(|report| report.top.is_some() && !report.is_hourly);
-        let any = || plan.reports.iter().position(|report| report.top.is_some() || report.key.is_none());
-        let Some(report) = moment.marking.or_else(listed).or_else(any) else { return Ok(None) };
+        let Some(report) = plan.definition.days_report() else { return Ok(None) };
         let period = self.reports(plan).edge(report, is_last, cost).await?;
         Ok(period.map(|period| plan.day_of(period)))
     }
@@ -219,9 +217,7 @@ fn absent_from<'l>(
     periods: &'l [Period],
     keep: usize,
 ) -> impl Iterator<Item = Period> + use<'l> {
-    let may_have = move |list: &Listed<'_>| {
-        list.is_full && keep > 0 && !list.entries.iter().any(|(one, _)| *one == id)
-    };
+    let may_have = move |list: &Listed<'_>| list.is_full && keep > 0 && !list.entries.iter().any(|(one, _)| *one == id);
     listed.iter().zip(periods).filter(move |(list, _)| may_have(list)).map(|(_, &period)| period)
 }
 
@@ -229,6 +225,9 @@ fn absent_from<'l>(
 fn whole_of(plan: &Plan, question: &TopQuestion) -> Option<(usize, String)> {
     let report = &plan.reports[question.report];
     let measure = &report.measures[report.top.as_ref()?.measure].name;
+    let has_persons = |of_report: usize| plan.definition.reports[of_report].has_persons();
+    // A report of persons is read only where one is asked for.
+    let is_open = |other: usize| !has_persons(other) || has_persons(question.report);
     let is_whole = |other: &Report, key: Option<&str>| {
         other.is_hourly == report.is_hourly
             && other.measures.iter().any(|it| it.name == *measure)
@@ -237,15 +236,10 @@ fn whole_of(plan: &Plan, question: &TopQuestion) -> Option<(usize, String)> {
                 Some(name) => other.key.is_some() && other.key_attribute == name,
             }
     };
+    let find = |key| (0..plan.reports.len()).find(|&other| is_open(other) && is_whole(&plan.reports[other], key));
     match &question.under {
-        None => {
-            let index = plan.reports.iter().position(|other| is_whole(other, None))?;
-            Some((index, total_key(index, 0).id))
-        }
-        Some((label, text)) => {
-            let name = report.labels[*label].name.as_str();
-            Some((plan.reports.iter().position(|other| is_whole(other, Some(name)))?, text.clone()))
-        }
+        None => find(None).map(|index| (index, total_key(index, 0).id)),
+        Some((label, text)) => Some((find(Some(report.labels[*label].name.as_str()))?, text.clone())),
     }
 }
 
@@ -332,6 +326,7 @@ fn changes(then: &Values, now: &Values) -> Vec<Option<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::definition::Definition;
 
     #[test]
     fn changes_are_of_numbers_that_there_were() {
@@ -355,5 +350,10 @@ mod tests {
         };
         let genres = plan.report_named("genres").unwrap();
         assert_eq!(whole_of(&plan, &question(Some((genre, "jazz".into())))), Some((genres, "jazz".into())));
+        // Whoever asks for tracks may not be allowed to read a report of persons.
+        let mut definition = Definition::clone(&plan.definition);
+        definition.reports[genres].is_personal = true;
+        let plan = Plan::of(definition).unwrap();
+        assert_eq!(whole_of(&plan, &question(Some((genre, "jazz".into())))), None);
     }
 }

@@ -112,10 +112,7 @@ mod tests {
 
     #[test]
     fn a_leap_day_is_compared_with_the_day_before_it() {
-        assert_eq!(
-            range("2024-02-29", "2024-02-29").against(Against::Year),
-            Some(range("2023-02-28", "2023-02-28"))
-        );
+        assert_eq!(range("2024-02-29", "2024-02-29").against(Against::Year), Some(range("2023-02-28", "2023-02-28")));
         assert_eq!(
             range("2024-05-29", "2024-06-25").against(Against::Previous),
             Some(range("2024-05-01", "2024-05-28"))

@@ -91,11 +91,11 @@ impl Members {
     }
 
     /// Adds members. Returns the number of additional bytes of memory.
-    pub fn extend(&mut self, members: impl Iterator<Item = Member>) -> usize {
+    pub fn extend(&mut self, members: &[Member]) -> usize {
         match self {
             Members::Few(few) => {
                 let before = few.capacity();
-                few.extend(members);
+                few.extend_from_slice(members);
                 let room = few.capacity();
                 if few.len() > FEW_MEMBERS {
                     return self.condense(before * std::mem::size_of::<Member>());
@@ -103,7 +103,7 @@ impl Members {
                 (room - before) * std::mem::size_of::<Member>()
             }
             Members::Many(registers) => {
-                members.for_each(|member| raise(registers, member));
+                members.iter().for_each(|&member| raise(registers, member));
                 0
             }
         }
@@ -301,7 +301,7 @@ mod tests {
             let (mut members, mut expected) = (Members::default(), Distinct::default());
             let users: Vec<i64> = users.into_iter().map(|user| user % population).collect();
             for users in users.chunks(part) {
-                members.extend(users.iter().map(|&user| Member::of_number(user)));
+                members.extend(&users.iter().map(|&user| Member::of_number(user)).collect::<Vec<_>>());
             }
             users.iter().for_each(|&user| expected.insert(Member::of_number(user)));
             let sketch = Distinct::from_bytes(&members.into_bytes()).unwrap();
@@ -327,7 +327,7 @@ mod tests {
     fn members_are_written_as_the_library_writes_them() {
         for count in [0, 1, 7, 8, 24, 25, 48, 49, 1000, 1536] {
             let (mut members, mut expected) = (Members::default(), Distinct::default());
-            members.extend((0..count).map(Member::of_number));
+            members.extend(&(0..count).map(Member::of_number).collect::<Vec<_>>());
             (0..count).for_each(|user| expected.insert(Member::of_number(user)));
             let (bytes, expected) = (members.into_bytes(), expected.to_bytes());
             assert_eq!((bytes.len(), &bytes[..8]), (expected.len(), &expected[..8]), "{count} members");

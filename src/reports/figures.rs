@@ -272,7 +272,7 @@ pub(crate) mod tests {
     /// A report with a slot of each kind and a sketch: `total`, `least`, `greatest`, `ids`, and `each` of total by ids.
     pub(crate) fn report() -> Report {
         let slot = |name: &str, merge| Slot { name: name.to_owned(), merge };
-        let measure = |name: &str, figure| Measure { name: name.to_owned(), figure };
+        let measure = |name: &str, figure| Measure { name: name.to_owned(), figure, unit: None };
         Report {
             name: "report".to_owned(),
             table: "table".to_owned(),

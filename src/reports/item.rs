@@ -283,7 +283,7 @@ mod tests {
         Delta {
             key: Key { report: 0, id: "t1".into(), period: Period::Day(20_000) },
             figures: Figures { slots: vec![Some(rows), Some(1500 * rows)], distinct: vec![Some(distinct)] },
-            labels: Labels(vec![one(name), Label::One(None), genres]),
+            labels: Labels(vec![one(name), Label::Many(BTreeSet::new()), genres]),
         }
     }
 
@@ -405,8 +405,11 @@ mod tests {
         let (one, mut two) = (report(), report());
         two.sketches[0].attribute = "sketch_ids".to_owned();
         two.sketches.push(Sketch { measure: "more".to_owned(), attribute: "sketch_more".to_owned() });
-        two.measures
-            .push(crate::plan::reports::Measure { name: "more".to_owned(), figure: Figure::Distinct { sketch: 1 } });
+        two.measures.push(crate::plan::reports::Measure {
+            name: "more".to_owned(),
+            figure: Figure::Distinct { sketch: 1 },
+            unit: None,
+        });
         let key = Key { report: 0, id: "*".to_owned(), period: Period::Day(1) };
         let stored = ReportItem { figures: figures(&[(1, 1), (2, 1)]), version: 1, ..ReportItem::default() };
         let found = parse_item(&two, &item_of(&one, &key, &stored)).unwrap();

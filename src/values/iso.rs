@@ -15,15 +15,21 @@ pub(crate) fn time_of_day(text: &[u8; 8]) -> Option<i64> {
         .then_some((hour * 3600 + minute * 60 + second) * 1_000_000)
 }
 
-/// Parses a date and a time of ISO 8601:2004, with a space or a `T` between them, to microseconds since the Unix epoch.
-/// Times without a zone are in this one; digits past the microsecond are cut off.
+/// Parses a date and a time of ISO 8601:2004, with a space or a `T` between them. Digits past the microsecond are cut
+/// off.
 ///
 /// * The date: `2024-06-25`, `2024-W26-2` (week) or `2024-177` (day of the year), each also without its hyphens.
 /// * The time: `17:43:13` with 1 to 9 digits of a second after a dot or comma, or `17:43`, each also without its
 ///   colons; `24:00` is the midnight after, and the leap second `23:59:60` (UTC) the second after it.
 /// * The zone: `Z`, `+02:00`, `+0200`, `+02`.
+#[inline]
+pub(super) fn reading(field: &[u8]) -> Option<Reading> {
+    parse_usual_time(field).or_else(|| parse_other_time(field))
+}
+
+/// Parses a date and a time of ISO 8601 to microseconds since the Unix epoch. Times without a zone are in this one.
 pub(crate) fn parse_time(field: &[u8], zone: &Zone) -> Option<i64> {
-    parse_usual_time(field).or_else(|| parse_other_time(field))?.in_zone(zone)
+    reading(field)?.in_zone(zone)
 }
 
 /// Parses `2024-06-25 17:43:13` with an optional fraction and zone, as nearly all times are written.

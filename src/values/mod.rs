@@ -23,8 +23,8 @@
 
 pub(crate) mod iso;
 pub mod number;
-mod pattern;
 pub mod outside;
+mod pattern;
 pub mod text;
 pub mod time;
 pub mod zone;

@@ -42,10 +42,22 @@ impl TimeFormat {
     #[inline]
     pub fn parse(&self, field: &[u8]) -> Option<i64> {
         match &self.notation {
-            Notation::Iso => iso::parse_time(field, &self.zone),
+            Notation::Iso => iso::reading(field)?.in_zone(&self.zone),
             Notation::Since(unit) => parse_since(field, *unit),
             Notation::Pattern(pattern) => pattern.parse(field)?.in_zone(&self.zone),
         }
+    }
+
+    /// Returns true if a text is a date and a time that clocks in the zone never showed, as they were put forward past
+    /// it.
+    #[cold]
+    pub fn is_skipped(&self, field: &[u8]) -> bool {
+        let reading = match &self.notation {
+            Notation::Iso => iso::reading(field),
+            Notation::Since(_) => None,
+            Notation::Pattern(pattern) => pattern.parse(field),
+        };
+        reading.is_some_and(|it| it.offset.is_none() && self.zone.utc_of(it.micros).is_none())
     }
 
     /// Returns true for ISO 8601, in UTC where a time does not say its zone.
@@ -141,7 +153,13 @@ mod tests {
         ] {
             assert_eq!(iso.parse(text.as_bytes()), expected, "{text}");
         }
+        let skipped = |text: &str| iso.is_skipped(text.as_bytes());
+        assert!(skipped("2024-03-31 02:30") && skipped("2024-03-31T02:00:00"));
+        for text in ["2024-03-31 02:30Z", "2024-03-31 03:00", "2024-10-27 02:30", "2016-12-31 23:59:60", "x"] {
+            assert!(!skipped(text), "{text}");
+        }
         let pattern = TimeFormat::new("%d.%m.%Y %R", berlin).unwrap();
+        assert!(pattern.is_skipped(b"31.03.2024 02:59") && !pattern.is_skipped(b"31.03.2024 01:59"));
         assert_eq!(pattern.parse(b"25.06.2024 17:43"), utc("2024-06-25 15:43"));
     }
 

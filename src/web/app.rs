@@ -169,7 +169,8 @@ impl Route {
         let report = |name: &str| {
             let known = || visible(plan, personal).map(|report| plan.reports[report].name.as_str());
             let found = visible(plan, personal).find(|&report| plan.reports[report].name == name);
-            let detail = || format!("there is no report {name}; the reports are {}", known().collect::<Vec<_>>().join(", "));
+            let detail =
+                || format!("there is no report {name}; the reports are {}", known().collect::<Vec<_>>().join(", "));
             found.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "there is no such report", detail()))
         };
         let api = |rest: &str| match rest.split_once('/') {

@@ -146,7 +146,8 @@ mod tests {
         for good in [&format!("Bearer {TOKEN}"), &format!("bearer {TOKEN}"), basic] {
             assert_eq!(status(&guard, Method::GET, "x", good), 200, "{good}");
         }
-        for bad in ["", "Bearer", "Bearer x", "Basic ????", "Basic YW55b25lOg==", "Digest x", &format!("Bearer {TOKEN}0")]
+        for bad in
+            ["", "Bearer", "Bearer x", "Basic ????", "Basic YW55b25lOg==", "Digest x", &format!("Bearer {TOKEN}0")]
         {
             assert_eq!(status(&guard, Method::GET, "x", bad), 401, "{bad}");
         }

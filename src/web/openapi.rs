@@ -232,7 +232,8 @@ fn schemas_of(report: &Report) -> (Value, Value) {
     item.extend(labels(report));
     item.insert("rank".to_owned(), json!({ "type": "integer", "minimum": 1 }));
     item.insert(report.key_attribute.clone(), json!({ "type": "string" }));
-    let share = "Of the whole that the list is of. Where an item counts under several keys, shares add up to more than 1.";
+    let share =
+        "Of the whole that the list is of. Where an item counts under several keys, shares add up to more than 1.";
     item.insert("share".to_owned(), json!({ "type": ["number", "null"], "description": share }));
     item.insert("change".to_owned(), nullable("number"));
     item.insert("points".to_owned(), json!({ "type": "array", "description": "The measure by day or hour." }));

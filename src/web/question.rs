@@ -252,7 +252,8 @@ impl Parameters {
         let limit = usize::from(self.number("limit", MAX_LIMIT)?.unwrap_or(10));
         let periods = range.days() * if of_report.is_hourly { 24 } else { 1 };
         if limit * periods > MAX_ITEMS {
-            let detail = format!("{limit} rows over {periods} days or hours are too many; at most {MAX_ITEMS} together");
+            let detail =
+                format!("{limit} rows over {periods} days or hours are too many; at most {MAX_ITEMS} together");
             return Err(Problem::parameter("limit", detail));
         }
         Ok(TopQuestion { report, under: self.under(of_report)?, range, against: self.against()?, limit })

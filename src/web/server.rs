@@ -264,10 +264,12 @@ mod tests {
 
     #[test]
     fn a_client_says_what_it_takes_and_has() {
-        for (encoding, takes) in [("gzip, br", true), ("br;q=1, gzip;q=0.5", true), ("gzip;q=0", false), ("br", false)] {
+        for (encoding, takes) in [("gzip, br", true), ("br;q=1, gzip;q=0.5", true), ("gzip;q=0", false), ("br", false)]
+        {
             assert_eq!(asking(encoding, "").takes_gzip, takes, "{encoding}");
         }
-        for (has, known) in [("W/\"a\"", true), ("\"a\"", true), ("\"b\", W/\"a\"", true), ("*", true), ("\"b\"", false)]
+        for (has, known) in
+            [("W/\"a\"", true), ("\"a\"", true), ("\"b\", W/\"a\"", true), ("*", true), ("\"b\"", false)]
         {
             assert_eq!(asking("", has).has("W/\"a\""), known, "{has}");
         }

@@ -7,13 +7,41 @@ use std::process::{Command, Stdio};
 use crate::recorder::{Call, Calls};
 use crate::support::*;
 
-/// Compares calls with a policy of the deployment. Returns the calls that it does not allow, and the rights that no
+/// What servers of figures answer to anybody.
+const ANSWERS: [&str; 15] = [
+    "/",
+    "/?days=1",
+    "/?days=1&under=track_genre:jazz",
+    "/item?report=tracks&id=x",
+    "/item?report=genres&id=jazz",
+    "/pipeline",
+    "/api",
+    "/api/v1",
+    "/api/v1/series/genres?id=jazz",
+    "/api/v1/top/tracks?days=7",
+    "/api/v1/top/tracks?days=1&under=track_genre:jazz&format=csv",
+    "/api/v1/top/genres?days=1",
+    "/api/v1/pipeline",
+    "/api/v1/freshness",
+    "/api/v1/openapi.json",
+];
+/// What they answer beside with `--personal`.
+const PERSONAL_ANSWERS: [&str; 5] = [
+    "/",
+    "/?days=1",
+    "/item?report=listeners&id=1",
+    "/api/v1/series/listeners?id=1&days=7",
+    "/api/v1/top/listeners?days=7",
+];
+
+/// Compares calls with policies of the deployment. Returns the calls that they do not allow, and the rights that no
 /// call used.
-fn compare(deployment: &Deployment, policy: &str, calls: &BTreeSet<Call>) -> (Vec<String>, Vec<String>) {
+fn compare(deployment: &Deployment, policies: &[&str], calls: &BTreeSet<Call>) -> (Vec<String>, Vec<String>) {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut python = Command::new(root.join(".tools/stack/bin/python"))
         .arg(root.join("tests/policy.py"))
-        .args([&deployment.bucket, policy])
+        .arg(&deployment.bucket)
+        .args(policies)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -33,7 +61,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
     let ways = [("AWS_ENDPOINT_URL", way.as_str()), ("AWS_ENDPOINT_URL_DYNAMODB", way_to_dynamodb.as_str())];
 
     let (mut consumed, mut asked, mut replayed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let mut applied = BTreeSet::new();
+    let (mut applied, mut served, mut served_persons) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut first = None;
     for versioning in ["Versioning=Suspended", "Versioning=Enabled"] {
         let deployment = Deployment::with("permissions", &[versioning]).await;
@@ -78,10 +106,15 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
         let sqs = &deployment.clients.sqs;
         sqs.send_message().queue_url(&deployment.dead_letter_queue_url).message_body("dead").send().await.unwrap();
         for arguments in [
-            &["report", "tracks", "--date", "2024-06-25"][..],
+            &["report", "tracks"][..],
+            &["report", "tracks", "--date", "2024-06-25"],
             &["report", "tracks", "--date", "2024-06-25", "--under", "jazz"],
             &["report", "genres", "--date", "2024-06-25"],
             &["report", "listeners", "--date", "2024-06-25"],
+            &["report", "artists", "--date", "2024-06-25"],
+            &["report", "countries", "--date", "2024-06-25"],
+            &["report", "days", "*"],
+            &["report", "hours", "*"],
             &["report", "track", "x"],
             &["report", "genre", "pop"],
             &["report", "listener", "1"],
@@ -101,6 +134,10 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
             ("track_level_reports", "track_id"),
             ("genre_level_reports", "track_genre"),
             ("listener_level_reports", "user_id"),
+            ("artist_level_reports", "artists"),
+            ("country_level_reports", "user_country"),
+            ("day_level_reports", "all"),
+            ("hour_level_reports", "all"),
         ] {
             let mut invented = deployment.scan(table).await.remove(0);
             invented.insert(key.into(), aws_sdk_dynamodb::types::AttributeValue::S("1000000".into()));
@@ -108,7 +145,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
             put.set_item(Some(invented)).send().await.unwrap();
         }
         let ended = program(&["verify", "--scan", "--date", "2024-06-24", "--date", "2024-06-25"], &environment);
-        assert!(!ended.success && ended.stderr.contains("3 differences"), "{}{}", ended.stdout, ended.stderr);
+        assert!(!ended.success && ended.stderr.contains("7 differences"), "{}{}", ended.stdout, ended.stderr);
         asked.extend(generalized(calls.take(), &deployment, first.as_ref()));
 
         for rebuild in [&["--rebuild", "--scan"][..], &[]] {
@@ -128,11 +165,22 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
         std::fs::remove_file(&file).unwrap();
         assert!(ended.success && ended.stdout.contains("is in force"), "{}{}", ended.stdout, ended.stderr);
         applied.extend(generalized(calls.take(), &deployment, first.as_ref()));
+
+        // Under a definition that the ledger has.
+        for (answers, more, calls_of) in
+            [(&ANSWERS[..], &[][..], &mut served), (&PERSONAL_ANSWERS[..], &["--personal"][..], &mut served_persons)]
+        {
+            for path in answers {
+                let ended = program(&[&["serve", "--once", path][..], more].concat(), &environment);
+                assert!(ended.success, "{path}: {}{}", ended.stdout, ended.stderr);
+            }
+            calls_of.extend(generalized(calls.take(), &deployment, first.as_ref()));
+        }
         first.get_or_insert(deployment);
     }
 
     let deployment = first.unwrap();
-    let (forbidden, unused) = compare(&deployment, "ConsumerPolicyArn", &consumed);
+    let (forbidden, unused) = compare(&deployment, &["ConsumerPolicyArn"], &consumed);
     assert!(forbidden.is_empty(), "the consumer does what its policy does not allow: {forbidden:#?}");
     // Rights that S3 requires in addition when a file has tags, and those that only a file of 256 MiB needs.
     let of_some_files =
@@ -141,7 +189,7 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
         unused.into_iter().filter(|it| !of_some_files.iter().any(|action| it.starts_with(action))).collect();
     assert!(unused.is_empty(), "the consumer's policy allows what nobody does: {unused:#?}");
 
-    let (forbidden, unused) = compare(&deployment, "OperatorPolicyArn", &asked);
+    let (forbidden, unused) = compare(&deployment, &["OperatorPolicyArn"], &asked);
     assert!(forbidden.is_empty(), "a command does what its policy does not allow: {forbidden:#?}");
     // Calls that SQS makes on behalf of the caller who moves messages.
     let on_behalf = ["sqs:DeleteMessage", "sqs:SendMessage"];
@@ -149,11 +197,22 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
         unused.into_iter().filter(|it| !on_behalf.iter().any(|action| it.starts_with(action))).collect();
     assert!(unused.is_empty(), "the operators' policy allows what no command does: {unused:#?}");
 
-    let (forbidden, unused) = compare(&deployment, "ApplyPolicyArn", &applied);
+    let (forbidden, unused) = compare(&deployment, &["ApplyPolicyArn"], &applied);
     assert!(forbidden.is_empty(), "definition apply does what its policy does not allow: {forbidden:#?}");
     assert!(unused.is_empty(), "the policy of definition apply allows what it does not do: {unused:#?}");
 
-    let (forbidden, unused) = compare(&deployment, "ReplayPolicyArn", &replayed);
+    let (forbidden, unused) = compare(&deployment, &["ReaderPolicyArn"], &served);
+    assert!(forbidden.is_empty(), "serve does what its policy does not allow: {forbidden:#?}");
+    assert!(unused.is_empty(), "the policy of serve allows what it does not do: {unused:#?}");
+    let (forbidden, unused) = compare(&deployment, &["ReaderPolicyArn"], &served_persons);
+    let is_of_persons = |it: &String| it.contains("listener_level_reports") || it.ends_with(" of listeners");
+    assert!(!forbidden.is_empty() && forbidden.iter().all(is_of_persons), "{forbidden:#?}, {unused:#?}");
+    served_persons.extend(served);
+    let (forbidden, unused) = compare(&deployment, &["ReaderPolicyArn", "PersonalReaderPolicyArn"], &served_persons);
+    assert!(forbidden.is_empty(), "serve --personal does what its policies do not allow: {forbidden:#?}");
+    assert!(unused.is_empty(), "the policy of serve --personal allows what it does not do: {unused:#?}");
+
+    let (forbidden, unused) = compare(&deployment, &["ReplayPolicyArn"], &replayed);
     assert!(forbidden.is_empty(), "replay does what its policy does not allow: {forbidden:#?}");
     // Needed when a file of the archive cannot be read, an answer was lost, or a batch had very many days.
     let rare =
@@ -182,5 +241,5 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
 fn generalized(calls: BTreeSet<Call>, deployment: &Deployment, first: Option<&Deployment>) -> BTreeSet<Call> {
     let Some(first) = first else { return calls };
     let name = |resource: String| resource.replace(&deployment.bucket, &first.bucket);
-    calls.into_iter().map(|(action, resource)| (action, name(resource))).collect()
+    calls.into_iter().map(|(action, resource, key)| (action, name(resource), key)).collect()
 }

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// An IAM action and an ARN.
-pub type Call = (String, String);
+/// An IAM action and an ARN, and the partition key of an item that is read.
+pub type Call = (String, String, Option<String>);
 
 /// The calls that were recorded.
 #[derive(Clone, Default)]
@@ -88,7 +88,7 @@ fn sqs_calls(operation: &str, body: &Value) -> Vec<Call> {
     let name = name.rsplit(['/', ':']).next().unwrap();
     // A batch is allowed by the action that it repeats.
     let action = operation.strip_suffix("Batch").unwrap_or(operation);
-    vec![(format!("sqs:{action}"), format!("arn:aws:sqs:us-east-1:000000000000:{name}"))]
+    vec![(format!("sqs:{action}"), format!("arn:aws:sqs:us-east-1:000000000000:{name}"), None)]
 }
 
 fn dynamodb_calls(operation: &str, body: &Value) -> Vec<Call> {
@@ -111,13 +111,35 @@ fn dynamodb_calls(operation: &str, body: &Value) -> Vec<Call> {
         let table = text.split("FROM \"").nth(1).and_then(|rest| rest.split('"').next());
         return dynamodb_calls("PartiQLSelect", &json!({ "TableName": table }));
     }
-    let tables: Vec<String> = match body["RequestItems"].as_object() {
-        Some(items) => items.keys().cloned().collect(),
-        None => vec![body["TableName"].as_str().unwrap().to_owned()],
+    let tables: Vec<(String, Option<String>)> = match body["RequestItems"].as_object() {
+        Some(items) => {
+            let keys = |(table, read): (&String, &Value)| {
+                let keys = read["Keys"].as_array().unwrap().iter().map(partition);
+                keys.map(|key| (table.clone(), key)).collect::<Vec<_>>()
+            };
+            items.iter().flat_map(keys).collect()
+        }
+        None => {
+            let key = match operation {
+                "GetItem" => partition(&body["Key"]),
+                "Query" => body["ExpressionAttributeValues"].as_object().unwrap().values().find_map(text),
+                _ => None,
+            };
+            vec![(body["TableName"].as_str().unwrap().to_owned(), key)]
+        }
     };
     let index = body["IndexName"].as_str().map_or(String::new(), |index| format!("/index/{index}"));
     let arn = |table| format!("arn:aws:dynamodb:us-east-1:000000000000:table/{table}{index}");
-    tables.into_iter().map(|table| (format!("dynamodb:{operation}"), arn(table))).collect()
+    tables.into_iter().map(|(table, key)| (format!("dynamodb:{operation}"), arn(table), key)).collect()
+}
+
+/// The partition key of the ledger or of top lists. Policies do not look at those of reports.
+fn partition(key: &Value) -> Option<String> {
+    ["pk", "list"].iter().find_map(|name| text(&key[name]))
+}
+
+fn text(value: &Value) -> Option<String> {
+    value["S"].as_str().map(str::to_owned)
 }
 
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html>.
@@ -149,14 +171,14 @@ fn s3_calls(head: &str, body: &[u8]) -> Vec<Call> {
         ("DELETE", false) => "DeleteObject",
         _ => panic!("an S3 call that no policy knows of: {method} {target}"),
     };
-    let mut calls = vec![(format!("s3:{action}"), arn.clone())];
+    let mut calls = vec![(format!("s3:{action}"), arn.clone(), None)];
     if method == "DELETE" && header(head, "if-match").is_some() {
-        calls.push(("s3:GetObject".to_owned(), arn));
+        calls.push(("s3:GetObject".to_owned(), arn, None));
     }
     if let Some(source) = header(head, "x-amz-copy-source") {
         let (source, version) = source.split_once('?').unwrap_or((source, ""));
         let action = if version.is_empty() { "s3:GetObject" } else { "s3:GetObjectVersion" };
-        calls.push((action.to_owned(), format!("arn:aws:s3:::{}", source.trim_start_matches('/'))));
+        calls.push((action.to_owned(), format!("arn:aws:s3:::{}", source.trim_start_matches('/')), None));
     }
     calls
 }
@@ -167,5 +189,5 @@ fn delete_calls(bucket: &str, object: &str) -> Vec<Call> {
     let key = object.split("<Key>").nth(1).unwrap().split("</Key>").next().unwrap();
     let action = if object.contains("<VersionId>") { "s3:DeleteObjectVersion" } else { "s3:DeleteObject" };
     let reads = object.contains("<ETag>").then_some("s3:GetObject");
-    [action].into_iter().chain(reads).map(|action| (action.to_owned(), format!("{bucket}/{key}"))).collect()
+    [action].into_iter().chain(reads).map(|action| (action.to_owned(), format!("{bucket}/{key}"), None)).collect()
 }

@@ -14,4 +14,5 @@ mod properties;
 mod rules;
 mod template;
 mod trial;
+mod tutorials;
 mod written;

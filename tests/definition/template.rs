@@ -49,12 +49,80 @@ fn tables_have_the_keys_of_their_reports() {
     let periods = ["report_date", "report_hour", "report_date", "report_date"];
     let periods = periods.map(|period| format!("- {{AttributeName: \"{period}\", KeyType: RANGE}}"));
     assert_eq!(lines(&rides, "\", KeyType: RANGE"), periods);
-    // Of consumers and replays, to write; of people, to read items and to query them, and to put definitions in force.
+    // Of consumers and replays, to write; of people, to read items and to query them, and to put definitions in force;
+    // of servers, to read.
     for table in ["BikeReports", "PlacesTable", "TagsTable", "TotalsTable"] {
         let arn = format!("- !GetAtt {table}.Arn");
         // Beside its own name.
-        assert_eq!(lines(&rides, table), [&format!("{table}:"), &arn, &arn, &arn, &arn, &arn]);
+        let mut expected = vec![format!("{table}:"), arn.clone(), arn.clone(), arn.clone(), arn.clone(), arn.clone()];
+        // Of servers the last day with rows, too.
+        expected.extend((table == "TotalsTable").then(|| format!("Resource: !GetAtt {table}.Arn")));
+        expected.push(arn);
+        expected.sort();
+        let mut found = lines(&rides, table);
+        found.sort();
+        assert_eq!(found, expected);
     }
+}
+
+/// The lines of a policy.
+fn policy<'t>(template: &'t str, name: &str) -> Option<&'t str> {
+    let (_, rest) = template.split_once(&format!("\n  {name}:\n"))?;
+    Some(rest.split("\n\n").next().unwrap())
+}
+
+const PERSONS: &str = r#"
+name = "x"
+time = "at"
+[input]
+format = "csv"
+[columns]
+at = "time"
+who = "id"
+[reports.people]
+key = "who"
+personal = true
+top = { by = "rows" }
+measures = { rows = "count" }
+"#;
+const THINGS: &str = r#"
+[reports.things]
+key = "thing"
+attributes = ["kind"]
+top = { by = "rows", under = ["kind"] }
+measures = { rows = "count" }
+[references.kinds]
+file = "kinds.csv"
+key = "thing"
+columns = { kind = { type = "text", unknown = "none" } }
+"#;
+
+#[test]
+fn persons_are_read_by_a_policy_of_their_own() {
+    let music = template(None);
+    let (open, persons) = (policy(&music, "ReaderPolicy").unwrap(), policy(&music, "PersonalReaderPolicy").unwrap());
+    assert!(!open.contains("Listener") && !open.contains("listeners"), "{open}");
+    assert!(
+        open.contains("TrackLevelReports") && open.contains("\"tracks#*\"") && open.contains("\"genres\""),
+        "{open}"
+    );
+    assert_eq!(lines(persons, "!GetAtt"), ["- !GetAtt ListenerLevelReports.Arn", "Resource: !GetAtt TopLists.Arn"]);
+    assert_eq!(lines(persons, "- \""), ["- \"listeners\""]);
+    for policy in [open, persons] {
+        for right in ["s3:", "Put", "Update", "Delete", "PartiQL", "Scan", "Receive", "Send", "kms:E", "kms:G"] {
+            assert!(!policy.contains(right), "{right}: {policy}");
+        }
+    }
+    assert_eq!(policy(&template(Some(EXAMPLES[0].1)), "PersonalReaderPolicy"), None);
+
+    // Nobody else could tell the days, so the policy of persons has it.
+    let only_persons = template(Some(PERSONS));
+    assert!(!policy(&only_persons, "ReaderPolicy").unwrap().contains("TopLists"), "{only_persons}");
+    assert!(policy(&only_persons, "PersonalReaderPolicy").unwrap().contains("dynamodb:Query"), "{only_persons}");
+    let both = template(Some(&format!("{}{THINGS}", PERSONS.replace("[reports", "thing = \"id\"\n[reports"))));
+    let (open, persons) = (policy(&both, "ReaderPolicy").unwrap(), policy(&both, "PersonalReaderPolicy").unwrap());
+    assert!(!persons.contains("dynamodb:Query") && !open.contains("people"), "{both}");
+    assert_eq!(lines(open, "- \""), ["- \"things\"", "- \"things#*\""]);
 }
 
 /// No template speaks of what another definition is about.

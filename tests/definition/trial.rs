@@ -188,6 +188,78 @@ fn documents_of_readings() {
     assert_eq!(items(&answer), [&sensors]);
 }
 
+/// Of a list in one line each rejected record is told by its number, and what is no object is rejected alone.
+#[test]
+fn a_list_with_values_that_are_no_objects() {
+    let definition = LEAST.replace("\"csv\"", "\"json\"");
+    let good = r#"{"at":"2026-03-01T00:00:00Z","id":"a"}"#;
+    let list = format!("[{good},null,{good},7,{{\"at\":\"2026-03-01T00:00:00Z\"}},\"x\",{good}]");
+    let lines = format!("{good}\nnull\n{good}\n{good} 5 {{}}\n{good}\n");
+    let document = format!("{{\"Records\":[null,{good},1]}}");
+    let no_object = "the record is not an object";
+    for (text, rows, expected) in [
+        (&list, 3, vec![(1, 2, no_object), (1, 4, no_object), (1, 5, "id is empty"), (1, 6, no_object)]),
+        (&lines, 4, vec![(2, 2, no_object), (4, 5, no_object), (4, 6, "at is empty")]),
+        (&document, 1, vec![(1, 1, no_object), (1, 3, no_object)]),
+    ] {
+        let definition = match text == &document {
+            true => definition.replace("\"json\"", "\"json\"\nrecords = \"Records\""),
+            false => definition.clone(),
+        };
+        let files: &Files<'_> = &[("j.toml", definition.as_bytes()), ("a.json", text.as_bytes())];
+        let answer = tried(files, &["j.toml", "a.json"]);
+        assert_eq!(answer["rows"], rows, "{answer:#}");
+        let rejected = answer["rejected_rows"].as_array().unwrap().iter();
+        let number = |row: &Value, name: &str| row[name].as_u64().unwrap();
+        let rejected: Vec<_> =
+            rejected.map(|row| (number(row, "line"), number(row, "record"), row["reason"].as_str().unwrap())).collect();
+        assert_eq!(rejected, expected);
+    }
+    let files: &Files<'_> = &[("j.toml", definition.as_bytes()), ("a.json", list.as_bytes())];
+    let output = run(files, &["j.toml", "a.json"]);
+    assert!(said(&output).0.contains("  line 1, record 4: the record is not an object\n    7\n"), "{output:?}");
+}
+
+/// A time that clocks left out is told as such, and one that they showed twice is the first of the two.
+#[test]
+fn local_times_when_clocks_are_changed() {
+    for format in ["iso", "%Y-%m-%d %H:%M:%S"] {
+        let time = format!("{{ type = \"time\", zone = \"Europe/Lisbon\", format = \"{format}\" }}");
+        let definition = LEAST.replacen("at = \"time\"", &format!("at = {time}"), 1);
+        let rows = "at,id\n2026-03-29 01:30:00,a\n2026-10-25 01:30:00,b\nnoon,c\n";
+        let definition = definition.replace("[input]", "future = \"366d\"\n[input]");
+        let files: &Files<'_> = &[("z.toml", definition.as_bytes()), ("a.csv", rows.as_bytes())];
+        let answer = tried(files, &["z.toml", "a.csv"]);
+        assert_eq!(answer["first_rows"][0]["at"], "2026-10-25T00:30:00Z", "{answer:#}");
+        let [(_, 2, skipped), (_, 4, other)] = rejected(&answer)[..] else { panic!("{answer:#}") };
+        assert_eq!(skipped, "at is a time that its zone does not have: clocks were put forward past it");
+        assert!(other.starts_with("at is not a time like "), "{other}");
+    }
+}
+
+/// A folder of data may have the files that are looked up in it, as a bucket has.
+#[test]
+fn references_may_be_in_the_folder_of_data() {
+    let definition = LEAST.replace(
+        "[reports.ids]",
+        "[references.names]\nfile = \"n.csv\"\nkey = \"id\"\n\
+        [references.names.columns]\nname = \"text\"\n[reports.ids]",
+    );
+    let files: &Files<'_> = &[
+        ("r.toml", definition.as_bytes()),
+        ("data/a.csv", b"at,id\n2026-03-01T00:00:00Z,a\n"),
+        ("data/reference/n.csv", b"id,name\na,Ann\n"),
+        ("other/n.csv", b"id,name\na,Bo\n"),
+    ];
+    let answer = tried(files, &["r.toml", "data"]);
+    assert_eq!((&answer["first_rows"][0]["name"], answer["files"].as_array().unwrap().len()), (&json!("Ann"), 1));
+    // What is said counts.
+    let answer = tried(&[files, &[("reference/n.csv", b"id,name\na,Cy\n")]].concat(), &["r.toml", "data/a.csv"]);
+    assert_eq!(answer["first_rows"][0]["name"], "Cy");
+    let answer = tried(files, &["r.toml", "data/a.csv", "--reference", "other"]);
+    assert_eq!(answer["first_rows"][0]["name"], "Bo");
+}
+
 /// Quotes, comments, texts for no value, zstd; a reference with several values of a key, and a line that is not used.
 #[test]
 fn rides_with_a_reference_of_several_lines() {
@@ -261,7 +333,7 @@ fn only_so_many_are_shown_as_are_asked_for() {
     assert_eq!((lengths(&answer["first_rows"]), lengths(&answer["rejected_rows"])), (2, 2));
     assert_eq!((&answer["rows"], &answer["rejected"]), (&json!(30), &json!({ "width": 30 })));
     let counts: Vec<_> = answer["reports"].as_array().unwrap().iter().map(|it| it["items"].as_u64().unwrap()).collect();
-    assert_eq!(counts, [3, 2, 30]);
+    assert_eq!(counts, [3, 2, 30, 2, 2, 1, 1]);
     let tracks = json!({
         "track_id": "t0", "report_date": "2024-06-25", "total_listens": 10, "unique_users": 10,
         "total_listening_time": 15, "avg_listening_time_per_user": 1.5, "track_name": "A", "artists": "X",

@@ -10,6 +10,8 @@ use music_streams::aws::s3::Upload;
 use music_streams::batch::manifest::{DeltaFile, Fate, Manifest, ManifestObject, Note};
 use music_streams::compute::{Dictionary, curated, deltas};
 use music_streams::counts::Counts;
+use music_streams::definition::columns::{Place, Source};
+use music_streams::definition::input::Input;
 use music_streams::input::file::Blocks;
 use music_streams::layout;
 use music_streams::ledger::aside::{Aside, What};
@@ -152,22 +154,30 @@ fn the_fields_of_a_quarantine_note() {
 
 #[tokio::test]
 async fn the_fields_of_a_rejected_row() {
-    // One line, three lines within quotes, and too few fields.
-    let text = "user_id,track_id,listen_time\nx,t,2024-06-25 00:00:00\n\"\n\n\",t,2024-06-25 00:00:00\nx\n";
-    let plan = Plan::built_in().unwrap();
-    let (body, now) = (Cursor::new(text.as_bytes().to_vec()), jiff::Timestamp::now());
-    let mut blocks = Blocks::open(body, u64::MAX, now, &plan, "incoming/a.csv").await.unwrap();
-    let references = References::empty(&plan);
+    // One line, three lines within quotes, and too few fields; and a record of JSON.
+    let csv = "user_id,track_id,listen_time\nx,t,2024-06-25 00:00:00\n\"\n\n\",t,2024-06-25 00:00:00\nx\n";
+    let built_in = Plan::built_in().unwrap();
+    let mut of_json = (*built_in.definition).clone();
+    of_json.input = Input::Json { records: None };
+    for column in &mut of_json.columns {
+        column.source = Source::Places(vec![Place::Path(vec![column.name.clone()])]);
+    }
+    let of_json = Arc::new(Plan::of(of_json).unwrap());
     let mut written = BTreeSet::new();
-    while let Some(block) = blocks.next().await.unwrap() {
-        for version in versions() {
-            for (_, line) in block.parse(&references).rejects.lines(&object(version)) {
-                written.append(&mut fields(&serde_json::from_slice(&line).unwrap()));
+    for (plan, text) in [(built_in, csv), (of_json, "[null]")] {
+        let (body, now) = (Cursor::new(text.as_bytes().to_vec()), jiff::Timestamp::now());
+        let mut blocks = Blocks::open(body, u64::MAX, now, &plan, "incoming/a").await.unwrap();
+        let references = References::empty(&plan);
+        while let Some(block) = blocks.next().await.unwrap() {
+            for version in versions() {
+                for (_, line) in block.parse(&references).rejects.lines(&object(version), 0) {
+                    written.append(&mut fields(&serde_json::from_slice(&line).unwrap()));
+                }
             }
         }
     }
     let documented = first_column("Rejected rows");
-    assert!(written.contains("lines") && written.is_subset(&documented), "{written:?}");
+    assert!(written.contains("lines") && written.contains("record") && written.is_subset(&documented), "{written:?}");
     // The last line of a long list is made where the list is; its own test is beside that.
     assert_eq!(&documented - &written, set(["unlisted", "reasons.REASON"]));
 }
@@ -302,7 +312,10 @@ fn the_attributes_of_report_items() {
         let labels = Labels(report.labels.iter().map(|it| label(it.many)).collect());
         ReportItem { figures, labels, applied: applied.clone(), version: 1 }
     };
-    let key = |report| Key { report, id: "x".to_owned(), period: Period::Day(19_899) };
+    let key = |report: usize| {
+        let period = if plan.reports[report].is_hourly { Period::Hour(24 * 19_899) } else { Period::Day(19_899) };
+        Key { report, id: "x".to_owned(), period }
+    };
     let mut written: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (index, report) in plan.reports.iter().enumerate() {
         let item = item_of(report, &key(index), &stored(index));

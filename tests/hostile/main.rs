@@ -64,7 +64,7 @@ fn deltas_of_the_version_before_are_read() {
         "listeners 99 2024-06-26: 1 0 1 unknown",
         "tracks 4qPNDBW1i3p13qLCt0Ki3A 2024-06-26: 1 149610 1 Ghost | Ben Woodward | acoustic",
         "tracks 5SuOikwiRyPMVoIQDJUgSV 2024-06-25: 3 691998 2 Comedy | Gen Hoshino | acoustic;j-pop",
-        "tracks unknown-track 2024-06-26: 1 0 1 - | - | unknown",
+        "tracks unknown-track 2024-06-26: 1 0 1 - |  | unknown",
     ];
     assert_eq!(found, expected);
 }

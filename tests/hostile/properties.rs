@@ -303,10 +303,13 @@ pub fn deltas(bytes: &[u8]) {
         let mut rows = Rows::with_capacity(&plan, 1);
         rows.append(&block, row, &mut dictionary);
         fold.add(day, &rows, dictionary.names(), usize::MAX);
-        for (report, id) in [(0, track.clone()), (1, "unknown".to_owned()), (2, user.to_string())] {
-            let key = Key { report, id, period: Period::Day(day) };
-            *expected.entry(key).or_insert(0) += 1;
+        let unknown = || "unknown".to_owned();
+        let of_day = [track.clone(), unknown(), user.to_string(), unknown(), unknown(), "*".to_owned()];
+        for (report, id) in of_day.into_iter().enumerate() {
+            *expected.entry(Key { report, id, period: Period::Day(day) }).or_insert(0) += 1;
         }
+        // The time of every row is the epoch.
+        *expected.entry(Key { report: 6, id: "*".to_owned(), period: Period::Hour(0) }).or_insert(0) += 1;
     }
     let items = fold.into_items(&plan).collect();
     let mut encoded = deltas::encode(items, dictionary.names()).unwrap();

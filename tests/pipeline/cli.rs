@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 
+use crate::support::data::country;
 use crate::support::*;
 
 #[tokio::test]
@@ -61,6 +62,18 @@ async fn reports_answer_people_and_programs() {
         counts(found(ask(&[&["listeners"], &day[..], &["--top", "4"]].concat()), "user_id")),
         counts(top(&|row| vec![row.user.to_string()], 4))
     );
+    let artists = |row: &Row| match songs.get(row.track as usize) {
+        Some(song) if !song.artists.is_empty() => song.artists.clone(),
+        _ => vec!["unknown".to_owned()],
+    };
+    assert_eq!(found(ask(&[&["artists"], &day[..], &["--top", "5"]].concat()), "artists"), top(&artists, 5));
+    let countries = |row: &Row| vec![country(row.user).to_owned()];
+    assert_eq!(found(ask(&[&["countries"], &day[..]].concat()), "user_country"), top(&countries, 4));
+    let all = top(&|_| vec!["*".to_owned()], 1);
+    assert_eq!(found(ask(&[&["days", "*"], &day[..]].concat()), "all"), all);
+    let evening = rows.iter().filter(|row| row.date == "2024-06-25" && row.second / 3600 == 21).count() as i64;
+    let hour = ask(&["hours", "*", "--date", "2024-06-25T21"]);
+    assert_eq!((hour.len(), hour[0]["total_listens"].as_i64()), (1, Some(evening)));
     let busiest = &top(&|row| vec![track(row)], 1)[0];
     let days = ask(&["track", &busiest.0]);
     assert_eq!(

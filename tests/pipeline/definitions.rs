@@ -11,10 +11,10 @@ use crate::support::data::country;
 use crate::support::*;
 
 /// A report that the built-in definition does not have.
-const COUNTRIES: &str = r#"
-[reports.countries]
+const LANDS: &str = r#"
+[reports.lands]
 key = "user_country"
-[reports.countries.measures]
+[reports.lands.measures]
 listens = "count"
 tracks = { distinct = "track_id" }
 "#;
@@ -55,13 +55,13 @@ fn apply(deployment: &Deployment, definition: &str, arguments: &[&str]) -> Ended
 }
 
 /// The items of the new report, as country and day, and those that rows make by a plain fold.
-async fn countries(deployment: &Deployment) -> BTreeMap<(String, String), (u64, u64)> {
-    let items = deployment.scan("countries").await;
+async fn lands(deployment: &Deployment) -> BTreeMap<(String, String), (u64, u64)> {
+    let items = deployment.scan("lands").await;
     let key = |item: &Item| (text(item, "user_country").to_owned(), text(item, "report_date").to_owned());
     items.iter().map(|item| (key(item), (number(item, "listens"), number(item, "tracks")))).collect()
 }
 
-fn countries_of(rows: &[Row]) -> BTreeMap<(String, String), (u64, u64)> {
+fn lands_of(rows: &[Row]) -> BTreeMap<(String, String), (u64, u64)> {
     let mut tracks: BTreeMap<(String, String), (u64, BTreeSet<u64>)> = BTreeMap::new();
     for row in rows {
         let of_item = tracks.entry((country(row.user).to_owned(), row.date.to_owned())).or_default();
@@ -98,13 +98,13 @@ async fn a_definition_comes_into_force_under_load() {
     all.extend(put(0..8).await);
     eventually("some batches are done", Duration::from_secs(60), async || digests(&deployment).await.len() >= 2).await;
     all.extend(put(8..20).await);
-    let definition = built_in() + COUNTRIES;
+    let definition = built_in() + LANDS;
     let early = apply(&deployment, &definition, &[]);
-    assert!(!early.success && early.stderr.contains("countries is not there"), "{}{}", early.stdout, early.stderr);
-    make_table(&deployment, "countries", ["user_country", "report_date"]).await;
+    assert!(!early.success && early.stderr.contains("lands is not there"), "{}{}", early.stdout, early.stderr);
+    make_table(&deployment, "lands", ["user_country", "report_date"]).await;
     let applied = apply(&deployment, &definition, &[]);
     assert!(
-        applied.success && applied.stdout.contains("countries counts from "),
+        applied.success && applied.stdout.contains("lands (table lands) counts from "),
         "{}{}",
         applied.stdout,
         applied.stderr
@@ -120,7 +120,7 @@ async fn a_definition_comes_into_force_under_load() {
     assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), 2, "{digests:?}");
     assert!(changes <= consumers.len() * 2, "{digests:?}");
     Expected::of(&all).assert_reported(&deployment).await;
-    assert!(deployment.scan("countries").await.is_empty(), "it counts no day that was counted before");
+    assert!(deployment.scan("lands").await.is_empty(), "it counts no day that was counted before");
     let (success, differences, ..) = verify(&deployment, &[]);
     assert!(success, "{differences:#?}");
 
@@ -132,26 +132,26 @@ async fn a_definition_comes_into_force_under_load() {
     let broken = ask(&deployment, &["replay", "--rebuild", "--date", "2024-06-24"]);
     assert!(!broken.success && broken.stderr.contains("is missing"), "{}{}", broken.stdout, broken.stderr);
     let status = ask(&deployment, &["status"]).stdout;
-    assert!(status.contains("countries counts from 2024-06-24, and its PAST IS INCOMPLETE"), "{status}");
+    assert!(status.contains("lands counts from 2024-06-24, and its PAST IS INCOMPLETE"), "{status}");
     deployment.put(&archived, content).await;
 
     // The past is filled by a rebuild, of the later day too; and what comes later is counted.
     let rebuilt = ask(&deployment, &["replay", "--rebuild", "--date", "2024-06-24"]);
     assert!(rebuilt.success && rebuilt.stdout.contains("2024-06-25: rebuilt"), "{}{}", rebuilt.stdout, rebuilt.stderr);
-    assert_eq!(countries(&deployment).await, countries_of(&all));
+    assert_eq!(lands(&deployment).await, lands_of(&all));
     all.extend(put(30..33).await);
     deployment.settled().await;
-    assert_eq!(countries(&deployment).await, countries_of(&all));
+    assert_eq!(lands(&deployment).await, lands_of(&all));
     Expected::of(&all).assert_reported(&deployment).await;
     let (success, differences, ..) = verify(&deployment, &[]);
     assert!(success, "{differences:#?}");
-    let report = ask(&deployment, &["report", "countries", "Peru", "--date", "2024-06-25"]);
+    let report = ask(&deployment, &["report", "lands", "Peru", "--date", "2024-06-25"]);
     assert!(report.success && report.stdout.contains("listens"), "{}{}", report.stdout, report.stderr);
     let status = ask(&deployment, &["status"]).stdout;
-    assert!(status.contains("countries counts from 2024-06-24") && !status.contains("INCOMPLETE"), "{status}");
+    assert!(status.contains("lands counts from 2024-06-24") && !status.contains("INCOMPLETE"), "{status}");
 
     // A measure that was taken away does not come again: items have what they had.
-    let less = built_in() + &COUNTRIES.replace("tracks = { distinct = \"track_id\" }\n", "");
+    let less = built_in() + &LANDS.replace("tracks = { distinct = \"track_id\" }\n", "");
     let applied = apply(&deployment, &less, &[]);
     assert!(applied.success && applied.stdout.contains("it is gone"), "{}{}", applied.stdout, applied.stderr);
     let again = apply(&deployment, &definition, &[]);
@@ -162,7 +162,7 @@ async fn a_definition_comes_into_force_under_load() {
     assert!(applied.success, "{}{}", applied.stdout, applied.stderr);
     all.extend(put(33..34).await);
     deployment.settled().await;
-    assert!(deployment.scan("countries").await.iter().all(|item| !item.contains_key("listeners")));
+    assert!(deployment.scan("lands").await.iter().all(|item| !item.contains_key("listeners")));
     let (success, differences, ..) = verify(&deployment, &[]);
     assert!(success, "{differences:#?}");
     let rebuilt = ask(&deployment, &["replay", "--rebuild", "--date", "2024-06-25"]);
@@ -171,10 +171,24 @@ async fn a_definition_comes_into_force_under_load() {
     for row in all.iter().filter(|row| row.date == "2024-06-25") {
         listeners.entry(country(row.user)).or_default().insert(row.user);
     }
-    let items = deployment.scan("countries").await;
+    let items = deployment.scan("lands").await;
     for item in items.iter().filter(|item| text(item, "report_date") == "2024-06-25") {
         assert_eq!(number(item, "listeners"), listeners[text(item, "user_country")].len() as u64);
     }
+    // Neither does a report, under the table that it had: its items are still there.
+    let without = apply(&deployment, &built_in(), &[]);
+    assert!(without.success && without.stdout.contains("its table stays"), "{}{}", without.stdout, without.stderr);
+    let again = apply(&deployment, &more, &[]);
+    assert!(!again.success && again.stderr.contains("was taken away before"), "{}{}", again.stdout, again.stderr);
+    make_table(&deployment, "lands", ["user_country", "report_date"]).await;
+    let other = more.replacen("[reports.countries]", "[reports.countries]\ntable = \"lands\"", 1);
+    let applied = apply(&deployment, &other, &[]);
+    assert!(
+        applied.success && applied.stdout.contains("countries (table lands) counts from "),
+        "{}{}",
+        applied.stdout,
+        applied.stderr
+    );
     consumers.into_iter().for_each(Consumer::stop);
     deployment.assert_clean().await;
 }
@@ -200,7 +214,7 @@ async fn a_definition_that_cannot_come_into_force_changes_nothing() {
             ),
             "its items have another key",
         ),
-        ("no table", apply(&deployment, &(good.clone() + COUNTRIES), &[]), "deploy the template"),
+        ("no table", apply(&deployment, &(good.clone() + LANDS), &[]), "deploy the template"),
         (
             "old days",
             apply(&deployment, &good.replace("track_id = \"id\"", "track_id = { type = \"id\", max = 30 }"), &[]),
@@ -215,18 +229,18 @@ async fn a_definition_that_cannot_come_into_force_changes_nothing() {
     let again = apply(&deployment, &good, &[]);
     assert!(again.success && again.stdout.contains("in force already"), "{}{}", again.stdout, again.stderr);
     assert_eq!(deployment.ledger_item("registry").await["definition"], before);
-    make_table(&deployment, "countries", ["report_date", "user_country"]).await;
-    let keys = apply(&deployment, &(good + COUNTRIES), &[]);
+    make_table(&deployment, "lands", ["report_date", "user_country"]).await;
+    let keys = apply(&deployment, &(good + LANDS), &[]);
     assert!(!keys.success && keys.stderr.contains("has the keys report_date and user_country"), "{}", keys.stderr);
 }
 
 #[tokio::test]
 async fn a_definition_that_a_consumer_does_not_understand_stops_nobody_but_it() {
     let deployment = Deployment::new("unknown").await;
-    make_table(&deployment, "countries", ["user_country", "report_date"]).await;
+    make_table(&deployment, "lands", ["user_country", "report_date"]).await;
     let consumer = deployment.consumer(&["--window", "1s"]);
     consumer.logged("\"ready\"").await;
-    let applied = apply(&deployment, &(built_in() + COUNTRIES), &[]);
+    let applied = apply(&deployment, &(built_in() + LANDS), &[]);
     assert!(applied.success, "{}", applied.stderr);
     let digest = applied.stdout.rsplit(' ').next().unwrap().trim().to_owned();
     // As if a later program had written it.

@@ -246,6 +246,7 @@ async fn a_catalogue_is_read_as_it_is_written() {
     let time = |id: &str| track(id)["total_listening_time"].as_n().unwrap().clone();
     assert_eq!((text(track("t1"), "track_name"), time("t1").as_str()), ("One", "461.332"));
     assert_eq!(text(track("t1"), "track_genre"), "folk;pop");
+    assert_eq!(text(track("t1"), "artists"), "A;Z", "of all its lines, as genres");
     assert_eq!(time("t3"), "181");
     assert!(!track("t2").contains_key("track_name"));
     let listeners = deployment.scan("listener_level_reports").await;

@@ -120,7 +120,10 @@ async fn thousands_of_dates_in_one_file() {
     }
     deployment.put("incoming/dates.csv", csv).await;
     deployment.put("incoming/other.csv", "user_id,track_id,listen_time\n8,other,2024-06-25 00:00:00\n").await;
-    deployment.process_all().await;
+    let consumer = deployment.consumer(&[]);
+    // Each day has seven items and six lists: some 31,000 writes, which the local stack makes one after the other.
+    deployment.settled_within(3 * PATIENCE).await;
+    consumer.stop();
     deployment.assert_clean().await;
     let items = deployment.scan("track_level_reports").await;
     assert_eq!(items.iter().filter(|item| text(item, "track_id") == "one-track").count(), good);

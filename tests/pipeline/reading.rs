@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::served::{Answer, Served};
+use crate::support::data::{songs_csv, track_id};
 use crate::support::*;
 
 const DATES: [&str; 10] = [
@@ -176,7 +177,8 @@ async fn figures_over_days_are_those_of_an_independent_fold_whoever_asks() {
 /// A number as people read it: 12,345.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
-    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
     groups.join(",")
 }
 

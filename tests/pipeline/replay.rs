@@ -8,7 +8,17 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use crate::operators::{ask, verify};
 use crate::support::*;
 
-const TABLES: [&str; 4] = ["track_level_reports", "genre_level_reports", "listener_level_reports", "top_lists"];
+/// The tables that have an item for each value and day, and the attribute of the value.
+pub const TABLES: [(&str, &str); 6] = [
+    ("track_level_reports", "track_id"),
+    ("genre_level_reports", "track_genre"),
+    ("listener_level_reports", "user_id"),
+    ("artist_level_reports", "artists"),
+    ("country_level_reports", "user_country"),
+    ("top_lists", "list"),
+];
+/// Those that have one of all rows, for each day and for each hour.
+pub const OF_ALL: [(&str, &str); 2] = [("day_level_reports", "report_date"), ("hour_level_reports", "report_hour")];
 
 /// Returns the commands of a section of the operations guide.
 fn commands_of_the_guide(section: &str) -> Vec<Vec<String>> {
@@ -38,7 +48,7 @@ fn follow(deployment: &Deployment, section: &str) -> String {
 /// Returns all published attributes of the report tables.
 async fn seen(deployment: &Deployment) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
-    for table in TABLES {
+    for (table, _) in TABLES.into_iter().chain(OF_ALL) {
         for item in deployment.scan(table).await {
             if table == "top_lists" {
                 for (place, entry) in Deployment::entries(&item).iter().enumerate() {
@@ -58,7 +68,8 @@ async fn seen(deployment: &Deployment) -> BTreeSet<String> {
 fn shown(item: &Item) -> String {
     let mut fields: Vec<_> = item
         .iter()
-        .filter(|(name, _)| !["version", "applied", "applied_through", "sketch"].contains(&name.as_str()))
+        .filter(|(name, _)| !["version", "applied", "applied_through"].contains(&name.as_str()))
+        .filter(|(name, _)| !name.starts_with("sketch"))
         .map(|(name, value)| format!("{name}={value:?}"))
         .collect();
     fields.sort();
@@ -77,11 +88,10 @@ async fn write(deployment: &Deployment, table: &str, item: Item) {
 }
 
 async fn delete(deployment: &Deployment, table: &str, item: &Item) {
-    let key = match table {
-        "track_level_reports" => ["track_id", "report_date"],
-        "genre_level_reports" => ["track_genre", "report_date"],
-        "listener_level_reports" => ["user_id", "report_date"],
-        "top_lists" => ["list", "report_date"],
+    let of = |tables: &[(&str, &'static str)]| tables.iter().find(|(name, _)| *name == table).map(|(_, key)| *key);
+    let key = match (of(&TABLES), of(&OF_ALL)) {
+        (Some(key), _) => [key, "report_date"],
+        (_, Some(period)) => ["all", period],
         _ => ["pk", "sk"],
     };
     let mut delete =
@@ -114,7 +124,7 @@ async fn a_day_that_was_restored_to_an_earlier_time_is_replayed() {
     let deployment = Deployment::new("replay").await;
     let mut all = process_all(&deployment, 0..2).await;
     let mut backup = Vec::new();
-    for table in TABLES {
+    for (table, _) in TABLES.into_iter().chain(OF_ALL) {
         backup.push((table, deployment.scan(table).await));
     }
     all.extend(process_all(&deployment, 2..6).await);
@@ -191,7 +201,17 @@ async fn a_day_is_rebuilt_in_place() {
     assert_same(&seen(&deployment).await, &before);
 
     // Whatever was done to the day's items and lists.
-    for table in TABLES {
+    for (table, period) in OF_ALL {
+        let items = deployment.scan(table).await;
+        let mut items = items.iter().filter(|item| text(item, period).starts_with("2024-06-25"));
+        let mut wrong = items.next().unwrap().clone();
+        wrong.insert("total_listens".into(), AttributeValue::N("1000000".into()));
+        write(&deployment, table, wrong).await;
+        if let Some(lost) = items.next() {
+            delete(&deployment, table, lost).await;
+        }
+    }
+    for (table, key) in TABLES {
         let items = deployment.scan(table).await;
         let of_the_day = |item: &&Item| text(item, "report_date") == "2024-06-25";
         let mut items = items.iter().filter(of_the_day);
@@ -205,12 +225,8 @@ async fn a_day_is_rebuilt_in_place() {
         wrong.insert("total_listens".into(), AttributeValue::N("1000000".into()));
         write(&deployment, table, wrong).await;
         let mut invented = items.next().unwrap().clone();
-        let (name, value) = match table {
-            "track_level_reports" => ("track_id", "an-invented-track"),
-            "genre_level_reports" => ("track_genre", "an invented genre"),
-            _ => ("user_id", "123456789"),
-        };
-        invented.insert(name.into(), AttributeValue::S(value.into()));
+        // As a listener it is a number.
+        invented.insert(key.into(), AttributeValue::S("123456789".into()));
         write(&deployment, table, invented).await;
     }
     let said = follow(&deployment, "Rebuild a day");

@@ -158,6 +158,10 @@ async fn every_metric_is_exported_with_its_value() {
         ("tracks", "track_level_reports"),
         ("genres", "genre_level_reports"),
         ("listeners", "listener_level_reports"),
+        ("artists", "artist_level_reports"),
+        ("countries", "country_level_reports"),
+        ("days", "day_level_reports"),
+        ("hours", "hour_level_reports"),
         ("top_list", "top_lists"),
     ] {
         // Each write counts the version up.

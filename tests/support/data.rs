@@ -7,7 +7,8 @@ use super::Random;
 pub struct Song {
     pub track_id: String,
     pub name: String,
-    pub artists: String,
+    /// In the order of the catalogue, which is not that of their names.
+    pub artists: Vec<String>,
     pub duration_ms: u64,
     pub genres: Vec<&'static str>,
 }
@@ -32,7 +33,13 @@ pub fn songs() -> Vec<Song> {
             1 => format!("夜に {track}"),
             _ => format!("Song {track}"),
         };
-        let (artists, duration_ms) = (format!("Artist {};Guest", track % 60), 60_000 + random.below(300_000));
+        let (own, guest) = (format!("Artist {}", track % 60), "A Guest".to_owned());
+        let artists = match track % 7 {
+            0 => vec![],
+            1 => vec![own],
+            _ => vec![own, guest],
+        };
+        let duration_ms = 60_000 + random.below(300_000);
         Song { track_id: track_id(track), name, artists, duration_ms, genres: genres.into_iter().collect() }
     };
     (0..CATALOGUED_TRACKS).map(song).collect()
@@ -47,7 +54,8 @@ pub fn songs_csv() -> String {
     for song in songs() {
         for genre in &song.genres {
             let (id, name) = (&song.track_id, song.name.replace('"', "\"\""));
-            csv += &format!("0,{id},{},\"Album, the\",\"{name}\",1,{},False,{genre}\n", song.artists, song.duration_ms);
+            let artists = song.artists.join(";");
+            csv += &format!("0,{id},{artists},\"Album, the\",\"{name}\",1,{},False,{genre}\n", song.duration_ms);
         }
     }
     csv

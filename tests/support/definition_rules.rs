@@ -230,6 +230,19 @@ pub const COLUMNS: &[Rule] = &[
         "'%d.%m. %H:%M:%S' is no pattern of times: it has no date of year, month and day",
     ),
     rule(
+        "format = \"%d.%m.%Y %H:%M:%S\"",
+        "format = \"%d.%m.%Y %H:%M:%S %Q\"",
+        "%d.%m.%Y %H:%M:%S %Q",
+        "the pattern '%d.%m.%Y %H:%M:%S %Q' has %Q; known are %Y %y %m %b %B %d %e %j %a %A %H %k %I %l %p %M %S %f \
+         %.f %z %:z %s %F %T %R %D %%",
+    ),
+    rule(
+        "format = \"%d.%m.%Y %H:%M:%S\"",
+        "format = \"%d.%m.%Y %I:%M:%S\"",
+        "%d.%m.%Y %I:%M:%S",
+        "the pattern '%d.%m.%Y %I:%M:%S' has hours of half a day (%I) without %p, or the reverse, or hours twice",
+    ),
+    rule(
         "format = \"%d.%m.%Y %H:%M:%S\", zone = \"Europe/Lisbon\"",
         "format = \"unix\", zone = \"Europe/Lisbon\"",
         "Europe/Lisbon",

@@ -141,7 +141,13 @@ fn definition(input: Input, columns: Vec<Column>, conditions: Vec<Condition>, ke
         table: "rows".to_owned(),
         attributes: Vec::new(),
         top: None,
-        measures: vec![Measure { name: "rows".to_owned(), aggregate: Aggregate::Count, conditions: Vec::new() }],
+        is_personal: false,
+        measures: vec![Measure {
+            name: "rows".to_owned(),
+            aggregate: Aggregate::Count,
+            conditions: Vec::new(),
+            unit: None,
+        }],
     };
     Definition {
         name: "test".to_owned(),

@@ -3,22 +3,30 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::process::Command;
 
-use super::data::{country, track_id};
+use super::data::{Song, country, track_id};
 use super::*;
 
 #[derive(Default)]
 struct Figures {
     listens: u64,
     listening_ms: u64,
-    members: HashSet<u64>,
+    users: HashSet<u64>,
+    tracks: HashSet<u64>,
 }
 
-/// The expected reports of some listens: a plain fold, by key and date.
+/// The figures of a report by key and period.
+type Items = BTreeMap<(String, String), Figures>;
+
+/// The expected reports of some listens: a plain fold, by key and date or hour.
 #[derive(Default)]
 pub struct Expected {
-    tracks: BTreeMap<(String, String), Figures>,
-    genres: BTreeMap<(String, String), Figures>,
-    listeners: BTreeMap<(String, String), Figures>,
+    tracks: Items,
+    genres: Items,
+    listeners: Items,
+    artists: Items,
+    countries: Items,
+    days: Items,
+    hours: Items,
 }
 
 impl Expected {
@@ -27,18 +35,24 @@ impl Expected {
         let mut expected = Expected::default();
         for row in rows {
             let song = songs.get(row.track as usize);
-            let ms = song.map_or(0, |song| song.duration_ms);
-            let count = |report: &mut BTreeMap<_, Figures>, id: String, member| {
-                let figures = report.entry((id, row.date.to_owned())).or_default();
+            let count = |report: &mut Items, id: String, period: &str| {
+                let figures = report.entry((id, period.to_owned())).or_default();
                 figures.listens += 1;
-                figures.listening_ms += ms;
-                figures.members.insert(member);
+                figures.listening_ms += song.map_or(0, |song| song.duration_ms);
+                figures.users.insert(row.user);
+                figures.tracks.insert(row.track);
             };
-            count(&mut expected.tracks, track_id(row.track), row.user);
-            count(&mut expected.listeners, row.user.to_string(), row.track);
-            for genre in song.map_or(vec!["unknown"], |song| song.genres.clone()) {
-                count(&mut expected.genres, genre.to_owned(), row.user);
+            count(&mut expected.tracks, track_id(row.track), row.date);
+            count(&mut expected.listeners, row.user.to_string(), row.date);
+            for genre in genres_of(song) {
+                count(&mut expected.genres, genre.to_owned(), row.date);
             }
+            for artist in artists_of(song) {
+                count(&mut expected.artists, artist, row.date);
+            }
+            count(&mut expected.countries, country(row.user).to_owned(), row.date);
+            count(&mut expected.days, "*".to_owned(), row.date);
+            count(&mut expected.hours, "*".to_owned(), &format!("{}T{:02}", row.date, row.second / 3600));
         }
         expected
     }
@@ -46,12 +60,20 @@ impl Expected {
     /// Asserts that every item of the tables is as expected, and that there is no other.
     pub async fn assert_reported(&self, deployment: &Deployment) {
         let songs: HashMap<_, _> = songs().into_iter().map(|song| (song.track_id.clone(), song)).collect();
-        let tracks = deployment.scan("track_level_reports").await;
-        compare("track_level_reports", "track_id", "unique_users", &self.tracks, &tracks);
-        let genres = deployment.scan("genre_level_reports").await;
-        compare("genre_level_reports", "track_genre", "unique_users", &self.genres, &genres);
-        let listeners = deployment.scan("listener_level_reports").await;
-        compare("listener_level_reports", "user_id", "unique_tracks", &self.listeners, &listeners);
+        let compared = async |name: &str, key: &str, period: &str, distinct: &[&str], expected: &Items| {
+            let items = deployment.scan(name).await;
+            compare(name, [key, period], distinct, expected, &items);
+            items
+        };
+        let (day, users) = ("report_date", &["unique_users"][..]);
+        let tracks = compared("track_level_reports", "track_id", day, users, &self.tracks).await;
+        let genres = compared("genre_level_reports", "track_genre", day, users, &self.genres).await;
+        let listeners = compared("listener_level_reports", "user_id", day, &["unique_tracks"], &self.listeners).await;
+        let artists = compared("artist_level_reports", "artists", day, users, &self.artists).await;
+        let countries = compared("country_level_reports", "user_country", day, users, &self.countries).await;
+        let both = &["unique_users", "unique_tracks"];
+        compared("day_level_reports", "all", day, both, &self.days).await;
+        compared("hour_level_reports", "all", "report_hour", users, &self.hours).await;
         for item in &listeners {
             assert_eq!(text(item, "user_country"), country(text(item, "user_id").parse().unwrap()));
         }
@@ -59,8 +81,11 @@ impl Expected {
         for item in &tracks {
             let song = songs.get(text(item, "track_id"));
             assert_eq!(text(item, "track_name"), song.map_or("", |song| &song.name));
-            assert_eq!(text(item, "artists"), song.map_or("", |song| &song.artists));
-            let genres = song.map_or(vec!["unknown"], |song| song.genres.clone());
+            // Several values are in the order of their letters.
+            let mut artists = artists_of(song);
+            artists.sort();
+            assert_eq!(text(item, "artists"), artists.join(";"));
+            let genres = genres_of(song);
             assert_eq!(text(item, "track_genre"), genres.join(";"));
             for genre in genres {
                 add_to_list(&mut lists, &format!("tracks#track_genre#{genre}"), "track_id", item);
@@ -69,12 +94,25 @@ impl Expected {
         }
         genres.iter().for_each(|item| add_to_list(&mut lists, "genres", "track_genre", item));
         listeners.iter().for_each(|item| add_to_list(&mut lists, "listeners", "user_id", item));
+        artists.iter().for_each(|item| add_to_list(&mut lists, "artists", "artists", item));
+        countries.iter().for_each(|item| add_to_list(&mut lists, "countries", "user_country", item));
         for list in lists.values_mut() {
             list.sort_by_key(|(id, listens)| (std::cmp::Reverse(*listens), id.clone()));
             list.truncate(100);
         }
         assert_eq!(deployment.top_lists().await, lists);
     }
+}
+
+/// The genres that a listen of a song counts under.
+fn genres_of(song: Option<&Song>) -> Vec<&'static str> {
+    song.map_or(vec!["unknown"], |song| song.genres.clone())
+}
+
+/// The artists that a listen of a song counts under.
+fn artists_of(song: Option<&Song>) -> Vec<String> {
+    let artists = song.map_or(vec![], |song| song.artists.clone());
+    if artists.is_empty() { vec!["unknown".to_owned()] } else { artists }
 }
 
 /// The entries of each list and day: id and listens.
@@ -101,36 +139,47 @@ impl Deployment {
     pub async fn top_lists(&self) -> TopLists {
         let mut lists = TopLists::new();
         for item in self.scan("top_lists").await {
-            let id = |entry: &Item| {
-                let id = ["track_id", "user_id"].into_iter().find(|name| entry.contains_key(*name));
-                text(entry, id.unwrap_or("track_genre")).to_owned()
+            let list = text(&item, "list").to_owned();
+            let id = match list.split('#').next() {
+                Some("tracks") => "track_id",
+                Some("genres") => "track_genre",
+                Some("listeners") => "user_id",
+                Some("artists") => "artists",
+                Some("countries") => "user_country",
+                _ => panic!("a list {list}"),
             };
-            let entries: Vec<_> =
-                Self::entries(&item).iter().map(|entry| (id(entry), number(entry, "total_listens"))).collect();
+            let entry = |entry: &Item| (text(entry, id).to_owned(), number(entry, "total_listens"));
+            let entries: Vec<_> = Self::entries(&item).iter().map(entry).collect();
             if !entries.is_empty() {
-                lists.insert((text(&item, "list").to_owned(), text(&item, "report_date").to_owned()), entries);
+                lists.insert((list, text(&item, "report_date").to_owned()), entries);
             }
         }
         lists
     }
 }
 
-fn compare(table: &str, key: &str, distinct: &str, expected: &BTreeMap<(String, String), Figures>, items: &[Item]) {
+fn compare(table: &str, [key, period]: [&str; 2], distinct: &[&str], expected: &Items, items: &[Item]) {
     assert_eq!(items.len(), expected.len(), "items of {table}");
     for item in items {
-        let id = (text(item, key).to_owned(), text(item, "report_date").to_owned());
+        let id = (text(item, key).to_owned(), text(item, period).to_owned());
         let figures = expected.get(&id).unwrap_or_else(|| panic!("{table} has an item {id:?} of no row"));
         assert_eq!(number(item, "total_listens"), figures.listens, "total_listens of {id:?} in {table}");
         // Exact: the stored decimal is compared as milliseconds.
         let stored: f64 = item["total_listening_time"].as_n().unwrap().parse().unwrap();
         assert_eq!((stored * 1000.0).round() as u64, figures.listening_ms, "total_listening_time of {id:?} in {table}");
-        let (members, found) = (figures.members.len() as u64, number(item, distinct));
-        let slack = if members < 100 { 0 } else { members / 50 };
-        assert!(found.abs_diff(members) <= slack, "{distinct} of {id:?} in {table}: {found}, not {members}");
-        if distinct == "unique_users" {
+        for name in ["unique_users", "unique_tracks"] {
+            assert_eq!(item.contains_key(name), distinct.contains(&name), "{name} in {table}");
+        }
+        for &name in distinct {
+            let members = if name == "unique_users" { &figures.users } else { &figures.tracks };
+            let (members, found) = (members.len() as u64, number(item, name));
+            let slack = if members < 100 { 0 } else { members / 50 };
+            assert!(found.abs_diff(members) <= slack, "{name} of {id:?} in {table}: {found}, not {members}");
+        }
+        if distinct.contains(&"unique_users") {
             let average: f64 = item["avg_listening_time_per_user"].as_n().unwrap().parse().unwrap();
             assert!(
-                (average - stored / found as f64).abs() < 0.001,
+                (average - stored / number(item, "unique_users") as f64).abs() < 0.001,
                 "avg_listening_time_per_user of {id:?} in {table}"
             );
         }
@@ -160,11 +209,11 @@ pub fn expected_rows(rows: &[Row]) -> Vec<String> {
         let csv = csv_of(std::slice::from_ref(row));
         let mut fields = csv.lines().nth(1).unwrap().split(',');
         let (user, track, time) = (fields.next().unwrap(), fields.next().unwrap(), fields.next().unwrap());
-        let (name, genre, duration) =
-            songs.get(row.track as usize).map_or((String::new(), String::new(), String::new()), |song| {
-                (song.name.clone(), song.genres.join(";"), song.duration_ms.to_string())
-            });
-        format!("{user}|{track}|{time}|{name}|{genre}|{duration}")
+        let song = songs.get(row.track as usize);
+        let of_song = |of: &dyn Fn(&Song) -> String| song.map_or(String::new(), of);
+        let (name, duration) = (of_song(&|song| song.name.clone()), of_song(&|song| song.duration_ms.to_string()));
+        let (artists, genre) = (of_song(&|song| song.artists.join(";")), of_song(&|song| song.genres.join(";")));
+        format!("{user}|{track}|{time}|{name}|{artists}|{genre}|{duration}")
     };
     let mut lines: Vec<_> = rows.iter().map(line).collect();
     lines.sort();

@@ -40,8 +40,11 @@ impl Answer {
 impl Served {
     /// Starts a server at a free port, and waits until it answers.
     pub async fn start(deployment: &Deployment, flags: &[&str], environment: &[(&str, &str)]) -> Self {
-        let log = std::env::temp_dir()
-            .join(format!("{}-serve-{:x}.log", deployment.bucket, std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos()));
+        let log = std::env::temp_dir().join(format!(
+            "{}-serve-{:x}.log",
+            deployment.bucket,
+            std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos()
+        ));
         let process = Command::new(env!("CARGO_BIN_EXE_music-streams"))
             .args(["serve", "--address", "127.0.0.1:0"])
             .args(flags)

@@ -16,13 +16,17 @@ pub(super) const MAX_REJECT_BYTES: usize = 2 * MAX_LISTED.1;
 pub(super) struct Listing {
     rows: usize,
     bytes: usize,
+    /// The records of the object's blocks so far.
+    records: u64,
     of_kind: BTreeMap<String, u64>,
 }
 
 impl Listing {
     /// Lists the rejected rows of a block.
     pub(super) fn add(&mut self, block: &Parsed, object: &ObjectId, list: &mut Vec<u8>) {
-        for (kind, line) in block.rejects.lines(object) {
+        let before = self.records;
+        self.records += block.rows + block.passed_over;
+        for (kind, line) in block.rejects.lines(object, before) {
             if self.rows >= MAX_LISTED.0 || self.bytes >= MAX_LISTED.1 {
                 return;
             }

@@ -69,8 +69,12 @@ impl Apply {
         let gone = gone(&before, &plan_before, &plan, is_new)?;
         self.check_tables(clients, &plan).await?;
         let since = if is_new { BTreeMap::new() } else { since(&before, &plan_before, &plan) };
-        for (table, period) in since.iter().filter(|(table, period)| before.since.get(*table) != Some(period)) {
-            print(&format!("{table} counts from {period} on; music-streams replay --rebuild fills earlier days"));
+        for report in &plan.reports {
+            let begins = since.get(&report.table).filter(|period| before.since.get(&report.table) != Some(period));
+            if let Some(period) = begins {
+                let fills = "music-streams replay --rebuild fills earlier days";
+                print(&format!("{} counts from {period} on; {fills}", report.with_table()));
+            }
         }
         self.confirm(&plan)?;
         ledger.store_definition(&definition).await?;

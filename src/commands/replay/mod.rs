@@ -66,7 +66,7 @@ const ATTEMPTS: usize = 3;
 /// The arguments of `music-streams replay`.
 #[derive(Debug, Args)]
 pub struct ReplayQuery {
-    /// Day (UTC) of the reports; may be given several times
+    /// Day of the reports, in the definition's zone; may be given several times
     #[arg(long = "date", required = true, value_parser = parse_day, value_name = "YYYY-MM-DD")]
     days: Vec<i32>,
 

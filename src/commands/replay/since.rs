@@ -25,7 +25,7 @@ impl Replay {
         for (index, report) in self.plan.reports.iter().enumerate() {
             let Some(begins) = self.plan.since[index] else { continue };
             if let Some(earlier) = self.plan.periods_of(report, first).first().filter(|earlier| **earlier < begins) {
-                print(&format!("{} counts from {earlier} on, and no longer from {begins}", report.name));
+                print(&format!("{} counts from {earlier} on, and no longer from {begins}", report.with_table()));
                 since.insert(report.table.clone(), earlier.to_string());
                 filling.entry(report.table.clone()).or_insert(begins.to_string());
             }

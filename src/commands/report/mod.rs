@@ -186,7 +186,13 @@ impl Query {
     }
 
     /// The days that are asked for.
-    async fn range(&self, reader: &Reader, moment: &Moment, report: &Report, cost: &ReadCost) -> Result<Range, ReportError> {
+    async fn range(
+        &self,
+        reader: &Reader,
+        moment: &Moment,
+        report: &Report,
+        cost: &ReadCost,
+    ) -> Result<Range, ReportError> {
         if let Some(date) = self.date {
             let day = moment.plan.day_of(date);
             return Ok(Range { from: day, to: day });
@@ -262,7 +268,10 @@ impl Query {
         let of_report = &moment.plan.reports[report];
         let name = &of_report.name;
         let Some(top) = &of_report.top else {
-            return Err(ReportError::Question(format!("{name} keeps no top list; give the {}", of_report.key_attribute)));
+            return Err(ReportError::Question(format!(
+                "{name} keeps no top list; give the {}",
+                of_report.key_attribute
+            )));
         };
         let under = self.under_of(of_report)?;
         if let (Some(Period::Day(_)), true) = (self.date, of_report.is_hourly) {
@@ -284,12 +293,13 @@ impl Query {
             Some(hour @ Period::Hour(_)) => reader.top_of(moment, question, vec![hour], cost).await?,
             _ => reader.top(moment, question, cost).await?,
         };
-        let remark = (answer.rows.len() == top.keep && usize::from(self.top) > top.keep && range.days() == 1).then(|| {
-            format!(
-                "a list has {} entries; the others are in the report's table, by id, and in the curated files",
-                top.keep
-            )
-        });
+        let remark =
+            (answer.rows.len() == top.keep && usize::from(self.top) > top.keep && range.days() == 1).then(|| {
+                format!(
+                    "a list has {} entries; the others are in the report's table, by id, and in the curated files",
+                    top.keep
+                )
+            });
         Ok(text::ranking(self.format, &answer, self.date, remark))
     }
 

@@ -61,7 +61,7 @@ use findings::Findings;
 /// The arguments of `music-streams verify`.
 #[derive(Debug, Args)]
 pub struct VerifyQuery {
-    /// Day (UTC) to verify; may be given several times
+    /// Day to verify, in the definition's zone; may be given several times
     #[arg(long = "date", required = true, value_parser = parse_day, value_name = "YYYY-MM-DD")]
     days: Vec<i32>,
 

@@ -302,8 +302,8 @@ mod tests {
             (0..labels.0.len()).map(texts).collect::<Vec<_>>()
         };
         let set = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect::<BTreeSet<_>>();
-        assert_eq!(of(0, "t0"), [set(&["A"]), set(&["X"]), set(&["pop", "rock"])]);
-        assert_eq!(of(0, "t5"), [set(&[]), set(&[]), set(&["unknown"])]);
+        assert_eq!(of(0, "t0"), [set(&["A"]), set(&["W", "X"]), set(&["pop", "rock"])]);
+        assert_eq!(of(0, "t5"), [set(&[]), set(&["unknown"]), set(&["unknown"])]);
         assert_eq!(of(2, "1"), [set(&["Peru"])]);
         assert_eq!(of(2, "9"), [set(&["unknown"])]);
     }
@@ -376,7 +376,7 @@ mod tests {
             (report, id.to_owned(), vec![Some(rows), Some(sum)], labels)
         };
         let expected =
-            [of(0, "a", 2, 20, &["Song", "X;Y", "pop|rock"]), of(1, "pop", 3, 30, &[]), of(2, "7", 4, 40, &["Peru"])];
+            [of(0, "a", 2, 20, &["Song", "X|Y", "pop|rock"]), of(1, "pop", 3, 30, &[]), of(2, "7", 4, 40, &["Peru"])];
         assert_eq!(deltas.iter().map(shown).collect::<Vec<_>>(), expected);
     }
 }

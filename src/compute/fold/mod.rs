@@ -2,8 +2,8 @@
 //!
 //! Pure. The fold takes the rows of a row group at a time, day by day, and does what the plan says
 //! ([`crate::plan::folding`]): it sums in passes over the rows, by code, adds the sums to the items of all reports that
-//! follow from the code, and then sorts pairs of codes for the distinct counts. It so meets every report item once with
-//! all its rows, and each row costs a few passes over arrays only.
+//! follow from the code, and then finds the different pairs of codes for the distinct counts. It so meets every report
+//! item once with all its rows, and each row costs a few passes over arrays only.
 //!
 //! It returns one [`FoldedItem`] for each report item that a row touched, and never two for one key: periods are
 //! unique, the items of a period are keyed by code, and a value has one code ([`crate::compute::names`]). Rows without
@@ -100,13 +100,16 @@ struct Scratch {
     latest: Vec<u32>,
     /// The members of distinct counts, by code.
     members: BTreeMap<Coded, Vec<Member>>,
+    /// The different members of one code.
+    of_run: Vec<Member>,
 }
 
 impl Scratch {
     fn memory_bytes(&self) -> usize {
         let members = self.members.values().map(Vec::capacity).sum::<usize>();
-        let words = self.touched.capacity() + self.latest.capacity() + members;
-        8 * self.gathered.iter().map(Vec::capacity).sum::<usize>() + 4 * words + self.masks.memory_bytes()
+        let words = self.touched.capacity() + self.latest.capacity() + members + self.of_run.capacity();
+        let gathered = self.gathered.iter().map(Vec::capacity).sum::<usize>();
+        8 * gathered + 4 * words + self.masks.memory_bytes() + self.pairs.memory_bytes()
     }
 }
 

@@ -133,32 +133,34 @@ impl Pass<'_> {
 
     /// Adds the members of distinct counts. Every item is there already.
     fn count(&mut self, sort: &Sort, scratch: &mut Scratch, room: usize) -> bool {
-        let Scratch { pairs, members, .. } = scratch;
+        let Scratch { pairs, members, of_run, .. } = scratch;
         set_pairs(pairs, sort, self.rows, self.names, self.masks);
         learn_members(members, sort.second, self.rows, self.names);
         let tables = self.items.iter().map(Items::table_bytes).sum::<usize>();
         let room = room.saturating_sub(tables);
         let of_second = members.get(&sort.second).map_or(&[][..], Vec::as_slice);
-        if !self.count_runs(pairs, sort.first, &sort.counts, no_value_of(sort, self.names), of_second, room) {
+        let none = no_value_of(sort, self.names);
+        if !self.count_runs(pairs, (sort.first, &sort.counts), (none, of_second), of_run, room) {
             return false;
         }
         if let (Coded::Column(second), Some(first), [_, ..]) = (sort.second, sort.first, &sort.reverse[..]) {
             pairs.swap_distinct();
             learn_members(members, Coded::Column(first), self.rows, self.names);
             let of_first = members.get(&Coded::Column(first)).map_or(&[][..], Vec::as_slice);
-            return self.count_runs(pairs, Some(second), &sort.reverse, self.names.no_value(first), of_first, room);
+            let none = self.names.no_value(first);
+            return self.count_runs(pairs, (Some(second), &sort.reverse), (none, of_first), of_run, room);
         }
         true
     }
 
-    /// Adds the members in each run of pairs to the items that follow from its first code.
+    /// Adds the members in each run of pairs to the items that follow from its first code, which is of a column. The
+    /// second code that stands for no value is none.
     fn count_runs(
         &mut self,
         pairs: &Pairs,
-        column: Option<usize>,
-        counts: &[Count],
-        none: Option<u32>,
-        members: &[Member],
+        (column, counts): (Option<usize>, &[Count]),
+        (none, members): (Option<u32>, &[Member]),
+        of_run: &mut Vec<Member>,
         room: usize,
     ) -> bool {
         let references = self.names.references();
@@ -168,7 +170,8 @@ impl Pass<'_> {
             }
             let code = Pairs::first(run[0]);
             let seconds = run.chunk_by(|a, b| a == b).map(|same| Pairs::second(same[0]));
-            let of_run = seconds.filter(|second| Some(*second) != none).map(|second| members[second as usize]);
+            of_run.clear();
+            of_run.extend(seconds.filter(|second| Some(*second) != none).map(|second| members[second as usize]));
             let own = [column.map_or(code, |column| self.names.counted_under(column, code))];
             for count in counts {
                 let keys = count.spread.map_or(&own[..], |attribute| references.values(attribute).values(code));
@@ -177,7 +180,7 @@ impl Pass<'_> {
                 for &key in keys {
                     // Every row was distributed before.
                     let Some(slot) = items.find(key) else { continue };
-                    self.bytes += items.members[slot * sketches + count.sketch].extend(of_run.clone());
+                    self.bytes += items.members[slot * sketches + count.sketch].extend(of_run);
                 }
             }
         }
@@ -202,7 +205,7 @@ fn no_value_of(sort: &Sort, names: &Names) -> Option<u32> {
     }
 }
 
-/// Sorts the pairs of codes that a sort is about.
+/// Sorts the pairs of codes that a sort is about, or finds the different ones where that takes no sort.
 fn set_pairs(pairs: &mut Pairs, sort: &Sort, rows: &Rows, names: &Names, masks: &[Vec<bool>]) {
     let column = match sort.second {
         Coded::Column(column) => column,
@@ -213,18 +216,26 @@ fn set_pairs(pairs: &mut Pairs, sort: &Sort, rows: &Rows, names: &Names, masks: 
     let seconds = &rows.codes[column];
     let is_taken = |row: usize| sort.mask.is_none_or(|mask| masks[mask][row]) && Some(seconds[row]) != none;
     let first = |row: usize| sort.first.map_or(0, |column| rows.codes[column][row]);
+    let taken = (0..rows.len()).filter(|&row| is_taken(row));
     match sort.second {
-        Coded::Column(_) => match (sort.first, sort.mask, none) {
-            // The usual case, without a test for each row.
-            (Some(first), None, None) => {
-                pairs.set(rows.codes[first].iter().zip(seconds).map(|(&first, &second)| Pairs::of(first, second)));
+        Coded::Column(_) => {
+            let pair = |row: usize| Pairs::of(first(row), seconds[row]);
+            match (sort.is_of_one_code(), sort.first, sort.mask, none) {
+                // The usual cases, without a test for each row.
+                (false, Some(first), None, None) => {
+                    pairs.set(rows.codes[first].iter().zip(seconds).map(|(&first, &second)| Pairs::of(first, second)));
+                }
+                (true, of_codes, None, None) => {
+                    pairs.set_once(seconds.iter().map(|&code| Pairs::of(of_codes.map_or(0, |_| code), code)));
+                }
+                (true, ..) => pairs.set_once(taken.map(pair)),
+                (false, ..) => pairs.set(taken.map(pair)),
             }
-            _ => pairs.set((0..rows.len()).filter(|&row| is_taken(row)).map(|row| Pairs::of(first(row), seconds[row]))),
-        },
+        }
         Coded::Attribute(attribute) => {
             let values = names.references().values(attribute);
-            let value = |row: usize| Some(Pairs::of(first(row), values.value(seconds[row])?));
-            pairs.set((0..rows.len()).filter(|&row| is_taken(row)).filter_map(value));
+            let found = taken.filter_map(|row| Some(Pairs::of(first(row), values.value(seconds[row])?)));
+            if sort.is_of_one_code() { pairs.set_once(found) } else { pairs.set(found) }
         }
     }
 }

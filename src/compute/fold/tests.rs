@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 const SONGS: &str = "track_id,track_name,artists,track_genre,duration_ms\n\
-    t0,A,X,pop,1000\nt0,A,X,rock,1000\nt1,B,Y,rock,250\nt2,C,Z,,7\nt3,D,Z,unknown,11\n";
+    t0,A,X;W,pop,1000\nt0,A,X;W,rock,1000\nt1,B,W,rock,250\nt2,C,,,7\nt3,D,unknown,unknown,11\n";
 const USERS: &str = "user_id,user_country\n1,Peru\n2,Ghana\n";
 
 /// A dictionary on a small catalogue of the built-in definition.
@@ -28,8 +28,14 @@ pub(in crate::compute) const DAY: i64 = 20_000;
 /// A row of the built-in definition: user, track, day.
 pub(in crate::compute) type Listen = (i64, u8, i64);
 
+/// The hour of the day of a row: not that of the midnight.
+fn hour(user: i64) -> i64 {
+    1 + 9 * (user % 3)
+}
+
 fn cells((user, track, day): Listen) -> Cells {
-    vec![user.into(), Cell::Text(format!("t{track}")), (day * 86_400_000_000 + 5_000_000).into()]
+    let time = day * 86_400_000_000 + hour(user) * 3_600_000_000 + 5_000_000;
+    vec![user.into(), Cell::Text(format!("t{track}")), time.into()]
 }
 
 pub(in crate::compute) fn add(fold: &mut Fold, listens: &[Listen], dictionary: &mut Dictionary) {
@@ -40,11 +46,11 @@ pub(in crate::compute) fn add(fold: &mut Fold, listens: &[Listen], dictionary: &
     }
 }
 
-/// Report, id and day of an item.
-type Id = (String, String, i32);
+/// Report, id, day and hour of an item.
+type Id = (String, String, i32, Option<i64>);
 
-/// The visible part of deltas: rows, milliseconds, distinct.
-type Visible = BTreeMap<Id, (i64, i64, u64)>;
+/// The visible part of deltas: rows, milliseconds, and each distinct count.
+type Visible = BTreeMap<Id, (i64, i64, Vec<u64>)>;
 
 /// Returns the deltas as they come out of a delta file.
 pub(in crate::compute) fn deltas(fold: Fold, names: &Names) -> Vec<Delta> {
@@ -58,10 +64,10 @@ fn folded(batches: &[&[Listen]], dictionary: &mut Dictionary) -> Visible {
     let plan = Arc::clone(dictionary.names().plan());
     let mut visible = Visible::new();
     for Delta { key, figures, .. } in deltas(fold, dictionary.names()) {
-        let distinct = figures.distinct[0].as_ref().unwrap().count();
-        let value = (figures.slots[0].unwrap(), figures.slots[1].unwrap(), distinct);
-        let (day, _) = key.period.date_and_hour();
-        let id = (plan.reports[key.report].name.clone(), key.id, day);
+        let distinct = figures.distinct.iter().map(|distinct| distinct.as_ref().unwrap().count());
+        let value = (figures.slots[0].unwrap(), figures.slots[1].unwrap(), distinct.collect());
+        let (day, hour) = key.period.date_and_hour();
+        let id = (plan.reports[key.report].name.clone(), key.id, day, hour.map(i64::from));
         assert_eq!(visible.insert(id, value), None, "an item twice");
     }
     visible
@@ -69,25 +75,35 @@ fn folded(batches: &[&[Listen]], dictionary: &mut Dictionary) -> Visible {
 
 /// Computes the same with plain sets, without codes and sketches.
 fn reference(listens: &[Listen]) -> Visible {
-    let mut sets: BTreeMap<Id, (i64, i64, HashSet<String>)> = BTreeMap::new();
+    let mut sets: BTreeMap<Id, (i64, i64, Vec<HashSet<String>>)> = BTreeMap::new();
     for &(user, track, day) in listens {
-        let (ms, genres): (i64, &[&str]) = match track {
-            0 => (1000, &["pop", "rock"]),
-            1 => (250, &["rock"]),
-            2 => (7, &["unknown"]),
-            3 => (11, &["unknown"]),
-            _ => (0, &["unknown"]),
+        let (ms, genres, artists): (i64, &[&str], &[&str]) = match track {
+            0 => (1000, &["pop", "rock"], &["W", "X"]),
+            1 => (250, &["rock"], &["W"]),
+            2 => (7, &["unknown"], &["unknown"]),
+            3 => (11, &["unknown"], &["unknown"]),
+            _ => (0, &["unknown"], &["unknown"]),
         };
-        let mut count = |report: &str, id: String, member: String| {
-            let entry = sets.entry((report.to_owned(), id, day as i32)).or_default();
+        let country = ["unknown", "Peru", "Ghana"].get(user as usize).copied().unwrap_or("unknown");
+        let mut count = |report: &str, id: &str, hour: Option<i64>, members: &[&str]| {
+            let entry = sets.entry((report.to_owned(), id.to_owned(), day as i32, hour)).or_default();
             (entry.0, entry.1) = (entry.0 + 1, entry.1 + ms);
-            entry.2.insert(member);
+            entry.2.resize_with(members.len(), HashSet::new);
+            for (set, &member) in entry.2.iter_mut().zip(members) {
+                set.insert(member.to_owned());
+            }
         };
-        count("tracks", format!("t{track}"), user.to_string());
-        count("listeners", user.to_string(), format!("t{track}"));
-        genres.iter().for_each(|genre| count("genres", (*genre).to_owned(), user.to_string()));
+        let (user_id, track_id) = (user.to_string(), format!("t{track}"));
+        count("tracks", &track_id, None, &[&user_id]);
+        count("listeners", &user_id, None, &[&track_id]);
+        genres.iter().for_each(|genre| count("genres", genre, None, &[&user_id]));
+        artists.iter().for_each(|artist| count("artists", artist, None, &[&user_id]));
+        count("countries", country, None, &[&user_id]);
+        count("days", "*", None, &[&user_id, &track_id]);
+        count("hours", "*", Some(hour(user)), &[&user_id]);
     }
-    sets.into_iter().map(|(key, (listens, ms, members))| (key, (listens, ms, members.len() as u64))).collect()
+    let sizes = |members: Vec<HashSet<String>>| members.iter().map(|set| set.len() as u64).collect();
+    sets.into_iter().map(|(key, (listens, ms, members))| (key, (listens, ms, sizes(members)))).collect()
 }
 
 fn listens() -> impl Strategy<Value = Vec<Listen>> {
@@ -104,10 +120,12 @@ async fn many_rows_are_folded_as_few_are() {
         let parts: Vec<&[Listen]> = listens.chunks(listens.len().div_ceil(parts)).collect();
         let folded = folded(&parts, &mut dictionary().await);
         assert_eq!(folded.len(), expected.len());
-        for (item, &(listens, ms, members)) in &expected {
-            let (folded_listens, folded_ms, folded_members) = folded[item];
-            assert_eq!((folded_listens, folded_ms), (listens, ms), "{item:?}");
-            assert!(folded_members.abs_diff(members) as f64 <= 1.0 + members as f64 * 0.03, "{item:?} {members}");
+        for (item, (listens, ms, members)) in &expected {
+            let (folded_listens, folded_ms, folded_members) = &folded[item];
+            assert_eq!((folded_listens, folded_ms, folded_members.len()), (listens, ms, members.len()), "{item:?}");
+            for (folded, &members) in folded_members.iter().zip(members) {
+                assert!(folded.abs_diff(members) as f64 <= 1.0 + members as f64 * 0.03, "{item:?} {members}");
+            }
         }
     }
 }
@@ -157,8 +175,9 @@ async fn a_fold_knows_the_bytes_it_takes() {
         fold.add(day, &rows, dictionary.names(), usize::MAX);
     }
     let (members, tables) = item_bytes(&fold);
-    let days = 3 * 2 * 3 * std::mem::size_of::<Items>();
-    assert_eq!(fold.memory_bytes(), members + tables + days + fold.scratch.memory_bytes());
+    // Three days, and the hour of all rows.
+    let periods = 4 * 2 * 7 * std::mem::size_of::<Items>();
+    assert_eq!(fold.memory_bytes(), members + tables + periods + fold.scratch.memory_bytes());
     assert!(members > 100_000 && tables > 100_000, "{members} {tables}");
 }
 
@@ -193,7 +212,8 @@ async fn a_fold_stops_before_it_takes_more_than_it_may() {
 async fn labels_are_of_the_latest_row() {
     let mut report = fixtures::report("items", Key::Field("item".to_owned()), Every::Day);
     report.attributes = ["title", "kind", "weight", "shop", "price", "paid"].map(str::to_owned).to_vec();
-    report.measures = vec![Measure { name: "rows".to_owned(), aggregate: Aggregate::Count, conditions: vec![], unit: None }];
+    report.measures =
+        vec![Measure { name: "rows".to_owned(), aggregate: Aggregate::Count, conditions: vec![], unit: None }];
     let mut of_kind = fixtures::report("kinds", Key::Field("kind".to_owned()), Every::Day);
     of_kind.attributes = vec!["item".to_owned(), "buyer".to_owned()];
     of_kind.measures = report.measures.clone();

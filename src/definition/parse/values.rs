@@ -7,6 +7,8 @@ use crate::definition::columns::TimeFormat;
 use crate::definition::keys::limits::{MAX_DECIMAL, MAX_NAME_CHARS, RESERVED_BEGINNINGS, RESERVED_NAMES, TIME_FORMATS};
 use crate::definition::parse::fields::Told;
 use crate::definition::problems::{Found, Reported, Span, instead, nearest};
+use crate::values::time;
+use crate::values::zone::Zone;
 
 /// Returns a whole number.
 pub(super) fn whole(number: &str) -> Option<i64> {
@@ -92,15 +94,21 @@ pub(super) fn time_format(format: Told<&str>, found: &mut Found<'_>) -> Result<(
         "unix" => Ok((TimeFormat::Unix, true)),
         "unix_ms" => Ok((TimeFormat::UnixMillis, true)),
         "unix_us" => Ok((TimeFormat::UnixMicros, true)),
-        pattern if pattern.contains('%') => match reads_back(pattern) {
+        pattern if pattern.contains('%') => match carried_out(pattern) {
             Ok(states_zone) => Ok((TimeFormat::Pattern(pattern.to_owned()), states_zone)),
-            Err(reason) => Err(found.add(format.at, format!("'{pattern}' is no pattern of times: {reason}"))),
+            Err(reason) => Err(found.add(format.at, reason)),
         },
         other => {
             let advice = instead(other, TIME_FORMATS);
             Err(found.add(format.at, format!("'{other}' is no format of times{advice}, or a pattern such as %Y-%m-%d")))
         }
     }
+}
+
+/// Checks that a pattern is one of times, and has only what is read. Returns true if it states its zone.
+fn carried_out(pattern: &str) -> Result<bool, String> {
+    let states_zone = reads_back(pattern).map_err(|reason| format!("'{pattern}' is no pattern of times: {reason}"))?;
+    time::TimeFormat::new(pattern, Zone::UTC).map(|_| states_zone)
 }
 
 /// Writes a time by a pattern and reads it again. Returns true if it states its zone.

@@ -4,7 +4,7 @@
 //! are pieces of the text, and other members are passed over.
 
 use crate::formats::MAX_RECORD_BYTES;
-use crate::formats::json::blocks::{Pieces, Walked, record, within_a_record};
+use crate::formats::json::blocks::{Pieces, Walked, no_object, record, within_a_record};
 use crate::formats::json::grammar::{Stop, blanks, colon, string, value};
 use crate::formats::json::text::unescaped;
 use crate::formats::json::{NotJson, shown};
@@ -64,7 +64,7 @@ impl Envelope {
             let stepped = match self.place {
                 Place::Outside => self.begin(rest, walked, text),
                 Place::Inside { expects, has_list } => self.member(expects, has_list, rest, walked, text),
-                Place::List(brackets) => self.element(brackets, rest, walked, text),
+                Place::List(brackets) => self.element(brackets, rest, has_ended, walked, text),
             };
             match stepped {
                 Ok(()) => {}
@@ -131,7 +131,14 @@ impl Envelope {
     }
 
     /// Takes the next record of the list, or what stands between two of them, or the end of the list.
-    fn element(&mut self, brackets: u32, rest: &[u8], walked: &mut Walked, text: &[u8]) -> Result<(), Stop> {
+    fn element(
+        &mut self,
+        brackets: u32,
+        rest: &[u8],
+        has_ended: bool,
+        walked: &mut Walked,
+        text: &[u8],
+    ) -> Result<(), Stop> {
         match rest[0] {
             b',' => walked.pass(text, 1),
             b'[' => {
@@ -145,7 +152,8 @@ impl Envelope {
                     _ => Place::List(brackets - 1),
                 };
             }
-            _ => walked.take(text, record(rest)?, Pieces::Records),
+            b'{' => walked.take(text, record(rest)?, Pieces::Records),
+            _ => walked.take(text, no_object(rest, has_ended)?, Pieces::NoObject),
         }
         Ok(())
     }

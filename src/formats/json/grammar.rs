@@ -2,6 +2,7 @@
 //!
 //! Texts need not be UTF-8 here, and a surrogate may stand alone: it is the wanted values that must be text.
 
+use crate::formats::MAX_RECORD_BYTES;
 use crate::formats::json::MAX_DEPTH;
 
 /// A reason why the end of a value was not found.
@@ -109,6 +110,29 @@ pub(super) fn scalar(text: &[u8], at: usize) -> Result<usize, Stop> {
         Some(b'-' | b'0'..=b'9') => number(text, at),
         Some(_) => Err(Stop::Broken),
         None => Err(Stop::More),
+    }
+}
+
+/// Returns the length of the text, number, `true`, `false` or `null` at the start of a text, which stands alone: a
+/// record, or what may stand between two of them, follows, or nothing. `is_whole` is true if no more text can follow.
+pub fn lone_value(text: &[u8], is_whole: bool) -> Result<usize, Stop> {
+    let ends = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b'[' | b']' | b'{');
+    let is_text = text.first() == Some(&b'"');
+    let length = match is_text {
+        true => match string(text, 0) {
+            Err(Stop::More) if is_whole => return Err(Stop::Broken),
+            found => found?.0,
+        },
+        false => text.iter().position(ends).unwrap_or(text.len()),
+    };
+    match text.get(length) {
+        None if !is_whole => Err(Stop::More),
+        Some(byte) if !ends(byte) => Err(Stop::Broken),
+        _ if length > MAX_RECORD_BYTES => Err(Stop::Broken),
+        _ if is_text => Ok(length),
+        // Behind a number there must be another byte.
+        _ if scalar(&[&text[..length], b" "].concat(), 0) == Ok(length) => Ok(length),
+        _ => Err(Stop::Broken),
     }
 }
 

@@ -17,6 +17,9 @@
 //! it begins on, and is rejected alone. Otherwise the file is bad. The records of an envelope are never broken: the
 //! file is. A file that begins with a bracket must end with one, as one that was cut off between two records would not.
 //!
+//! A `null`, a number, a text, `true` or `false` in the place of an object swallows nothing. It is rejected alone in a
+//! file that begins with a list, or had a record before. Other files may be of another format.
+//!
 //! Most files have a record on each line. A line that begins with `{` and ends with `}` before another such line is
 //! known to hold whole records without a look inside: no JSON contains a `}`, a line end and a `{` in succession. Other
 //! files are walked through, value by value, on one core; their records are parsed on all.
@@ -28,6 +31,7 @@ mod scan;
 mod text;
 
 pub use blocks::{Block, Blocks, Piece, Pieces};
+pub use grammar::lone_value;
 pub use scan::{Paths, Scanner};
 pub use text::unescaped;
 

@@ -68,6 +68,13 @@ fn object(text: &[u8]) -> Option<usize> {
     (length <= MAX_RECORD_BYTES && length_of(&text[..length]) == Some(length)).then_some(length)
 }
 
+/// Returns the length of the value at the start of a text, if it is no object and stands alone.
+fn other_value(text: &[u8]) -> Option<usize> {
+    let length = Some(text).filter(|text| text[0] != b'{').and_then(length_of)?;
+    let is_end = text.get(length).is_none_or(|&byte| is_blank(byte) || b",[]{".contains(&byte));
+    (length <= MAX_RECORD_BYTES && is_end).then_some(length)
+}
+
 /// Returns the length of an object or a list, if none of its values is within more brackets and braces than `most`. Of
 /// another text than JSON any length may be returned. Each line of a text may open a bracket that no line closes; it is
 /// not read to its end for each of them.
@@ -207,6 +214,10 @@ impl Json {
             let content = Content::Object(members(&record));
             return Ok(self.take(record, content));
         }
+        if let Some(length) = other_value(window).filter(|_| self.begins_list || self.has_begun) {
+            let value = window[..length].to_vec();
+            return Ok(self.take(value, no_object()));
+        }
         // A broken record ends with its line, if the next one begins another.
         let line = self.line;
         let end = window.iter().position(|&byte| byte == b'\n').unwrap_or(window.len());
@@ -309,13 +320,17 @@ impl Json {
                 };
                 Ok(Step::Passed)
             }
-            Some(_) => match object(window) {
-                Some(length) => {
+            Some(_) => match (object(window), other_value(window)) {
+                (Some(length), _) => {
                     let record = window[..length].to_vec();
                     let content = Content::Object(members(&record));
                     Ok(self.take(record, content))
                 }
-                None => Err(self.bad_document("").await?),
+                (None, Some(length)) => {
+                    let value = window[..length].to_vec();
+                    Ok(self.take(value, no_object()))
+                }
+                (None, None) => Err(self.bad_document("").await?),
             },
         }
     }
@@ -333,6 +348,10 @@ impl Json {
             (false, _) => broken_document(line, window),
         })
     }
+}
+
+fn no_object() -> Content {
+    Content::Bad("the record is not an object".to_owned())
 }
 
 fn broken_document(line: u64, text: &[u8]) -> FileError {

@@ -343,8 +343,14 @@ fn value_of(type_: &Type, bytes: &[u8]) -> Result<Value, String> {
                 TimeFormat::Pattern(pattern) => (pattern.as_str(), pattern.as_str()),
             };
             let format = time::TimeFormat::new(name, Zone::of(zone)).ok();
-            let time = format.and_then(|format| format.parse(bytes));
-            time.map(Value::Number).ok_or_else(|| format!("is not a time like {example}"))
+            let is_skipped = || format.as_ref().is_some_and(|format| format.is_skipped(bytes));
+            match format.as_ref().and_then(|format| format.parse(bytes)) {
+                Some(time) => Ok(Value::Number(time)),
+                None if is_skipped() => {
+                    Err("is a time that its zone does not have: clocks were put forward past it".to_owned())
+                }
+                None => Err(format!("is not a time like {example}")),
+            }
         }
     }
 }

@@ -12,9 +12,19 @@ use crate::definition::reports::{Aggregate, Key, Measure, Period, Report};
 use crate::input::generated::Random;
 
 fn report(name: &str, key: Key) -> Report {
-    let measures = vec![Measure { name: "rows".to_owned(), aggregate: Aggregate::Count, conditions: Vec::new(), unit: None }];
+    let measures =
+        vec![Measure { name: "rows".to_owned(), aggregate: Aggregate::Count, conditions: Vec::new(), unit: None }];
     let (every, attributes) = (Period::Day, Vec::new());
-    Report { name: name.to_owned(), key, every, table: name.to_owned(), attributes, top: None, is_personal: false, measures }
+    Report {
+        name: name.to_owned(),
+        key,
+        every,
+        table: name.to_owned(),
+        attributes,
+        top: None,
+        is_personal: false,
+        measures,
+    }
 }
 
 fn column(name: &str, type_: Type) -> Column {

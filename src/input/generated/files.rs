@@ -221,6 +221,26 @@ fn record(names: &[Option<(Place, Type)>], format: &Delimited, is_odd: bool, ran
     record
 }
 
+/// Values in the place of a record, and what is nearly one.
+const NO_OBJECTS: [&str; 16] = [
+    "null",
+    "1",
+    "true",
+    "-0.5e3",
+    "\"a\"",
+    "\"\\u0041{[]},\"",
+    "nul",
+    "01",
+    "1x",
+    "1\"a\":1}",
+    "\"a",
+    "\"a\":1",
+    "-",
+    "5.",
+    "1 2",
+    "[3,null]",
+];
+
 fn json(definition: &Definition, envelope: Option<&str>, random: &mut Random) -> Vec<u8> {
     let places = places(definition);
     let is_pretty = random.once_in(4);
@@ -250,9 +270,8 @@ fn json(definition: &Definition, envelope: Option<&str>, random: &mut Random) ->
                 text.extend_from_slice(&filler.repeat(1 + BLOCK_BYTES / filler.len()));
             }
             match random.below(60) {
-                0 => text.extend_from_slice(
-                    random.pick(&["null", "{\"at\":", "{\"a\":\"", "1", "{]", "{\"a\":tru}"]).as_bytes(),
-                ),
+                0 => text.extend_from_slice(random.pick(&["{\"at\":", "{\"a\":\"", "{]", "{\"a\":tru}"]).as_bytes()),
+                1 | 2 => text.extend_from_slice(random.pick(&NO_OBJECTS).as_bytes()),
                 _ => text.extend_from_slice(&object(&places, is_pretty, true, random)),
             }
         }

@@ -53,7 +53,7 @@ impl Compiler<'_> {
         let mut target = Target { report: index, spread, slots: vec![SlotSource::Rows] };
         for measure in &written.measures {
             let figure = self.figure(measure, written, &mut report, &mut target, (folding, base))?;
-            report.measures.push(Measure { name: measure.name.clone(), figure });
+            report.measures.push(Measure { name: measure.name.clone(), figure, unit: measure.unit });
         }
         if let [only] = report.sketches.as_mut_slice() {
             SKETCH_ATTRIBUTE.clone_into(&mut only.attribute);

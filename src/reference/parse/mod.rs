@@ -271,7 +271,12 @@ impl<'p> Parser<'p> {
         }
         for field in field.split(|&byte| byte == separator).map(<[u8]>::trim_ascii).filter(|field| !field.is_empty()) {
             let text = match value(&attribute.name, &attribute.type_, field) {
-                Ok((Value::Text(text), _)) => text,
+                Ok((Value::Text(text), is_cut)) => {
+                    if is_cut {
+                        self.remark(line, &format!("{} is too long and was cut", attribute.name), false);
+                    }
+                    text
+                }
                 Ok(_) => continue,
                 Err(problem) => {
                     self.remark(line, &format!("{problem} and was passed over"), false);

@@ -5,12 +5,14 @@
 use maud::{Markup, html};
 
 use crate::plan::period::Period;
-use crate::plan::reports::Figure;
+use crate::plan::reports::{Figure, Report};
 use crate::reading::answer::{Point, Series};
 use crate::reading::range::Against;
 use crate::web::chart::{Bar, BarState, Scale, bars, label_places};
 use crate::web::page::links::View;
-use crate::web::page::text::{date_words, day_text, full_day, period_text, short, title, told, value, value_text};
+use crate::web::page::text::{
+    chart_unit, date_words, day_text, full_day, period_text, short, title, told, value, value_text,
+};
 use crate::web::page::tiles::{MOST_TILES, is_number, plain};
 
 /// Most labels below a chart.
@@ -38,10 +40,13 @@ pub fn failed(id: &str, name: &str, reason: &str, others: bool) -> Markup {
 pub fn figure(view: &View, series: &Series, measure: usize) -> Markup {
     let report = series.report();
     let unit = if report.is_hourly { "hour" } else { "day" };
-    let name = format!("{} by {unit}", title(&report.measures[measure].name));
-    let values = |points: &[Point]| points.iter().map(|point| value_of(point, measure)).collect::<Vec<_>>();
+    let greatest = series.points.iter().chain(&series.before).filter_map(|point| value_of(point, measure));
+    let (divide, in_unit) = chart_unit(report.measures[measure].unit, greatest.fold(0.0, f64::max));
+    let name = format!("{} by {unit}{in_unit}", title(&report.measures[measure].name));
+    let value = |point: &Point| value_of(point, measure).map(|value| value / divide);
+    let values = |points: &[Point]| points.iter().map(value).collect::<Vec<_>>();
     let (own, before) = (values(&series.points), values(&series.before));
-    let is_whole = report.measures[measure].figure.places() == 0;
+    let is_whole = divide == 1.0 && report.measures[measure].figure.places() == 0;
     let scale = Scale::of(own.iter().chain(&before).flatten().copied(), is_whole);
     let chart: Vec<Bar> =
         own.iter().enumerate().map(|(at, &value)| Bar { value, state: state(&series.points, at) }).collect();
@@ -135,16 +140,16 @@ fn readout(series: &Series, measure: usize, at: usize) -> Markup {
     let point = &series.points[at];
     let before = series.before.get(at).filter(|before| before.is_counted);
     html! {
-        strong { (period_text(point.period)) ": " (shown(point, measure)) }
+        strong { (period_text(point.period)) ": " (shown(series, point, measure)) }
         @if let Some(before) = before {
-            span.before-words { " · " (against_text(series)) ": " (shown(before, measure)) }
+            span.before-words { " · " (against_text(series)) ": " (shown(series, before, measure)) }
         }
     }
 }
 
 /// The value of a point in words.
-fn shown(point: &Point, measure: usize) -> String {
-    let text = value_text(point.values.get(measure).copied().flatten());
+fn shown(series: &Series, point: &Point, measure: usize) -> String {
+    let text = value_text(point.values.get(measure).copied().flatten(), series.report().measures[measure].unit);
     match (point.is_counted, point.is_whole) {
         (false, _) => "not counted".to_owned(),
         (true, true) => text,
@@ -162,13 +167,14 @@ fn sentence(series: &Series, measure: usize) -> String {
     match (highest, lowest) {
         (Some(highest), Some(lowest)) if known.len() > 1 && highest.1 > lowest.1 => {
             let on = if series.report().is_hourly { "at" } else { "on" };
-            let text =
-                |(point, _): &(&Point, f64)| format!("{} {on} {}", shown(point, measure), period_text(point.period));
+            let text = |(point, _): &(&Point, f64)| {
+                format!("{} {on} {}", shown(series, point, measure), period_text(point.period))
+            };
             format!("Highest {}, lowest {}.", text(highest), text(lowest))
         }
         (Some((_, value)), _) if known.len() > 1 => match *value == 0.0 {
             true => "Nothing at all.".to_owned(),
-            false => format!("Always {}.", shown(known[0].0, measure)),
+            false => format!("Always {}.", shown(series, known[0].0, measure)),
         },
         _ => String::new(),
     }
@@ -229,7 +235,7 @@ fn table(series: &Series, measure: usize, unit: &str) -> Markup {
                         @for (at, point) in series.points.iter().enumerate() {
                             @let is_ahead = state(&series.points, at) == BarState::Ahead;
                             @let before = (!series.before.is_empty()).then(|| series.before.get(at));
-                            (row(point, is_ahead, before, &columns))
+                            (row(report, point, is_ahead, before, &columns))
                         }
                     }
                 }
@@ -240,12 +246,12 @@ fn table(series: &Series, measure: usize, unit: &str) -> Markup {
 
 /// A row of the table. What has not begun has no values; what is compared may lack a point, as a day with fewer hours
 /// does.
-fn row(point: &Point, is_ahead: bool, before: Option<Option<&Point>>, columns: &[usize]) -> Markup {
+fn row(report: &Report, point: &Point, is_ahead: bool, before: Option<Option<&Point>>, columns: &[usize]) -> Markup {
     let cell = |point: &Point, column: usize| {
         html! {
             @if is_ahead && !point.is_whole { "to come" }
             @else if point.is_counted {
-                (value(point.values.get(column).copied().flatten()))
+                (value(point.values.get(column).copied().flatten(), report.measures[column].unit))
                 @if !point.is_whole { " so far" }
             } @else { "not counted" }
         }

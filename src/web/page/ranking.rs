@@ -80,7 +80,7 @@ pub fn ranking(view: &View, top: &Top, under: Option<&Under>) -> Markup {
                             tr {
                                 td.rank { (index + 1) }
                                 th scope="row" { (who(view, top, row, part)) }
-                                (numbers(row, measure, second))
+                                (numbers(report, row, measure, second))
                                 @if is_compared || has_line { td.number.trend { (trend(view, top, row, has_line)) } }
                             }
                         }
@@ -181,11 +181,11 @@ fn texts(view: &View, report: &Report, row: &Row, label: usize) -> Markup {
     }
 }
 
-fn numbers(row: &Row, measure: usize, second: Option<usize>) -> Markup {
+fn numbers(report: &Report, row: &Row, measure: usize, second: Option<usize>) -> Markup {
     let of = |measure: usize| row.values.get(measure).copied().flatten();
     html! {
         td.number {
-            (value(of(measure)))
+            (value(of(measure), report.measures[measure].unit))
             @if let Some(share) = row.share.filter(|share| share.is_finite()) {
                 span.small { (percent(share)) span.hidden { " of all" } }
             }
@@ -195,7 +195,7 @@ fn numbers(row: &Row, measure: usize, second: Option<usize>) -> Markup {
                 @if estimate(of(second), row.between.get(second).copied().flatten()).is_some() {
                     span.about { span aria-hidden="true" { "≈ " } span.hidden { "about " } }
                 }
-                (value(of(second)))
+                (value(of(second), report.measures[second].unit))
             }
         }
     }
@@ -225,7 +225,7 @@ fn exactness(top: &Top) -> Markup {
                 }
                 Exactness::MissingAtMost(most) => {
                     span.sign.amber aria-hidden="true" {}
-                    "May lack one: an item that is missing here has at most " (value_text(Some(most))) " " (name)
+                    "May lack one: an item that is missing here has at most " (value_text(Some(most), top.report().measures[top.measure()].unit)) " " (name)
                     " more than the last one."
                 }
                 Exactness::Rebuilding => {

@@ -324,17 +324,17 @@ fn nothing_on_a_page_comes_from_elsewhere() {
     }
 }
 
-fn state() -> Pipeline {
+fn state() -> crate::reading::pipeline::Overview {
     let counts = Counts { quarantined: 1, rejected: 1_204, suspect: 1, rows: 250_000, ..Counts::default() };
-    Pipeline {
-        queue: Some(Backlog { waiting: 3, in_flight: 41, delayed: 0 }),
+    crate::reading::pipeline::Overview {
+        queue: Backlog { waiting: 3, in_flight: 41, delayed: 0 },
         in_flight_share: 0.9,
         dead_letters: Some(2),
         lag_s: Some(47),
         last_sweep: None,
         definition: InForce::default(),
         catalogue: None,
-        unfinished_batches: vec![Unfinished {
+        unfinished_batches: vec![crate::reading::pipeline::Unfinished {
             batch: 8,
             state: State::Open,
             owner: HOSTILE[0].into(),

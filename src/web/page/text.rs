@@ -7,11 +7,12 @@ use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::calendar::civil_from_days;
-use crate::values::outside::{cut, is_harmful, printable};
+use crate::definition::reports::Unit;
 use crate::plan::period::Period;
 use crate::plan::reports::{Figure, Report};
 use crate::reading::range::Range;
 use crate::reports::figures::{Shown, decimal_text};
+use crate::values::outside::{cut, is_harmful, printable};
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
@@ -180,22 +181,56 @@ pub fn exact(value: Option<Shown>) -> String {
     }
 }
 
+/// A number in its unit: seconds as a time, bytes by powers of 1,024.
+pub fn in_unit(number: i128, places: u8, unit: Option<Unit>) -> String {
+    let value = number as f64 / 10_f64.powi(places.into());
+    match unit {
+        None => number_text(number, places),
+        Some(Unit::Seconds) => match value.abs() {
+            360_000.0.. => format!("{} h", grouped(&format!("{:.0}", value / 3_600.0))),
+            120.0.. if value > 0.0 => duration(value.round() as i64),
+            _ => format!("{} s", number_text(number, places)),
+        },
+        Some(Unit::Bytes) => {
+            let units = [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+            match units.into_iter().find(|(unit, _)| value.abs() >= *unit as f64) {
+                Some((unit, name)) => format!("{} {name}", grouped(&format!("{:.1}", value / unit as f64))),
+                None => format!("{} B", number_text(number, places)),
+            }
+        }
+    }
+}
+
+/// The number by which the values of a chart are divided, and the words for that unit.
+pub fn chart_unit(unit: Option<Unit>, greatest: f64) -> (f64, &'static str) {
+    match (unit, greatest) {
+        (None, _) => (1.0, ""),
+        (Some(Unit::Seconds), 7_200.0..) => (3_600.0, ", in hours"),
+        (Some(Unit::Seconds), 120.0..) => (60.0, ", in minutes"),
+        (Some(Unit::Seconds), _) => (1.0, ", in seconds"),
+        (Some(Unit::Bytes), 1_073_741_824.0..) => (1_073_741_824.0, ", in GiB"),
+        (Some(Unit::Bytes), 1_048_576.0..) => (1_048_576.0, ", in MiB"),
+        (Some(Unit::Bytes), 1_024.0..) => (1_024.0, ", in KiB"),
+        (Some(Unit::Bytes), _) => (1.0, ", in bytes"),
+    }
+}
+
 /// A value as text: what is not known is a dash.
-pub fn value_text(value: Option<Shown>) -> String {
+pub fn value_text(value: Option<Shown>, unit: Option<Unit>) -> String {
     match value {
-        Some(Shown::Number(number, places)) => number_text(number, places),
+        Some(Shown::Number(number, places)) => in_unit(number, places, unit),
         Some(Shown::Time(micros)) => jiff::Timestamp::from_microsecond(micros).map_or("–".to_owned(), time_of),
         Some(Shown::Nothing) | None => "–".to_owned(),
     }
 }
 
 /// A value with its exact text beside it for programs.
-pub fn value(value: Option<Shown>) -> Markup {
+pub fn value(value: Option<Shown>, unit: Option<Unit>) -> Markup {
     html! {
         @match value {
-            Some(Shown::Number(..)) => data value=(exact(value)) { (value_text(value)) },
-            Some(Shown::Time(_)) => time datetime=(exact(value)) { (value_text(value)) },
-            Some(Shown::Nothing) | None => span.none { (value_text(value)) span.hidden { "none" } },
+            Some(Shown::Number(..)) => data value=(exact(value)) { (value_text(value, unit)) },
+            Some(Shown::Time(_)) => time datetime=(exact(value)) { (value_text(value, unit)) },
+            Some(Shown::Nothing) | None => span.none { (value_text(value, unit)) span.hidden { "none" } },
         }
     }
 }
@@ -218,7 +253,7 @@ pub fn duration(seconds: i64) -> String {
     };
     match seconds.max(0) {
         seconds @ 0..120 => format!("{seconds} s"),
-        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds @ 120..7_200 => of(seconds, 60, "min", 1, "s"),
         seconds @ 7_200..172_800 => of(seconds, 3_600, "h", 60, "min"),
         seconds => of(seconds, 86_400, "days", 3_600, "h"),
     }

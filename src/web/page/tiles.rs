@@ -8,7 +8,7 @@ use crate::reading::answer::{Point, Series};
 use crate::reports::figures::Shown;
 use crate::web::chart::sparkline;
 use crate::web::page::links::View;
-use crate::web::page::text::{change_of, estimate, number_text, percent, phrase, title, value};
+use crate::web::page::text::{change_of, estimate, in_unit, percent, phrase, title, value};
 
 /// Most tiles.
 pub const MOST_TILES: usize = 4;
@@ -76,7 +76,7 @@ fn tile(view: &View, series: &Series, hours: Option<&Series>, measure: usize, is
             }
             p.value {
                 @if off.is_some() { span.about { span aria-hidden="true" { "≈ " } span.hidden { "about " } } }
-                (value(total))
+                (value(total, report.measures[measure].unit))
             }
             p.change { @if series.against.is_some() { (change.shown()) } }
             (line(hours.unwrap_or(series), name))
@@ -115,5 +115,6 @@ fn mean(series: &Series, measure: usize) -> Option<String> {
         .collect();
     let (_, places) = numbers.first().filter(|_| numbers.len() > 1)?;
     let sum: i128 = numbers.iter().map(|(number, _)| number).sum();
-    Some(number_text(sum.checked_mul(100)? / numbers.len() as i128, places.checked_add(2)?))
+    let unit = series.report().measures[measure].unit;
+    Some(in_unit(sum.checked_mul(100)? / numbers.len() as i128, places.checked_add(2)?, unit))
 }

@@ -138,6 +138,7 @@ impl Explanation {
     fn of(plan: &Plan, curated: &str) -> Self {
         let definition = &plan.definition;
         let of_periods = [&plan.days, &plan.hours].into_iter().flat_map(|folding| &folding.sorts);
+        let of_periods = of_periods.filter(|sort| !sort.is_of_one_code());
         Explanation {
             definition: definition.name.clone(),
             digest: plan.digest.clone(),

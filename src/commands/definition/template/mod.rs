@@ -1,8 +1,8 @@
 //! `music-streams definition template`: the CloudFormation template of a pipeline with a definition.
 //!
-//! `template.yaml` is the template's text, with places that the definition fills. Lines between `# @EACH REPORT` and
-//! `# @END` are written for each report. `deploy/template.yaml` is the answer for the built-in definition; a test
-//! compares the two.
+//! `template.yaml` is the template's text, with places that the definition fills. Lines between `# @EACH …` and
+//! `# @END` are written for each report of which all words hold ([`holds`]), and those between `# @IF …` and `# @END`
+//! once if there is one. `deploy/template.yaml` is the answer for the built-in definition; a test compares the two.
 //!
 //! Covered by tests/definition.
 
@@ -17,7 +17,8 @@ use crate::definition::Definition;
 use crate::definition::reports::{ALL, Key, Period, Report};
 
 const TEMPLATE: &str = include_str!("template.yaml");
-const EACH_REPORT: &str = "# @EACH REPORT";
+const EACH: &str = "# @EACH ";
+const IF: &str = "# @IF ";
 const END: &str = "# @END";
 
 /// The arguments of `music-streams definition template`.
@@ -37,17 +38,57 @@ impl Template {
 
 /// Fills the places of the template.
 fn template_of(definition: &Definition) -> String {
-    let mut text = String::new();
-    let mut lines = TEMPLATE.split_inclusive('\n');
-    while let Some(line) = lines.next() {
-        if line.trim() != EACH_REPORT {
+    let lines: Vec<&str> = TEMPLATE.split_inclusive('\n').collect();
+    written(&lines, definition).replace("@PIPELINE@", &definition.name)
+}
+
+/// Writes lines for the reports that they are for.
+fn written(lines: &[&str], definition: &Definition) -> String {
+    let (mut text, mut rest) = (String::new(), lines);
+    while let Some((line, after)) = rest.split_first() {
+        let (each, once) = (line.trim().strip_prefix(EACH), line.trim().strip_prefix(IF));
+        let Some(words) = each.or(once) else {
             text.push_str(line);
+            rest = after;
             continue;
+        };
+        let (within, after) = after.split_at(length(after));
+        let mut reports = (0..definition.reports.len()).filter(|&index| holds(words, definition, index));
+        match each {
+            Some(_) => text.extend(reports.map(|index| filled(&within.concat(), &definition.reports[index]))),
+            None if reports.next().is_some() => text.push_str(&written(within, definition)),
+            None => {}
         }
-        let of_report: String = lines.by_ref().take_while(|line| line.trim() != END).collect();
-        text.extend(definition.reports.iter().map(|report| filled(&of_report, report)));
+        rest = after.get(1..).unwrap_or_default();
     }
-    text.replace("@PIPELINE@", &definition.name)
+    text
+}
+
+/// The number of lines up to the end of a part of the template that has begun before them.
+fn length(lines: &[&str]) -> usize {
+    let mut open = 1;
+    let is_end = |line: &&str| {
+        let line = line.trim();
+        open += i32::from(line.starts_with(EACH) || line.starts_with(IF)) - i32::from(line == END);
+        open == 0
+    };
+    lines.iter().position(is_end).unwrap_or(lines.len())
+}
+
+/// True if all words hold for a report.
+fn holds(words: &str, definition: &Definition, index: usize) -> bool {
+    let report = &definition.reports[index];
+    words.split(' ').all(|word| match word {
+        "REPORT" => true,
+        "OPEN" => !report.has_persons(),
+        "PERSONAL" => report.has_persons(),
+        "LISTED" => report.top.is_some(),
+        "UNDER" => report.top.as_ref().is_some_and(|top| !top.under.is_empty()),
+        // It is asked for the first and last day; LISTED its top lists are.
+        "DAYS" => definition.days_report() == Some(index),
+        "ALL" => report.key == Key::All,
+        _ => false,
+    })
 }
 
 /// Fills the places of lines that are written for each report.
@@ -60,7 +101,8 @@ fn filled(lines: &str, report: &Report) -> String {
         Period::Day => "report_date",
         Period::Hour => "report_hour",
     };
-    let places = [("@RESOURCE@", resource(&report.table)), ("@TABLE@", report.table.clone())];
+    let places =
+        [("@RESOURCE@", resource(&report.table)), ("@TABLE@", report.table.clone()), ("@REPORT@", report.name.clone())];
     let filled = places.iter().fold(lines.to_owned(), |lines, (place, value)| lines.replace(place, value));
     filled.replace("@KEY@", key).replace("@PERIOD@", period)
 }

@@ -60,7 +60,8 @@ pub(super) struct Try {
     #[arg(required = true)]
     data: Vec<PathBuf>,
 
-    /// The folder of the files that are looked up; by default the folder "reference" beside the definition
+    /// The folder of the files that are looked up; by default the folder "reference" in a folder of data, or else
+    /// beside the definition
     #[arg(long, value_name = "FOLDER")]
     reference: Option<PathBuf>,
 
@@ -131,7 +132,7 @@ struct Trial {
 impl Try {
     pub(super) async fn run(&self) -> Result<(), DefinitionError> {
         let plan = Arc::new(Plan::of(good(&self.file)?).map_err(TrialError::Plan)?);
-        let folder = references::folder(self.reference.as_deref(), &self.file);
+        let folder = references::folder(self.reference.as_deref(), &self.data, &self.file);
         let files = data::files(&self.data, &[&self.file, &folder], self.key.as_deref())?;
         let memory = Memory::of(None);
         let references = references::read(&plan, &folder, memory.catalogue()).await?;

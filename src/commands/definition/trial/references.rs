@@ -40,9 +40,11 @@ impl LookedUp {
     }
 }
 
-/// Returns the folder of the references: the one that was given, or the one beside the definition.
-pub(super) fn folder(given: Option<&Path>, definition: &Path) -> PathBuf {
-    given.map_or_else(|| definition.with_file_name("reference"), Path::to_owned)
+/// Returns the folder of the references: the one that was given; or the one in a folder of data, as in a bucket; or the
+/// one beside the definition.
+pub(super) fn folder(given: Option<&Path>, data: &[PathBuf], definition: &Path) -> PathBuf {
+    let in_data = || data.iter().map(|folder| folder.join("reference")).find(|folder| folder.is_dir());
+    given.map(Path::to_owned).or_else(in_data).unwrap_or_else(|| definition.with_file_name("reference"))
 }
 
 /// Reads the references of a plan, and judges them as a consumer does at its first start.

@@ -43,6 +43,8 @@ pub(super) struct RejectedRow {
     /// The key of its file.
     pub(super) object: String,
     pub(super) line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) record: Option<u64>,
     pub(super) reason: String,
     pub(super) fields: Vec<String>,
 }

@@ -158,12 +158,13 @@ fn rejected(trial: &Trial) -> Option<String> {
     let mut lines = vec![wrapped(&format!("{} {verb} rejected: {}", counted(all, "row"), kinds.join(", ")), "  ")];
     let paths: BTreeMap<&str, String> =
         trial.files.iter().map(|tried| (tried.file.key.as_str(), tried.file.path.display().to_string())).collect();
-    for RejectedRow { object, line, reason, fields } in &trial.seen.rejected {
+    for RejectedRow { object, line, record, reason, fields } in &trial.seen.rejected {
         let of_file = match paths.get(object.as_str()) {
             Some(path) if trial.files.len() > 1 => format!(" of {}", printable(path)),
             _ => String::new(),
         };
-        let what = format!("  line {line}{of_file}: {}", printable(reason));
+        let record = record.map_or(String::new(), |record| format!(", record {record}"));
+        let what = format!("  line {line}{record}{of_file}: {}", printable(reason));
         lines.push(wrapped(&what, "    "));
         lines.push(cut(&format!("    {}", printable(&fields.join(" | "))), WIDTH));
     }

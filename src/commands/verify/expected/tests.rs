@@ -78,7 +78,8 @@ fn measures() -> Vec<Measure> {
         (distinct("item"), vec![]),
         (distinct("buyer"), vec![is("shop", Test::Present(true))]),
     ];
-    let measure = |(place, (aggregate, conditions))| Measure { name: format!("m{place}"), aggregate, conditions, unit: None };
+    let measure =
+        |(place, (aggregate, conditions))| Measure { name: format!("m{place}"), aggregate, conditions, unit: None };
     aggregates.into_iter().enumerate().map(measure).collect()
 }
 
@@ -110,6 +111,7 @@ fn reports() -> impl Strategy<Value = Vec<Report>> {
                     name: "ratio".to_owned(),
                     aggregate: Aggregate::Ratio { of, by, places },
                     conditions: vec![],
+                    unit: None,
                 });
             }
             let every = if is_hourly { Every::Hour } else { Every::Day };

@@ -8,7 +8,7 @@ use tokio::io::AsyncRead;
 
 use crate::formats::body::{BLOCK_BYTES, BYTE_ORDER_MARK, MAX_RECORD_BYTES, refuse_binary};
 use crate::formats::json::envelope::Envelope;
-use crate::formats::json::grammar::{Stop, blanks, value};
+use crate::formats::json::grammar::{Stop, blanks, lone_value, value};
 use crate::formats::json::{NotJson, shown};
 use crate::formats::{BadFile, Body, Compression, FileError};
 
@@ -48,6 +48,8 @@ pub enum Pieces {
     Records,
     /// One broken record.
     Broken,
+    /// A value that is no object, in the place of a record.
+    NoObject,
     /// The end of a document without the list that should have the records.
     NoList,
 }
@@ -254,8 +256,15 @@ impl<'a> Blocks<'a> {
             if walked.at == text.len() {
                 return Ok(walked);
             }
-            match record(&text[walked.at..]) {
-                Ok(length) => walked.take(text, length, Pieces::Records),
+            let rest = &text[walked.at..];
+            // A file that begins otherwise may be of another format.
+            let has_records = self.begins_list || self.has_begun || !walked.pieces.is_empty();
+            let next = match record(rest) {
+                Err(Stop::Broken) if has_records => no_object(rest, self.has_ended).map(|it| (it, Pieces::NoObject)),
+                found => found.map(|length| (length, Pieces::Records)),
+            };
+            match next {
+                Ok((length, holds)) => walked.take(text, length, holds),
                 Err(Stop::More) if !self.has_ended && text.len() - walked.at <= MAX_RECORD_BYTES => return Ok(walked),
                 Err(_) => match self.broken(text, &walked)? {
                     Some(length) => walked.take(text, length, Pieces::Broken),
@@ -324,6 +333,11 @@ pub(super) fn record(text: &[u8]) -> Result<usize, Stop> {
         Ok(length) if length > MAX_RECORD_BYTES => Err(Stop::More),
         found => found,
     }
+}
+
+/// Returns the length of the value at the start of a text that stands in the place of a record, and is no object.
+pub(super) fn no_object(text: &[u8], has_ended: bool) -> Result<usize, Stop> {
+    lone_value(within_a_record(text), has_ended || text.len() > MAX_RECORD_BYTES)
 }
 
 /// Returns as much of a text as a record may have, and one byte by which it shows that there is more.

@@ -1,7 +1,8 @@
 use super::*;
-use crate::formats::json::{Paths, Scanner};
+use crate::formats::json::{Paths, Scanner, lone_value};
 
-/// Returns the records of a file, each as its line and its text; `!` stands before a broken one.
+/// Returns the records of a file, each as its line and its text; `!` stands before a broken one, and `?` before a value
+/// that is no object.
 async fn read(text: &[u8], records: Option<&str>) -> Result<Vec<String>, String> {
     let bad = |error: FileError| error.to_string();
     let (paths, mut found) = (Paths::new([]), Vec::new());
@@ -12,13 +13,17 @@ async fn read(text: &[u8], records: Option<&str>) -> Result<Vec<String>, String>
             let as_text = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
             match piece.holds {
                 Pieces::Broken => found.push(format!("{} !{}", piece.line, as_text(text))),
+                Pieces::NoObject => found.push(format!("{} ?{}", piece.line, as_text(text))),
                 Pieces::NoList => found.push(format!("{} no list", piece.line)),
                 Pieces::Records => {
                     let mut scanner = Scanner::new(&paths);
                     while let Some(start) = crate::formats::json::next_record(text) {
                         text = &text[start..];
-                        let scanned = scanner.scan(text, &mut []);
-                        let (mark, length) = scanned.map_or(("!", text.len()), |length| ("", length));
+                        let scanned = match text[0] {
+                            b'{' => scanner.scan(text, &mut []).map(|length| ("", length)),
+                            _ => lone_value(text, true).map(|length| ("?", length)),
+                        };
+                        let (mark, length) = scanned.unwrap_or(("!", text.len()));
                         found.push(format!("{} {mark}{}", piece.line, as_text(&text[..length])));
                         text = &text[length..];
                     }
@@ -59,12 +64,11 @@ async fn a_broken_record_is_rejected_alone_or_the_file_is_bad() {
         ("{\"a\":\n{\"b\":2}\n{}", Ok(vec!["1 !{\"a\":", "2 {\"b\":2}", "3 {}"])),
         ("{\"a\":1}\n{\"b\":\"x}\n{}\n{}", Ok(vec!["1 {\"a\":1}", "2 !{\"b\":\"x}", "3 {}", "4 {}"])),
         ("{}{\"b\":x}{}\n{}\n{}", Ok(vec!["1 {}", "1 !{\"b\":x}{}", "2 {}", "3 {}"])),
-        ("{} 1 {}\n\n{}", Ok(vec!["1 {}", "1 !1 {}", "3 {}"])),
+        ("{} 1x {}\n\n{}", Ok(vec!["1 {}", "1 !1x {}", "3 {}"])),
         ("{\"a\":1\n{\"b\":2}\n{}\n", Ok(vec!["1 !{\"a\":1", "2 {\"b\":2}", "3 {}"])),
         ("{\"a\":[1\n{\"b\":2}\n{}\n", Ok(vec!["1 !{\"a\":[1", "2 {\"b\":2}", "3 {}"])),
         ("{}\n{\"a\":", Ok(vec!["1 {}", "2 !{\"a\":"])),
         ("{}\n{\"a\":\n\n", Ok(vec!["1 {}", "2 !{\"a\":"])),
-        ("{}\nnull\n{}", Ok(vec!["1 {}", "2 !null", "3 {}"])),
         ("{}\n{}{\"a\":", Err("the file is not JSON: the record at line 2 is broken")),
         ("{\"a\":", Err("the file is not JSON: the record at line 1 is broken")),
         ("{}\n{\"a\":\n\"b\n}", Err("the file is not JSON: the record at line 2 is broken")),
@@ -87,6 +91,40 @@ async fn a_broken_record_is_rejected_alone_or_the_file_is_bad() {
     }
 }
 
+/// A value that is no object swallows no record, so that it is rejected alone, wherever it stands.
+#[tokio::test]
+async fn a_value_that_is_no_object_is_rejected_alone() {
+    for (text, expected) in [
+        ("{}\nnull\n{}", Ok(vec!["1 {}", "2 ?null", "3 {}"])),
+        ("[{},null,{}]", Ok(vec!["1 {}", "1 ?null", "1 {}"])),
+        ("[null,{},-1.5e3,true,false,\"a]{\",{}]", {
+            Ok(vec!["1 ?null", "1 {}", "1 ?-1.5e3", "1 ?true", "1 ?false", "1 ?\"a]{\"", "1 {}"])
+        }),
+        ("[\n {},\n 7\n]\n", Ok(vec!["2 {}", "3 ?7"])),
+        ("[1,2]", Ok(vec!["1 ?1", "1 ?2"])),
+        ("{} 1 {}\n\n{}", Ok(vec!["1 {}", "1 ?1", "1 {}", "3 {}"])),
+        ("{}null{}\n{}", Ok(vec!["1 {}", "1 ?null", "1 {}", "2 {}"])),
+        ("{}5\"a\":1}\n{}", Ok(vec!["1 {}", "1 !5\"a\":1}", "2 {}"])),
+        ("{}\n5", Ok(vec!["1 {}", "2 ?5"])),
+        ("{}\n\"x\"\n", Ok(vec!["1 {}", "2 ?\"x\""])),
+        // It ends its line, as other broken records do.
+        ("{}\nnul\n{}", Ok(vec!["1 {}", "2 !nul", "3 {}"])),
+        ("[{},nul,{}]", Err("the file is not JSON: the record at line 1 is broken")),
+        ("[{},01,{}]", Err("the file is not JSON: the record at line 1 is broken")),
+        ("[{},\"a\":1,{}]", Err("the file is not JSON: the record at line 1 is broken")),
+        ("[{},null", Err("the file is cut off")),
+        // A file that begins like this may be of another format.
+        ("1,2\n3,4\n", Err("the file is not JSON: the record at line 1 is broken")),
+        ("7", Err("the file is not JSON: the record at line 1 is broken")),
+    ] {
+        let found = read(text.as_bytes(), None).await;
+        match expected {
+            Ok(expected) => assert_eq!(found, Ok(expected.iter().map(|it| (*it).to_owned()).collect()), "{text}"),
+            Err(expected) => assert!(found.as_ref().is_err_and(|it| it.starts_with(expected)), "{text} {found:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn envelopes_have_their_records_in_a_list() {
     for (text, expected) in [
@@ -100,7 +138,10 @@ async fn envelopes_have_their_records_in_a_list() {
         ("{\"Records\":[{}", Err("the file is cut off")),
         ("{\"Records\":[{}]", Err("the file is cut off")),
         ("{\"Records\":[{}", Err("the file is cut off")),
-        ("{\"Records\":[1]}", Err("the file is not JSON: the document at line 1 is broken: \"1]}\"")),
+        ("{\"Records\":[1,{},null,\"x\"]}", Ok(vec!["1 ?1", "1 {}", "1 ?null", "1 ?\"x\""])),
+        ("{\"Records\":[1x]}", Err("the file is not JSON: the document at line 1 is broken: \"1x]}\"")),
+        ("{\"Records\":[1", Err("the file is cut off")),
+        ("{\"Records\":[tru", Err("the file is not JSON: the document at line 1 is broken: \"tru\"")),
         ("{\"Records\":[{}],\"Records\":[{}]}", Err("the file is not JSON: the document at line 1 is broken")),
         ("{\"a\":1\n\"Records\":[{}]}", Err("the file is not JSON: the document at line 2 is broken")),
         ("{\"a\":1,}", Err("the file is not JSON: the document at line 1 is broken")),
