@@ -194,9 +194,14 @@ impl Reader {
     /// that could tell.
     pub async fn edge(&self, moment: &Moment, is_last: bool, cost: &ReadCost) -> Result<Option<i32>, ReadingError> {
         let plan = &moment.plan;
+        if let Some(day) = self.kept_edge(moment, is_last) {
+            return Ok(day);
+        }
         let Some(report) = plan.definition.days_report() else { return Ok(None) };
         let period = self.reports(plan).edge(report, is_last, cost).await?;
-        Ok(period.map(|period| plan.day_of(period)))
+        let day = period.map(|period| plan.day_of(period));
+        self.keep_edge(moment, is_last, day);
+        Ok(day)
     }
 }
 

@@ -74,6 +74,8 @@ struct Inner {
     moment: tokio::sync::Mutex<Option<Arc<Moment>>>,
     /// The marks that were read, and the number of their moment.
     marks: Mutex<(u64, Marks)>,
+    /// The first and the last day with rows, as far as they were read, and the number of their moment.
+    edges: Mutex<(u64, [Option<Option<i32>>; 2])>,
 }
 
 impl Reader {
@@ -81,7 +83,8 @@ impl Reader {
     pub fn new(clients: Clients, table_prefix: String, kept_bytes: u64, max_age: Duration) -> Self {
         let ledger = Ledger::new(clients.dynamodb.clone(), &table_prefix, String::new());
         let (kept, marks) = (Kept::new(kept_bytes, max_age), Mutex::new((0, Marks::new())));
-        Reader(Arc::new(Inner { clients, table_prefix, ledger, kept, moment: tokio::sync::Mutex::new(None), marks }))
+        let (moment, edges) = (tokio::sync::Mutex::new(None), Mutex::new((0, [None; 2])));
+        Reader(Arc::new(Inner { clients, table_prefix, ledger, kept, moment, marks, edges }))
     }
 
     /// The pipeline's ledger.
@@ -267,6 +270,23 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// Returns the last day with rows, or the first, if it was read at this moment.
+    pub(super) fn kept_edge(&self, moment: &Moment, is_last: bool) -> Option<Option<i32>> {
+        let kept = self.0.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.0 == moment.number { kept.1[usize::from(is_last)] } else { None }
+    }
+
+    /// Keeps the last day with rows, or the first, as long as the moment.
+    pub(super) fn keep_edge(&self, moment: &Moment, is_last: bool, day: Option<i32>) {
+        let mut kept = self.0.edges.lock().unwrap_or_else(PoisonError::into_inner);
+        if moment.is_settled && kept.0 < moment.number {
+            *kept = (moment.number, [None; 2]);
+        }
+        if moment.is_settled && kept.0 == moment.number {
+            kept.1[usize::from(is_last)] = Some(day);
+        }
     }
 
     /// Reads the marks of periods' days.

@@ -66,6 +66,8 @@ struct Inner {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct BodyKey {
     path: String,
+    beside: String,
+    stands_alone: bool,
     parameters: Parameters,
     form: Form,
     moment: u64,
@@ -329,11 +331,18 @@ impl App {
             Route::Series(_) | Route::Top(_) => parameters.form(asked.accept)?,
             _ => Form::Json,
         };
-        // These are of the pipeline and not of the figures: they change without them.
-        if matches!(route, Route::Pipeline | Route::Freshness | Route::Page(_)) {
-            return self.make(&route, &parameters, form, asked, &moment, cost).await.map(Arc::new);
-        }
-        let key = BodyKey { path: asked.path.to_owned(), parameters: parameters.clone(), form, moment: moment.number };
+        let key = BodyKey {
+            path: asked.path.to_owned(),
+            // Pages tell the state of the pipeline, which changes without the figures, and the API its own address.
+            beside: match route {
+                Route::Pipeline | Route::Page(_) => format!("{}{:?}", asked.base, self.pipeline(cost).await.ok()),
+                _ => String::new(),
+            },
+            stands_alone: asked.stands_alone,
+            parameters: parameters.clone(),
+            form,
+            moment: moment.number,
+        };
         let make = async { self.make(&route, &parameters, form, asked, &moment, cost).await.map(Arc::new) };
         let entry = self.0.bodies.entry(key).or_try_insert_with(make).await;
         entry.map(moka::Entry::into_value).map_err(|problem: Arc<Problem>| (*problem).clone())

@@ -81,16 +81,6 @@ impl Served {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Answer { status, headers, body: response.text().await.unwrap() }
     }
-
-    /// What it has logged so far.
-    pub fn said(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap()
-    }
-
-    /// The number of the process.
-    pub fn pid(&self) -> u32 {
-        self.process.id()
-    }
 }
 
 impl Drop for Served {

@@ -25,11 +25,12 @@ use crate::plan::period::Period;
 use crate::plan::reports::Report;
 use crate::reading::answer::{AsOf, Series, SeriesQuestion, Top, TopQuestion};
 use crate::reading::moment::Moment;
+use crate::reading::questions::periods_of;
 use crate::reading::range::{Against, Range};
 use crate::reading::reader::{Reader, ReadingError};
 use crate::reading::shape;
 use crate::reports::store::ReadCost;
-use crate::web::question::{MAX_DAYS, MAX_DAYS_BY_HOUR};
+use crate::web::question::{MAX_DAYS, MAX_DAYS_BY_HOUR, MAX_ITEMS};
 
 /// Memory for figures while a question is watched.
 const KEPT_BYTES: u64 = 64 << 20;
@@ -281,6 +282,12 @@ impl Query {
             return Err(ReportError::Question(format!("{name} needs a day as YYYY-MM-DD")));
         }
         let range = self.range(reader, moment, of_report, cost).await?;
+        let periods = periods_of(&moment.plan, of_report, range).len();
+        if periods * usize::from(self.top) > MAX_ITEMS {
+            let problem =
+                format!("{} rows over {periods} days or hours are too many; at most {MAX_ITEMS} together", self.top);
+            return Err(ReportError::Question(problem));
+        }
         let since = moment.plan.since[report];
         if let Some(since) = since.filter(|&since| moment.plan.day_of(since) > range.to) {
             return Err(ReportError::Question(format!(
