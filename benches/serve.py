@@ -247,16 +247,16 @@ def under_load(server):
 
 def viewers(pipeline, gate, seconds=30):
     """Calls that DynamoDB sees while one page, and then many, are open and a batch is counted in between."""
-    head("viewers of `/?days=28`, each asking every 2 s", "seconds", "batches", "answers", "calls that DynamoDB saw")
+    head("viewers of `/?days=28`, each asking every ten seconds", "seconds", "batches", "answers", "calls that DynamoDB saw")
     for count in (1, VIEWERS):
-        server = Server(pipeline, dynamodb=gate.url, refresh="2s")
+        server = Server(pipeline, dynamodb=gate.url, refresh="10s")
         try:
             settled(server)
             time.sleep(2)
             before = gate.calls
             rows = [[user, f"track{user % 50:017}", f"{LAST} 13:00:00"] for user in range(1, 400)]
             pipeline.put({f"incoming/later-{time.monotonic_ns()}.csv": sample.table(HEADER, rows)})
-            _, statuses, *_ = load(server, [request("/?days=28", Accept_Encoding="gzip")], count / 2, seconds, count)
+            _, statuses, *_ = load(server, [request("/?days=28", Accept_Encoding="gzip")], count / 10, seconds, count)
             row(count, seconds, 1, ", ".join(f"{number:,} × {status}" for status, number in sorted(statuses.items())), f"{gate.calls - before:,}")
         finally:
             server.stop()

@@ -35,8 +35,10 @@ axe.run(document, { ...options, resultTypes: ['violations'] }).then(
 # Whatever reaches beyond the screen, but for what scrolls by itself.
 SIDEWAYS = """
 const wide = document.documentElement.clientWidth, own = '.scroll, pre, svg, .hidden, .skip, .hidden-link';
-const beyond = [...document.querySelectorAll('body *')].filter(it => !it.closest(own) && it.getBoundingClientRect().right > wide + 1);
-const most = document.scrollingElement.scrollWidth;
+const reaches = it => it.getBoundingClientRect().right > wide + 1, most = document.scrollingElement.scrollWidth;
+let beyond = [...document.querySelectorAll('body *')].filter(it => !it.closest(own) && reaches(it));
+// A drawing is as wide as its box, unless what is in it widens the page.
+if (most > wide && !beyond.length) beyond = [...document.querySelectorAll('body *')].filter(it => !it.closest('.scroll, pre') && reaches(it));
 return [...(most > wide ? [`${most} px on a screen of ${wide}`] : []), ...beyond.slice(0, 3).map(it => it.outerHTML.slice(0, 120))];
 """
 
@@ -47,14 +49,12 @@ class Chromium:
     def __init__(self):
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium")
-        for flag in ("headless=new", "disable-gpu", "hide-scrollbars", "force-color-profile=srgb", "lang=en-GB", "accept-lang=en-GB", "window-size=1280,900"):
+        for flag in ("headless=new", "disable-gpu", "hide-scrollbars", "force-color-profile=srgb", "window-size=1280,900"):
             options.add_argument(f"--{flag}")
         if os.getuid() == 0:
             options.add_argument("--no-sandbox")
-        # Fields of dates are in the order of this language, and not in that of the machine's.
-        service = webdriver.ChromeService(shutil.which("chromedriver"), env={**os.environ, "LANGUAGE": "en_GB", "LC_ALL": "C.UTF-8"})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=service)
+        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
         self.driver.set_page_load_timeout(40)
         self.driver.set_script_timeout(40)
         self.asked, self.logged = [], []

@@ -12,7 +12,7 @@ from pathlib import Path
 import openapi_spec_validator
 
 HERE = Path(__file__).resolve().parent
-SECONDS = 25
+SECONDS = 45
 EXAMPLES = 25
 
 

@@ -28,7 +28,7 @@ def before_call(context, case, kwargs):
     if not case.query:
         return
     # An empty value counts as none, as forms send it.
-    query = {name: value for name, value in case.query.items() if value not in ("", None)}
+    query = {name: value for name, value in case.query.items() if value not in ("", None, {}, [])}
     first, last, days = day(query.get("from")), day(query.get("to")), number(query.get("days"))
     # From, to and days at once say too much.
     if first and last:

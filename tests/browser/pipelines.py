@@ -1,9 +1,12 @@
 """Pipelines of their own for the tests of the page: deployed, fed and served on the stack that `stack.py run` has started."""
 
+import csv
 import http.client
 import http.server
+import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -176,6 +179,14 @@ class Gate:
         self.server = Front(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def sample_files():
+    """The files of `make local`, and four weeks before them, so that 28 days have as many to be compared with."""
+    files = sample.files()
+    tracks = list(dict.fromkeys(row[1] for row in csv.reader(io.StringIO(files["reference/songs.csv"].decode()))))[1:]
+    weeks = sample.history(tracks, random.Random(5), range(61, 33, -1))
+    return {**files, **{f"incoming/before/{week}.csv": sample.table(HEADER, rows) for week, rows in weeks.items()}}
 
 
 def hostile_files():

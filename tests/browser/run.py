@@ -24,7 +24,7 @@ from selenium.webdriver.common.keys import Keys
 import contract
 import pipelines
 from chromium import Chromium
-from pipelines import LOGS, ROOT, TARGET, Gate, Pipeline, Server, hostile_files, local, sample, until
+from pipelines import LOGS, ROOT, TARGET, Gate, Pipeline, Server, hostile_files, local, sample, sample_files, until
 
 PICTURES = TARGET / "screenshots"
 DAY = "2024-06-25"
@@ -91,7 +91,7 @@ class Tests:
 
     def deploy(self):
         wanted = {
-            "listens": (sample.files(), self.options.definition), "empty": ((), self.options.definition),
+            "listens": (sample_files(), self.options.definition), "empty": ((), self.options.definition),
             "hostile": (hostile_files(), self.options.definition), "orders": (sample.orders(), ORDERS),
         }
         if self.options.screenshots:
@@ -527,8 +527,10 @@ class Tests:
                 file = ROOT / f"docs/{name}.png"
                 browser.picture(file, most)
                 with Image.open(file) as picture:
-                    picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
                     size = picture.size
+                    # Rare colours too, as those of signs.
+                    palette = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+                    palette.save(file, optimize=True)
                 print(f"  docs/{name}.png: {size[0]} × {size[1]}, {file.stat().st_size / 1024:.0f} KiB")
                 if file.stat().st_size > 200 * 1024:
                     sys.exit(f"docs/{name}.png has more than 200 KiB")
