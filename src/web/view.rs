@@ -12,11 +12,12 @@ use crate::reading::answer::{AsOf, Series, SeriesQuestion, Top, TopQuestion};
 use crate::reading::moment::Moment;
 use crate::reading::range::{Against, Range};
 use crate::reports::store::ReadCost;
-use crate::web::app::{App, Asked, Body, visible};
+use crate::web::app::{App, Asked, Body};
 use crate::web::openapi;
 use crate::web::page::{self, Answer, Assets, Days, Frame, Freshness, Under};
 use crate::web::problem::Problem;
 use crate::web::question::{Asks, MAX_DAYS, MAX_DAYS_BY_HOUR, Parameters};
+use crate::web::route::visible;
 
 /// The media type of a page.
 pub const HTML: &str = "text/html; charset=utf-8";
