@@ -12,7 +12,9 @@ DEFINITION ?=
 WINDOW ?= 5s
 # Random walks of `make sim`.
 SEEDS ?= 10000
-# Seconds that `make chaos` and `make fuzz` run, seed of the former, target of the latter.
+# Tests of `make test-browser`, by the letters that it prints.
+ONLY ?=
+# Seconds that `make chaos`, `make fuzz` and `make test-contract` run, seed of the first, target of the second.
 SECONDS ?= 120
 SEED ?= 1
 TARGET ?= file
@@ -113,6 +115,24 @@ test-ministack: ## run the tests that need AWS on ministack instead; make test-m
 	@# Its DescribeTable says "true", a text, of tables that CloudFormation made: AWS's clients refuse the answer.
 	@$(STACK) run --ministack cargo test --release --locked --test pipeline -- --skip definitions::a_definition $(TESTS)
 
+# What the tests of the page need beside the program.
+.PHONY: browser
+browser: build
+	@$(STACK) install
+	@$(STACK) install-browser
+
+.PHONY: test-browser
+test-browser: browser ## test the page in Chromium, and the API by its contract: make test-browser [ONLY='b c']
+	@$(STACK) run .tools/browser/bin/python tests/browser/run.py --binary '$(BINARY)' $(if $(ONLY),--only $(ONLY))
+
+.PHONY: test-contract
+test-contract: browser ## test the API alone, by its OpenAPI document: make test-contract SECONDS=120
+	@$(STACK) run .tools/browser/bin/python tests/browser/run.py --binary '$(BINARY)' --only k --seconds $(SECONDS)
+
+.PHONY: screenshots
+screenshots: browser ## make the pictures of the page in docs/
+	@$(STACK) run .tools/browser/bin/python tests/browser/run.py --binary '$(BINARY)' --screenshots
+
 .PHONY: model
 model: ## explore the protocol exhaustively with every failure at once (some minutes, 8 GiB)
 	MODEL_EVERYTHING=1 cargo test --release --locked --test model -- --nocapture --test-threads 1
@@ -172,6 +192,11 @@ bench-e2e: bench-stack ## compare with a plain Python consumer on many small fil
 	@$(STACK) install-peers
 	@.tools/stack/bin/python benches/peers/e2e.py --latency-ms $(LATENCY_MS) --binary '$(BINARY)' --flags='$(FLAGS)'
 
+.PHONY: bench-serve
+bench-serve: build ## measure what reading costs: cold, kept, under load, for many viewers; memory and sizes
+	@$(STACK) install
+	@$(STACK) run .tools/stack/bin/python benches/serve.py --latency-ms $(LATENCY_MS) --binary '$(BINARY)'
+
 .PHONY: measure-memory
 measure-memory: up build ## measure peak memory on 20 files of 50 MB
 	@.tools/stack/bin/python benches/memory.py
@@ -212,10 +237,10 @@ deny: ## check licences, sources and advisories of every dependency
 	else echo "advisories: NOT CHECKED, their database cannot be reached from this machine"; fi
 
 # The parts of `make ci`, in order.
-CI_PARTS := lint deny test chaos ci-ministack ci-benches ci-image local down
+CI_PARTS := lint deny test chaos ci-ministack test-browser ci-benches ci-image local down
 
 .PHONY: ci
-ci: ## all checks, with the time of each: lint, licences, tests, chaos, ministack, benchmarks, image, make local
+ci: ## all checks, with the time of each: lint, licences, tests, chaos, ministack, browser, benchmarks, image, make local
 	@for part in $(CI_PARTS); do \
 	    TIMEFORMAT="== $$part: %0R s, of CPU %0U s and %0S s in the system"; \
 	    time $(MAKE) --no-print-directory $$part || exit 1; \

@@ -77,14 +77,14 @@ def files(seed=7):
     }
 
 
-def history(tracks, choose):
-    """Returns the listens of the 34 days before the last one, by week: more at weekends and in the evening, and with
-    tracks that come and go."""
+def history(tracks, choose, ages=range(33, -1, -1)):
+    """Returns the listens of the 34 days before the last one, or of other ones, by week: more at weekends and in the
+    evening, and with tracks that come and go."""
     weeks = {}
     last = datetime.date(2024, 6, 24)
     hours = [3, 2, 1, 1, 1, 2, 4, 7, 9, 8, 8, 9, 10, 10, 9, 10, 12, 15, 17, 18, 17, 14, 9, 5]
     rhythm = [1.0, 0.96, 0.98, 1.04, 1.22, 1.42, 1.3]
-    for age in range(33, -1, -1):
+    for age in ages:
         day = last - datetime.timedelta(days=age)
         count = int(2700 * rhythm[day.weekday()] * (1 + 0.006 * (33 - age)) * choose.uniform(0.95, 1.05))
         weights = [(1 + 0.9 * math.sin(rank + age / 9)) / (rank + 3) for rank in range(len(tracks))]

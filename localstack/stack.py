@@ -3,7 +3,8 @@
 
     stack.py install            build and install everything pinned, once, into .tools/
     stack.py install-checks     the readers and linters of the tests;  install-deny: cargo-deny;  install-fuzz: cargo-fuzz;
-                                install-peers: what the benchmarks compare with;  install-sbom: cargo-cyclonedx
+                                install-peers: what the benchmarks compare with;  install-sbom: cargo-cyclonedx;
+                                install-browser: what drives the page, and a browser
     stack.py up                 start LocalStack on 127.0.0.1:4566 (returns at once when it is already up)
     stack.py down               stop what `up` started
     stack.py run COMMAND...     start a private stack on free ports, run COMMAND against it, stop it
@@ -138,6 +139,20 @@ def install_checks():
 
 def install_peers():
     install_python("peers", HERE.parent / "benches/peers/requirements.txt")
+
+
+def install_browser():
+    """What drives the page and asks the API, and Debian's browser, with which fonts its screenshots are the same."""
+    install_python("browser", HERE.parent / "tests/browser/requirements.txt")
+    if shutil.which("chromium") and shutil.which("chromedriver"):
+        return
+    packages = ["chromium", "chromium-driver", "fonts-noto-cjk"]
+    if os.getuid() != 0 or not shutil.which("apt-get"):
+        sys.exit(f"there is no chromium or no chromedriver here; install them: sudo apt-get install {' '.join(packages)}")
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    step("browser: apt-get update", ["apt-get", "update"], TOOLS / "log/browser-update.log", quiet)
+    install = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
+    step(f"browser: {', '.join(packages)}", install, TOOLS / "log/browser-apt.log", quiet)
 
 
 def docker_answers():
@@ -360,6 +375,8 @@ if __name__ == "__main__":
             install_sbom()
         case "install-peers", []:
             install_peers()
+        case "install-browser", []:
+            install_browser()
         case "up", []:
             up()
         case "down", []:

@@ -71,10 +71,12 @@ fn responses(schema: &str, others: &[&str], tables: bool) -> Value {
     let meaning = |status: &str| match status {
         "400" => "A parameter is wrong; `parameter` names it.",
         "404" => "There is nothing of that name.",
+        "414" => "The URL is too long.",
         "502" => "The tables do not answer.",
+        "504" => "The answer takes too long.",
         _ => "Too many requests at a time, or the tables ask to slow down.",
     };
-    for status in ["400", "502", "503"].iter().chain(others) {
+    for status in ["400", "414", "502", "503", "504"].iter().chain(others) {
         let content = json!({ PROBLEM_JSON: { "schema": reference("Problem") } });
         responses[status] = json!({ "description": meaning(status), "content": content });
     }
@@ -102,12 +104,15 @@ fn of_report(report: &Report, asks: Asks) -> Value {
             let mut about = parameter.about.to_owned();
             match parameter.name {
                 "days" if report.is_hourly => schema["maximum"] = json!(MAX_DAYS_BY_HOUR),
+                "under" => schema["pattern"] = json!(format!("^({}):[\\s\\S]", under_names(report).join("|"))),
                 "limit" => about += &format!(" Rows times days or hours are at most {MAX_ITEMS}."),
                 _ => {}
             }
             let is_required = parameter.name == "id";
             json!({
                 "name": parameter.name, "in": "query", "required": is_required, "description": about, "schema": schema,
+                // As forms send it: it counts as none.
+                "allowEmptyValue": !is_required,
             })
         })
         .collect();
@@ -117,6 +122,12 @@ fn of_report(report: &Report, asks: Asks) -> Value {
         "parameters": parameters,
         "responses": responses(&format!("{name}_{kind}"), &[], true),
     })
+}
+
+/// The attributes that the report has lists under.
+fn under_names(report: &Report) -> Vec<&str> {
+    let under = report.top.iter().flat_map(|top| &top.under);
+    under.filter_map(|&label| report.labels.get(label)).map(|label| label.name.as_str()).collect()
 }
 
 fn object(properties: Value) -> Value {
