@@ -220,6 +220,9 @@ impl View<'_> {
             of_report.top.is_some() && !of_report.is_hourly
         };
         let ranked: Vec<usize> = shown.iter().copied().filter(is_listed).collect();
+        let compared = days.range.against(days.against).into_iter().flat_map(|range| range.each());
+        // Panels fail each by itself: what fails here fails there again.
+        let _ = self.app.reader().prepare(self.moment, days.range.each().chain(compared), self.cost).await;
         let tops = ranked.iter().map(|&report| self.top(report, &days, under.as_ref(), ROWS));
         let (totals, hours, tops, choices) = futures::join!(
             self.totals(&days, under.as_ref(), &shown),
