@@ -69,8 +69,8 @@ enum Command {
     /// Serve the figures as a page for people and an API for programs
     ///
     /// Reads the tables with the credentials of whoever starts it, and writes nothing. At home it is for this machine
-    /// alone; for others it runs behind a load balancer with a login, or as a Lambda function. With --once it writes one
-    /// page or answer and ends.
+    /// alone; for others it runs behind a load balancer with a login, or as a Lambda function. With --once it writes
+    /// one page or answer and ends.
     Serve(Serve),
     /// Show batches at work, finished batches and waiting messages; or the history of one file
     Status(StatusQuery),

@@ -78,7 +78,7 @@ pub struct ServeQuery {
 
     /// Write the answer to one path and end: a page that stands alone, or an answer of the API
     ///
-    /// Such as '/?days=28' or '/api/v1/top/tracks?days=7&format=csv'. The exit status is 1 if it is a problem.
+    /// Such as '/?days=28' or '/api/v1/top/REPORT?days=7&format=csv'. The exit status is 1 if it is a problem.
     #[arg(long, value_name = "PATH")]
     once: Option<String>,
 
@@ -125,10 +125,10 @@ impl ServeQuery {
         if is_lambda {
             return server.run_in_lambda().await;
         }
-        let listener = Server::bind(self.address).await?;
-        let address = listener.local_addr().map_err(|error| error.to_string())?;
+        let socket = Server::bind(self.address).await?;
+        let address = socket.local_addr().map_err(|error| error.to_string())?;
         tracing::info!("the page is at http://{address}");
-        server.run(listener, stop).await;
+        server.run(socket, stop).await;
         Ok(())
     }
 

@@ -43,10 +43,12 @@ impl Reader {
         let keys = periods.iter().chain(&before).map(key).collect();
         let items = self.items(moment, keys, cost).await?;
         let of = OneItem { moment, report, index: question.report, id: &question.id, items: &items, under: None };
+        let first = self.first_day(moment, against, cost).await?;
+        let begins = against.is_some_and(|range| first.is_none_or(|first| first <= range.from));
         let whole = periods.iter().filter(|period| moment.is_over(**period)).count();
         let totals = of.together(&periods);
         let labels = of.labels(&periods, &before);
-        let change = match against {
+        let change = match against.filter(|_| begins) {
             None => vec![None; report.measures.len()],
             Some(_) => {
                 // As many of the earlier ones: those that have the same place.
@@ -63,7 +65,7 @@ impl Reader {
             between: between(&totals, report),
             totals: shown(&totals, report),
             before_totals: against.map(|_| shown(&of.together(&before), report)),
-            before: of.points(&before),
+            before: of.points_from(&before, first),
             change,
             whole,
             plan: Arc::clone(&plan),
@@ -136,6 +138,20 @@ impl Reader {
         Ok(Top { plan: Arc::clone(&plan), against, as_of: moment.as_of.clone(), exactness, truncated, rows, question })
     }
 
+    /// The first day with rows, if something is compared and it is known. Days before it are no days with nothing, and
+    /// no change is said against days of which some are.
+    async fn first_day(
+        &self,
+        moment: &Moment,
+        against: Option<Range>,
+        cost: &ReadCost,
+    ) -> Result<Option<i32>, ReadingError> {
+        match against {
+            Some(_) => self.edge(moment, false, cost).await,
+            None => Ok(None),
+        }
+    }
+
     /// Reads the items of a ranking's rows.
     async fn rows(
         &self,
@@ -166,12 +182,14 @@ impl Reader {
             as_number(shown(&of.together(periods), of_whole).get(same).copied().flatten())
         });
         let over = periods.iter().filter(|period| moment.is_over(**period)).count();
+        let first = self.first_day(moment, against, cost).await?;
+        let begins = against.is_some_and(|range| first.is_none_or(|first| first <= range.from));
         let row = |id: String| {
             let under = Some(question);
             let of = OneItem { moment, report, index: question.report, id: &id, items: &items, under };
             let totals = of.together(periods);
             let values = shown(&totals, report);
-            let change = against.and_then(|_| {
+            let change = against.filter(|_| begins).and_then(|_| {
                 let now = shown(&of.together(&periods[..over]), report);
                 let then = shown(&of.together(&before[..over.min(before.len())]), report);
                 changes(&then, &now).get(measure).copied().flatten()
@@ -287,6 +305,17 @@ impl OneItem<'_> {
             Point { period, values, is_whole: self.moment.is_over(period), is_counted }
         };
         periods.iter().map(point).collect()
+    }
+
+    /// The points of a comparison: what is before the first day was not counted.
+    fn points_from(&self, periods: &[Period], first: Option<i32>) -> Vec<Point> {
+        let mut points = self.points(periods);
+        for point in &mut points {
+            if first.is_some_and(|first| self.moment.plan.day_of(point.period) < first) {
+                *point = Point { is_counted: false, values: vec![None; self.report.measures.len()], ..*point };
+            }
+        }
+        points
     }
 
     /// The ranking measure by period.

@@ -289,7 +289,17 @@ impl Reader {
         }
     }
 
-    /// Reads the marks of periods' days.
+    /// Reads the marks of days beforehand, once for several questions at the same time.
+    pub async fn prepare(
+        &self,
+        moment: &Moment,
+        days: impl Iterator<Item = i32>,
+        cost: &ReadCost,
+    ) -> Result<(), ReadingError> {
+        self.marks(moment, days.map(Period::Day), cost).await.map(drop)
+    }
+
+    /// Reads the marks of periods' days. They hold for their moment: one that is not settled lasts as long as a look.
     async fn marks(
         &self,
         moment: &Moment,
@@ -317,9 +327,6 @@ impl Reader {
                 let version = item.and_then(Result::ok).map_or(0, |item| item.version);
                 marks.insert(moment.plan.day_of(key.period), version);
             }
-        }
-        if !moment.is_settled {
-            return Ok(MarksOfDays(marks));
         }
         let mut kept = self.0.marks.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.0 < moment.number {

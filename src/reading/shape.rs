@@ -247,7 +247,7 @@ mod tests {
     proptest! {
         /// The library reads back what was written.
         #[test]
-        fn fields_survive_and_are_no_formulas(texts in prop::collection::vec("\\PC{0,8}|[=+@,\"\r\n ]{0,4}", 1..6)) {
+        fn fields_survive_and_are_no_formulas(texts in prop::collection::vec("\\PC{0,8}|[=+@,\"\r\n ]{0,4}", 2..6)) {
             let line = csv_line(texts.iter().map(|text| csv_field(text, false)));
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let read: Vec<String> = runtime.block_on(async {

@@ -7,6 +7,7 @@
 //! | [`server`] | connections, limits, headers |
 //! | [`guard`] | who may ask |
 //! | [`app`] | from a path and a query to a reply, kept as long as it holds |
+//! | [`route`] | from a path to a resource |
 //! | [`question`] | from a query to a question |
 //! | [`problem`] | why a question has no answer |
 //! | [`openapi`] | the API's description |
@@ -21,5 +22,6 @@ pub mod openapi;
 pub mod page;
 pub mod problem;
 pub mod question;
+pub mod route;
 pub mod server;
 pub mod view;

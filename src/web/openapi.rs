@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use crate::plan::Plan;
 use crate::plan::reports::{Figure, Report};
-use crate::web::app::visible;
 use crate::web::problem::PROBLEM_JSON;
 use crate::web::question::{Asks, MAX_DAYS_BY_HOUR, MAX_ITEMS, PARAMETERS};
+use crate::web::route::visible;
 
 /// Returns the document.
 pub fn document(plan: &Plan, personal: bool) -> Value {

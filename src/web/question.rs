@@ -108,7 +108,7 @@ pub const PARAMETERS: &[Parameter] = &[
     },
     Parameter {
         name: "format",
-        about: "json, csv (RFC 4180), or ndjson: a line of JSON for each row. Default: what `Accept` asks for, or json.",
+        about: "json, csv (RFC 4180), or ndjson: a line of JSON for each row. Default: what `Accept` names, or json.",
         schema: || json!({ "type": "string", "enum": ["json", "csv", "ndjson"] }),
         of: &[Asks::Series, Asks::Top],
     },

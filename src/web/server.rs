@@ -54,12 +54,12 @@ impl Server {
 
     /// Binds the address.
     pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
-        let listener = TcpListener::bind(address).await;
-        listener.map_err(|error| format!("cannot serve at {address}: {error}; choose another --address"))
+        let socket = TcpListener::bind(address).await;
+        socket.map_err(|error| format!("cannot serve at {address}: {error}; choose another --address"))
     }
 
     /// Answers requests until the stop is requested, and then those that are at work.
-    pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
+    pub async fn run(self, socket: TcpListener, stop: CancellationToken) {
         let router = self.router();
         let mut http = hyper::server::conn::http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEADER_BYTES);
@@ -67,7 +67,7 @@ impl Server {
         loop {
             let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { break };
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = socket.accept() => accepted,
                 () = stop.cancelled() => break,
             };
             let stream = match accepted {

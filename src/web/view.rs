@@ -12,11 +12,12 @@ use crate::reading::answer::{AsOf, Series, SeriesQuestion, Top, TopQuestion};
 use crate::reading::moment::Moment;
 use crate::reading::range::{Against, Range};
 use crate::reports::store::ReadCost;
-use crate::web::app::{App, Asked, Body, visible};
+use crate::web::app::{App, Asked, Body};
 use crate::web::openapi;
 use crate::web::page::{self, Answer, Assets, Days, Frame, Freshness, Under};
 use crate::web::problem::Problem;
 use crate::web::question::{Asks, MAX_DAYS, MAX_DAYS_BY_HOUR, Parameters};
+use crate::web::route::visible;
 
 /// The media type of a page.
 pub const HTML: &str = "text/html; charset=utf-8";
@@ -219,6 +220,9 @@ impl View<'_> {
             of_report.top.is_some() && !of_report.is_hourly
         };
         let ranked: Vec<usize> = shown.iter().copied().filter(is_listed).collect();
+        let compared = days.range.against(days.against).into_iter().flat_map(|range| range.each());
+        // Panels fail each by itself: what fails here fails there again.
+        let _ = self.app.reader().prepare(self.moment, days.range.each().chain(compared), self.cost).await;
         let tops = ranked.iter().map(|&report| self.top(report, &days, under.as_ref(), ROWS));
         let (totals, hours, tops, choices) = futures::join!(
             self.totals(&days, under.as_ref(), &shown),

@@ -365,7 +365,8 @@ fn last() {
 const WORDS_OF_THE_DEFINITION: [&str; 9] =
     ["track", "genre", "listener", "song", "user", "listen", "listening", "artist", "country"];
 /// Where a word has another meaning: the file, and what stands there. Here it is that of a socket, and of SVG.
-const OTHER_MEANINGS: [(&str, &str); 4] = [
+const OTHER_MEANINGS: [(&str, &str); 5] = [
+    ("src/web/server.rs", "TcpListener"),
     ("src/web/chart.rs", "userSpaceOnUse"),
     ("src/service/health.rs", "listen"),
     ("src/service/health.rs", "TcpListener"),

@@ -98,8 +98,8 @@ async fn figures_over_days_are_those_of_an_independent_fold_whoever_asks() {
     deployment.put("incoming/b.csv", csv_of(&rows[3500..])).await;
     deployment.process_all().await;
     let served = Served::start(&deployment, &["--personal"], &[]).await;
-    let range = "from=2024-06-18&to=2024-06-25";
-    let (now, before) = (&DATES[2..], ["2024-06-16", "2024-06-17"]);
+    let range = "from=2024-06-21&to=2024-06-25";
+    let (now, before) = (&DATES[5..], &DATES[..5]);
 
     // Rankings, of all and under a value.
     let of_tracks = fold(&rows, now, track);
@@ -120,22 +120,27 @@ async fn figures_over_days_are_those_of_an_independent_fold_whoever_asks() {
     let first = of_jazz["items"][0]["total_listens"].as_f64().unwrap();
     assert!((share - first / whole).abs() < 0.0001, "a share of the genre: {share}");
 
-    // One item by day, with the days before: two of eight have rows there.
+    // One item by day, with the days before.
     let series = served.get(&format!("/api/v1/series/genres?id=pop&{range}")).await.json();
     assert_values(&series["totals"], &of_genres["pop"], "a genre over days");
     for point in series["points"].as_array().unwrap() {
         let date = point["report_date"].as_str().unwrap();
         assert_eq!(point["total_listens"].as_u64(), Some(fold(&rows, &[date], genres)["pop"].listens), "{date}");
     }
-    let of_before = fold(&rows, &before, genres)["pop"].listens;
+    let of_before = fold(&rows, before, genres)["pop"].listens;
     assert_eq!(series["against"]["totals"]["total_listens"].as_u64(), Some(of_before));
     let change = series["against"]["change"]["total_listens"].as_f64().unwrap();
     let expected = of_genres["pop"].listens as f64 / of_before as f64 - 1.0;
     assert!((change - expected).abs() < 0.0001, "{change}, not {expected}");
 
+    // Days before the first one are no days with nothing: no change is said against them.
+    let earlier = served.get("/api/v1/series/genres?id=pop&from=2024-06-18&to=2024-06-25").await.json();
+    assert!(earlier["against"]["change"]["total_listens"].is_null(), "{earlier}");
+    assert_eq!(earlier["against"]["points"][0]["counted"], false);
+
     // The command line says the same, and the page shows it.
     let command = |arguments: &[&str]| {
-        let days = ["--from", "2024-06-18", "--to", "2024-06-25", "--table-prefix", &deployment.table_prefix];
+        let days = ["--from", "2024-06-21", "--to", "2024-06-25", "--table-prefix", &deployment.table_prefix];
         let ended = program(&[&["report"], arguments, &days].concat(), &[]);
         assert!(ended.success, "{}", ended.stderr);
         ended

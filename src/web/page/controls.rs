@@ -30,6 +30,9 @@ pub fn days_line(view: &View, days: &Days) -> Markup {
             @else if days.range.to == today { ", today not over yet" }
             @if let Some(against) = against {
                 " · compared with " (with) ", " (range_text(against))
+                @if let Some(first) = days.first.filter(|&first| first > against.from) {
+                    ", though figures begin on " (full_day(first))
+                }
             }
             @if days.is_default && days.last.is_some_and(|last| last < today) {
                 " · opened on the last day with figures"

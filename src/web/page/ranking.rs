@@ -216,7 +216,8 @@ fn trend(view: &View, top: &Top, row: &Row, has_line: bool) -> Markup {
 
 /// The line that says how exact the ranking is.
 fn exactness(top: &Top) -> Markup {
-    let name = phrase(&top.report().measures[top.measure()].name);
+    let measure = &top.report().measures[top.measure()];
+    let (name, unit) = (phrase(&measure.name), measure.unit);
     html! {
         p.note.exactness {
             @match top.exactness {
@@ -225,8 +226,8 @@ fn exactness(top: &Top) -> Markup {
                 }
                 Exactness::MissingAtMost(most) => {
                     span.sign.amber aria-hidden="true" {}
-                    "May lack one: an item that is missing here has at most " (value_text(Some(most), top.report().measures[top.measure()].unit)) " " (name)
-                    " more than the last one."
+                    "May lack one: an item that is missing here has at most "
+                    (value_text(Some(most), unit)) " " (name) " more than the last one."
                 }
                 Exactness::Rebuilding => {
                     span.sign.amber aria-hidden="true" {}

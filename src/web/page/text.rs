@@ -188,7 +188,8 @@ pub fn in_unit(number: i128, places: u8, unit: Option<Unit>) -> String {
         None => number_text(number, places),
         Some(Unit::Seconds) => match value.abs() {
             360_000.0.. => format!("{} h", grouped(&format!("{:.0}", value / 3_600.0))),
-            120.0.. if value > 0.0 => duration(value.round() as i64),
+            7_200.0.. if value > 0.0 => duration(value.round() as i64),
+            120.0.. if value > 0.0 => format!("{} min {} s", value as i64 / 60, value as i64 % 60),
             _ => format!("{} s", number_text(number, places)),
         },
         Some(Unit::Bytes) => {
@@ -253,7 +254,7 @@ pub fn duration(seconds: i64) -> String {
     };
     match seconds.max(0) {
         seconds @ 0..120 => format!("{seconds} s"),
-        seconds @ 120..7_200 => of(seconds, 60, "min", 1, "s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
         seconds @ 7_200..172_800 => of(seconds, 3_600, "h", 60, "min"),
         seconds => of(seconds, 86_400, "days", 3_600, "h"),
     }
