@@ -90,7 +90,7 @@ def history(tracks, choose, ages=range(33, -1, -1)):
         weights = [(1 + 0.9 * math.sin(rank + age / 9)) / (rank + 3) for rank in range(len(tracks))]
         rows = weeks.setdefault(f"{day:%G-W%V}", [])
         for track, hour in zip(choose.choices(tracks, weights, k=count), choose.choices(range(24), hours, k=count)):
-            user = min(500, int(choose.expovariate(1 / 150)) + 1)
+            user = int(choose.expovariate(1 / 150)) % 500 + 1
             rows.append([user, track, f"{day} {hour:02}:{choose.randrange(60):02}:{choose.randrange(60):02}"])
     return weeks
 

@@ -238,7 +238,8 @@ impl Distinct {
     /// The number of members is between these with a probability of 95 %.
     pub fn between(&self) -> [u64; 2] {
         let count = self.count();
-        let [low, high] = [self.0.lower_bound(NumStdDev::Two).floor(), self.0.upper_bound(NumStdDev::Two).ceil()];
+        // As long as the sketch keeps the members' hashes, both round to the count itself.
+        let [low, high] = [self.0.lower_bound(NumStdDev::Two), self.0.upper_bound(NumStdDev::Two)].map(f64::round);
         [(low as u64).min(count), (high as u64).max(count)]
     }
 

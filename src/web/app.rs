@@ -101,6 +101,8 @@ pub struct Body {
     pub gzip: Option<Bytes>,
     /// It has figures of persons: nobody between may keep it.
     pub personal: bool,
+    /// Something in it could not be read: it is not kept.
+    pub is_partial: bool,
 }
 
 /// An answer to what is asked.
@@ -138,7 +140,7 @@ impl Body {
         }
         etag.push('"');
         let gzip = if text.len() < COMPRESSED_FROM { None } else { compressed(text.as_bytes()).await };
-        Body { content_type, etag, text: text.into(), gzip, personal: false }
+        Body { content_type, etag, text: text.into(), gzip, personal: false, is_partial: false }
     }
 
     fn bytes(&self) -> u32 {
@@ -265,8 +267,12 @@ impl App {
             moment: moment.number,
         };
         let make = async { self.make(&route, &parameters, form, asked, &moment, cost).await.map(Arc::new) };
-        let entry = self.0.bodies.entry(key).or_try_insert_with(make).await;
-        entry.map(moka::Entry::into_value).map_err(|problem: Arc<Problem>| (*problem).clone())
+        let entry = self.0.bodies.entry(key.clone()).or_try_insert_with(make).await;
+        let body = entry.map(moka::Entry::into_value).map_err(|problem: Arc<Problem>| (*problem).clone())?;
+        if body.is_partial {
+            self.0.bodies.invalidate(&key).await;
+        }
+        Ok(body)
     }
 
     async fn make(
@@ -305,10 +311,10 @@ impl App {
                 Ok(Body { personal: is_personal(*report), ..body })
             }
             Route::Page(page) => {
-                let html = view::render(self, page, parameters, moment, last, asked, cost).await?;
+                let (html, is_partial) = view::render(self, page, parameters, moment, last, asked, cost).await?;
                 let of = html.clone().into_bytes();
                 let personal = self.0.options.personal;
-                Ok(Body { personal, ..Body::new(view::HTML, html, &of).await })
+                Ok(Body { personal, is_partial, ..Body::new(view::HTML, html, &of).await })
             }
         }
     }

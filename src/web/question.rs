@@ -22,6 +22,10 @@ pub const MAX_LIMIT: u16 = 1000;
 /// Most items that a ranking may ask for: its rows times its days or hours.
 pub const MAX_ITEMS: usize = 10_000;
 
+/// Most characters of an id or a value, and most bytes: the key of an item of DynamoDB has no more.
+const MAX_TEXT: usize = 1024;
+const MAX_TEXT_BYTES: usize = 2000;
+
 /// A parameter of a query.
 #[derive(Debug)]
 pub struct Parameter {
@@ -53,7 +57,7 @@ fn date() -> Value {
 }
 
 fn text() -> Value {
-    json!({ "type": "string", "minLength": 1, "maxLength": 2048 })
+    json!({ "type": "string", "minLength": 1, "maxLength": MAX_TEXT })
 }
 
 /// Every parameter.
@@ -143,6 +147,10 @@ impl Parameters {
             }
             if value.is_empty() {
                 continue;
+            }
+            if value.len() > MAX_TEXT_BYTES || value.chars().count() > MAX_TEXT {
+                let detail = format!("{name} has {} bytes; no key has more than {MAX_TEXT_BYTES}", value.len());
+                return Err(Problem::parameter(&name, detail));
             }
             if found.insert(name.clone().into_owned(), value.into_owned()).is_some() {
                 return Err(Problem::parameter(&name, format!("{name} is given twice; give it once")));

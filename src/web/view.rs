@@ -169,7 +169,7 @@ async fn whole_frame(app: &App, moment: &Moment, asked: Asked<'_>, cost: &ReadCo
     frame
 }
 
-/// Asks what a page shows, and returns the page.
+/// Asks what a page shows, and returns the page, and true if a part of it could not be read.
 pub async fn render(
     app: &App,
     page: &Page,
@@ -178,17 +178,30 @@ pub async fn render(
     last: i32,
     asked: Asked<'_>,
     cost: &ReadCost,
-) -> Result<String, Problem> {
+) -> Result<(String, bool), Problem> {
     let frame = whole_frame(app, moment, asked, cost).await;
+    let is_unknown = frame.freshness.problem.is_some();
     let view = View { app, moment, cost };
     match page {
-        Page::Overview => Ok(page::overview(&frame, &view.overview(parameters, last).await?)),
-        Page::Item => Ok(page::item(&frame, &view.item(parameters, last).await?)),
+        Page::Overview => {
+            let overview = view.overview(parameters, last).await?;
+            let series = overview.totals.iter().chain(&overview.hours).any(Result::is_err);
+            let is_partial = series || overview.tops.iter().any(|(_, top)| top.is_err());
+            Ok((page::overview(&frame, &overview), is_partial || is_unknown))
+        }
+        Page::Item => {
+            let item = view.item(parameters, last).await?;
+            let is_partial = item.series.is_err() || item.tops.iter().any(|(_, top)| top.is_err());
+            Ok((page::item(&frame, &item), is_partial || is_unknown))
+        }
         Page::Pipeline => {
             let overview = app.pipeline(cost).await?.ok_or_else(crate::web::app::no_queue)?;
-            Ok(page::pipeline(&frame, &Ok((*overview).clone())))
+            Ok((page::pipeline(&frame, &Ok((*overview).clone())), is_unknown))
         }
-        Page::Api => Ok(page::api(&frame, &openapi::document(&moment.plan, app.options().personal), asked.base)),
+        Page::Api => {
+            let document = openapi::document(&moment.plan, app.options().personal);
+            Ok((page::api(&frame, &document, asked.base), is_unknown))
+        }
     }
 }
 

@@ -57,7 +57,12 @@ function take(text) {
   });
   document.title = next.title;
   open.forEach(it => { const details = it && document.getElementById(it); if (details) details.open = true; });
-  if (id && !active.isConnected) way.reduce((node, at) => node?.children[at], document.getElementById(id))?.focus({ preventScroll: true });
+  if (id && !active.isConnected) {
+    // The same link, wherever it has moved to; else what is in its place.
+    const part = document.getElementById(id), to = active.getAttribute('href');
+    const same = to && [...(part?.querySelectorAll('a') ?? [])].find(link => link.getAttribute('href') === to);
+    (same || way.reduce((node, at) => node?.children[at], part))?.focus({ preventScroll: true });
+  }
   begin();
 }
 async function look() {

@@ -123,6 +123,10 @@ fn example(path: &str, parameters: &[&Value]) -> Option<String> {
         let name = parameter["name"].as_str()?;
         filled = filled.replace(&format!("{{{name}}}"), &of(parameter)?);
     }
+    // One that has to be there, and of which no example is known.
+    if parameters.iter().any(|parameter| parameter["required"] == true && of(parameter).is_none()) {
+        return None;
+    }
     let query = parameters.iter().filter(|parameter| parameter["in"] == "query");
     let query: Vec<String> =
         query.filter_map(|parameter| Some(format!("{}={}", parameter["name"].as_str()?, of(parameter)?))).collect();
