@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 
 use crate::operators::{ask, verify};
@@ -30,7 +31,11 @@ async fn make_table(deployment: &Deployment, table: &str, keys: [&str; 2]) {
     let create = create.table_name(format!("{}{table}", deployment.table_prefix));
     let create = create.attribute_definitions(attribute(keys[0])).attribute_definitions(attribute(keys[1]));
     let create = create.key_schema(key(keys[0], KeyType::Hash)).key_schema(key(keys[1], KeyType::Range));
-    create.send().await.unwrap();
+    // The client repeats a call whose answer comes late.
+    match create.send().await.map_err(aws_sdk_dynamodb::error::SdkError::into_service_error) {
+        Ok(_) | Err(CreateTableError::ResourceInUseException(_)) => {}
+        Err(error) => panic!("{error:?}"),
+    }
 }
 
 /// Writes a definition to a file of its own.

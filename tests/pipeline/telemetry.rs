@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::receiver::{Receiver, labels, listen};
+use crate::served::Served;
 use crate::support::*;
 
 /// Starts a proxy to the service at `upstream` that answers the first request with a 503.
@@ -138,6 +139,11 @@ async fn every_metric_is_exported_with_its_value() {
         receiver.sum("music_streams.sweep.objects", &[("finding", "left_over")]).value >= 1.0
     })
     .await;
+    // A server of the figures exports its own. It ends first, so that the last values of all others are the consumer's.
+    let served = Served::start(&deployment, &[], &environment).await;
+    assert_eq!(served.get("/api/v1").await.status, 200);
+    receiver.reads("music_streams.serve.requests", &[("status", "2xx")], 1.0).await;
+    drop(served);
     let log = consumer.log();
     consumer.stop();
 

@@ -9,7 +9,7 @@ use crate::web::page::figure::{charted, failed, figure};
 use crate::web::page::frame::{Tab, document};
 use crate::web::page::links::View;
 use crate::web::page::ranking::{item_name, label_list, ranking};
-use crate::web::page::text::{outside, range_text, title};
+use crate::web::page::text::{outside, phrase, range_text, title};
 use crate::web::page::tiles::{plain, tiles};
 use crate::web::page::{Answer, Frame, Item, Overview, Under};
 
@@ -62,9 +62,13 @@ pub fn item(frame: &Frame, item: &Item) -> String {
             @if let Ok(series) = answer { (label_list(of, &series.labels, &all)) }
             (form(&view, days, &[], None))
         }
-        @if !has_rows(Some(answer), tops) { (nothing(&view, days)) }
-        (series(&view, answer, None, !tops.is_empty()))
-        (panels(&view, tops, None, answer.is_ok()))
+        @if has_rows(Some(answer), tops) {
+            (series(&view, answer, None, !tops.is_empty()))
+            (panels(&view, tops, None, answer.is_ok()))
+        } @else {
+            (nothing(&view, days))
+            p.note { "An item is looked up by its " (phrase(&of.key_attribute)) ", as it is written in the files." }
+        }
     };
     document(frame, Tab::None, &name, &main)
 }

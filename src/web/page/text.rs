@@ -188,7 +188,10 @@ pub fn in_unit(number: i128, places: u8, unit: Option<Unit>) -> String {
         None => number_text(number, places),
         Some(Unit::Seconds) => match value.abs() {
             360_000.0.. => format!("{} h", grouped(&format!("{:.0}", value / 3_600.0))),
-            7_200.0.. if value > 0.0 => duration(value.round() as i64),
+            7_200.0.. if value > 0.0 => {
+                let minutes = (value / 60.0).round() as i64;
+                format!("{} h {} min", minutes / 60, minutes % 60)
+            }
             120.0.. if value > 0.0 => format!("{} min {} s", value as i64 / 60, value as i64 % 60),
             _ => format!("{} s", number_text(number, places)),
         },
