@@ -249,7 +249,7 @@ ci: ## all checks, with the time of each: lint, licences, tests, chaos, ministac
 .PHONY: ci-ministack
 ci-ministack:
 	@# The longest tests use nothing of S3, SQS and DynamoDB that the others do not use.
-	@$(MAKE) --no-print-directory test-ministack TESTS='--skip refusals --skip replay --skip telemetry --skip health'
+	@$(MAKE) --no-print-directory test-ministack TESTS='--skip refusals --skip replay --skip telemetry --skip health --skip reading'
 
 .PHONY: ci-benches
 ci-benches:
