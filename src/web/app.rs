@@ -199,9 +199,10 @@ impl App {
         Reply { status, body, cost, took: began.elapsed(), max_age: FRESH, retry_after, route }
     }
 
-    /// Returns the reply to what is not answered.
-    pub async fn refused(&self, asked: Asked<'_>, problem: &Problem) -> Reply {
-        let body = Arc::new(self.problem(asked, problem).await);
+    /// Returns the reply to what is not answered: without a page around it, which tells of the figures.
+    pub async fn refused(problem: &Problem) -> Reply {
+        let text = format!("{:#}\n", problem.json());
+        let body = Arc::new(Body { etag: String::new(), ..Body::new(PROBLEM_JSON, text, &[]).await });
         let (status, retry_after, cost) = (problem.status, problem.retry_after, ReadCost::default());
         Reply { status, body, cost, took: Duration::ZERO, max_age: 0, retry_after, route: UNKNOWN }
     }

@@ -109,12 +109,12 @@ impl Server {
             _ => self.guard.check(&request.method, path.len() + query.len(), &request.headers),
         };
         match checked {
-            Err(problem) => self.app.refused(asked, &problem).await,
+            Err(problem) => App::refused(&problem).await,
             Ok(()) => match self.at_work.try_acquire() {
-                Err(_) => self.app.refused(asked, &self.too_many()).await,
+                Err(_) => App::refused(&self.too_many()).await,
                 Ok(_permit) => match tokio::time::timeout(ANSWER_TIMEOUT, self.app.reply(asked)).await {
                     Ok(reply) => reply,
-                    Err(_) => self.app.refused(asked, &too_slow()).await,
+                    Err(_) => App::refused(&too_slow()).await,
                 },
             },
         }

@@ -305,6 +305,8 @@ async fn what_cannot_be_answered_is_a_problem_that_says_what_to_do() {
     let guarded = Served::start(&deployment, &["--auth", "token"], &[("MUSIC_STREAMS_SERVE_TOKEN", token)]).await;
     let without = guarded.get("/api/v1").await;
     assert_eq!((without.status, without.header("www-authenticate").starts_with("Basic")), (401, true));
+    let page = guarded.get("/").await;
+    assert!(page.status == 401 && !page.body.contains("Figures of"), "nothing is told: {}", page.body);
     assert_eq!(guarded.get_with("/api/v1", &[("Authorization", &format!("Bearer {token}"))]).await.status, 200);
     assert_eq!(guarded.get_with("/api/v1", &[("Authorization", "Bearer wrong")]).await.status, 401);
     assert_eq!(guarded.get("/live").await.status, 200, "a load balancer has no token");
