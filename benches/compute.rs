@@ -304,7 +304,7 @@ fn folding(criterion: &mut Criterion) {
     });
     for count in [100, 10_000] {
         let mut members = Members::default();
-        members.extend((0..count).map(Member::of_number));
+        members.extend(&(0..count).map(Member::of_number).collect::<Vec<_>>());
         let one = Distinct::from_bytes(&members.into_bytes()).unwrap();
         let mut other = Distinct::default();
         (count / 2..2 * count).for_each(|user| other.insert(Member::of_number(user)));

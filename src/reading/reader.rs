@@ -187,7 +187,7 @@ impl Reader {
                     let of_key = |key: Key| {
                         let report = &moment.plan.reports[key.report];
                         let item = match items.remove(&key) {
-                            Some(item) => parse_item(report, &item).map_err(|problem| foreign(&reports, &key, problem)),
+                            Some(item) => parse_item(report, &item).map_err(|problem| foreign(reports, &key, problem)),
                             None => Ok(no_item(report)),
                         };
                         item.map(|item| (key, Arc::new(item)))
