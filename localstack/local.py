@@ -161,7 +161,9 @@ def demo(s3, environment, files):
                 sys.exit(f"the consumer ended with status {consumer.returncode}")
             time.sleep(1)
     except KeyboardInterrupt:
-        pass
+        # The consumer got it as well, and ends by itself.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        consumer.wait(timeout=60)
     finally:
         stack.stop_server()
         if consumer.poll() is None:
