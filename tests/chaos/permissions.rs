@@ -118,6 +118,8 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
             &["report", "track", "x"],
             &["report", "genre", "pop"],
             &["report", "listener", "1"],
+            &["report", "artist", "x"],
+            &["report", "country", "Peru"],
             &["status"],
             &["status", "--object", &object],
             &["aside"],
