@@ -22,17 +22,26 @@ def number(value):
     return int(text) if text.isascii() and text.isdigit() and len(text) < 5 else None
 
 
+def sent(value):
+    """A value as a URL has it, where a list of one is the same as its element."""
+    if not isinstance(value, list):
+        return value
+    elements = [element for element in value if element is not None]
+    return elements[0] if len(elements) == 1 else elements
+
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
     """Bends a question; whether it is still a wrong one is judged again afterwards."""
     if not case.query:
         return
     # An empty value counts as none, as forms send it.
-    query = {name: value for name, value in case.query.items() if value not in ("", None, {}, [])}
+    query = {name: sent(value) for name, value in case.query.items() if sent(value) not in ("", None, {}, [])}
     first, last, days = day(query.get("from")), day(query.get("to")), number(query.get("days"))
-    # From, to and days at once say too much.
     if first and last:
-        query.pop("days", None)
+        # From, to and days at once say too much. Days that are wrong by themselves stay, and are refused.
+        if days:
+            del query["days"]
         # The first day is not after the last one.
         first, last = min(first, last), max(first, last)
         most = datetime.timedelta(days=(MOST_DAYS_BY_HOUR if "hour" in case.operation.path else MOST_DAYS) - 1)

@@ -345,7 +345,8 @@ async fn throttled_reads_slow_a_batch_down_and_do_not_fail_it() {
         Expected::of(&all).assert_reported(&scene.deployment).await;
     }
     println!("300 files: {:.1} s, and with 30 % of all reads throttled {:.1} s", seconds[0], seconds[1]);
-    assert!(seconds[1] < 2.0 * seconds[0] + 5.0, "{seconds:?}");
+    // On a machine that does other work as well.
+    assert!(seconds[1] < 3.0 * seconds[0] + 15.0, "{seconds:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
