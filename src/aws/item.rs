@@ -43,6 +43,11 @@ pub fn field_bytes(fields: &[(&str, AttributeValue)]) -> usize {
     fields.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
 }
 
+/// The size of an item in bytes, as [`field_bytes`] counts it.
+pub fn item_bytes(item: &Item) -> usize {
+    item.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
+}
+
 fn value_bytes(value: &AttributeValue) -> usize {
     match value {
         AttributeValue::S(text) => text.len(),

@@ -1,4 +1,5 @@
-//! `music-streams serve`: the page and the API of a pipeline's figures. Covered by tests/pipeline/serve.rs.
+//! `music-streams serve`: the page and the API of a pipeline's figures. Covered by tests/pipeline/reading.rs and
+//! tests/lambda.rs.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

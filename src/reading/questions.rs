@@ -44,11 +44,10 @@ impl Reader {
         let items = self.items(moment, keys, cost).await?;
         let of = OneItem { moment, report, index: question.report, id: &question.id, items: &items, under: None };
         let first = self.first_day(moment, against, cost).await?;
-        let begins = against.is_some_and(|range| first.is_none_or(|first| first <= range.from));
         let whole = periods.iter().filter(|period| moment.is_over(**period)).count();
         let totals = of.together(&periods);
         let labels = of.labels(&periods, &before);
-        let change = match against.filter(|_| begins) {
+        let change = match against.filter(|range| is_complete(*range, first)) {
             None => vec![None; report.measures.len()],
             Some(_) => {
                 // As many of the earlier ones: those that have the same place.
@@ -183,13 +182,13 @@ impl Reader {
         });
         let over = periods.iter().filter(|period| moment.is_over(**period)).count();
         let first = self.first_day(moment, against, cost).await?;
-        let begins = against.is_some_and(|range| first.is_none_or(|first| first <= range.from));
+        let compared = against.filter(|range| is_complete(*range, first));
         let row = |id: String| {
             let under = Some(question);
             let of = OneItem { moment, report, index: question.report, id: &id, items: &items, under };
             let totals = of.together(periods);
             let values = shown(&totals, report);
-            let change = against.filter(|_| begins).and_then(|_| {
+            let change = compared.and_then(|_| {
                 let now = shown(&of.together(&periods[..over]), report);
                 let then = shown(&of.together(&before[..over.min(before.len())]), report);
                 changes(&then, &now).get(measure).copied().flatten()
@@ -221,6 +220,11 @@ impl Reader {
         self.keep_edge(moment, is_last, day);
         Ok(day)
     }
+}
+
+/// True if a change may be said against these days: none of them is before the first day with rows.
+fn is_complete(against: Range, first: Option<i32>) -> bool {
+    first.is_none_or(|first| first <= against.from)
 }
 
 /// The places of a report's ranking measure.

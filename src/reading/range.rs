@@ -42,6 +42,22 @@ impl Range {
         Range { from: to.saturating_sub(i32::from(days).saturating_sub(1)), to }
     }
 
+    /// The days from one day on, up to one, or so many of them; up to the `last` one without an end, and `default` of
+    /// them without a beginning. `None` if all three are given, which may contradict each other.
+    pub fn asked(from: Option<i32>, to: Option<i32>, days: Option<u16>, last: i32, default: u16) -> Option<Self> {
+        Some(match (from, to, days) {
+            (Some(_), Some(_), Some(_)) => return None,
+            (Some(from), None, Some(days)) => Range { from, to: from.saturating_add(i32::from(days) - 1) },
+            (Some(from), to, None) => Range { from, to: to.unwrap_or(last.max(from)) },
+            (None, to, days) => Range::ending(to.unwrap_or(last), days.unwrap_or(default)),
+        })
+    }
+
+    /// True if the end of what is asked for is the last day with rows.
+    pub fn ends_with_last(from: bool, to: bool, days: bool) -> bool {
+        !(to || from && days)
+    }
+
     /// The number of days.
     pub fn days(self) -> usize {
         usize::try_from(i64::from(self.to) - i64::from(self.from) + 1).unwrap_or(0)

@@ -12,10 +12,10 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::aws::Clients;
 use crate::aws::error::{AwsError, Kind};
-use crate::ledger::{DefinitionError, Ledger};
+use crate::ledger::{DefinitionError, Ledger, Touched};
 use crate::plan::Plan;
 use crate::plan::period::Period;
-use crate::protocol::State;
+use crate::protocol::{Registry, State};
 use crate::reading::answer::AsOf;
 use crate::reading::kept::{Kept, Mark, Piece, PieceKey, no_item};
 use crate::reading::moment::{Ledgered, Marks, Moment, marking};
@@ -92,11 +92,6 @@ impl Reader {
         &self.0.ledger
     }
 
-    /// The clients.
-    pub fn clients(&self) -> &Clients {
-        &self.0.clients
-    }
-
     /// Returns the moment: of now, or of less than two seconds ago.
     pub async fn moment(&self, cost: &ReadCost) -> Result<Arc<Moment>, ReadingError> {
         let mut last = self.0.moment.lock().await;
@@ -108,19 +103,25 @@ impl Reader {
         Ok(moment)
     }
 
-    /// Looks at the ledger.
+    /// Reads what the ledger says now.
+    async fn ledger_now(&self, cost: &ReadCost) -> Result<(Registry, Touched), AwsError> {
+        let ledger = &self.0.ledger;
+        let found = futures::future::try_join(ledger.registry(), ledger.touched()).await?;
+        cost.count(2);
+        cost.count(2);
+        Ok(found)
+    }
+
+    /// Looks at the ledger, and makes a moment of it.
     async fn look(&self, last: Option<&Moment>, cost: &ReadCost) -> Result<Moment, ReadingError> {
         let seen = Instant::now();
-        let ledger = &self.0.ledger;
-        let (registry, touched) = futures::future::try_join(ledger.registry(), ledger.touched()).await?;
-        cost.count(2);
-        cost.count(2);
+        let (registry, touched) = self.ledger_now(cost).await?;
         let ledgered = Ledgered::of(&registry, touched.times);
         let plan = match last.filter(|last| !last.ledgered.is_redefined(&ledgered)) {
             Some(last) => Arc::clone(&last.plan),
             None => {
                 self.0.kept.clear();
-                ledger.plan_in_force(&registry.definition).await?
+                self.0.ledger.plan_in_force(&registry.definition).await?
             }
         };
         // A rebuild changes items one after the other: what was read meanwhile may have the day's mark of its end.
@@ -260,10 +261,7 @@ impl Reader {
         if pieces.is_empty() || !moment.is_settled {
             return Ok(());
         }
-        let ledger = &self.0.ledger;
-        let (registry, touched) = futures::future::try_join(ledger.registry(), ledger.touched()).await?;
-        cost.count(2);
-        cost.count(2);
+        let (registry, touched) = self.ledger_now(cost).await?;
         if Ledgered::of(&registry, touched.times) == moment.ledgered {
             for (key, mark, piece) in pieces {
                 self.0.kept.put(key, mark, piece).await;

@@ -73,7 +73,7 @@ fn counted_from(plan: &crate::plan::Plan, report: usize, range: Range) -> Option
     plan.since[report].filter(|&since| plan.day_of(since) > range.from)
 }
 
-/// Returns an answer as JSON. The last member, `as_of`, is of the moment, and everything else of the figures.
+/// Returns an answer as JSON: its `as_of` is of the moment, and everything else of the figures.
 pub fn series_json(series: &Series) -> Value {
     let report = series.report();
     let mut totals = Map::new();
@@ -121,6 +121,14 @@ pub fn series_json(series: &Series) -> Value {
         "against": against,
         "as_of": series.as_of,
     })
+}
+
+/// Returns the figures of an answer alone, by which it is compared with a later one.
+pub fn figures_of(mut answer: Value) -> Value {
+    if let Some(fields) = answer.as_object_mut() {
+        fields.remove("as_of");
+    }
+    answer
 }
 
 /// Returns an answer as JSON, as [`series_json`] does.

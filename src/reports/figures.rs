@@ -128,15 +128,19 @@ impl Figures {
         if other.slots.is_empty() {
             return;
         }
-        for ((own, other), slot) in self.slots.iter_mut().zip(&other.slots).zip(&report.slots) {
-            match (own.as_mut(), other) {
-                (Some(own), Some(other)) => slot.merge.merge(own, *other),
-                _ => *own = None,
-            }
-        }
+        self.merge_slots(other, report);
         for (own, other) in self.distinct.iter_mut().zip(&other.distinct) {
             match (own.as_mut(), other) {
                 (Some(own), Some(other)) => own.merge(other),
+                _ => *own = None,
+            }
+        }
+    }
+
+    fn merge_slots(&mut self, other: &Figures, report: &Report) {
+        for ((own, other), slot) in self.slots.iter_mut().zip(&other.slots).zip(&report.slots) {
+            match (own.as_mut(), other) {
+                (Some(own), Some(other)) => slot.merge.merge(own, *other),
                 _ => *own = None,
             }
         }
@@ -148,12 +152,7 @@ impl Figures {
         let parts = parts.filter(|part| !part.slots.is_empty());
         let mut all = Figures::of_none(report);
         for part in parts.clone() {
-            for ((own, part), slot) in all.slots.iter_mut().zip(&part.slots).zip(&report.slots) {
-                match (&mut *own, part) {
-                    (Some(own), Some(part)) => slot.merge.merge(own, *part),
-                    _ => *own = None,
-                }
-            }
+            all.merge_slots(part, report);
         }
         for (index, own) in all.distinct.iter_mut().enumerate() {
             let sets = parts.clone().map(|part| part.distinct.get(index).and_then(Option::as_ref));

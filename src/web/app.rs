@@ -5,6 +5,7 @@
 //! whatever else was counted.
 
 use std::fmt::Write;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::aws::sqs::Queue;
 use crate::calendar::date_text;
 use crate::reading::moment::Moment;
 use crate::reading::pipeline::Overview;
-use crate::reading::reader::Reader;
+use crate::reading::reader::{Reader, ReadingError};
 use crate::reading::shape;
 use crate::reports::store::ReadCost;
 use crate::web::openapi;
@@ -59,14 +60,16 @@ struct Inner {
     queue: Option<Queue>,
     options: Options,
     bodies: Cache<BodyKey, Arc<Body>>,
-    pipeline: Cache<(), Arc<Overview>>,
+    /// The state of the pipeline, with a number that is another for another state.
+    pipeline: Cache<(), (u64, Arc<Overview>)>,
 }
 
 /// The key of a body: what is asked, in which form, and the moment that it is of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct BodyKey {
     path: String,
-    beside: String,
+    /// Of pages, the address of this server and the number of the pipeline's state.
+    beside: Option<(String, Option<u64>)>,
     stands_alone: bool,
     parameters: Parameters,
     form: Form,
@@ -259,8 +262,11 @@ impl App {
             path: asked.path.to_owned(),
             // Pages tell the state of the pipeline, which changes without the figures, and the API its own address.
             beside: match route {
-                Route::Pipeline | Route::Page(_) => format!("{}{:?}", asked.base, self.pipeline(cost).await.ok()),
-                _ => String::new(),
+                Route::Pipeline | Route::Page(_) => {
+                    let state = self.pipeline_state(cost).await.ok().flatten();
+                    Some((asked.base.to_owned(), state.map(|(number, _)| number)))
+                }
+                _ => None,
             },
             stands_alone: asked.stands_alone,
             parameters: parameters.clone(),
@@ -337,12 +343,9 @@ impl App {
         }
     }
 
-    async fn json(&self, mut answer: Value) -> Body {
+    async fn json(&self, answer: Value) -> Body {
         let text = format!("{answer:#}\n");
-        if let Some(fields) = answer.as_object_mut().filter(|fields| fields.len() > 1) {
-            fields.remove("as_of");
-        }
-        Body::new("application/json", text, answer.to_string().as_bytes()).await
+        Body::new("application/json", text, shape::figures_of(answer).to_string().as_bytes()).await
     }
 
     async fn index(&self, moment: &Moment, cost: &ReadCost) -> Result<Value, Problem> {
@@ -387,11 +390,18 @@ impl App {
 
     /// The state of the pipeline; `None` without a queue.
     pub async fn pipeline(&self, cost: &ReadCost) -> Result<Option<Arc<Overview>>, Problem> {
+        Ok(self.pipeline_state(cost).await?.map(|(_, overview)| overview))
+    }
+
+    async fn pipeline_state(&self, cost: &ReadCost) -> Result<Option<(u64, Arc<Overview>)>, Problem> {
         let Some(queue) = &self.0.queue else { return Ok(None) };
         let read = async {
             cost.count(2);
             let overview = Overview::read(queue, self.0.reader.ledger(), RECENT_BATCHES).await;
-            overview.map(Arc::new).map_err(|error| Problem::from(crate::reading::reader::ReadingError::from(error)))
+            let overview = overview.map_err(|error| Problem::from(ReadingError::from(error)))?;
+            let mut hasher = DefaultHasher::new();
+            format!("{overview:?}").hash(&mut hasher);
+            Ok((hasher.finish(), Arc::new(overview)))
         };
         let entry = self.0.pipeline.entry(()).or_try_insert_with(read).await;
         entry.map(|entry| Some(entry.into_value())).map_err(|problem: Arc<Problem>| (*problem).clone())

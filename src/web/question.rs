@@ -180,20 +180,15 @@ impl Parameters {
 
     /// Returns true if the last day of the question depends on which days have rows.
     pub fn needs_last_day(&self) -> bool {
-        self.get("to").is_none() && !(self.get("from").is_some() && self.get("days").is_some())
+        let [from, to, days] = ["from", "to", "days"].map(|name| self.get(name).is_some());
+        Range::ends_with_last(from, to, days)
     }
 
     /// Returns the days that are asked for. `last` is the last day that has rows.
     pub fn range(&self, default_days: u16, last: i32, most: u16) -> Result<Range, Problem> {
         let (days, from, to) = (self.number("days", most)?, self.day("from")?, self.day("to")?);
-        let range = match (from, to, days) {
-            (Some(_), Some(_), Some(_)) => {
-                return Err(Problem::parameter("days", "from and to say which days; leave out days"));
-            }
-            (Some(from), None, Some(days)) => Range { from, to: from.saturating_add(i32::from(days) - 1) },
-            (Some(from), to, None) => Range { from, to: to.unwrap_or(last.max(from)) },
-            (None, to, days) => Range::ending(to.unwrap_or(last), days.unwrap_or(default_days.min(most))),
-        };
+        let range = Range::asked(from, to, days, last, default_days.min(most))
+            .ok_or_else(|| Problem::parameter("days", "from and to say which days; leave out days"))?;
         if range.from > range.to {
             let [from, to] = [range.from, range.to].map(date_text);
             return Err(Problem::parameter("from", format!("from is {from}, which is after to, {to}")));
@@ -234,7 +229,6 @@ impl Parameters {
     /// Returns a question about one item of a report.
     pub fn series(&self, plan: &Plan, report: usize, last: i32, default_days: u16) -> Result<SeriesQuestion, Problem> {
         let of_report = &plan.reports[report];
-        let most = if of_report.is_hourly { MAX_DAYS_BY_HOUR } else { MAX_DAYS };
         let (_, all) = crate::definition::reports::ALL;
         let id = match (self.get("id"), &of_report.key) {
             (Some(id), Some(_)) => id.to_owned(),
@@ -248,23 +242,31 @@ impl Parameters {
                 return Err(Problem::parameter("id", detail));
             }
         };
-        let range = self.range(default_days, last, most)?;
+        let range = self.range(default_days, last, most_days(of_report))?;
         Ok(SeriesQuestion { report, id, range, against: self.against()? })
     }
 
     /// Returns a question about the greatest items of a report.
     pub fn top(&self, plan: &Plan, report: usize, last: i32, default_days: u16) -> Result<TopQuestion, Problem> {
         let of_report = &plan.reports[report];
-        let most = if of_report.is_hourly { MAX_DAYS_BY_HOUR } else { MAX_DAYS };
-        let range = self.range(default_days, last, most)?;
+        let range = self.range(default_days, last, most_days(of_report))?;
         let limit = usize::from(self.number("limit", MAX_LIMIT)?.unwrap_or(10));
         let periods = range.days() * if of_report.is_hourly { 24 } else { 1 };
-        if limit * periods > MAX_ITEMS {
-            let detail =
-                format!("{limit} rows over {periods} days or hours are too many; at most {MAX_ITEMS} together");
-            return Err(Problem::parameter("limit", detail));
-        }
+        are_few(limit, periods).map_err(|detail| Problem::parameter("limit", detail))?;
         Ok(TopQuestion { report, under: self.under(of_report)?, range, against: self.against()?, limit })
+    }
+}
+
+/// Most days of a question about a report.
+pub fn most_days(report: &Report) -> u16 {
+    if report.is_hourly { MAX_DAYS_BY_HOUR } else { MAX_DAYS }
+}
+
+/// Checks that a ranking asks for no more than [`MAX_ITEMS`].
+pub fn are_few(rows: usize, periods: usize) -> Result<(), String> {
+    match rows * periods > MAX_ITEMS {
+        true => Err(format!("{rows} rows over {periods} days or hours are too many; at most {MAX_ITEMS} together")),
+        false => Ok(()),
     }
 }
 

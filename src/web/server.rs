@@ -1,7 +1,8 @@
 //! The server: connections, limits, and the way from a request to a reply; and the same in Lambda.
 //!
 //! `axum::serve` has no timer, so that a client may send its headers for ever
-//! (<https://github.com/tokio-rs/axum/issues/2741>); hence the loop of its own. Covered by tests/pipeline/serve.rs.
+//! (<https://github.com/tokio-rs/axum/issues/2741>); hence the loop of its own. Covered by tests/pipeline/reading.rs
+//! and tests/lambda.rs.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -5,6 +5,7 @@
 use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
 
 use crate::plan::Plan;
 use crate::plan::period::Period;
@@ -16,7 +17,7 @@ use crate::web::app::{App, Asked, Body};
 use crate::web::openapi;
 use crate::web::page::{self, Answer, Assets, Days, Frame, Freshness, Under};
 use crate::web::problem::Problem;
-use crate::web::question::{Asks, MAX_DAYS, MAX_DAYS_BY_HOUR, Parameters};
+use crate::web::question::{Asks, MAX_DAYS, Parameters, most_days};
 use crate::web::route::visible;
 
 /// The media type of a page.
@@ -72,34 +73,31 @@ impl Page {
     }
 }
 
-/// The files that pages need, each under a name that changes with it.
-fn files() -> &'static [(String, &'static str, &'static str); 3] {
-    static FILES: OnceLock<[(String, &str, &str); 3]> = OnceLock::new();
-    FILES.get_or_init(|| {
-        let named = |name: &str, kind: &str, text: &'static str| {
+/// The files that pages need: name, kind, media type and text.
+const FILES: [(&str, &str, &str, &str); 3] = [
+    ("page", "css", "text/css; charset=utf-8", page::STYLESHEET),
+    ("page", "js", "text/javascript; charset=utf-8", page::SCRIPT),
+    ("icon", "svg", "image/svg+xml", page::ICON),
+];
+
+/// Their paths below the root, which change with their texts.
+fn paths() -> &'static [String; 3] {
+    static PATHS: OnceLock<[String; 3]> = OnceLock::new();
+    PATHS.get_or_init(|| {
+        FILES.map(|(name, kind, _, text)| {
             let hash: String = Sha256::digest(text.as_bytes())[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-            (format!("assets/{name}.{hash}.{kind}"), text)
-        };
-        [("css", "text/css; charset=utf-8", page::STYLESHEET), ("js", "text/javascript; charset=utf-8", page::SCRIPT)]
-            .map(|(kind, media, text)| {
-                let (name, text) = named("page", kind, text);
-                (name, media, text)
-            })
-            .into_iter()
-            .chain([{
-                let (name, text) = named("icon", "svg", page::ICON);
-                (name, "image/svg+xml", text)
-            }])
-            .collect::<Vec<_>>()
-            .try_into()
-            .unwrap_or_else(|_| unreachable!("these are three"))
+            format!("assets/{name}.{hash}.{kind}")
+        })
     })
 }
 
 /// Returns the file at a path, if there is one.
 pub async fn asset(path: &str) -> Option<Arc<Body>> {
-    let (_, media, text) = files().iter().find(|(name, ..)| path.strip_prefix('/') == Some(name))?;
-    Some(Arc::new(Body::new(media, (*text).to_owned(), text.as_bytes()).await))
+    static BODIES: [OnceCell<Arc<Body>>; 3] = [const { OnceCell::const_new() }; 3];
+    let place = paths().iter().position(|file| path.strip_prefix('/') == Some(file))?;
+    let (_, _, media, text) = FILES[place];
+    let made = async || Arc::new(Body::new(media, text.to_owned(), text.as_bytes()).await);
+    Some(Arc::clone(BODIES[place].get_or_init(made).await))
 }
 
 /// Returns a page for a problem.
@@ -122,7 +120,7 @@ pub async fn problem(app: &App, problem: &Problem, asked: Asked<'_>) -> String {
 }
 
 fn frame(app: &App, plan: Arc<Plan>, today: i32, as_of: AsOf, problem: Option<String>, asked: Asked<'_>) -> Frame {
-    let [stylesheet, script, icon] = files().each_ref().map(|(name, ..)| name.clone());
+    let [stylesheet, script, icon] = paths().clone();
     Frame {
         plan,
         freshness: Freshness {
@@ -353,8 +351,7 @@ impl View<'_> {
         let report = shown.iter().copied().find(|&report| self.plan().reports[report].name == name);
         let report = report.ok_or_else(|| Problem::parameter("report", format!("there is no report {name}")))?;
         let of_report = &self.plan().reports[report];
-        let most = if of_report.is_hourly { MAX_DAYS_BY_HOUR } else { MAX_DAYS };
-        let days = self.days(parameters, last, most).await?;
+        let days = self.days(parameters, last, most_days(of_report)).await?;
         let id = match (parameters.get("id"), &of_report.key) {
             (Some(id), _) => id.to_owned(),
             (None, None) => crate::definition::reports::ALL.1.to_owned(),

@@ -30,7 +30,7 @@ use crate::reading::range::{Against, Range};
 use crate::reading::reader::{Reader, ReadingError};
 use crate::reading::shape;
 use crate::reports::store::ReadCost;
-use crate::web::question::{MAX_DAYS, MAX_DAYS_BY_HOUR, MAX_ITEMS};
+use crate::web::question::{MAX_DAYS, are_few, most_days};
 
 /// Memory for figures while a question is watched.
 const KEPT_BYTES: u64 = 64 << 20;
@@ -142,11 +142,6 @@ struct Said {
 }
 
 impl Query {
-    /// The pipeline's tables.
-    pub fn tables(&self) -> &Tables {
-        &self.tables
-    }
-
     /// Reads the answer from the tables, and prints it; again and again where it is watched.
     pub async fn run(&self, clients: Clients) -> Result<(), ReportError> {
         let max_age = Duration::from_secs(300);
@@ -198,20 +193,13 @@ impl Query {
             let day = moment.plan.day_of(date);
             return Ok(Range { from: day, to: day });
         }
-        let is_open = self.to.is_none() && (self.from.is_none() || self.days.is_none());
-        let last = match is_open {
+        let last = match Range::ends_with_last(self.from.is_some(), self.to.is_some(), self.days.is_some()) {
             true => reader.edge(moment, true, cost).await?.map_or(moment.today, |last| last.min(moment.today)),
             false => moment.today,
         };
-        let range = match (self.from, self.to, self.days) {
-            (Some(_), Some(_), Some(_)) => {
-                return Err(ReportError::Question("--from and --to say which days; leave out --days".to_owned()));
-            }
-            (Some(from), None, Some(days)) => Range { from, to: from.saturating_add(i32::from(days) - 1) },
-            (Some(from), to, None) => Range { from, to: to.unwrap_or(last.max(from)) },
-            (None, to, days) => Range::ending(to.unwrap_or(last), days.unwrap_or(1)),
-        };
-        let most = if report.is_hourly { MAX_DAYS_BY_HOUR } else { MAX_DAYS };
+        let too_many = || ReportError::Question("--from and --to say which days; leave out --days".to_owned());
+        let range = Range::asked(self.from, self.to, self.days, last, 1).ok_or_else(too_many)?;
+        let most = most_days(report);
         if range.from > range.to || range.days() > usize::from(most) {
             let problem = format!("{range}: give 1 to {most} days, the first before the last");
             return Err(ReportError::Question(problem));
@@ -283,11 +271,7 @@ impl Query {
         }
         let range = self.range(reader, moment, of_report, cost).await?;
         let periods = periods_of(&moment.plan, of_report, range).len();
-        if periods * usize::from(self.top) > MAX_ITEMS {
-            let problem =
-                format!("{} rows over {periods} days or hours are too many; at most {MAX_ITEMS} together", self.top);
-            return Err(ReportError::Question(problem));
-        }
+        are_few(usize::from(self.top), periods).map_err(ReportError::Question)?;
         let since = moment.plan.since[report];
         if let Some(since) = since.filter(|&since| moment.plan.day_of(since) > range.to) {
             return Err(ReportError::Question(format!(
@@ -387,20 +371,12 @@ fn for_programs(format: Form, items: Vec<Value>, csv: impl FnOnce() -> String) -
     }
 }
 
-/// The figures of a ranking or series, without the moment.
-fn figures_of(mut answer: Value) -> Value {
-    if let Some(fields) = answer.as_object_mut() {
-        fields.remove("as_of");
-    }
-    answer
-}
-
 impl Said {
     fn of_series(text: String, series: &Series, remark: String) -> Self {
-        Said { text, figures: figures_of(shape::series_json(series)), remark }
+        Said { text, figures: shape::figures_of(shape::series_json(series)), remark }
     }
 
     fn of_top(text: String, top: &Top, remark: String) -> Self {
-        Said { text, figures: figures_of(shape::top_json(top)), remark }
+        Said { text, figures: shape::figures_of(shape::top_json(top)), remark }
     }
 }

@@ -228,8 +228,8 @@ fn is_something(value: &Option<Shown>) -> bool {
 /// The last day: all rows, and the greatest items of each report.
 pub(super) fn glance(format: Form, range: Range, totals: Option<&Series>, tops: &[Top]) -> Said {
     let mut figures = Map::new();
-    figures.extend(totals.map(|series| (series.report().name.clone(), super::figures_of(shape::series_json(series)))));
-    figures.extend(tops.iter().map(|top| (top.report().name.clone(), super::figures_of(shape::top_json(top)))));
+    figures.extend(totals.map(|series| (series.report().name.clone(), shape::figures_of(shape::series_json(series)))));
+    figures.extend(tops.iter().map(|top| (top.report().name.clone(), shape::figures_of(shape::top_json(top)))));
     let figures = Value::Object(figures);
     let text = match format {
         Form::Json => format!("{figures:#}"),

@@ -19,7 +19,7 @@ use crate::protocol::BatchNumber;
 use crate::reports::figures::Key;
 use crate::reports::store::change::{beginning, contended};
 use crate::reports::store::offering::LARGE_ENTRIES;
-use crate::reports::store::{Offering, READ_ITEMS, Reports};
+use crate::reports::store::{Offering, READ_ITEMS, ReadCost, Reports};
 use crate::reports::top_lists::{Entry, ListKey, Offers, PERIOD_ATTRIBUTE, TOP_LISTS_TABLE, TopList};
 use crate::telemetry::metrics::{label, metrics};
 
@@ -66,7 +66,7 @@ impl Reports {
     pub async fn epochs(&self, lists: &[ListKey]) -> Result<HashMap<ListKey, u64>, AwsError> {
         let mut epochs: HashMap<ListKey, u64> = lists.iter().map(|list| (list.clone(), 0)).collect();
         for group in lists.chunks(READ_ITEMS) {
-            for item in self.read_list_items(group, true).await? {
+            for item in self.read_list_items(group, true, None).await? {
                 if let (Some(list), Some(epoch)) = (ListKey::parse(&item), number(&item, "epoch")) {
                     epochs.insert(list, epoch);
                 }
@@ -75,11 +75,17 @@ impl Reports {
         Ok(epochs)
     }
 
-    async fn read_list_items(&self, lists: &[ListKey], only_epochs: bool) -> Result<Vec<Item>, AwsError> {
+    /// Reads the items of lists: strongly consistent, or where the cost is counted, eventually.
+    pub(super) async fn read_list_items(
+        &self,
+        lists: &[ListKey],
+        only_epochs: bool,
+        cost: Option<&ReadCost>,
+    ) -> Result<Vec<Item>, AwsError> {
         let table = self.lists_table();
         let mut keys = KeysAndAttributes::builder()
             .set_keys(Some(lists.iter().map(|list| item(list.fields())).collect()))
-            .consistent_read(true);
+            .consistent_read(cost.is_none());
         if only_epochs {
             keys = keys
                 .projection_expression("#list, #period, epoch")
@@ -87,12 +93,12 @@ impl Reports {
                 .expression_attribute_names("#period", PERIOD_ATTRIBUTE);
         }
         let request = keys.build().ok().map(|keys| (table.clone(), keys)).into_iter().collect();
-        Ok(self.read_all(request, &table, None).await?.into_iter().map(|(_, item)| item).collect())
+        Ok(self.read_all(request, &table, cost).await?.into_iter().map(|(_, item)| item).collect())
     }
 
     /// Reads lists; one that is not there is empty. The error of a list tells that somebody else wrote it.
     pub async fn lists(&self, lists: &[ListKey]) -> Result<BTreeMap<ListKey, Result<TopList, String>>, AwsError> {
-        Ok(self.parsed_lists(lists, self.read_list_items(lists, false).await?))
+        Ok(self.parsed_lists(lists, self.read_list_items(lists, false, None).await?))
     }
 
     /// Parses lists; one without an item is empty. The error of a list tells that somebody else wrote it.

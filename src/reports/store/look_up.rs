@@ -6,14 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_sdk_dynamodb::operation::batch_get_item::BatchGetItemOutput;
-use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnConsumedCapacity};
+use aws_sdk_dynamodb::types::ReturnConsumedCapacity;
 
 use crate::aws::error::{AwsError, aws_error};
-use crate::aws::item::{Item, field_bytes, item, text, text_of};
+use crate::aws::item::{Item, item_bytes, text, text_of};
 use crate::definition::reports::ALL;
 use crate::plan::period::Period;
 use crate::reports::figures::Key;
-use crate::reports::item::{key_fields, parse_key};
 use crate::reports::store::Reports;
 use crate::reports::top_lists::{ListKey, PERIOD_ATTRIBUTE, TopList};
 
@@ -45,12 +44,6 @@ impl ReadCost {
         self.half_units.fetch_add(half_units, Ordering::Relaxed);
     }
 
-    /// Adds the cost of others.
-    pub fn add_all(&self, other: &ReadCost) {
-        self.calls.fetch_add(other.calls(), Ordering::Relaxed);
-        self.half_units.fetch_add(other.half_units(), Ordering::Relaxed);
-    }
-
     /// Adds a call for so many keys: the units that the service names, or what they are by the sizes of the items
     /// where a local stack names none.
     pub(super) fn add(&self, asked: usize, output: &BatchGetItemOutput) {
@@ -58,34 +51,16 @@ impl ReadCost {
         let by_size = || {
             let items = || output.responses.iter().flat_map(HashMap::values).flatten();
             let missing = asked.saturating_sub(items().count());
-            missing + items().map(|item| bytes_of(item).div_ceil(HALF_UNIT_BYTES)).sum::<usize>()
+            missing + items().map(|item| item_bytes(item).div_ceil(HALF_UNIT_BYTES)).sum::<usize>()
         };
         self.count(if named > 0.0 { (named * 2.0).round() as u64 } else { by_size() as u64 });
     }
 }
 
-fn bytes_of(item: &Item) -> usize {
-    item.iter().map(|(name, value)| field_bytes(&[(name, value.clone())])).sum()
-}
-
 impl Reports {
     /// Reads at most [`READ_ITEMS`](super::READ_ITEMS) items with all attributes.
     pub async fn look_up(&self, keys: &[Key], cost: &ReadCost) -> Result<HashMap<Key, Item>, AwsError> {
-        let mut request: HashMap<String, KeysAndAttributes> = HashMap::new();
-        for (report, of_report) in self.plan.reports.iter().enumerate() {
-            let of_table = keys.iter().filter(|key| key.report == report);
-            let of_table: Vec<Item> = of_table.map(|key| item(key_fields(of_report, key))).collect();
-            if !of_table.is_empty() {
-                let keys = KeysAndAttributes::builder().set_keys(Some(of_table)).build();
-                request.extend(keys.ok().map(|keys| (self.table(report), keys)));
-            }
-        }
-        let tables = request.keys().cloned().collect::<Vec<_>>().join(", ");
-        let key = |(table, item): (String, Item)| {
-            let report = (0..self.plan.reports.len()).find(|&report| self.table(report) == table)?;
-            Some((parse_key(&self.plan.reports[report], report, &item)?, item))
-        };
-        Ok(self.read_all(request, &tables, Some(cost)).await?.into_iter().filter_map(key).collect())
+        self.read_keys(keys.iter(), Some(cost)).await
     }
 
     /// Reads at most [`READ_ITEMS`](super::READ_ITEMS) lists; one that is not there is empty. The error of a list tells
@@ -95,12 +70,7 @@ impl Reports {
         lists: &[ListKey],
         cost: &ReadCost,
     ) -> Result<BTreeMap<ListKey, Result<TopList, String>>, AwsError> {
-        let table = self.lists_table();
-        let keys = lists.iter().map(|list| item(list.fields())).collect();
-        let keys = KeysAndAttributes::builder().set_keys(Some(keys)).build();
-        let request = keys.ok().map(|keys| (table.clone(), keys)).into_iter().collect();
-        let items = self.read_all(request, &table, Some(cost)).await?.into_iter().map(|(_, item)| item).collect();
-        Ok(self.parsed_lists(lists, items))
+        Ok(self.parsed_lists(lists, self.read_list_items(lists, false, Some(cost)).await?))
     }
 
     /// Finds the last, or the first, period of all rows of a report, or of its list of all items; `None` if there is no

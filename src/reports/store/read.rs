@@ -57,12 +57,22 @@ impl Reports {
 
     /// Reads at most [`READ_ITEMS`](crate::reports::store::READ_ITEMS) items with all attributes, strongly consistent.
     pub async fn read(&self, keys: &[&Key]) -> Result<HashMap<Key, Item>, AwsError> {
+        self.read_keys(keys.iter().copied(), None).await
+    }
+
+    /// Reads items: strongly consistent, or where the cost is counted, eventually.
+    pub(super) async fn read_keys<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k Key> + Clone,
+        cost: Option<&ReadCost>,
+    ) -> Result<HashMap<Key, Item>, AwsError> {
         let mut request: HashMap<String, KeysAndAttributes> = HashMap::new();
         for (report, of_report) in self.plan.reports.iter().enumerate() {
-            let of_table = keys.iter().filter(|key| key.report == report);
+            let of_table = keys.clone().filter(|key| key.report == report);
             let of_table: Vec<Item> = of_table.map(|key| item(key_fields(of_report, key))).collect();
             if !of_table.is_empty() {
-                let keys = KeysAndAttributes::builder().set_keys(Some(of_table)).consistent_read(true).build();
+                let keys =
+                    KeysAndAttributes::builder().set_keys(Some(of_table)).consistent_read(cost.is_none()).build();
                 request.extend(keys.ok().map(|keys| (self.table(report), keys)));
             }
         }
@@ -71,7 +81,7 @@ impl Reports {
             let report = (0..self.plan.reports.len()).find(|&report| self.table(report) == table)?;
             Some((parse_key(&self.plan.reports[report], report, &item)?, item))
         };
-        Ok(self.read_all(request, &tables, None).await?.into_iter().filter_map(key).collect())
+        Ok(self.read_all(request, &tables, cost).await?.into_iter().filter_map(key).collect())
     }
 
     /// Reads items, and requests again those that a read leaves unprocessed. Returns each with its table.
