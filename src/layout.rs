@@ -14,6 +14,12 @@ use crate::protocol::BatchNumber;
 pub const INCOMING: &str = "incoming/";
 /// The prefix of published curated Parquet files.
 pub const CURATED: &str = "curated/";
+/// The prefix of the log of the curated table.
+pub const CURATED_LOG: &str = "curated/_delta_log/";
+/// The prefix of curated files that have the rows of several batches.
+pub const COMPACTED: &str = "curated/compacted/";
+/// The prefix of curated files of batches, up to their day.
+pub const CURATED_DAYS: &str = "curated/report_date=";
 /// The prefix of files that were counted.
 pub const ARCHIVE: &str = "archive/";
 /// The prefix of rejected rows.
@@ -42,12 +48,17 @@ pub fn curated_key(day: &str, batch: BatchNumber, part: usize) -> String {
 
 /// Returns the prefix of a day's curated files.
 pub fn curated_prefix(day: &str) -> String {
-    format!("{CURATED}report_date={day}/")
+    format!("{CURATED_DAYS}{day}/")
 }
 
 /// Returns the day of a curated file, as YYYY-MM-DD.
 pub fn date_of_curated(key: &str) -> Option<&str> {
-    key.strip_prefix(CURATED)?.strip_prefix("report_date=")?.split('/').next()
+    key.strip_prefix(CURATED_DAYS)?.split('/').next()
+}
+
+/// Returns the key of a curated file that has the rows of several batches of a day.
+pub fn compacted_key(day: &str, name: &str) -> String {
+    format!("{COMPACTED}report_date={day}/{name}.parquet")
 }
 
 /// Returns the batch that wrote a curated file.

@@ -51,6 +51,8 @@
 //!   command once the cause of the refusal is removed.
 //! * **I8** Every committed batch was prepared under the definition in force at its commit, and is carried out under
 //!   it. So no batch mixes two.
+//! * **I9** The table of the curated files has each batch once or not at all, in every version of its log, and in the
+//!   last one each that is done. Compaction changes no row of it.
 
 pub mod aws;
 pub mod batch;
@@ -63,6 +65,7 @@ pub mod definition;
 pub mod formats;
 pub mod input;
 pub mod intake;
+pub mod lake;
 pub mod layout;
 pub mod ledger;
 pub mod memory;

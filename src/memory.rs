@@ -83,6 +83,11 @@ impl Memory {
         bytes(self.bytes / (256 << 20)).clamp(1, cores + 1)
     }
 
+    /// Bytes for the rows of curated files that become one, and for their encoding. No batch is at work meanwhile.
+    pub fn compaction(self) -> usize {
+        bytes(self.bytes / 8).min(256 << 20)
+    }
+
     /// Encoded bytes of all days that may wait for their uploads.
     pub fn pending_bytes(self) -> usize {
         bytes(self.bytes / 16).min(64 << 20)

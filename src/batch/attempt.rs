@@ -21,6 +21,7 @@ use crate::batch::roll_forward::{CarriedOut, RollForward, RollForwardError};
 use crate::batch::{Disposition, Worker};
 use crate::calendar::date_of;
 use crate::compute::Scope;
+use crate::formats::delta::schema::Column;
 use crate::layout::{self, KeyAllocator};
 use crate::object::{ObjectEvent, ObjectId};
 use crate::protocol::{BatchNumber, MAX_UNFINISHED};
@@ -199,11 +200,22 @@ impl Worker {
         }
 
         has_written.set(true);
-        let Prepared { uploads, delta_files, report_items, rejected } = preparation.finish().await?;
+        let Prepared { uploads, curated, delta_files, report_items, rejected } = preparation.finish().await?;
         fail_point!("prepared");
         let (opened_at, traceparent) = (subject.opened_at, stages.traceparent());
-        let definition = Some(self.roll_forward.reports.plan().digest.clone());
-        let manifest = Manifest { batch, opened_at, definition, objects, uploads, delta_files, rejected, traceparent };
+        let plan = self.roll_forward.reports.plan();
+        let manifest = Manifest {
+            batch,
+            opened_at,
+            definition: Some(plan.digest.clone()),
+            objects,
+            uploads,
+            columns: plan.curated.iter().map(|curated| Column::of(&curated.column)).collect(),
+            curated,
+            delta_files,
+            rejected,
+            traceparent,
+        };
         let json = serde_json::to_vec(&manifest).map_err(BatchError::Manifest)?;
         let (bucket, key) = (&self.roll_forward.bucket, layout::manifest_key(batch));
         retry_until(&self.shutdown, async || bucket.put(&key, json.clone(), "application/json").await).await?;

@@ -11,6 +11,8 @@ use crate::aws::error::{AwsError, Kind};
 use crate::aws::s3::{Bucket, Upload};
 use crate::compute::deltas;
 use crate::counts::Counts;
+use crate::formats::delta::schema::Column;
+use crate::formats::delta::stats::Stats;
 use crate::formats::parquet::ParquetError;
 use crate::layout::{self, hexadecimal_sha256};
 use crate::object::ObjectId;
@@ -32,6 +34,13 @@ pub struct Manifest {
     pub objects: Vec<ManifestObject>,
     /// Uploads to complete: curated files and rejected rows.
     pub uploads: Vec<Upload>,
+    /// The curated files among the uploads, as the curated table is to have them. The version before that table wrote
+    /// none.
+    #[serde(default)]
+    pub curated: Vec<CuratedFile>,
+    /// The columns of the curated files.
+    #[serde(default)]
+    pub columns: Vec<Column>,
     /// Delta files to apply.
     pub delta_files: Vec<DeltaFile>,
     /// The number of rejected rows for each reason.
@@ -73,6 +82,17 @@ impl Manifest {
         }
         counts
     }
+}
+
+/// A curated file: the rows of one day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CuratedFile {
+    /// Its key, which has the day.
+    pub key: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The number of its rows, and the bounds of some columns.
+    pub stats: Stats,
 }
 
 /// A delta file, with the hash of the bytes that were written: no other bytes are ever decoded.

@@ -22,7 +22,7 @@ pub fn new_file(plan: &Plan) -> Result<ParquetFile, ParquetError> {
 }
 
 fn schema(plan: &Plan) -> Result<Schema, ParquetError> {
-    Schema::of(plan.curated.iter().map(|curated| &curated.column))
+    Ok(Schema::of(plan.curated.iter().map(|curated| &curated.column))?.with_ids())
 }
 
 /// The columns of a row group that follow from the same array of the rows, by their places in the file.

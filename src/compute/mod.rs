@@ -14,6 +14,7 @@
 //! | `pairs` | pairs of codes, sorted by radix |
 //! | [`deltas`] | a batch's additions to report items, as delta files |
 //! | [`curated`] | rows as curated files, and back |
+//! | [`merge`] | rows of several curated files as one row group |
 
 pub mod curated;
 pub mod deltas;
@@ -22,6 +23,7 @@ pub(crate) mod fixtures;
 pub mod fold;
 mod items;
 mod masks;
+pub mod merge;
 pub mod names;
 mod pairs;
 pub mod rows;
@@ -64,6 +66,11 @@ const MAX_DELTA_BYTES: usize = 8 << 20;
 /// Returns the number of cores.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// Computes apart from tokio's threads, and waits for the result.
+pub async fn apart<T: Send + 'static>(compute: impl FnOnce() -> T + Send + 'static) -> Result<T, ComputeError> {
+    Ok(spawn(compute).await?)
 }
 
 /// Computes on one of rayon's threads, of which there is one per core, so that tokio's threads stay free for everything

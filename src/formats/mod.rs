@@ -2,6 +2,7 @@
 //!
 //! * [`csv`]: fields between delimiters, in blocks of whole records; events and references.
 //! * [`json`]: records of JSON in blocks, and the values at some paths of a record; events.
+//! * [`delta`]: the entries of a Delta table's log, and its checkpoints.
 //! * [`parquet`]: curated files and delta files, written and read; the only place that knows the Parquet crates.
 //!
 //! A file of [`csv`] or [`json`] is read as a stream and is never in memory as a whole. Plain text, gzip and zstd are
@@ -9,6 +10,7 @@
 
 mod body;
 pub mod csv;
+pub mod delta;
 pub mod json;
 pub mod parquet;
 

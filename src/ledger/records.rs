@@ -60,7 +60,8 @@ impl Ledger {
         self.recorded_state(number).await
     }
 
-    pub(super) async fn recorded_state(&self, number: BatchNumber) -> Result<Option<State>, AwsError> {
+    /// Reads the state of a batch from its record alone; `None` if there is none.
+    pub async fn recorded_state(&self, number: BatchNumber) -> Result<Option<State>, AwsError> {
         let pk = record_key(number);
         let Some(record) = self.get(&pk, RECORD).await? else { return Ok(None) };
         let state = text_of(&record, "state").and_then(|state| State::from_name(&state));

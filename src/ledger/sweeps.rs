@@ -1,4 +1,4 @@
-//! The state of sweeps: the time of the last one and its result. Covered by `tests/pipeline` (`edges.rs`).
+//! Turns: work that one consumer does for all; and the state of sweeps: the time of the last one and its result. Covered by `tests/pipeline` (`edges.rs`).
 
 use std::time::Duration;
 
@@ -36,11 +36,16 @@ pub struct LastSweep {
 
 impl Ledger {
     /// Begins a sweep, unless any consumer began one within the interval. Returns true if this consumer is to sweep.
-    /// The consumers' clocks decide; they influence only the number of lists, not the outcome.
     pub async fn begin_sweep(&self, interval: Duration) -> Result<bool, AwsError> {
+        self.take_turn(SWEEP, interval).await
+    }
+
+    /// Takes the turn at work of this name, unless any consumer took it within the interval. Returns true if it is this
+    /// consumer's. The consumers' clocks decide; they influence only how often the work is done, not its outcome.
+    pub async fn take_turn(&self, name: &str, interval: Duration) -> Result<bool, AwsError> {
         let now = epoch_seconds();
         let update = self
-            .update(SWEEP, SWEEP)
+            .update(name, name)
             .update_expression("SET started_at = :now, #by = :me")
             .condition_expression("attribute_not_exists(started_at) OR started_at <= :due OR started_at > :soon")
             .expression_attribute_names("#by", "by")
@@ -48,7 +53,7 @@ impl Ledger {
             .expression_attribute_values(":due", count(now.saturating_sub(interval.as_secs())))
             .expression_attribute_values(":soon", count(now.saturating_add(CLOCKS_APART_SECONDS)))
             .expression_attribute_values(":me", text(&self.owner));
-        self.conditional(UPDATE, SWEEP, update.send()).await
+        self.conditional(UPDATE, name, update.send()).await
     }
 
     /// Records the result of a sweep.

@@ -3,6 +3,9 @@
 use crate::definition::conditions::Test;
 use crate::formats::parquet;
 
+/// The column of a curated file that has the key of the row's file.
+pub const SOURCE_COLUMN: &str = "source_key";
+
 /// The places of a column of the definition in the rows. It may have several, or be the rows' time; a column that is
 /// neither counted by a report nor shown has at least the one that the curated files need.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::definition::Definition;
-use crate::plan::columns::{Attribute, CodeColumn, CuratedColumn, IntColumn, Mask, Places};
+use crate::plan::columns::{Attribute, CodeColumn, Coded, CuratedColumn, IntColumn, Mask, Places};
 use crate::plan::folding::Folding;
 use crate::plan::period::{MICROS_PER_HOUR, Period};
 use crate::plan::reports::Report;
@@ -115,6 +115,17 @@ impl Plan {
     /// Returns the report of this name, as an index.
     pub fn report_named(&self, name: &str) -> Option<usize> {
         self.reports.iter().position(|report| report.name == name)
+    }
+
+    /// Returns the columns of curated files by which rows of a day are sorted, so that equal values are neighbours: that
+    /// of the first report that has one, and the time.
+    pub fn clustering(&self) -> Vec<String> {
+        let code = self.reports.iter().find_map(|report| report.key).map(|key| match key {
+            Coded::Column(code) => code,
+            Coded::Attribute(attribute) => self.attributes[attribute].code,
+        });
+        let column = code.map(|code| self.codes[code].name.clone());
+        column.into_iter().chain([self.definition.time.clone()]).collect()
     }
 
     /// Returns true if any report has items by hour.

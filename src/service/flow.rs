@@ -1,16 +1,19 @@
-//! The flow: the window that fills, and the batch that runs beside it.
+//! The flow: the window that fills, and the batch that runs beside it; or a compaction, when there is no batch.
 //!
 //! The tests are tests/pipeline and tests/chaos.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::LocalBoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::batch::Worker;
 use crate::intake::custody::Custody;
 use crate::intake::window::{Closed, Message, Window};
+use crate::lake::compact::Compactor;
 use crate::protocol::{BatchNumber, Entry};
+use crate::service::table::Commission;
 use crate::service::{Shutdown, unix_time};
 use crate::telemetry::metrics::metrics;
 
@@ -36,13 +39,29 @@ impl Slot {
         }))
     }
 
-    /// Waits for the batch under way or, if there is none, for one to recover.
-    async fn next(&mut self) -> Next {
+    fn compact(worker: Box<Worker>, commission: Commission) -> Self {
+        let compactor = Compactor {
+            bucket: worker.roll_forward.bucket.clone(),
+            memory: worker.limits.memory,
+            order: worker.roll_forward.reports.plan().clustering(),
+            shutdown: worker.shutdown.clone(),
+        };
+        Slot::Busy(Box::pin(async move {
+            // Its keeper is gone if the process stops.
+            let _ = commission.done.send(compactor.run(&commission.compaction).await);
+            worker
+        }))
+    }
+
+    /// Waits for the batch under way or, if there is none, for one to recover or files to compact.
+    async fn next(&mut self, commissions: &mut mpsc::Receiver<Commission>) -> Next {
         match self {
             Slot::Busy(batch) => Next::Done(batch.await),
-            Slot::Idle(worker) => match worker.overdue.recv().await {
-                Some((batch, entry)) => Next::Overdue(batch, entry),
-                None => std::future::pending().await,
+            Slot::Idle(worker) => tokio::select! {
+                biased;
+                Some((batch, entry)) = worker.overdue.recv() => Next::Overdue(batch, entry),
+                Some(commission) = commissions.recv() => Next::Commission(commission),
+                else => std::future::pending().await,
             },
         }
     }
@@ -54,6 +73,8 @@ enum Next {
     Done(Box<Worker>),
     /// A batch of a silent owner was found while the worker was idle.
     Overdue(BatchNumber, Entry),
+    /// Files are to be compacted, and the worker was idle.
+    Commission(Commission),
 }
 
 /// The window that fills, with its input and its output.
@@ -65,6 +86,10 @@ pub(super) struct Flow {
     /// The time without messages and batches after which the process stops.
     pub(super) idle_limit: Option<Duration>,
     pub(super) custody: Custody,
+    /// Compactions of the table's keeper.
+    pub(super) commissions: mpsc::Receiver<Commission>,
+    /// Tells the table's keeper of each batch that has ended.
+    pub(super) batch_ended: Arc<Notify>,
     pub(super) shutdown: Shutdown,
 }
 
@@ -89,9 +114,10 @@ impl Flow {
             slot = tokio::select! {
                 biased;
                 () = requested.cancelled() => break,
-                next = slot.next(), if !(is_idle && is_due && is_windows_turn) => match (next, slot) {
+                next = slot.next(&mut self.commissions), if !(is_idle && is_due && is_windows_turn) => match (next, slot) {
                     (Next::Done(worker), _) => {
                         last_activity = Instant::now();
+                        self.batch_ended.notify_one();
                         self.choose_offset(&worker);
                         Slot::Idle(worker)
                     }
@@ -99,7 +125,11 @@ impl Flow {
                         is_windows_turn = true;
                         Slot::recover(worker, batch, entry)
                     }
-                    (Next::Overdue(..), busy) => busy,
+                    (Next::Commission(commission), Slot::Idle(worker)) => {
+                        is_windows_turn = true;
+                        Slot::compact(worker, commission)
+                    }
+                    (Next::Overdue(..) | Next::Commission(_), busy) => busy,
                 },
                 () = sleep_if(due_in), if is_idle => match (slot, self.window.close()) {
                     (Slot::Idle(worker), Some(window)) => {

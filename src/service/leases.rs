@@ -14,7 +14,7 @@ use crate::service::unix_time;
 use crate::telemetry::metrics::metrics;
 
 /// Looks at the registry within one lease.
-const LOOKS_PER_LEASE: u32 = 4;
+pub(super) const LOOKS_PER_LEASE: u32 = 4;
 /// Longest pause between two recoveries of a batch by one consumer.
 const LONGEST_RECOVERY_PAUSE: Duration = Duration::from_secs(3600);
 /// Interval at which the state of the pipeline is logged, for alarms.

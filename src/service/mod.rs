@@ -4,7 +4,8 @@
 //!  receivers (n) ──messages, bounded──▶ flow: window ─▶ batch
 //!       │                                     ▲
 //!       └── custody (1): visibility,          ├── sweep (1): objects that no message announces
-//!           delete, give back                 └── lease watch (1): batches of silent consumers
+//!           delete, give back                 ├── lease watch (1): batches of silent consumers
+//!                                             └── keeper of the table (1): curated files as a table
 //! ```
 //!
 //! [`run`] is the consumer's life from start to stop, and reads top to bottom. The main task is the flow, which owns
@@ -23,6 +24,7 @@
 //! | `receiver.rs` | from the queue to messages for the window |
 //! | [`sweep`] | objects that no message announces |
 //! | `leases.rs` | batches of silent consumers, and the state of the pipeline for alarms |
+//! | `table.rs` | the table of the curated files |
 //! | `observer.rs` | metrics that no other task updates |
 //! | [`health`] | answers to orchestrators |
 //! | `shutdown.rs` | signals and the deadline |
@@ -39,13 +41,15 @@ mod receiver;
 mod shutdown;
 mod start;
 pub mod sweep;
+mod table;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::aws::Clients;
@@ -57,18 +61,20 @@ use crate::batch::prepare::PreparationLimits;
 use crate::batch::roll_forward::RollForward;
 use crate::intake::custody::Custody;
 use crate::intake::window::{self, Message, Window};
+use crate::lake::Lake;
 use crate::plan::Plan;
 use crate::process::ecs::ScaleInProtection;
 use crate::process::tasks;
 use crate::protocol::{BatchNumber, Entry};
 use crate::reference::CatalogueSource;
-use crate::service::config::Settings;
+use crate::service::config::{Compact, Settings};
 use crate::service::flow::Flow;
 use crate::service::health::Health;
 use crate::service::receiver::Receiver;
 pub use crate::service::shutdown::Shutdown;
 use crate::service::start::Resources;
 use crate::service::sweep::Sweeper;
+use crate::service::table::TableKeeper;
 use crate::telemetry::export::Telemetry;
 use crate::telemetry::progress::Progress;
 
@@ -125,6 +131,18 @@ pub async fn run(
     let watching = leases::watch_leases(resources.ledger.clone(), settings.lease, overdue_in, requested.clone());
     let watch = tasks::spawn_until(requested, "lease watch", watching);
 
+    let (batch_ended, drained) = (Arc::new(Notify::new()), CancellationToken::new());
+    let (commissions_in, commissions) = mpsc::channel(1);
+    let keeper = TableKeeper {
+        lake: Lake::new(resources.bucket.clone(), resources.ledger.clone()),
+        ledger: resources.ledger.clone(),
+        batch_ended: Arc::clone(&batch_ended),
+        interval: settings.lease / leases::LOOKS_PER_LEASE,
+        commissions: (settings.compact == Compact::Auto).then_some(commissions_in),
+        drained: drained.clone(),
+    };
+    let keeping = tasks::spawn_until(requested, "keeper of the table", keeper.run());
+
     let window = new_window(settings);
     let offset = window::offset(resources.ledger.owner(), settings.window);
     let offset_with_company = settings.window_offset.is_none().then_some(offset);
@@ -144,15 +162,19 @@ pub async fn run(
         messages,
         idle_limit: settings.exit_when_idle,
         custody,
+        commissions,
+        batch_ended,
         shutdown: shutdown.clone(),
     };
     flow.run(Box::new(worker)).await;
+    drained.cancel();
 
     let stopped = async {
         for source in sources {
             let _ = source.await;
         }
         watch.abort();
+        let _ = keeping.await;
         // By now every sender of custody commands is dropped, so the custodian ends after the last command.
         let _ = custodian.await;
     };

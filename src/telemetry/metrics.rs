@@ -162,6 +162,10 @@ metrics! {
         "Things that were set aside, each occasion counted: files that cannot be read, report items that cannot be \
          written, counted files that cannot be moved, files that cannot be published, batches that cannot be carried \
          out.";
+    table_lag: Gauge<u64> = "music_streams.table.lag", "{batch}", [],
+        "Finished batches that the table of the curated files is not known to have; analysts do not see their rows.";
+    compacted_files: Counter<u64> = "music_streams.table.compacted_files", "{file}", [],
+        "Small curated files whose rows were written to a larger one.";
     catalogue_refused: Gauge<u64> = "music_streams.catalogue.refused", "1", [],
         "1 while the catalogue in the bucket is refused, and the last good one stays in use.";
     suspect_files: Counter<u64> = "music_streams.files.suspect", "{file}", [],

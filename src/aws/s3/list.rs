@@ -31,6 +31,17 @@ pub struct Current {
     pub metadata: HashMap<String, String>,
 }
 
+/// An object of our own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Its key.
+    pub key: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The time at which it was written, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+}
+
 impl Bucket {
     /// Lists a page of the objects under a prefix. Returns the position of the next page, if there is one. Of a key
     /// with several versions only the current one is listed.
@@ -71,6 +82,28 @@ impl Bucket {
             found.extend(page.contents.unwrap_or_default().into_iter().filter_map(listed));
         }
         Ok(found)
+    }
+
+    /// Lists every object under a prefix of our own, with its size and the time at which it was written.
+    pub async fn list_written(&self, prefix: &str) -> Result<Vec<Written>, AwsError> {
+        let mut pages = self.pages(prefix, |list| list);
+        let mut found = Vec::new();
+        while let Some(page) = pages.try_next().await? {
+            let listed = |object: Object| {
+                let at_ms = object.last_modified.and_then(|at| at.to_millis().ok())?;
+                Some(Written { key: object.key?, bytes: object.size?.try_into().ok()?, at_ms })
+            };
+            found.extend(page.contents.unwrap_or_default().into_iter().filter_map(listed));
+        }
+        Ok(found)
+    }
+
+    /// Finds the object under a key of our own; `None` when there is none.
+    pub async fn written(&self, key: &str) -> Result<Option<Written>, AwsError> {
+        let Some(head) = self.head(key).await? else { return Ok(None) };
+        let bytes = head.content_length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0);
+        let at_ms = head.last_modified.and_then(|at| at.to_millis().ok()).unwrap_or(0);
+        Ok(Some(Written { key: key.to_owned(), bytes, at_ms }))
     }
 
     /// Returns `parse(key)` for the last key under `prefix` and after `start_after` for which it is `Some`.

@@ -25,7 +25,7 @@ use tokio::sync::OnceCell;
 
 pub use crate::aws::s3::copy::Copied;
 pub use crate::aws::s3::delete::DELETES_PER_REQUEST;
-pub use crate::aws::s3::list::{Current, NextVersion};
+pub use crate::aws::s3::list::{Current, NextVersion, Written};
 pub use crate::aws::s3::read::{Body, Chunks, READ_AHEAD_BYTES};
 pub use crate::aws::s3::write::{PART_BYTES, PendingUpload, Upload};
 

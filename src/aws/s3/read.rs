@@ -12,7 +12,7 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use futures::{Stream, StreamExt};
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 use tokio_util::task::AbortOnDropHandle;
@@ -144,6 +144,18 @@ impl Bucket {
     pub async fn read_all(&self, key: &str) -> Result<Vec<u8>, AwsError> {
         let get = self.client.get_object().bucket(&self.name).key(key).send().await;
         self.collect(key, get.map_err(aws_error("s3:GetObject", self.url(key)))?.body).await
+    }
+
+    /// Copies an object to a temporary file, which can be read in any order. Returns `None` if there is none; an error
+    /// carries that of the call, or is the disk's.
+    pub async fn download(&self, key: &str) -> std::io::Result<Option<std::fs::File>> {
+        let Some(object) = self.find(key).await.map_err(std::io::Error::other)? else { return Ok(None) };
+        let mut file = tokio::fs::File::from_std(tempfile::tempfile()?);
+        tokio::io::copy(&mut self.read(&object), &mut file).await?;
+        file.flush().await?;
+        let mut file = file.into_std().await;
+        std::io::Seek::rewind(&mut file)?;
+        Ok(Some(file))
     }
 
     /// Reads the last `bytes` bytes of an object of our own, or all when it has fewer.

@@ -53,6 +53,17 @@ impl Bucket {
         put.body(ByteStream::from(bytes)).send().await.map(drop).map_err(aws_error("s3:PutObject", self.url(key)))
     }
 
+    /// Writes an object if there is none under its key. Returns false if there is one, which an earlier attempt whose
+    /// answer was lost may have written.
+    pub async fn put_new(&self, key: &str, bytes: Vec<u8>, content_type: &str) -> Result<bool, AwsError> {
+        let put = self.client.put_object().bucket(&self.name).key(key).content_type(content_type).if_none_match("*");
+        match put.body(ByteStream::from(bytes)).send().await.map_err(aws_error("s3:PutObject", self.url(key))) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind == Kind::Condition => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Creates an upload that stays invisible until it is completed. Transient errors are retried until `shutdown`.
     pub fn upload(&self, key: String, shutdown: CancellationToken) -> PendingUpload {
         let upload = Upload { key, upload_id: String::new(), part_etags: Vec::new() };

@@ -75,7 +75,8 @@ impl Preparation<Uploads> {
             delta_files.push(file);
             self.progress.made();
         }
-        Ok(Prepared { uploads, delta_files, report_items, rejected: self.rejected })
+        let curated = self.destination.curated_files;
+        Ok(Prepared { uploads, curated, delta_files, report_items, rejected: self.rejected })
     }
 
     /// Finishes the curated files. Returns their uploads, the number of their rows, and the deltas that a roll forward

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::error::AwsError;
 use crate::aws::s3::{Bucket, Upload};
-use crate::batch::manifest::DeltaFile;
+use crate::batch::manifest::{CuratedFile, DeltaFile};
 pub use crate::batch::prepare::destination::Destination;
 pub use crate::batch::prepare::finish::{DELTAS_PER_FILE, Folded};
 pub use crate::batch::prepare::object::ObjectOutcome;
@@ -106,6 +106,8 @@ pub struct PreparationLimits {
 pub struct Prepared {
     /// Uploads to complete.
     pub uploads: Vec<Upload>,
+    /// The curated files among them.
+    pub curated: Vec<CuratedFile>,
     /// The delta files.
     pub delta_files: Vec<DeltaFile>,
     /// Report items in them.

@@ -10,13 +10,16 @@ use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::s3::{Bucket, PendingUpload, Upload};
+use crate::batch::manifest::CuratedFile;
 use crate::batch::prepare::{Destination, PrepareError, Subject};
 use crate::calendar::{date_of, date_text};
 use crate::compute::curated;
-use crate::formats::parquet::{ParquetFile, RowGroup};
+use crate::formats::delta::stats::Stats;
+use crate::formats::parquet::{self, ParquetFile, RowGroup};
 use crate::layout;
 use crate::memory::Memory;
 use crate::plan::Plan;
+use crate::plan::columns::SOURCE_COLUMN;
 use crate::telemetry::progress::Progress;
 
 /// Uploads that are finished at the same time.
@@ -40,6 +43,8 @@ pub struct Uploads {
     parts: BTreeMap<i32, usize>,
     rejects: Option<PendingUpload>,
     finished: Vec<Upload>,
+    /// The curated files among those that are finished.
+    pub(super) curated_files: Vec<CuratedFile>,
 }
 
 /// A curated file that is being written.
@@ -47,6 +52,8 @@ struct CuratedFileWriter {
     parquet: ParquetFile,
     upload: PendingUpload,
     row_groups: usize,
+    /// Bytes that the upload has.
+    bytes: u64,
 }
 
 impl CuratedFileWriter {
@@ -58,12 +65,18 @@ impl CuratedFileWriter {
     async fn append(&mut self, row_group: RowGroup) -> Result<(), PrepareError> {
         self.row_groups += 1;
         self.parquet.append(row_group)?;
-        Ok(self.upload.write(&self.parquet.take_pending()).await?)
+        let bytes = self.parquet.take_pending();
+        self.bytes += bytes.len() as u64;
+        Ok(self.upload.write(&bytes).await?)
     }
 
-    async fn finish(mut self) -> Result<Upload, PrepareError> {
-        self.upload.write(&self.parquet.finish()?).await?;
-        Ok(self.upload.finish().await?)
+    async fn finish(mut self) -> Result<(Upload, CuratedFile), PrepareError> {
+        let end = self.parquet.finish()?;
+        let stats = Stats::of(&parquet::summary(&end)?, SOURCE_COLUMN);
+        self.upload.write(&end).await?;
+        let upload = self.upload.finish().await?;
+        let file = CuratedFile { key: upload.key.clone(), bytes: self.bytes + end.len() as u64, stats };
+        Ok((upload, file))
     }
 }
 
@@ -76,8 +89,9 @@ impl Uploads {
         shutdown: CancellationToken,
         progress: Progress,
     ) -> Self {
-        let (files, parts, rejects, finished) = (BTreeMap::new(), BTreeMap::new(), None, Vec::new());
-        Uploads { bucket, shutdown, plan, subject, memory, progress, files, parts, rejects, finished }
+        let (files, parts, rejects) = (BTreeMap::new(), BTreeMap::new(), None);
+        let (finished, curated_files) = (Vec::new(), Vec::new());
+        Uploads { bucket, shutdown, plan, subject, memory, progress, files, parts, rejects, finished, curated_files }
     }
 
     /// Returns true if anything may have been written.
@@ -117,8 +131,9 @@ impl Uploads {
     async fn finish_all(&mut self, files: Vec<CuratedFileWriter>) -> Result<(), PrepareError> {
         let mut finished =
             futures::stream::iter(files).map(CuratedFileWriter::finish).buffer_unordered(CONCURRENT_UPLOADS);
-        while let Some(upload) = finished.try_next().await? {
+        while let Some((upload, file)) = finished.try_next().await? {
             self.finished.push(upload);
+            self.curated_files.push(file);
             self.progress.made();
         }
         Ok(())
@@ -135,6 +150,7 @@ impl Uploads {
                     parquet: curated::new_file(&self.plan)?,
                     upload: self.bucket.upload(key, self.shutdown.clone()),
                     row_groups: 0,
+                    bytes: 0,
                 })
             }
         })

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use jiff::tz::TimeZone;
-use tokio::io::AsyncWriteExt;
 
 use super::batches::Digest;
 use super::expected::{Expected, Partition};
@@ -14,7 +13,6 @@ use super::reports::Comparison;
 use super::row::{AuditedRow, curated_columns};
 use super::{Auditor, VerifyError};
 use crate::aws::error::AwsError;
-use crate::aws::s3::Bucket;
 use crate::calendar::{date_text, parse_date};
 use crate::compute::curated;
 use crate::layout;
@@ -143,7 +141,7 @@ impl Auditor {
         let mut downloads = futures::stream::iter(files)
             .map(|file| {
                 let bucket = bucket.clone();
-                async move { Ok::<_, VerifyError>((file, download(&bucket, &file.key).await?)) }
+                async move { Ok::<_, VerifyError>((file, bucket.download(&file.key).await.map_err(failed_download)?)) }
             })
             .buffered(2);
         while let Some((file, content)) = downloads.try_next().await? {
@@ -192,22 +190,10 @@ pub(super) fn day_in(zone: &TimeZone, micros: i64) -> i32 {
     since_epoch.map_or(0, |span| span.get_days())
 }
 
-/// Copies an object to a temporary file, which can be read in any order. Returns `None` if the object is missing.
-async fn download(bucket: &Bucket, key: &str) -> Result<Option<std::fs::File>, VerifyError> {
-    let Some(object) = bucket.find(key).await? else { return Ok(None) };
-    let copy = async {
-        let mut file = tokio::fs::File::from_std(tempfile::tempfile()?);
-        tokio::io::copy(&mut bucket.read(&object), &mut file).await?;
-        file.flush().await?;
-        let mut file = file.into_std().await;
-        std::io::Seek::rewind(&mut file)?;
-        Ok(file)
-    };
-    match copy.await {
-        Ok(file) => Ok(Some(file)),
-        Err(error) => Err(match std::io::Error::downcast::<AwsError>(error) {
-            Ok(error) => error.into(),
-            Err(error) => VerifyError::TemporaryFile(error),
-        }),
+/// The error of a copy to disk: of a call, or of the disk.
+fn failed_download(error: std::io::Error) -> VerifyError {
+    match std::io::Error::downcast::<AwsError>(error) {
+        Ok(error) => error.into(),
+        Err(error) => VerifyError::TemporaryFile(error),
     }
 }

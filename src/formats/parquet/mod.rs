@@ -8,6 +8,8 @@
 //! | [`pages`] | plain values, their statistics, compressed pages |
 //! | [`arrays`] | columns as arrow2 arrays, for files that are small or read back |
 //! | [`read`] | footers, and columns read back |
+//! | [`summary`](mod@summary) | rows, columns and bounds of a file, from its footer |
+//! | [`nested`] | rows with groups, maps and lists, as JSON |
 //!
 //! Both crates are archived upstream and have faults that this folder works round, each with a test:
 //!
@@ -18,6 +20,7 @@
 //! * A timestamp in seconds loses its logical type. Microseconds, adjusted to UTC, are used.
 //! * Both crates panic on bytes that they do not expect. Everything is decoded inside [`contained`], and delta files
 //!   only if their bytes are those that were written ([`crate::batch::manifest::DeltaFile`]).
+//! * arrow2's reader of nested columns loses maps within groups; [`nested`] is used in its place.
 //! * A dictionary that serves several row groups is written whole into each of them. Codes are renumbered per row
 //!   group.
 //!
@@ -27,13 +30,16 @@
 pub mod arrays;
 pub mod dictionary;
 pub mod file;
+pub mod nested;
 pub mod pages;
 pub mod read;
 pub mod schema;
+pub mod summary;
 
 pub use file::{ParquetFile, RowGroup};
 pub use read::{contained, count_rows, footer_bytes};
-pub use schema::{Column, Schema, Type};
+pub use schema::{Column, MAX_DECIMAL_DIGITS, Schema, Type};
+pub use summary::{Bound, Summary, summary};
 
 /// A failure to encode or decode.
 #[derive(Debug, thiserror::Error)]

@@ -115,14 +115,18 @@ plain_number!(i32);
 
 /// Encodes a column of numbers without a dictionary. `none` stands for null.
 pub fn encode_numbers(type_: ColumnType, numbers: &[i64], none: i64) -> Result<ColumnPages, ParquetError> {
-    let is_short = type_.physical_type == PhysicalType::Int32;
-    if is_short {
+    if is_short(&type_) {
         // The type is that of the range of the numbers.
         let short: Vec<Option<i32>> = numbers.iter().map(|&it| (it != none).then_some(it as i32)).collect();
         return encode_plain(type_, &short);
     }
     let numbers: Vec<Option<i64>> = numbers.iter().map(|&number| (number != none).then_some(number)).collect();
     encode_plain(type_, &numbers)
+}
+
+/// Returns true for a column of numbers of 32 bits.
+pub fn is_short(type_: &ColumnType) -> bool {
+    type_.physical_type == PhysicalType::Int32
 }
 
 /// Encodes a column without a dictionary.

@@ -29,7 +29,7 @@ pub fn contained<T>(decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<
     tasks::contain(decode).unwrap_or_else(|| Err(ParquetError::Decode("its bytes are damaged".to_owned())))
 }
 
-fn undecodable(error: arrow2::error::Error) -> ParquetError {
+pub(super) fn undecodable(error: arrow2::error::Error) -> ParquetError {
     ParquetError::Decode(error.to_string())
 }
 
@@ -46,6 +46,18 @@ impl<R: Read + Seek> Reader<R> {
         let metadata = arrow_read::read_metadata(&mut file).map_err(undecodable)?;
         let schema = arrow_read::infer_schema(&metadata).map_err(undecodable)?;
         Ok(Reader { file, row_groups: metadata.row_groups, schema })
+    }
+
+    /// Returns the number of row groups.
+    pub fn row_groups(&self) -> usize {
+        self.row_groups.len()
+    }
+
+    /// Leaves out every row group but one.
+    #[must_use]
+    pub fn only(mut self, row_group: usize) -> Self {
+        self.row_groups = self.row_groups.into_iter().skip(row_group).take(1).collect();
+        self
     }
 
     /// Returns the names of the columns, in order.

@@ -2,11 +2,8 @@
 
 use crate::definition::columns::Type;
 use crate::formats::parquet;
-use crate::plan::columns::{CuratedColumn, CuratedValues, Places};
+use crate::plan::columns::{CuratedColumn, CuratedValues, Places, SOURCE_COLUMN};
 use crate::plan::compile::Compiler;
-
-/// The column of a curated file that has the key of the row's file.
-const SOURCE_COLUMN: &str = "source_key";
 
 impl Compiler<'_> {
     /// Returns the columns of the curated files.

@@ -19,6 +19,15 @@ use clap::Args;
 
 pub use crate::service::config::resolved::{Resolved, resolved};
 
+/// Compaction of the table of the curated files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Compact {
+    /// By consumers, between batches.
+    Auto,
+    /// By the command alone.
+    Never,
+}
+
 /// Settings of the consumer.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
@@ -190,6 +199,14 @@ pub struct Settings {
         help_heading = "Queue"
     )]
     pub sweep_age: Duration,
+
+    /// Make large files of small ones in the table of the curated files
+    ///
+    /// Happens between batches, once there are 24 small files of a day that are older than an hour, and takes about a
+    /// second for a million rows. Files that no reader needs any more are deleted after a week. With never, it is left to
+    /// the command compact.
+    #[arg(long, env = "MUSIC_STREAMS_COMPACT", value_enum, default_value_t = Compact::Auto, help_heading = "Table")]
+    pub compact: Compact,
 
     /// Memory that the process may take [default: the limit of its container, or 2GiB]
     ///

@@ -1,0 +1,104 @@
+//! Rebuilds: files of batches that are replaced in place, which a log must not see.
+//!
+//! First the day's files of batches leave the table, for compacted ones of the same rows ([`Lake::detach`]). Then they
+//! may be replaced: nobody reads them. At last, compacted files of the new rows take the place of the old ones
+//! ([`Lake::rewrite`]). Readers see the day as it was, and then as it is. A rebuild that ends in between is repeated,
+//! and an older version of that day can be read no further back than its beginning.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::formats::delta::schema::Column;
+use crate::lake::compact::{Compaction, Compactor, Input, columns_in_files};
+use crate::lake::snapshot::{Arrival, DataFile, Replacement, Snapshot, batches_of};
+use crate::lake::{Lake, LakeError, now_ms};
+use crate::layout;
+use crate::protocol::{BatchNumber, Registry};
+
+/// Attempts at a day of which others compact files at the same time.
+const ATTEMPTS: usize = 5;
+
+impl Lake {
+    /// Replaces every file of a batch in a day by compacted ones. Every batch up to `registry`'s watermark is in the
+    /// table before.
+    pub async fn detach(
+        &mut self,
+        day: &str,
+        registry: &Registry,
+        compactor: &Compactor,
+    ) -> Result<(), LakeError> {
+        self.advance(registry).await?;
+        for _ in 0..ATTEMPTS {
+            self.refresh().await?;
+            let compaction = self.all_of(day, |add| layout::batch_of_curated(&add.path).is_some())?;
+            if compaction.files.is_empty() || self.replace(compactor.run(&compaction).await?).await? {
+                return Ok(());
+            }
+        }
+        Err(LakeError::Contended(ATTEMPTS))
+    }
+
+    /// Builds the compacted files of a day anew from the files of their batches, and adds the files of batches that the
+    /// table has passed without them.
+    pub async fn rewrite(&mut self, day: &str, compactor: &Compactor) -> Result<(), LakeError> {
+        let mut arrivals = self.files_of_day(day).await?;
+        for _ in 0..ATTEMPTS {
+            self.refresh().await?;
+            let Some((removed, batches)) = self.compacted(day) else { break };
+            let (of_batches, rest): (Vec<_>, Vec<_>) =
+                arrivals.iter().cloned().partition(|arrival| batches.contains(&arrival.batch));
+            let columns = self.columns_with(&of_batches)?;
+            let files = of_batches.into_iter().map(|arrival| inputs(&arrival)).collect();
+            let merged = compactor.run(&Compaction::new(day, files, columns_in_files(&columns)?)).await?;
+            let added = merged.into_iter().map(|merged| (merged.file, merged.batches)).collect();
+            let replacement = Replacement { removed, added, changes_rows: true };
+            let of_columns = |snapshot: &Snapshot| {
+                let mut actions = snapshot.replace(&replacement, now_ms())?;
+                actions.extend(snapshot.described([&columns].into_iter(), now_ms())?);
+                Ok(Some(actions))
+            };
+            match self.commit(of_columns).await {
+                Err(LakeError::Overtaken(overtaken)) => tracing::info!("the day was compacted meanwhile: {overtaken}"),
+                done => {
+                    done?;
+                    arrivals = rest;
+                    break;
+                }
+            }
+        }
+        self.commit(|snapshot| Ok::<_, LakeError>(snapshot.include(&arrivals, now_ms())?)).await.map(drop)
+    }
+
+    /// Returns the compacted files of a day, and the batches whose rows they have; `None` if there are none.
+    fn compacted(&self, day: &str) -> Option<(BTreeSet<String>, BTreeSet<BatchNumber>)> {
+        let files: BTreeMap<_, _> = self
+            .snapshot
+            .files_of(day)
+            .filter(|add| add.tags.is_some())
+            .map(|add| (add.path.clone(), batches_of(add)))
+            .filter(|(_, batches)| !batches.is_empty())
+            .collect();
+        let batches = files.values().flatten().copied().collect();
+        (!files.is_empty()).then(|| (files.into_keys().collect(), batches))
+    }
+
+    /// Returns the columns of the table, and those that come with these files.
+    fn columns_with(&self, arrivals: &[Arrival]) -> Result<Vec<Column>, LakeError> {
+        let mut columns = self.snapshot.columns()?;
+        for column in arrivals.iter().flat_map(|arrival| &arrival.columns) {
+            if columns.iter().all(|known| known.name != column.name) {
+                columns.push(column.clone());
+            }
+        }
+        Ok(columns)
+    }
+}
+
+fn inputs(arrival: &Arrival) -> Vec<Input> {
+    let input = |file: &DataFile| Input {
+        path: file.path.clone(),
+        bytes: file.bytes,
+        batches: BTreeSet::from([arrival.batch]),
+        stats: file.stats.clone(),
+    };
+    arrival.files.iter().map(input).collect()
+}

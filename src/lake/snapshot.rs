@@ -1,0 +1,386 @@
+//! The table as its log has it up to an entry, and the entries that may follow: every decision about the table. Pure.
+//!
+//! The table is one more item that batches are applied to, with the same [`Applied`]: the version of the application
+//! `music-streams` is the watermark, and a batch above it that is in the table has a transaction of its own. One entry
+//! changes files and watermark together, and is written on condition that there is none of its number. So a batch is in
+//! the table once, whoever adds it, and as often as anybody tries.
+//!
+//! Explored by `tests/model/table.rs`, with broken variants.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::formats::delta::DeltaError;
+use crate::formats::delta::action::{
+    Action, Add, CommitInfo, Format, MetaData, Named, Protocol, Remove, Transaction, VERSIONS,
+};
+use crate::formats::delta::schema::{self, Column};
+use crate::formats::delta::stats::Stats;
+use crate::layout;
+use crate::protocol::{Applied, BatchNumber};
+
+/// The column of the table whose value a file's folder has.
+pub const PARTITION: &str = "report_date";
+/// The name by which the log knows this program.
+const APPLICATION: &str = "music-streams";
+/// The tag of a compacted file: the batches whose rows it has.
+const BATCHES_TAG: &str = "music-streams.batches";
+/// The time for which a removed file is remembered, and left to readers of an older version.
+pub const KEPT_MS: i64 = 7 * 86_400_000;
+
+/// The table up to an entry of its log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Snapshot {
+    /// The number of the last entry; `None` before the first.
+    pub version: Option<u64>,
+    protocol: Option<Protocol>,
+    metadata: Option<MetaData>,
+    files: BTreeMap<String, Add>,
+    removed: BTreeMap<String, Remove>,
+    transactions: BTreeMap<String, i64>,
+}
+
+/// A curated file that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DataFile {
+    /// Its place below the table.
+    pub path: String,
+    /// The day of its rows.
+    pub day: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The time at which it was written, in milliseconds since the Unix epoch.
+    pub modified_ms: i64,
+    /// Its statistics.
+    pub stats: Stats,
+}
+
+/// A batch that is to be in the table: its files, which are all there, and their columns.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Arrival {
+    /// The batch.
+    pub batch: BatchNumber,
+    /// The columns of its files.
+    pub columns: Vec<Column>,
+    /// Its files.
+    pub files: Vec<DataFile>,
+}
+
+/// Files that take the place of others.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Replacement {
+    /// The places of those that leave.
+    pub removed: BTreeSet<String>,
+    /// Those that come, each with the batches whose rows it has.
+    pub added: Vec<(DataFile, BTreeSet<BatchNumber>)>,
+    /// False if the rows are the same as before.
+    pub changes_rows: bool,
+}
+
+/// The reason why files cannot take the place of others.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Overtaken {
+    /// Somebody else has replaced them.
+    #[error("{0} is in the table no longer")]
+    Gone(String),
+    /// They have rows of other batches.
+    #[error("they have rows of the batches {after}, and not of {before}")]
+    Batches {
+        /// The batches that leave.
+        before: String,
+        /// The batches that come.
+        after: String,
+    },
+    /// They have more rows, or fewer.
+    #[error("they have {after} rows, and not {before}")]
+    Rows {
+        /// The rows that leave.
+        before: u64,
+        /// The rows that come.
+        after: u64,
+    },
+}
+
+impl Snapshot {
+    /// Takes up an entry of the log, or a checkpoint up to it.
+    pub fn apply(&mut self, version: u64, actions: Vec<Action>) -> Result<(), DeltaError> {
+        for action in actions {
+            match action {
+                Action::Protocol(protocol) => {
+                    protocol.check()?;
+                    self.protocol = Some(protocol);
+                }
+                Action::MetaData(metadata) => self.metadata = Some(metadata),
+                Action::Txn(transaction) => drop(self.transactions.insert(transaction.app_id, transaction.version)),
+                Action::Add(add) => {
+                    self.removed.remove(&add.path);
+                    self.files.insert(add.path.clone(), add);
+                }
+                Action::Remove(remove) => {
+                    self.files.remove(&remove.path);
+                    self.removed.insert(remove.path.clone(), remove);
+                }
+                Action::CommitInfo(_) => {}
+            }
+        }
+        self.version = Some(version);
+        Ok(())
+    }
+
+    /// Returns the number of the entry that follows.
+    pub fn next_version(&self) -> u64 {
+        self.version.map_or(0, |version| version + 1)
+    }
+
+    /// Returns all that the log comes to, for a checkpoint at this time.
+    pub fn to_actions(&self, now_ms: i64) -> Vec<Action> {
+        let through = self.applied().through;
+        let is_needed = |name: &str| batch_of_application(name).is_none_or(|batch| batch > through);
+        let transactions = self.transactions.iter().filter(|(name, _)| is_needed(name)).map(|(app_id, &version)| {
+            Action::Txn(Transaction { app_id: app_id.clone(), version, last_updated: None })
+        });
+        let files = self.files.values().map(|add| Action::Add(Add { data_change: false, ..add.clone() }));
+        let is_remembered = |it: &&Remove| it.deletion_timestamp.is_some_and(|at| now_ms.saturating_sub(at) < KEPT_MS);
+        let removed = self.removed.values().filter(is_remembered).cloned();
+        let removed = removed.map(|remove| Action::Remove(Remove { data_change: false, ..remove }));
+        let head = [self.protocol.clone().map(Action::Protocol), self.metadata.clone().map(Action::MetaData)];
+        head.into_iter().flatten().chain(transactions).chain(files).chain(removed).collect()
+    }
+
+    /// Returns the batches that the table contains.
+    pub fn applied(&self) -> Applied {
+        let through = self.transactions.get(APPLICATION).and_then(|&version| u64::try_from(version).ok()).unwrap_or(0);
+        let listed = self.transactions.keys().filter_map(|name| batch_of_application(name));
+        Applied { through, listed: listed.filter(|&batch| batch > through).collect() }
+    }
+
+    /// Returns the file in the table at a place.
+    pub fn file(&self, path: &str) -> Option<&Add> {
+        self.files.get(path)
+    }
+
+    /// Returns the files in the table, by their places.
+    pub fn files(&self) -> impl Iterator<Item = &Add> {
+        self.files.values()
+    }
+
+    /// Returns the files of a day in the table.
+    pub fn files_of(&self, day: &str) -> impl Iterator<Item = &Add> {
+        self.files.values().filter(move |add| day_of(add) == Some(day))
+    }
+
+    /// Returns true if a file is in the table, or was removed so lately that readers of older versions may need it.
+    pub fn needs(&self, path: &str, now_ms: i64) -> bool {
+        let is_late = |it: &Remove| it.deletion_timestamp.is_none_or(|at| now_ms.saturating_sub(at) < KEPT_MS);
+        self.files.contains_key(path) || self.removed.get(path).is_some_and(is_late)
+    }
+
+    /// Returns the columns of the table, without that of the partitions.
+    pub fn columns(&self) -> Result<Vec<Column>, DeltaError> {
+        let Some(metadata) = &self.metadata else { return Ok(Vec::new()) };
+        let mut columns = schema::of_text(&metadata.schema_string)?;
+        columns.retain(|column| column.name != PARTITION);
+        Ok(columns)
+    }
+
+    /// Returns the entry that adds batches to the table, with every batch up to `through` finished for ever. `None` if
+    /// the table has all of them. The registry from which `through` follows was read before the state of any batch.
+    pub fn advance(
+        &self,
+        through: BatchNumber,
+        arrivals: &[Arrival],
+        now_ms: i64,
+    ) -> Result<Option<Vec<Action>>, DeltaError> {
+        let applied = self.applied();
+        let through = through.max(applied.through);
+        let new: Vec<&Arrival> = arrivals.iter().filter(|arrival| !applied.contains(arrival.batch)).collect();
+        let adds: Vec<Action> = new.iter().flat_map(|arrival| &arrival.files).map(|file| added(file, None, true)).collect();
+        if adds.is_empty() {
+            return Ok(None);
+        }
+        let mut actions = vec![info("ADD BATCHES", now_ms)];
+        actions.extend(self.described(new.iter().map(|arrival| &arrival.columns), now_ms)?);
+        if through > applied.through {
+            actions.push(transaction(APPLICATION.to_owned(), through));
+        }
+        let listed = new.iter().map(|arrival| arrival.batch).filter(|&batch| batch > through);
+        actions.extend(listed.map(|batch| transaction(format!("{APPLICATION}/{batch}"), batch)));
+        actions.extend(adds);
+        Ok(Some(actions))
+    }
+
+    /// Returns the entry that adds batches which the table has passed without them: they were set aside, and came back.
+    /// `None` if the table has rows of all of them.
+    pub fn include(&self, arrivals: &[Arrival], now_ms: i64) -> Result<Option<Vec<Action>>, DeltaError> {
+        let applied = self.applied();
+        let mut adds = Vec::new();
+        for arrival in arrivals.iter().filter(|arrival| applied.contains(arrival.batch)) {
+            let is_new = |file: &&DataFile| {
+                let mut compacted = self.files_of(&file.day).filter(|add| add.tags.is_some());
+                !self.files.contains_key(&file.path) && !compacted.any(|add| batches_of(add).contains(&arrival.batch))
+            };
+            adds.extend(arrival.files.iter().filter(is_new).map(|file| added(file, None, true)));
+        }
+        if adds.is_empty() {
+            return Ok(None);
+        }
+        let mut actions = vec![info("ADD BATCHES THAT CAME BACK", now_ms)];
+        actions.extend(self.described(arrivals.iter().map(|arrival| &arrival.columns), now_ms)?);
+        actions.extend(adds);
+        Ok(Some(actions))
+    }
+
+    /// Returns the entry that puts files in the place of others.
+    pub fn replace(&self, replacement: &Replacement, now_ms: i64) -> Result<Vec<Action>, Overtaken> {
+        let Replacement { removed, added: of_added, changes_rows } = replacement;
+        let find = |path: &String| self.files.get(path).ok_or_else(|| Overtaken::Gone(path.clone()));
+        let leaving: Vec<&Add> = removed.iter().map(find).collect::<Result<_, _>>()?;
+        let before: BTreeSet<BatchNumber> = leaving.iter().flat_map(|add| batches_of(add)).collect();
+        let after: BTreeSet<BatchNumber> = of_added.iter().flat_map(|(_, batches)| batches).copied().collect();
+        let disjoint = of_added.iter().map(|(_, batches)| batches.len()).sum::<usize>() == after.len();
+        // A rebuild may leave a batch without rows of the day.
+        let are_same = if *changes_rows { after.is_subset(&before) } else { before == after };
+        if !are_same || !disjoint {
+            return Err(Overtaken::Batches { before: ranges(&before), after: ranges(&after) });
+        }
+        let rows_before = leaving.iter().map(|add| Stats::rows_of(add.stats.as_deref()).unwrap_or(0)).sum();
+        let rows_after = of_added.iter().map(|(file, _)| file.stats.num_records).sum();
+        if !changes_rows && rows_before != rows_after {
+            return Err(Overtaken::Rows { before: rows_before, after: rows_after });
+        }
+        let mut actions = vec![info(if *changes_rows { "REBUILD" } else { "COMPACT" }, now_ms)];
+        actions.extend(leaving.into_iter().map(|add| {
+            Action::Remove(Remove {
+                path: add.path.clone(),
+                deletion_timestamp: Some(now_ms),
+                data_change: *changes_rows,
+                extended_file_metadata: Some(true),
+                partition_values: Some(add.partition_values.clone()),
+                size: Some(add.size),
+            })
+        }));
+        actions.extend(of_added.iter().map(|(file, batches)| added(file, Some(batches), *changes_rows)));
+        Ok(actions)
+    }
+
+    /// Returns the actions that describe the table, if it is new, or gets columns.
+    pub fn described<'a>(
+        &self,
+        files: impl Iterator<Item = &'a Vec<Column>>,
+        now_ms: i64,
+    ) -> Result<Vec<Action>, DeltaError> {
+        let mut columns = self.columns()?;
+        let before = columns.len();
+        for column in files.flatten() {
+            match columns.iter().find(|known| known.name == column.name) {
+                None => columns.push(column.clone()),
+                Some(known) if known.type_ == column.type_ => {}
+                Some(known) => {
+                    return Err(DeltaError::Unreadable {
+                        what: "a curated file",
+                        problem: format!("{} is {} in it, and {} in the table", column.name, column.type_, known.type_),
+                    });
+                }
+            }
+        }
+        if columns.len() == before {
+            return Ok(Vec::new());
+        }
+        columns.push(Column { name: PARTITION.to_owned(), type_: "date".to_owned() });
+        let schema_string = schema::to_text(&columns);
+        Ok(match &self.metadata {
+            Some(metadata) => vec![Action::MetaData(MetaData { schema_string, ..metadata.clone() })],
+            None => vec![Action::Protocol(VERSIONS), Action::MetaData(new_metadata(schema_string, now_ms))],
+        })
+    }
+}
+
+fn new_metadata(schema_string: String, now_ms: i64) -> MetaData {
+    let id = layout::hexadecimal_sha256(format!("{APPLICATION} {now_ms} {schema_string}").as_bytes());
+    // For other writers, which are not to remove what readers of this table still need.
+    let settings = [
+        ("delta.checkpointInterval", "100"),
+        ("delta.deletedFileRetentionDuration", "interval 7 days"),
+        ("delta.logRetentionDuration", "interval 30 days"),
+    ];
+    MetaData {
+        id: format!("{}-{}-{}-{}-{}", &id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..32]),
+        name: None,
+        description: None,
+        format: Format { provider: "parquet".to_owned(), options: BTreeMap::new() },
+        schema_string,
+        partition_columns: vec![PARTITION.to_owned()],
+        configuration: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        created_time: Some(now_ms),
+    }
+}
+
+fn info(operation: &str, now_ms: i64) -> Action {
+    let engine_info = concat!("music-streams ", env!("CARGO_PKG_VERSION")).to_owned();
+    Action::CommitInfo(CommitInfo { timestamp: now_ms, operation: operation.to_owned(), engine_info })
+}
+
+fn transaction(app_id: String, version: BatchNumber) -> Action {
+    let version = i64::try_from(version).unwrap_or(i64::MAX);
+    Action::Txn(Transaction { app_id, version, last_updated: None })
+}
+
+fn added(file: &DataFile, batches: Option<&BTreeSet<BatchNumber>>, data_change: bool) -> Action {
+    Action::Add(Add {
+        path: file.path.clone(),
+        partition_values: Named::from([(PARTITION.to_owned(), Some(file.day.clone()))]),
+        size: file.bytes,
+        modification_time: file.modified_ms,
+        data_change,
+        stats: Some(file.stats.to_text()),
+        tags: batches.map(|batches| Named::from([(BATCHES_TAG.to_owned(), Some(ranges(batches)))])),
+    })
+}
+
+/// Returns the day of a file in the table.
+pub fn day_of(add: &Add) -> Option<&str> {
+    add.partition_values.get(PARTITION)?.as_deref()
+}
+
+/// Returns the batches whose rows a file in the table has; none for a file of another writer.
+pub fn batches_of(add: &Add) -> BTreeSet<BatchNumber> {
+    match add.tags.as_ref().and_then(|tags| tags.get(BATCHES_TAG)) {
+        Some(tag) => tag.as_deref().and_then(of_ranges).unwrap_or_default(),
+        None => layout::batch_of_curated(&add.path).into_iter().collect(),
+    }
+}
+
+fn batch_of_application(name: &str) -> Option<BatchNumber> {
+    name.strip_prefix(APPLICATION)?.strip_prefix('/')?.parse().ok()
+}
+
+/// Writes numbers in order, with neighbours as a range: `1-5,7`.
+pub fn ranges(batches: &BTreeSet<BatchNumber>) -> String {
+    let mut ranges: Vec<(BatchNumber, BatchNumber)> = Vec::new();
+    for &batch in batches {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == batch => *last = batch,
+            _ => ranges.push((batch, batch)),
+        }
+    }
+    let text = |(first, last): (BatchNumber, BatchNumber)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    ranges.into_iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+/// Numbers of the largest range that is read: more than batches of a day are.
+const MAX_RANGE: u64 = 1 << 20;
+
+fn of_ranges(text: &str) -> Option<BTreeSet<BatchNumber>> {
+    let mut batches = BTreeSet::new();
+    for range in text.split(',').filter(|range| !range.is_empty()) {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (BatchNumber, BatchNumber) = (first.parse().ok()?, last.parse().ok()?);
+        if last.checked_sub(first)? > MAX_RANGE {
+            return None;
+        }
+        batches.extend(first..=last);
+    }
+    Some(batches)
+}
