@@ -49,12 +49,11 @@ fn tables_have_the_keys_of_their_reports() {
     let periods = ["report_date", "report_hour", "report_date", "report_date"];
     let periods = periods.map(|period| format!("- {{AttributeName: \"{period}\", KeyType: RANGE}}"));
     assert_eq!(lines(&rides, "\", KeyType: RANGE"), periods);
-    // Of consumers and replays, to write; of people, to read items and to query them, and to put definitions in force;
-    // of servers, to read.
+    // Of consumers and replays, to write; of people, to read, and to put definitions in force; of servers, to read.
     for table in ["BikeReports", "PlacesTable", "TagsTable", "TotalsTable"] {
         let arn = format!("- !GetAtt {table}.Arn");
         // Beside its own name.
-        let mut expected = vec![format!("{table}:"), arn.clone(), arn.clone(), arn.clone(), arn.clone(), arn.clone()];
+        let mut expected = vec![format!("{table}:"), arn.clone(), arn.clone(), arn.clone(), arn.clone()];
         // Of servers the last day with rows, too.
         expected.extend((table == "TotalsTable").then(|| format!("Resource: !GetAtt {table}.Arn")));
         expected.push(arn);
@@ -123,6 +122,48 @@ fn persons_are_read_by_a_policy_of_their_own() {
     let (open, persons) = (policy(&both, "ReaderPolicy").unwrap(), policy(&both, "PersonalReaderPolicy").unwrap());
     assert!(!persons.contains("dynamodb:Query") && !open.contains("people"), "{both}");
     assert_eq!(lines(open, "- \""), ["- \"things\"", "- \"things#*\""]);
+}
+
+/// Both tables of the catalog, that of the log and that of files.
+#[test]
+fn the_catalog_has_the_columns_of_the_curated_files() {
+    let readings = template(Some(EXAMPLES[3].1));
+    let columns = [
+        ("at", "timestamp"),
+        ("sensor", "string"),
+        ("is_test", "string"),
+        ("celsius", "decimal(18,1)"),
+        ("humidity", "decimal(18,1)"),
+        ("source_key", "string"),
+    ];
+    let columns = columns.map(|(name, type_)| format!("- {{Name: \"{name}\", Type: \"{type_}\"}}"));
+    assert_eq!(lines(&readings, "- {Name:"), [columns.clone(), columns].concat());
+    assert_eq!(lines(&readings, "Default: \"readings\""), ["Default: \"readings\""]);
+    // A row may be a day ahead of a clock that is ahead of UTC's.
+    assert_eq!(lines(&readings, ",NOW+"), ["projection.report_date.range: !Sub ${CatalogFirstDate},NOW+2DAYS"]);
+
+    let more = "name = \"a-b\"\nearliest = \"2024-06-25\"\nfuture = \"36h\"\n";
+    let other = template(Some(&PERSONS.replace("name = \"x\"\n", more)));
+    assert_eq!(lines(&other, "Default: \"a"), ["Default: \"a_b\""]);
+    assert_eq!(lines(&other, "Default: \"20"), ["Default: \"2024-06-25\""]);
+    assert_eq!(lines(&other, ",NOW+"), ["projection.report_date.range: !Sub ${CatalogFirstDate},NOW+3DAYS"]);
+}
+
+#[test]
+fn analysts_write_nothing_and_consumers_delete_no_file_of_a_batch() {
+    let music = template(None);
+    let analysts = policy(&music, "AnalystPolicy").unwrap();
+    for right in
+        ["Put", "Update", "Delete", "Create", "Abort", "Write", "dynamodb", "sqs", "kms:E", "kms:G", "incoming"]
+    {
+        assert!(!analysts.contains(right), "{right}: {analysts}");
+    }
+    let consumers = policy(&music, "ConsumerPolicy").unwrap();
+    let (_, tidying) = consumers.split_once("- Sid: TidyTable\n").unwrap();
+    let (tidying, _) = tidying.split_once("- Sid: ").unwrap();
+    let places = ["- !Sub ${Bucket.Arn}/curated/compacted/*", "- !Sub ${Bucket.Arn}/curated/_delta_log/*"];
+    assert_eq!(lines(tidying, "!Sub"), places);
+    assert_eq!(lines(tidying, "s3:"), ["Action: s3:DeleteObject"]);
 }
 
 /// No template speaks of what another definition is about.

@@ -2,7 +2,8 @@
 //!
 //! `template.yaml` is the template's text, with places that the definition fills. Lines between `# @EACH …` and
 //! `# @END` are written for each report of which all words hold ([`holds`]), and those between `# @IF …` and `# @END`
-//! once if there is one. `deploy/template.yaml` is the answer for the built-in definition; a test compares the two.
+//! once if there is one; those after `# @EACH COLUMN` for each column of the curated files. `deploy/template.yaml` is
+//! the answer for the built-in definition; a test compares the two.
 //!
 //! Covered by tests/definition.
 
@@ -11,15 +12,21 @@ use std::path::PathBuf;
 use clap::Args;
 use sha2::{Digest, Sha256};
 
+use crate::calendar;
 use crate::commands::definition::{DefinitionError, good_or_built_in};
 use crate::commands::format::print;
 use crate::definition::Definition;
 use crate::definition::reports::{ALL, Key, Period, Report};
+use crate::formats::parquet;
+use crate::plan::Plan;
 
 const TEMPLATE: &str = include_str!("template.yaml");
 const EACH: &str = "# @EACH ";
 const IF: &str = "# @IF ";
 const END: &str = "# @END";
+/// The word of the lines for each column.
+const COLUMN: &str = "COLUMN";
+const SECONDS_PER_DAY: u64 = 86_400;
 
 /// The arguments of `music-streams definition template`.
 #[derive(Debug, Args)]
@@ -31,19 +38,27 @@ pub(super) struct Template {
 impl Template {
     pub(super) fn run(&self) -> Result<(), DefinitionError> {
         // What is printed ends with a line end of its own.
-        print(template_of(&good_or_built_in(self.file.as_deref())?).trim_end());
+        print(template_of(&Plan::of(good_or_built_in(self.file.as_deref())?)?).trim_end());
         Ok(())
     }
 }
 
 /// Fills the places of the template.
-fn template_of(definition: &Definition) -> String {
+fn template_of(plan: &Plan) -> String {
+    let definition = &plan.definition;
     let lines: Vec<&str> = TEMPLATE.split_inclusive('\n').collect();
-    written(&lines, definition).replace("@PIPELINE@", &definition.name)
+    // A clock may be a day ahead of that of UTC.
+    let ahead = definition.future.as_secs().div_ceil(SECONDS_PER_DAY) + 1;
+    written(&lines, plan)
+        .replace("@PIPELINE@", &definition.name)
+        .replace("@DATABASE@", &definition.name.replace('-', "_"))
+        .replace("@EARLIEST@", &calendar::date_text(definition.earliest))
+        .replace("@AHEAD@", &ahead.to_string())
 }
 
-/// Writes lines for the reports that they are for.
-fn written(lines: &[&str], definition: &Definition) -> String {
+/// Writes lines for the reports and columns that they are for.
+fn written(lines: &[&str], plan: &Plan) -> String {
+    let definition = &plan.definition;
     let (mut text, mut rest) = (String::new(), lines);
     while let Some((line, after)) = rest.split_first() {
         let (each, once) = (line.trim().strip_prefix(EACH), line.trim().strip_prefix(IF));
@@ -55,8 +70,9 @@ fn written(lines: &[&str], definition: &Definition) -> String {
         let (within, after) = after.split_at(length(after));
         let mut reports = (0..definition.reports.len()).filter(|&index| holds(words, definition, index));
         match each {
+            Some(COLUMN) => text.extend(plan.curated.iter().map(|it| of_column(&within.concat(), &it.column))),
             Some(_) => text.extend(reports.map(|index| filled(&within.concat(), &definition.reports[index]))),
-            None if reports.next().is_some() => text.push_str(&written(within, definition)),
+            None if reports.next().is_some() => text.push_str(&written(within, plan)),
             None => {}
         }
         rest = after.get(1..).unwrap_or_default();
@@ -107,6 +123,24 @@ fn filled(lines: &str, report: &Report) -> String {
     filled.replace("@KEY@", key).replace("@PERIOD@", period)
 }
 
+/// Fills the places of lines that are written for each column.
+fn of_column(lines: &str, column: &parquet::Column) -> String {
+    lines.replace("@COLUMN@", &column.name).replace("@TYPE@", &catalog_type(column.type_))
+}
+
+/// Returns the type that Glue's catalog has for a column of the curated files.
+fn catalog_type(type_: parquet::Type) -> String {
+    match type_ {
+        parquet::Type::Text => "string".to_owned(),
+        parquet::Type::Bytes => "binary".to_owned(),
+        parquet::Type::Int32 => "int".to_owned(),
+        parquet::Type::Int64 => "bigint".to_owned(),
+        parquet::Type::Date => "date".to_owned(),
+        parquet::Type::Timestamp => "timestamp".to_owned(),
+        parquet::Type::Decimal { places } => format!("decimal(18,{places})"),
+    }
+}
+
 /// Returns the name that a table has within the template. It depends on the table's name alone, as CloudFormation takes
 /// a resource of another name for another table; names of different tables differ, also from those of other resources.
 fn resource(table: &str) -> String {
@@ -149,7 +183,7 @@ mod tests {
 
     #[test]
     fn every_place_is_filled() {
-        let template = template_of(&Definition::built_in().unwrap());
+        let template = template_of(&Plan::built_in().unwrap());
         let (text, _) = template.split_once("AttributeDefinitions").unwrap();
         assert!(!template.contains('@') && text.contains("\"music\""), "{template}");
     }
