@@ -16,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::aws::Clients;
 use crate::commands::aside::AsideQuery;
+use crate::commands::compact::CompactQuery;
 use crate::commands::dead_letters::DeadLettersQuery;
 use crate::commands::definition::DefinitionQuery;
 use crate::commands::format::{output_error, print};
@@ -86,6 +87,11 @@ enum Command {
     /// gets back those that it has lost. Nothing is ever counted twice. With --rebuild, items and curated files are
     /// replaced instead.
     Replay(ReplayQuery),
+    /// Make large files of small ones in the table of the curated files
+    ///
+    /// Consumers do the same between batches, unless they run with --compact never. Readers see every row once, before
+    /// and after. Deletes what no reader needs any more, after a week.
+    Compact(CompactQuery),
     /// Show what was refused permanently and set aside, with the reason; or bring it back
     ///
     /// Files that cannot be read, report items that cannot be written, counted files that cannot be moved: each is set
@@ -185,6 +191,10 @@ fn carry_out() -> ExitCode {
                 query.run(clients, plan).await.map_err(|error| error.to_string())
             }
             Command::Replay(query) => {
+                let (clients, plan) = in_force(query.tables()).await?;
+                query.run(clients, plan).await.map_err(|error| error.to_string())
+            }
+            Command::Compact(query) => {
                 let (clients, plan) = in_force(query.tables()).await?;
                 query.run(clients, plan).await.map_err(|error| error.to_string())
             }

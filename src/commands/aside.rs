@@ -31,6 +31,7 @@ use crate::commands::format::{Format, print, print_retried, printable, table};
 use crate::commands::replay::{Replay, ReplayError, ReplayLimits};
 use crate::commands::resources::{Resources, Tables};
 use crate::intake::notification::announcement;
+use crate::lake::Lake;
 use crate::layout;
 use crate::ledger::Ledger;
 use crate::ledger::aside::{Aside, What};
@@ -267,9 +268,11 @@ impl Retry<'_> {
     async fn publish(&self, upload: &Upload, entry: &Aside) -> Result<(), ReplayError> {
         // A lost curated file is written again. A lost list of rejected rows is not: the archived files still have the
         // rows.
-        if !matches!(self.roll_forward.bucket.complete_upload(upload).await, Ok(true))
-            && let Some(day) = layout::date_of_curated(&upload.key).and_then(parse_date)
-        {
+        if matches!(self.roll_forward.bucket.complete_upload(upload).await, Ok(true)) {
+            let RollForward { bucket, ledger, .. } = &self.roll_forward;
+            let mut lake = Lake::new(bucket.clone(), ledger.clone());
+            lake.include(entry.batch, &ledger.registry().await?).await?;
+        } else if let Some(day) = layout::date_of_curated(&upload.key).and_then(parse_date) {
             self.replay(BTreeSet::from([entry.batch])).await?.rebuild(day).await?;
         }
         Ok(self.roll_forward.ledger.unlist_aside(entry).await?)

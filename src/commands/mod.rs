@@ -10,6 +10,7 @@
 //! | [`status`] | the pipeline's state, or one object's history |
 //! | [`verify`] | the audit of a day |
 //! | [`replay`] | a day's reports, restored from the archive |
+//! | [`compact`] | small files of the curated table, made large |
 //! | [`aside`] | the list of what was set aside, and the way back |
 //! | [`quarantine`] | the files that could not be counted, and the way back |
 //! | [`dead_letters`] | the dead-letter queue |
@@ -20,6 +21,7 @@
 //! | [`mod@format`] | output on a terminal or as JSON |
 
 pub mod aside;
+pub mod compact;
 pub mod dead_letters;
 pub mod definition;
 pub mod format;

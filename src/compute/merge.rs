@@ -42,9 +42,7 @@ impl Merge {
     pub fn new(columns: &[Column]) -> Self {
         let empty = |column: &Column| {
             let values = match column.type_ {
-                Type::Text | Type::Bytes => {
-                    Values::Texts { codes: Vec::new(), code_of: HashMap::default(), bytes: 0 }
-                }
+                Type::Text | Type::Bytes => Values::Texts { codes: Vec::new(), code_of: HashMap::default(), bytes: 0 },
                 Type::Int32 | Type::Int64 | Type::Date | Type::Timestamp | Type::Decimal { .. } => {
                     Values::Numbers(Vec::new())
                 }

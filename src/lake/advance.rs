@@ -54,6 +54,12 @@ impl Lake {
         self.lacking(registry).into_iter().filter(|&batch| batch <= through).count()
     }
 
+    /// Returns the number of batches that the next entry would add.
+    pub async fn late(&self, registry: &Registry) -> Result<usize, LakeError> {
+        let looks = self.look_at(&self.lacking(registry), registry).await?;
+        Ok(looks.iter().filter(|look| matches!(look, Look::In(_))).count())
+    }
+
     /// Returns the batches that the table may have to take up, in order.
     fn lacking(&self, registry: &Registry) -> Vec<BatchNumber> {
         let applied = self.snapshot.applied();

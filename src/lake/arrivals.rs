@@ -35,15 +35,10 @@ pub(super) enum Look {
 
 impl Lake {
     /// Looks at batches that the table lacks. The registry is as it was when `through` was known.
-    pub(super) async fn look_at(
-        &self,
-        batches: &[BatchNumber],
-        registry: &Registry,
-    ) -> Result<Vec<Look>, LakeError> {
+    pub(super) async fn look_at(&self, batches: &[BatchNumber], registry: &Registry) -> Result<Vec<Look>, LakeError> {
         // Collected, as the compiler cannot tell that a stream of closures may change threads.
         let looks: Vec<_> = batches.iter().map(|&batch| self.look(batch, registry).boxed()).collect();
-        let mut looks: Vec<Look> =
-            futures::stream::iter(looks).buffered(CONCURRENT_LOOKS).try_collect().await?;
+        let mut looks: Vec<Look> = futures::stream::iter(looks).buffered(CONCURRENT_LOOKS).try_collect().await?;
         let listed: Vec<BatchNumber> = looks
             .iter()
             .filter_map(|look| match look {

@@ -85,7 +85,7 @@ pub struct Merged {
 impl Lake {
     /// Returns the files that are worth a compaction, of the day that has most of them.
     pub fn worth_compacting(&self) -> Result<Option<Compaction>, LakeError> {
-        let settled = |add: &&Add| now_ms().saturating_sub(add.modification_time) >= SETTLED_MS;
+        let settled = |add: &&Add| now_ms().saturating_sub(add.modification_time) >= settled_ms();
         let mut small_of: BTreeMap<&str, usize> = BTreeMap::new();
         for add in self.snapshot.files().filter(settled).filter(|add| add.size < SMALL_BYTES) {
             *small_of.entry(day_of(add).unwrap_or_default()).or_default() += 1;
@@ -100,7 +100,8 @@ impl Lake {
 
     /// Returns the small files of a day that may be compacted.
     pub fn compaction(&self, day: &str, may_be: impl Fn(&Add) -> bool) -> Result<Compaction, LakeError> {
-        let mut compaction = self.all_of(day, |add| add.tags.is_some() || layout::batch_of_curated(&add.path).is_some())?;
+        let mut compaction =
+            self.all_of(day, |add| add.tags.is_some() || layout::batch_of_curated(&add.path).is_some())?;
         let is_small = |files: &Vec<Input>| {
             files.iter().map(|file| file.bytes).sum::<u64>() < SMALL_BYTES
                 && files.iter().all(|file| self.snapshot.file(&file.path).is_some_and(&may_be))
@@ -144,11 +145,14 @@ impl Lake {
     }
 }
 
+/// The age of a file from which on it is compacted; tests do not wait for so long.
+fn settled_ms() -> i64 {
+    fail_point!("settled at once", |_| 0);
+    SETTLED_MS
+}
+
 /// Returns the entry of a replacement.
-pub(super) fn replaced(
-    snapshot: &Snapshot,
-    replacement: &Replacement,
-) -> Result<Option<Vec<Action>>, LakeError> {
+pub(super) fn replaced(snapshot: &Snapshot, replacement: &Replacement) -> Result<Option<Vec<Action>>, LakeError> {
     Ok(Some(snapshot.replace(replacement, now_ms())?))
 }
 

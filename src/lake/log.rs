@@ -1,7 +1,7 @@
 //! The log in the bucket: entries and checkpoints, read and written.
 //!
 //! An entry is one object that is written on condition that there is none of its name. A checkpoint is made by whoever
-//! writes the hundredth entry after the last one; should that fail, readers read more entries.
+//! writes every hundredth entry; should that fail, readers read more entries.
 
 use fail::fail_point;
 
@@ -13,7 +13,7 @@ use crate::formats::delta::{DeltaError, checkpoint::of_parquet};
 use crate::lake::{Lake, LakeError, Snapshot, now_ms};
 use crate::layout::CURATED_LOG;
 
-/// Entries from one checkpoint to the next.
+/// Entries from one checkpoint to the next, unless the table says otherwise.
 const ENTRIES_PER_CHECKPOINT: u64 = 100;
 /// Attempts at an entry while others write theirs.
 const ATTEMPTS: usize = 30;
@@ -67,12 +67,17 @@ impl Lake {
     /// Writes a checkpoint after every hundredth entry. A failure is no error: the next one is made a hundred entries
     /// later.
     async fn checkpoint_if_due(&self, version: u64) {
-        if version == 0 || !version.is_multiple_of(ENTRIES_PER_CHECKPOINT) {
+        if version == 0 || !version.is_multiple_of(self.entries_per_checkpoint()) {
             return;
         }
         if let Err(error) = self.write_checkpoint(version).await {
             tracing::warn!(version, "the table's checkpoint was not written: {error}");
         }
+    }
+
+    fn entries_per_checkpoint(&self) -> u64 {
+        fail_point!("checkpoint every fourth", |_| 4);
+        self.snapshot.setting("delta.checkpointInterval").unwrap_or(ENTRIES_PER_CHECKPOINT).max(1)
     }
 
     async fn write_checkpoint(&self, version: u64) -> Result<(), LakeError> {

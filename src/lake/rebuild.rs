@@ -20,12 +20,7 @@ const ATTEMPTS: usize = 5;
 impl Lake {
     /// Replaces every file of a batch in a day by compacted ones. Every batch up to `registry`'s watermark is in the
     /// table before.
-    pub async fn detach(
-        &mut self,
-        day: &str,
-        registry: &Registry,
-        compactor: &Compactor,
-    ) -> Result<(), LakeError> {
+    pub async fn detach(&mut self, day: &str, registry: &Registry, compactor: &Compactor) -> Result<(), LakeError> {
         self.advance(registry).await?;
         for _ in 0..ATTEMPTS {
             self.refresh().await?;

@@ -135,9 +135,10 @@ impl Snapshot {
     pub fn to_actions(&self, now_ms: i64) -> Vec<Action> {
         let through = self.applied().through;
         let is_needed = |name: &str| batch_of_application(name).is_none_or(|batch| batch > through);
-        let transactions = self.transactions.iter().filter(|(name, _)| is_needed(name)).map(|(app_id, &version)| {
-            Action::Txn(Transaction { app_id: app_id.clone(), version, last_updated: None })
-        });
+        let transactions =
+            self.transactions.iter().filter(|(name, _)| is_needed(name)).map(|(app_id, &version)| {
+                Action::Txn(Transaction { app_id: app_id.clone(), version, last_updated: None })
+            });
         let files = self.files.values().map(|add| Action::Add(Add { data_change: false, ..add.clone() }));
         let is_remembered = |it: &&Remove| it.deletion_timestamp.is_some_and(|at| now_ms.saturating_sub(at) < KEPT_MS);
         let removed = self.removed.values().filter(is_remembered).cloned();
@@ -174,6 +175,11 @@ impl Snapshot {
         self.files.contains_key(path) || self.removed.get(path).is_some_and(is_late)
     }
 
+    /// Returns a setting of the table that is a number.
+    pub fn setting(&self, name: &str) -> Option<u64> {
+        self.metadata.as_ref()?.configuration.get(name)?.parse().ok()
+    }
+
     /// Returns the columns of the table, without that of the partitions.
     pub fn columns(&self) -> Result<Vec<Column>, DeltaError> {
         let Some(metadata) = &self.metadata else { return Ok(Vec::new()) };
@@ -193,7 +199,8 @@ impl Snapshot {
         let applied = self.applied();
         let through = through.max(applied.through);
         let new: Vec<&Arrival> = arrivals.iter().filter(|arrival| !applied.contains(arrival.batch)).collect();
-        let adds: Vec<Action> = new.iter().flat_map(|arrival| &arrival.files).map(|file| added(file, None, true)).collect();
+        let adds: Vec<Action> =
+            new.iter().flat_map(|arrival| &arrival.files).map(|file| added(file, None, true)).collect();
         if adds.is_empty() {
             return Ok(None);
         }

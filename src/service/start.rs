@@ -8,11 +8,12 @@ use crate::aws::Clients;
 use crate::aws::error::AwsError;
 use crate::aws::s3::Bucket;
 use crate::aws::sqs::Queue;
+use crate::lake::Lake;
 use crate::layout;
 use crate::ledger::{DefinitionError, Ledger};
 use crate::memory::Memory;
 use crate::plan::Plan;
-use crate::protocol::InForce;
+use crate::protocol::{BatchNumber, InForce};
 use crate::reference::{CatalogueError, CatalogueSource};
 use crate::reports::store::Reports;
 use crate::service::config::Settings;
@@ -104,10 +105,8 @@ impl Resources {
     async fn skip_taken_numbers(&self) -> Result<(), AwsError> {
         let last = self.ledger.registry().await?.last;
         let number = |key: &str| layout::batch_of_folder(key, 1);
-        let Some(taken) = self.bucket.last_key_after(layout::BATCHES, layout::key_after_batch(last), number).await?
-        else {
-            return Ok(());
-        };
+        let in_bucket = self.bucket.last_key_after(layout::BATCHES, layout::key_after_batch(last), number).await?;
+        let taken = in_bucket.unwrap_or(0).max(self.newest_in_table().await);
         // Another consumer may have taken that number between the two reads.
         let last = self.ledger.registry().await?.last;
         if taken <= last {
@@ -119,6 +118,18 @@ impl Resources {
             "the ledger has forgotten batches that are in the bucket; their numbers are skipped"
         );
         self.ledger.skip_to(taken).await
+    }
+
+    /// Returns the newest batch in the table of the curated files, which outlives the manifests.
+    async fn newest_in_table(&self) -> BatchNumber {
+        let mut lake = Lake::new(self.bucket.clone(), self.ledger.clone());
+        match lake.refresh().await {
+            Ok(_) => lake.snapshot().applied().newest(),
+            Err(error) => {
+                tracing::warn!("the table of the curated files cannot be read: {error}");
+                0
+            }
+        }
     }
 }
 

@@ -107,9 +107,7 @@ impl TableKeeper {
     }
 
     /// Passes a compaction on to the flow, if there is one and it is this consumer's turn.
-    async fn commission(
-        &self,
-    ) -> Result<Option<oneshot::Receiver<Result<Vec<Merged>, LakeError>>>, LakeError> {
+    async fn commission(&self) -> Result<Option<oneshot::Receiver<Result<Vec<Merged>, LakeError>>>, LakeError> {
         let Some(commissions) = &self.commissions else { return Ok(None) };
         let Some(compaction) = self.lake.worth_compacting()? else { return Ok(None) };
         if !self.ledger.take_turn(COMPACTION_TURN.0, COMPACTION_TURN.1).await? {

@@ -2,7 +2,8 @@
 //! Consumers are killed, stopped, frozen for longer than their lease, and crash by themselves at every step of the
 //! protocol. The stack freezes, and its database is killed. Some files can never be read, some never deleted, and
 //! report items are overwritten by hand. Then all of it ends, one consumer is started, what was set aside is brought
-//! back, and every figure must be that of an independent fold.
+//! back, and every figure must be that of an independent fold; and so must be the table of the curated files, of which
+//! every version that ever was is replayed.
 //!
 //! Run by `make chaos SECONDS=120 SEED=1`. The seed determines the events; their timing depends on the machine too.
 
@@ -36,7 +37,7 @@ use stack::Stack;
 use support::*;
 
 /// The places in the program at which it can be made to crash.
-const STEPS: [&str; 22] = [
+const STEPS: [&str; 26] = [
     "opened",
     "claims written",
     "claimed",
@@ -59,7 +60,13 @@ const STEPS: [&str; 22] = [
     "adopted",
     "swept",
     "given up",
+    "table decided",
+    "table entry written",
+    "table checkpoint written",
+    "compacted",
 ];
+/// Files are compacted as soon as there are enough of a day, and checkpoints are made often.
+const HASTE: &str = "settled at once=return;checkpoint every fourth=return";
 const CONSUMERS: usize = 3;
 const LEASE: Duration = Duration::from_secs(3);
 const ROWS: usize = 40;
@@ -108,7 +115,7 @@ impl Chaos {
         let mut steps = STEPS;
         steps.sort_by_key(of);
         let step = if random.below(3) == 0 { steps[0] } else { steps[random.below(STEPS.len() as u64 / 2) as usize] };
-        let failpoints = format!("{step}={}%panic", [100, 50, 20][random.below(3) as usize]);
+        let failpoints = format!("{step}={}%panic;{HASTE}", [100, 50, 20][random.below(3) as usize]);
         let environment = [
             ("FAILPOINTS", failpoints.as_str()),
             ("AWS_ENDPOINT_URL", self.s3_and_sqs.url.as_str()),
@@ -240,6 +247,40 @@ fn foreign_item(genre: &str) -> Item {
         .into()
 }
 
+fn environment_of(deployment: &Deployment) -> [(&str, &str); 3] {
+    [
+        ("MUSIC_STREAMS_BUCKET", &deployment.bucket),
+        ("MUSIC_STREAMS_QUEUE_URL", &deployment.queue_url),
+        ("MUSIC_STREAMS_TABLE_PREFIX", &deployment.table_prefix),
+    ]
+}
+
+/// Asserts that other engines read these rows from the table of the curated files, and that no version of its log had a
+/// row twice, or a batch without all of its files.
+fn assert_table(deployment: &Deployment, rows: &[Row]) {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |arguments: [&str; 2]| {
+        let mut python = std::process::Command::new(root.join(".tools/checks/bin/python"));
+        let output = python.arg(root.join("tests/table.py")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+    };
+    let versions = read(["log", &deployment.bucket]);
+    let wrong: Vec<_> = versions.iter().filter(|version| version["wrong"] != serde_json::json!([])).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
+    rows.iter().for_each(|row| *expected.entry(row.date).or_default() += 1);
+    let facts = read(["facts", &deployment.bucket]).pop().unwrap();
+    let engines = facts.as_object().unwrap();
+    for (engine, facts) in engines {
+        assert_eq!(facts["filtered"], serde_json::json!(expected), "{engine}");
+        assert_eq!(facts["digest"], engines["log"]["digest"], "{engine}");
+    }
+    let files = versions.last().unwrap()["files"].as_u64().unwrap();
+    println!("{} versions of the table, the last one of {files} files: each batch once", versions.len());
+}
+
 /// Repairs what was refused, and brings back what was set aside, as an operator would.
 async fn bring_everything_back(deployment: &Deployment) {
     for item in deployment.scan("genre_level_reports").await {
@@ -249,11 +290,7 @@ async fn bring_everything_back(deployment: &Deployment) {
             delete.key("report_date", item["report_date"].clone()).send().await.unwrap();
         }
     }
-    let environment = [
-        ("MUSIC_STREAMS_BUCKET", deployment.bucket.as_str()),
-        ("MUSIC_STREAMS_QUEUE_URL", deployment.queue_url.as_str()),
-        ("MUSIC_STREAMS_TABLE_PREFIX", deployment.table_prefix.as_str()),
-    ];
+    let environment = environment_of(deployment);
     let listed = program(&["aside", "--format", "json"], &environment);
     let listed: Vec<serde_json::Value> = serde_json::from_str(&listed.stdout).unwrap();
     println!("{} things were set aside", listed.len());
@@ -352,7 +389,8 @@ async fn whatever_happens_every_row_counts_once() {
     all.extend(last);
     chaos.tally.files += 1;
     let alone = Instant::now();
-    let consumer = deployment.consumer(&["--sweep-interval", "5s", "--sweep-age", "1s"]);
+    let flags = ["--sweep-interval", "5s", "--sweep-age", "1s", "--lease", "3s"];
+    let consumer = deployment.consumer_in(&flags, &[("FAILPOINTS", HASTE)]);
     // Permanent refusals hold up nothing else.
     let is_left = |key: &String| !key.contains("/refused") && !key.contains("/held");
     eventually("all other files are moved", Duration::from_secs(900), async || {
@@ -362,10 +400,13 @@ async fn whatever_happens_every_row_counts_once() {
     deployment.registry_is_empty().await;
     bring_everything_back(&deployment).await;
     consumer.stop();
+    let compacted = program(&["compact"], &environment_of(&deployment));
+    assert!(compacted.success, "{}{}", compacted.stdout, compacted.stderr);
     println!("one consumer brought it to its end in {:.0} s", alone.elapsed().as_secs_f64());
 
     Expected::of(&all).assert_reported(&deployment).await;
     assert_eq!(curated_rows(&deployment, "duckdb").await, expected_rows(&all));
+    assert_table(&deployment, &all);
     assert_eq!(deployment.keys("archive/").await.len() + broken, chaos.tally.files);
     assert_eq!(deployment.keys("quarantine/objects/").await.len(), 2 * broken, "each with its reason");
     assert_eq!(deployment.messages_in(&deployment.dead_letter_queue_url).await, 0);

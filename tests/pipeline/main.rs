@@ -10,6 +10,7 @@
 //! | `edges` | files, catalogues and object versions that could change figures unnoticed |
 //! | `queue` | custody of messages, dead letters |
 //! | `sweep` | files without a notification |
+//! | `table` | the table of the curated files, as other engines read it |
 //! | `refusals` | what a service refuses permanently is set aside and comes back |
 //! | `replay` | reports restored from the archive, as the operations guide says |
 //! | `operators` | audit, overview, history, dead letters |
@@ -50,4 +51,5 @@ mod served;
 #[path = "../support/mod.rs"]
 mod support;
 mod sweep;
+mod table;
 mod telemetry;

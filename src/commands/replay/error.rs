@@ -3,6 +3,7 @@
 use crate::aws::error::AwsError;
 use crate::batch::manifest::DeltaFileError;
 use crate::batch::prepare::PrepareError;
+use crate::lake::LakeError;
 use crate::protocol::BatchNumber;
 use crate::reference::CatalogueError;
 
@@ -12,6 +13,9 @@ pub enum ReplayError {
     /// A call failed.
     #[error(transparent)]
     Aws(#[from] AwsError),
+    /// The table of the curated files cannot be read or written.
+    #[error(transparent)]
+    Table(#[from] LakeError),
     /// The catalogue is missing.
     #[error("{0} (upload it under reference/ of the bucket)")]
     Catalogue(#[from] CatalogueError),

@@ -11,6 +11,8 @@ use super::{ATTEMPTS, Replay, ReplayError, now_ms};
 use crate::aws::s3::Upload;
 use crate::calendar::date_text;
 use crate::compute::Scope;
+use crate::lake::Lake;
+use crate::lake::compact::Compactor;
 use crate::layout;
 use crate::ledger::aside::Aside;
 use crate::protocol::BatchNumber;
@@ -64,6 +66,15 @@ impl Replay {
         Ok(rebuilt)
     }
 
+    fn compactor(&self) -> Compactor {
+        Compactor {
+            bucket: self.bucket.clone(),
+            memory: self.memory,
+            order: self.plan.clustering(),
+            shutdown: CancellationToken::new(),
+        }
+    }
+
     async fn replace_items(&self, day: i32, rebuilt: &mut Rebuilt) -> Result<(), ReplayError> {
         let never = CancellationToken::new();
         // The items to replace; `None` for all.
@@ -71,7 +82,16 @@ impl Replay {
         for attempt in 0..ATTEMPTS {
             let is_first = attempt == 0;
             let through = self.finished_through(day).await?;
+            let mut lake = Lake::new(self.bucket.clone(), self.ledger.clone());
+            if is_first {
+                // Readers of the table are not to see files that change.
+                self.progress.set_message(format!("{} table", date_text(day)));
+                lake.detach(&date_text(day), &self.ledger.registry().await?, &self.compactor()).await?;
+            }
             let (mut sums, last) = self.fold(day, through, only.as_ref(), is_first, &mut rebuilt.batches).await?;
+            if is_first {
+                lake.rewrite(&date_text(day), &self.compactor()).await?;
+            }
             let of = Replacement { through, last, now_ms: now_ms(), may_lower: true };
             self.progress.set_message(format!("{} writing", date_text(day)));
             if is_first {

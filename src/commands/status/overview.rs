@@ -3,6 +3,7 @@
 use crate::aws::sqs::Backlog;
 use crate::calendar::time_text;
 use crate::commands::format::{printable, table};
+use crate::commands::status::table::TableState;
 use crate::counts::Counts;
 use crate::ledger::{CatalogueState, LastSweep, Record};
 use crate::protocol::InForce;
@@ -10,7 +11,7 @@ use crate::reading::pipeline::{Overview, Unfinished, lag_of};
 
 impl Overview {
     /// Formats the state for people.
-    pub(super) fn as_text(&self) -> String {
+    pub(super) fn as_text(&self, table: Option<&TableState>) -> String {
         let mut lines = vec![
             self.queue_text(),
             self.sweep_text(),
@@ -22,9 +23,13 @@ impl Overview {
             self.catalogue_text(),
             self.rejected_text(),
             self.aside_text(),
+            table.map_or(String::new(), TableState::as_text),
             String::new(),
             self.unfinished_text(),
         ];
+        if table.is_none() {
+            lines.remove(7);
+        }
         if !self.recent_batches.is_empty() {
             lines.push(self.finished_text());
         }

@@ -25,12 +25,13 @@ const ATTEMPTS: usize = 3;
 
 /// A curated file of a day, as listed.
 #[derive(Debug, Clone)]
-struct ListedFile {
-    key: String,
-    bytes: u64,
-    batch: BatchNumber,
+pub(super) struct ListedFile {
+    pub(super) key: String,
+    pub(super) bytes: u64,
+    /// Its batch; `None` for a file of several.
+    pub(super) batch: Option<BatchNumber>,
     /// Its batch is not finished: the report items may have its rows or not.
-    is_unfinished: bool,
+    pub(super) is_unfinished: bool,
 }
 
 impl Auditor {
@@ -46,7 +47,10 @@ impl Auditor {
             // Batches up to here were finished before the files are listed, so the files have all their rows.
             let registry = self.ledger.registry().await?;
             let through = registry.applied_through();
-            let files = self.curated_files(day, &registry, attempt == 0).await?;
+            let files = match self.from_table {
+                true => self.files_in_table(day, &registry).await?,
+                false => self.curated_files(day, &registry, attempt == 0).await?,
+            };
             let mut partitions = vec![partition];
             let mut is_first_pass = attempt == 0;
             let mut lists = ExpectedLists::default();
@@ -72,6 +76,9 @@ impl Auditor {
             }
             if attempt == 0 {
                 self.verify_lists(day, lists, through).await?;
+                if !self.from_table {
+                    self.verify_table(day, &registry).await?;
+                }
             }
         }
         if !changing.is_empty() {
@@ -115,7 +122,7 @@ impl Auditor {
             match layout::batch_of_curated(&key) {
                 Some(batch) => {
                     let is_unfinished = registry.batches.contains_key(&batch);
-                    files.push(ListedFile { key, bytes, batch, is_unfinished });
+                    files.push(ListedFile { key, bytes, batch: Some(batch), is_unfinished });
                 }
                 None if report => self.findings.difference(key, "files of batches only", "a file of another name"),
                 None => {}
@@ -177,7 +184,9 @@ impl Auditor {
                 self.findings.difference(&file.key, "rows of its day", format!("{strays} of other days"));
             }
             self.findings.curated_rows += digest.rows;
-            self.published.entry(file.batch).or_default().entry(day).or_default().merge(digest);
+            if let Some(batch) = file.batch {
+                self.published.entry(batch).or_default().entry(day).or_default().merge(digest);
+            }
         }
         Ok(expected)
     }

@@ -9,6 +9,8 @@
 //! * Every batch with rows of the day was carried out. Its archived files, read and cleansed again, give exactly its
 //!   curated rows of the day, and as many rejected rows as are listed. Its deltas add up to the curated rows (I3,
 //!   I4).
+//! * The table of the curated files has each batch of the day once, and as many rows. With `--table`, the reports are
+//!   recomputed from its files.
 //! * Every object of such a batch lies in the one place that the batch gave it, and was counted by one batch (I1).
 //!
 //! The fold here is a plain one of the definition as it is written, and has no code in common with the batch's. The
@@ -25,6 +27,7 @@
 //! | `reports` | the comparison of items with that fold |
 //! | `lists` | the comparison of top lists with it |
 //! | `batches` | the batches compared with what they archived |
+//! | `table` | the table of the curated files compared with them |
 //! | `findings` | differences, notes and the summary |
 
 mod batches;
@@ -34,6 +37,7 @@ mod findings;
 mod lists;
 mod reports;
 mod row;
+mod table;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hash};
@@ -48,6 +52,7 @@ use crate::aws::s3::Bucket;
 use crate::calendar::parse_day;
 use crate::commands::format::Format;
 use crate::commands::resources::{Resources, Tables};
+use crate::lake::{Lake, LakeError};
 use crate::ledger::Ledger;
 use crate::ledger::aside::Aside;
 use crate::plan::Plan;
@@ -80,6 +85,12 @@ pub struct VerifyQuery {
     #[arg(long)]
     scan: bool,
 
+    /// Recompute the reports from the table of the curated files, as its log has it
+    ///
+    /// Otherwise they are recomputed from the files of batches, with which the archived files are compared as well.
+    #[arg(long)]
+    table: bool,
+
     /// Lines for people, or JSON Lines for programs
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -96,6 +107,12 @@ pub enum VerifyError {
         "a temporary file cannot be written ({0}); set TMPDIR to a folder with room for the three largest curated files"
     )]
     TemporaryFile(std::io::Error),
+    /// The table of the curated files cannot be read.
+    #[error(transparent)]
+    Table(#[from] LakeError),
+    /// There is no table.
+    #[error("there is no table of the curated files yet; a consumer makes it with its next batch")]
+    NoTable,
     /// Accounts differ.
     #[error("{0} differences")]
     Differences(u64),
@@ -114,12 +131,14 @@ impl VerifyQuery {
         let ledger = self.resources.tables.ledger(&clients, "");
         let at_the_start = ledger.registry().await?;
         let mut auditor = Auditor {
-            ledger,
+            ledger: ledger.clone(),
             bucket: self.resources.bucket(&clients),
             reports: self.resources.tables.reports(&clients, &plan, 1, None),
             plan,
             max_items: self.max_report_items as usize,
             scan: self.scan,
+            from_table: self.table,
+            lake: Lake::new(self.resources.bucket(&clients), ledger.clone()),
             has_changed_definition: at_the_start.definition.change > 0,
             findings: Findings::new(self.format),
             published: BTreeMap::new(),
@@ -144,6 +163,9 @@ struct Auditor {
     max_items: usize,
     /// Look for items that should not be there.
     scan: bool,
+    /// Read the table's files, and not those of batches.
+    from_table: bool,
+    lake: Lake,
     /// Another definition was in force before, so that items may lack what this one gained.
     has_changed_definition: bool,
     findings: Findings,

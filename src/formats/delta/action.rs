@@ -188,7 +188,9 @@ impl Protocol {
     pub fn check(&self) -> Result<(), DeltaError> {
         let Protocol { min_reader_version: reader, min_writer_version: writer } = *self;
         if reader > VERSIONS.min_reader_version || writer > VERSIONS.min_writer_version {
-            return Err(DeltaError::Unsupported(format!("readers of version {reader} and writers of version {writer}")));
+            return Err(DeltaError::Unsupported(format!(
+                "readers of version {reader} and writers of version {writer}"
+            )));
         }
         Ok(())
     }

@@ -70,16 +70,7 @@ const FIELDS: [(&str, &[&str]); 5] = [
     ("remove", &["path", "deletionTimestamp", "dataChange", "extendedFileMetadata", "partitionValues", "size"]),
     (
         "metaData",
-        &[
-            "id",
-            "name",
-            "description",
-            "format",
-            "schemaString",
-            "partitionColumns",
-            "configuration",
-            "createdTime",
-        ],
+        &["id", "name", "description", "format", "schemaString", "partitionColumns", "configuration", "createdTime"],
     ),
     ("protocol", &["minReaderVersion", "minWriterVersion"]),
 ];
@@ -105,8 +96,7 @@ pub fn to_parquet(actions: &[Action]) -> Result<Vec<u8>, ParquetError> {
 
 /// Reads a checkpoint, or a part of one.
 pub fn of_parquet(file: &[u8]) -> Result<Vec<Action>, DeltaError> {
-    let unreadable =
-        |problem: String| DeltaError::Unreadable { what: "a checkpoint of the table's log", problem };
+    let unreadable = |problem: String| DeltaError::Unreadable { what: "a checkpoint of the table's log", problem };
     let is_wanted = |path: &[&str]| match path {
         [action, field, ..] => FIELDS.iter().any(|(name, fields)| name == action && fields.contains(field)),
         _ => false,

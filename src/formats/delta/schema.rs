@@ -54,7 +54,8 @@ impl Column {
 
 /// Writes the columns of a table. All may be null: files of before a column came do not have it.
 pub fn to_text(columns: &[Column]) -> String {
-    let field = |column: &Column| json!({ "name": column.name, "type": column.type_, "nullable": true, "metadata": {} });
+    let field =
+        |column: &Column| json!({ "name": column.name, "type": column.type_, "nullable": true, "metadata": {} });
     json!({ "type": "struct", "fields": columns.iter().map(field).collect::<Vec<_>>() }).to_string()
 }
 
