@@ -108,7 +108,21 @@ fmt: ## format the code
 
 .PHONY: test
 test: ## run the tests, on a LocalStack of their own
-	@$(STACK) run cargo test --release --locked
+	@# Those of the pipeline mostly wait, and the others compute: they run side by side.
+	cargo test --release --locked --no-run
+	@$(STACK) run $(MAKE) --no-print-directory --jobs 2 --output-sync=target test-pipeline test-others
+
+.PHONY: test-pipeline
+test-pipeline:
+	@cargo test --release --locked --test pipeline
+
+# Every other test program; that of chaos needs a build of its own.
+OTHERS := $(filter-out pipeline chaos,$(basename $(notdir $(wildcard tests/*.rs))) \
+    $(notdir $(patsubst %/main.rs,%,$(wildcard tests/*/main.rs))))
+
+.PHONY: test-others
+test-others:
+	@cargo test --release --locked --lib --bins $(addprefix --test ,$(OTHERS))
 
 .PHONY: test-ministack
 test-ministack: ## run the tests that need AWS on ministack instead; make test-ministack TESTS='--skip replay'
@@ -186,6 +200,13 @@ bench-publish-local: bench-stack ## the same on a LocalStack of its own, and dyn
 .PHONY: bench-day
 bench-day: bench-stack ## count what a day of five-minute windows costs in DynamoDB: make bench-day LISTENS=1000000
 	@.tools/stack/bin/python benches/publish.py --day $(LISTENS) --binary '$(BINARY)' --flags='$(FLAGS)'
+
+# The table of the curated files: a day of listens, compacted, and the log over many batches.
+.PHONY: bench-table
+bench-table: bench-stack ## measure the table: what a batch costs, a day's compaction, scans, ten thousand batches: make bench-table LISTENS=1000000
+	@$(STACK) install-checks
+	cargo build --release --locked --bench lake
+	@.tools/stack/bin/python benches/lake.py --listens $(LISTENS) --binary '$(BINARY)'
 
 .PHONY: bench-e2e
 bench-e2e: bench-stack ## compare with a plain Python consumer on many small files: make bench-e2e LATENCY_MS=5

@@ -346,13 +346,13 @@ def main():
     if status:
         sys.exit(f"the consumer ended with status {status}")
 
-    curated = listing(s3, bucket, "Curated Parquet", "curated/")
+    curated = listing(s3, bucket, "Curated Parquet", "curated/report_date=")
     listing(s3, bucket, "Archive", "archive/")
     listing(s3, bucket, "Quarantine", "quarantine/")
     rejected(s3, bucket, separator_of(about))
     if not curated:
         sys.exit("no row was good, so there is nothing to report")
-    sizes = dict(keys(s3, bucket, "curated/"))
+    sizes = dict(keys(s3, bucket, "curated/report_date="))
     # The last day that is no mere remainder of another.
     whole = [key for key in curated if 2 * sizes[key] >= max(map(sizes.get, curated))]
     date = max(key.split("report_date=")[1].split("/")[0] for key in whole)

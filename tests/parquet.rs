@@ -6,8 +6,10 @@
 use std::process::Command;
 use std::sync::Arc;
 
+use music_streams::compute::merge::Merge;
 use music_streams::compute::{Dictionary, Rows, curated};
-use music_streams::formats::parquet;
+use music_streams::formats::delta::stats::Stats;
+use music_streams::formats::parquet::{self, Bound};
 use music_streams::input::file::Blocks;
 use music_streams::plan::Plan;
 use music_streams::reference::References;
@@ -76,6 +78,89 @@ async fn the_end_of_a_file_tells_its_rows() {
     for no_parquet in [&b"PAR1"[..], b"", b"some text, no Parquet"] {
         assert_eq!(parquet::footer_bytes(no_parquet), None);
     }
+}
+
+/// Files of a day, one of which lacks a column, become one: the same rows, in the order of the columns.
+#[tokio::test]
+async fn files_that_become_one_keep_their_rows() {
+    let (file, plan) = (written().await, Plan::built_in().unwrap());
+    let without: Vec<_> = plan.curated.iter().filter(|it| it.column.name != "track_genre").cloned().collect();
+    let columns: Vec<parquet::Column> =
+        plan.curated.iter().map(|it| parquet::Column { is_nullable: true, ..it.column.clone() }).collect();
+    let mut merge = Merge::new(&columns);
+    for _ in 0..2 {
+        let row_groups = merge.add(std::io::Cursor::new(&file), 0).unwrap();
+        assert_eq!((row_groups, merge.add(std::io::Cursor::new(&file), 1).unwrap()), (2, 2));
+    }
+    // As a definition without that column wrote it.
+    let mut narrow = Merge::new(&without.iter().map(|it| it.column.clone()).collect::<Vec<_>>());
+    narrow.add(std::io::Cursor::new(&file), 0).unwrap();
+    let narrow = file_of(&without.into_iter().map(|it| it.column).collect::<Vec<_>>(), &mut narrow);
+    merge.add(std::io::Cursor::new(&narrow), 0).unwrap();
+    assert_eq!(merge.rows(), 30 + 30 + 21);
+    let merged = file_of(&columns, &mut merge);
+    assert_eq!(merge.rows(), 0);
+
+    let rows = |file: &[u8]| -> Vec<Vec<serde_json::Value>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("curated.parquet");
+        std::fs::write(&path, file).unwrap();
+        serde_json::from_str(&python(&["curated".as_ref(), path.as_os_str()])).unwrap()
+    };
+    let genre = plan.curated.iter().position(|it| it.column.name == "track_genre").unwrap();
+    let before = rows(&file);
+    let mut expected = [before.clone(), before.clone()].concat();
+    expected.extend(before[..21].iter().cloned().map(|mut row| {
+        row[genre] = serde_json::Value::Null;
+        row
+    }));
+    let found = rows(&merged);
+    let key = |row: &Vec<serde_json::Value>| (row[1].as_str().unwrap().to_owned(), row[2].as_str().unwrap().to_owned());
+    assert!(found.is_sorted_by_key(key), "by track, then by time");
+    let sorted = |mut rows: Vec<Vec<serde_json::Value>>| {
+        rows.sort_by_key(|row| serde_json::json!(row).to_string());
+        rows
+    };
+    assert_eq!(sorted(found), sorted(expected));
+}
+
+fn file_of(columns: &[parquet::Column], merge: &mut Merge) -> Vec<u8> {
+    let mut file = parquet::ParquetFile::new(Merge::schema(columns).unwrap(), true).unwrap();
+    file.append(merge.encode(&["track_id".to_owned(), "listen_time".to_owned()]).unwrap()).unwrap();
+    file.finish().unwrap()
+}
+
+/// The footer alone says what the table's log needs to know of a file.
+#[tokio::test]
+async fn a_footer_tells_columns_and_bounds() {
+    let file = written().await;
+    let footer = parquet::footer_bytes(&file[file.len() - 8..]).unwrap();
+    let summary = parquet::summary(&file[file.len() - footer..]).unwrap();
+    let plan = Plan::built_in().unwrap();
+    assert_eq!(summary.columns, plan.curated.iter().map(|it| it.column.clone()).collect::<Vec<_>>());
+    assert_eq!(summary.rows, 30);
+    let bounds = |name: &str| {
+        let place = summary.columns.iter().position(|column| column.name == name).unwrap();
+        summary.bounds[place].clone().unwrap()
+    };
+    assert_eq!(bounds("track_id"), (Bound::Text("absent".into()), Bound::Text("known".into())));
+    assert_eq!(bounds("user_id"), (Bound::Number(1), Bound::Number(4)));
+    let midnight = 1_719_273_600_000_000;
+    assert_eq!(bounds("listen_time"), (Bound::Number(midnight), Bound::Number(midnight + 20)));
+    let stats = Stats::of(&summary, "source_key").to_text();
+    assert!(stats.contains(r#""listen_time":"2024-06-25T00:00:00.001Z""#), "rounded up: {stats}");
+    for not_enough in [footer - 1, 12, 8, 0] {
+        parquet::summary(&file[file.len() - not_enough..]).unwrap_err();
+    }
+    // Each column has an id, the same in every file, whatever columns come before it.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("curated.parquet");
+    std::fs::write(&path, &file).unwrap();
+    let facts = python(&["ids".as_ref(), path.as_os_str()]);
+    let ids: std::collections::BTreeMap<String, i64> = serde_json::from_str(&facts).unwrap();
+    let distinct: std::collections::BTreeSet<_> = ids.values().collect();
+    assert!(distinct.len() == plan.curated.len() && ids.values().all(|id| (1..=1 << 30).contains(id)), "{ids:?}");
+    assert_eq!(ids["track_id"], 370_673_573);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
     readers.py rows duckdb|pyarrow|polars FOLDER      every row as one line of text, sorted
     readers.py curated FILE                           every column of every row in order, as JSON, if all readers agree
+    readers.py ids FILE                               the id of each column, as JSON
     readers.py facts FILE                             what each reader makes of types, nulls and statistics, as JSON
     readers.py sketch FILE COUNT                      the count that DataSketches' own library reads from a sketch of the
                                                       numbers below COUNT, and that of its union with a sketch of its own
@@ -50,6 +51,11 @@ def curated(file):
     print(json.dumps(texts[0]))
 
 
+def ids(file):
+    schema = pyarrow.parquet.read_schema(file)
+    print(json.dumps({field.name: int(field.metadata[b"PARQUET:field_id"]) for field in schema}))
+
+
 def facts(file):
     metadata = pyarrow.parquet.ParquetFile(file).metadata
     columns = {}
@@ -94,4 +100,4 @@ def sketch(file, members):
     print(ours.get_estimate(), union.get_estimate())
 
 
-{"rows": rows, "curated": curated, "facts": facts, "sketch": sketch}[sys.argv[1]](*sys.argv[2:])
+{"rows": rows, "curated": curated, "ids": ids, "facts": facts, "sketch": sketch}[sys.argv[1]](*sys.argv[2:])

@@ -201,6 +201,11 @@ fn of_field(before: Field<'_>, field: Field<'_>) -> (Class, &'static str) {
     }
 }
 
+/// Returns true if curated files have integers of this range in 32 bits.
+pub fn fit_32_bits(min: i64, max: i64) -> bool {
+    i32::try_from(min).and(i32::try_from(max)).is_ok()
+}
+
 /// The values of a type, compared with those of another.
 #[derive(Debug, PartialEq, Eq)]
 enum Width {
@@ -218,6 +223,11 @@ fn width(before: &Type, type_: &Type) -> Width {
         (Type::Text { .. }, Type::Id { .. }) => false,
         (Type::Text { max_bytes: before, is_cut: was_cut }, Type::Text { max_bytes, is_cut }) => {
             max_bytes >= before && is_cut >= was_cut
+        }
+        (Type::Integer { min: from, max: to }, Type::Integer { min, max })
+            if fit_32_bits(*from, *to) != fit_32_bits(*min, *max) =>
+        {
+            return Width::Other;
         }
         (Type::Integer { min: from, max: to }, Type::Integer { min, max }) => min <= from && max >= to,
         (Type::Decimal { places: before, .. }, Type::Decimal { places, .. }) if before != places => {

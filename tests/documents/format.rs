@@ -7,11 +7,13 @@ use std::sync::Arc;
 use arrow2::datatypes::{DataType, Field, TimeUnit};
 use arrow2::io::parquet::read::{infer_schema, read_metadata};
 use music_streams::aws::s3::Upload;
-use music_streams::batch::manifest::{DeltaFile, Fate, Manifest, ManifestObject, Note};
+use music_streams::batch::manifest::{CuratedFile, DeltaFile, Fate, Manifest, ManifestObject, Note};
 use music_streams::compute::{Dictionary, curated, deltas};
 use music_streams::counts::Counts;
 use music_streams::definition::columns::{Place, Source};
 use music_streams::definition::input::Input;
+use music_streams::formats::delta::schema::Column;
+use music_streams::formats::delta::stats::Stats;
 use music_streams::input::file::Blocks;
 use music_streams::layout;
 use music_streams::ledger::aside::{Aside, What};
@@ -130,12 +132,16 @@ fn the_fields_of_a_manifest() {
             fate: fate.clone(),
         })
     };
+    let values = || serde_json::Map::from_iter([("COLUMN".to_owned(), 1.into())]);
+    let stats = Stats { num_records: 1, min_values: values(), max_values: values(), null_count: values() };
     let manifest = Manifest {
         batch: 42,
         opened_at: jiff::Timestamp::UNIX_EPOCH,
         definition: Some("d".to_owned()),
         objects: fates.into_iter().flat_map(of).collect(),
         uploads: vec![upload()],
+        curated: vec![CuratedFile { key: "k".to_owned(), bytes: 1, stats }],
+        columns: vec![Column { name: "n".to_owned(), type_: "t".to_owned() }],
         delta_files: vec![DeltaFile::new("k".to_owned(), b"bytes")],
         rejected: BTreeMap::from([("REASON".to_owned(), 1)]),
         traceparent: Some("00-…".to_owned()),

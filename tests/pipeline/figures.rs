@@ -28,7 +28,7 @@ async fn every_figure_is_that_of_an_independent_fold() {
     }
     assert!(deployment.keys("quarantine/").await.is_empty());
     assert_eq!(
-        deployment.keys("curated/").await.len() as u64,
+        deployment.keys("curated/report_date=").await.len() as u64,
         2 * deployment.batches().await,
         "a file a day and batch"
     );

@@ -189,7 +189,7 @@ fn compare(table: &str, [key, period]: [&str; 2], distinct: &[&str], expected: &
 /// Returns the curated rows as DuckDB, pyarrow or Polars reads them: each row as text, sorted.
 pub async fn curated_rows(deployment: &Deployment, reader: &str) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
-    for (index, key) in deployment.keys("curated/").await.iter().enumerate() {
+    for (index, key) in deployment.keys("curated/report_date=").await.iter().enumerate() {
         std::fs::write(folder.path().join(format!("{index}.parquet")), deployment.get(key).await).unwrap();
     }
     let output = Command::new(root().join(".tools/checks/bin/python"))

@@ -134,11 +134,11 @@ mod tests {
             ("\\PC{0,9}", any::<i64>(), option::of(any::<i64>())).prop_map(|(app_id, version, last_updated)| {
                 Action::Txn(Transaction { app_id, version, last_updated })
             }),
-            ("[a-z]{1,9}", named(), 0..1 << 40_u64, any::<bool>(), option::of("\\PC{0,9}"), option::of(named()))
+            ("[a-z]{1,9}", named(), 0..1_u64 << 40, any::<bool>(), option::of("\\PC{0,9}"), option::of(named()))
                 .prop_map(|(path, partition_values, size, data_change, stats, tags)| {
                     Action::Add(Add { path, partition_values, size, modification_time: 7, data_change, stats, tags })
                 }),
-            ("[a-z]{1,9}", option::of(named()), option::of(0..1 << 40_u64), option::of(any::<bool>())).prop_map(
+            ("[a-z]{1,9}", option::of(named()), option::of(0..1_u64 << 40), option::of(any::<bool>())).prop_map(
                 |(path, partition_values, size, extended_file_metadata)| {
                     let deletion_timestamp = size.map(|size| size as i64);
                     let data_change = size.is_some();

@@ -1,5 +1,6 @@
 //! The columns of the curated files.
 
+use crate::definition::change::fit_32_bits;
 use crate::definition::columns::Type;
 use crate::formats::parquet;
 use crate::plan::columns::{CuratedColumn, CuratedValues, Places, SOURCE_COLUMN};
@@ -37,10 +38,8 @@ impl Compiler<'_> {
 fn curated_type(type_: &Type) -> parquet::Type {
     match type_ {
         Type::Id { .. } | Type::Text { .. } => parquet::Type::Text,
-        Type::Integer { min, max } => match i32::try_from(*min).and(i32::try_from(*max)) {
-            Ok(_) => parquet::Type::Int32,
-            Err(_) => parquet::Type::Int64,
-        },
+        Type::Integer { min, max } if fit_32_bits(*min, *max) => parquet::Type::Int32,
+        Type::Integer { .. } => parquet::Type::Int64,
         Type::Decimal { places, .. } => parquet::Type::Decimal { places: *places },
         Type::Time { .. } => parquet::Type::Timestamp,
     }

@@ -69,7 +69,7 @@ fn the_built_in_definition_is_explained() {
     let genres = &answer["reports"][1];
     let largest = genres["largest_item"]["bytes"].as_u64().unwrap();
     assert!((8192..12_000).contains(&largest), "{largest}");
-    assert!(genres["sql"].as_str().unwrap().contains("'s3://BUCKET/curated/**/*.parquet'"));
+    assert!(genres["sql"].as_str().unwrap().contains("'s3://BUCKET/curated/report_date=*/*.parquet'"));
     // Pairs of one sort are counted from both sides.
     assert_eq!(answer["sorts"].as_array().unwrap().len(), 1);
 }

@@ -37,7 +37,7 @@ impl Query<'_> {
         fields.extend(self.report.measures.iter().filter_map(|measure| self.figure(measure)));
         let ratios: Vec<String> = self.report.measures.iter().filter_map(|measure| self.ratio(measure)).collect();
 
-        let files = literal(&format!("{}/**/*.parquet", curated.trim_end_matches('/')));
+        let files = literal(&format!("{}/report_date=*/*.parquet", curated.trim_end_matches('/')));
         let rows = self.spread(&format!("read_parquet({files}, hive_partitioning = true)"));
         let figures = format!("SELECT\n  {}\nFROM {rows}\nGROUP BY ALL", fields.join(",\n  "));
         let figures = if ratios.is_empty() {
