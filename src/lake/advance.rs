@@ -76,6 +76,15 @@ impl Lake {
         self.advance(registry).await?;
         let Some(manifest) = Manifest::find(&self.bucket, batch).await? else { return Ok(()) };
         let arrivals = [self.of_manifest(&manifest).await?];
-        self.commit(|snapshot| Ok::<_, LakeError>(snapshot.include(&arrivals, now_ms())?)).await.map(drop)
+        self.include_all(&arrivals).await
+    }
+
+    /// Adds the files of batches that the table has passed without them.
+    pub(super) async fn include_all(&mut self, arrivals: &[Arrival]) -> Result<(), LakeError> {
+        let days = arrivals.iter().flat_map(|arrival| &arrival.files).map(|file| file.day.as_str());
+        if let Some(add) = days.filter_map(|day| self.snapshot.foreign(day)).next() {
+            return Err(LakeError::Foreign(add.path.clone()));
+        }
+        self.commit(|snapshot| Ok::<_, LakeError>(snapshot.include(arrivals, now_ms())?)).await.map(drop)
     }
 }

@@ -17,16 +17,20 @@ use crate::layout::CURATED_LOG;
 const ENTRIES_PER_CHECKPOINT: u64 = 100;
 /// Attempts at an entry while others write theirs.
 const ATTEMPTS: usize = 30;
-/// The age at which a snapshot is read anew from the last checkpoint. Entries are deleted after a month: whoever slept
-/// for so long would take their absence for the end of the log.
-const STALE_MS: i64 = 3_600_000;
+/// The age of a snapshot up to which an entry may follow it without another look at the log.
+const FRESH_MS: i64 = 60_000;
 const JSON: &str = "application/json";
 
 impl Lake {
     /// Reads the log up to its end. Returns false if there is none yet.
     pub async fn refresh(&mut self) -> Result<bool, LakeError> {
         let now = now_ms();
-        if self.refreshed_ms.is_none_or(|at| (now - at).abs() > STALE_MS) {
+        // The log was deleted, or this process slept until its entry was: the end of the log is elsewhere.
+        let is_there = match self.snapshot.version {
+            Some(version) => self.bucket.written(&entry_key(version)).await?.is_some(),
+            None => false,
+        };
+        if !is_there {
             self.snapshot = self.last_checkpoint().await?;
         }
         while let Some(entry) = self.read_entry(self.snapshot.next_version()).await? {
@@ -45,6 +49,9 @@ impl Lake {
         &mut self,
         mut decide: impl FnMut(&Snapshot) -> Result<Option<Vec<Action>>, E>,
     ) -> Result<bool, E> {
+        if self.refreshed_ms.is_none_or(|at| (now_ms() - at).abs() > FRESH_MS) {
+            self.refresh().await?;
+        }
         let mut backoff = Backoff::for_contention();
         for _ in 0..ATTEMPTS {
             let Some(actions) = decide(&self.snapshot)? else { return Ok(false) };

@@ -33,6 +33,7 @@ use crate::aws::s3::Bucket;
 use crate::compute::ComputeError;
 use crate::formats::delta::DeltaError;
 use crate::formats::parquet::ParquetError;
+use crate::layout::CURATED_LOG;
 use crate::ledger::Ledger;
 use crate::protocol::BatchNumber;
 
@@ -64,6 +65,12 @@ pub enum LakeError {
     /// The entry was written by others, again and again.
     #[error("the table's log was changed by others {0} times in a row; trying again later")]
     Contended(usize),
+    /// A day has files whose batches are not known.
+    #[error(
+        "{0} was written by another program, which does not say which batches it has; stop the consumers, delete \
+         {CURATED_LOG}, and start them: they make the table anew from the files of batches"
+    )]
+    Foreign(String),
     /// Files cannot take the place of others.
     #[error("files of the table cannot be replaced: {0}")]
     Overtaken(#[from] snapshot::Overtaken),

@@ -7,8 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::formats::delta::action::Add;
 use crate::formats::delta::schema::Column;
-use crate::lake::compact::{Compaction, Compactor, Input, columns_in_files};
+use crate::lake::compact::{Compaction, Compactor, Input, columns_in_files, replaced};
 use crate::lake::snapshot::{Arrival, DataFile, Replacement, Snapshot, batches_of};
 use crate::lake::{Lake, LakeError, now_ms};
 use crate::layout;
@@ -24,12 +25,31 @@ impl Lake {
         self.advance(registry).await?;
         for _ in 0..ATTEMPTS {
             self.refresh().await?;
+            if let Some(add) = self.snapshot.foreign(day) {
+                return Err(LakeError::Foreign(add.path.clone()));
+            }
+            self.drop_lost(day).await?;
             let compaction = self.all_of(day, |add| layout::batch_of_curated(&add.path).is_some())?;
             if compaction.files.is_empty() || self.replace(compactor.run(&compaction).await?).await? {
                 return Ok(());
             }
         }
         Err(LakeError::Contended(ATTEMPTS))
+    }
+
+    /// Removes files of batches from the table that are gone. No reader can read the day with them; they come back by the
+    /// rebuild.
+    async fn drop_lost(&mut self, day: &str) -> Result<(), LakeError> {
+        let there: BTreeSet<String> =
+            self.bucket.list(&layout::curated_prefix(day)).await?.into_iter().map(|(key, _)| key).collect();
+        let is_lost = |add: &&Add| add.tags.is_none() && !there.contains(&format!("{}{}", layout::CURATED, add.path));
+        let removed: BTreeSet<String> =
+            self.snapshot.files_of(day).filter(is_lost).map(|add| add.path.clone()).collect();
+        if removed.is_empty() {
+            return Ok(());
+        }
+        let replacement = Replacement { removed, added: Vec::new(), changes_rows: true };
+        self.commit(|snapshot| replaced(snapshot, &replacement)).await.map(drop)
     }
 
     /// Builds the compacted files of a day anew from the files of their batches, and adds the files of batches that the
@@ -60,7 +80,7 @@ impl Lake {
                 }
             }
         }
-        self.commit(|snapshot| Ok::<_, LakeError>(snapshot.include(&arrivals, now_ms())?)).await.map(drop)
+        self.include_all(&arrivals).await
     }
 
     /// Returns the compacted files of a day, and the batches whose rows they have; `None` if there are none.

@@ -164,6 +164,11 @@ impl Snapshot {
         self.files.values()
     }
 
+    /// Returns a file of a day that another program has written: it may have rows of any batch.
+    pub fn foreign(&self, day: &str) -> Option<&Add> {
+        self.files_of(day).find(|add| batches_of(add).is_empty())
+    }
+
     /// Returns the files of a day in the table.
     pub fn files_of(&self, day: &str) -> impl Iterator<Item = &Add> {
         self.files.values().filter(move |add| day_of(add) == Some(day))

@@ -84,6 +84,8 @@ impl Replay {
             let through = self.finished_through(day).await?;
             let mut lake = Lake::new(self.bucket.clone(), self.ledger.clone());
             if is_first {
+                // That no file of a batch is missing, before the first change.
+                self.batches(day, through).await?;
                 // Readers of the table are not to see files that change.
                 self.progress.set_message(format!("{} table", date_text(day)));
                 lake.detach(&date_text(day), &self.ledger.registry().await?, &self.compactor()).await?;

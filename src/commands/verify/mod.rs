@@ -111,7 +111,7 @@ pub enum VerifyError {
     #[error(transparent)]
     Table(#[from] LakeError),
     /// There is no table.
-    #[error("there is no table of the curated files yet; a consumer makes it with its next batch")]
+    #[error("there is no table of the curated files yet; a consumer that runs makes it")]
     NoTable,
     /// Accounts differ.
     #[error("{0} differences")]

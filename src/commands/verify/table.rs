@@ -59,8 +59,7 @@ impl Auditor {
     pub(super) async fn verify_table(&mut self, day: i32, registry: &Registry) -> Result<(), VerifyError> {
         if !self.read_table(registry).await? {
             if !self.published.is_empty() {
-                self.findings
-                    .note("there is no table of the curated files yet; a consumer makes it with its next batch");
+                self.findings.note("there is no table of the curated files yet; a consumer that runs makes it");
             }
             return Ok(());
         }
