@@ -86,13 +86,16 @@ impl Lake {
         let keys: Vec<&str> = curated_keys(manifest).collect();
         let looks: Vec<_> = keys.iter().map(|key| self.bucket.written(key).boxed()).collect();
         let mut files = futures::stream::iter(looks).buffered(CONCURRENT_LOOKS).enumerate();
-        let mut arrival = Arrival { batch: manifest.batch, columns: manifest.columns.clone(), files: Vec::new() };
+        let mut arrival = Arrival { batch: manifest.batch, columns: Vec::new(), files: Vec::new() };
         while let Some((place, written)) = files.next().await {
             let Some(written) = written? else { continue };
             let is_same = |file: &&CuratedFile| file.key == keys[place] && file.bytes == written.bytes;
             let described = manifest.curated.iter().find(is_same);
             match described {
-                Some(CuratedFile { stats, .. }) => arrival.files.extend(data_file(&written, stats.clone())),
+                Some(CuratedFile { stats, .. }) => {
+                    add_columns(&mut arrival, manifest.columns.iter().cloned());
+                    arrival.files.extend(data_file(&written, stats.clone()));
+                }
                 // As the version before the table wrote it, or a rebuild since.
                 None => self.add_by_footer(&mut arrival, &written).await?,
             }
@@ -143,15 +146,19 @@ impl Lake {
                 continue;
             }
             let summary = parquet::summary(&end).map_err(fault)?;
-            for column in summary.columns.iter().map(Column::of) {
-                if !arrival.columns.contains(&column) {
-                    arrival.columns.push(column);
-                }
-            }
+            add_columns(arrival, summary.columns.iter().map(Column::of));
             arrival.files.extend(data_file(written, Stats::of(&summary, SOURCE_COLUMN)));
             break;
         }
         Ok(())
+    }
+}
+
+fn add_columns(arrival: &mut Arrival, columns: impl Iterator<Item = Column>) {
+    for column in columns {
+        if !arrival.columns.contains(&column) {
+            arrival.columns.push(column);
+        }
     }
 }
 

@@ -29,6 +29,12 @@ fn each_change_has_its_consequence() {
         ("ride_id  = \"id\"", "ride_id = { type = \"id\", max = 8 }", "columns.ride_id", OldDaysStay),
         ("city     = \"text\"", "city = \"id\"", "columns.city", OldDaysStay),
         ("balance  = \"integer\"", "balance = { type = \"integer\", min = 0 }", "columns.balance", OldDaysStay),
+        (
+            "balance  = \"integer\"",
+            "balance = { type = \"integer\", min = 0, max = 2147483647 }",
+            "columns.balance",
+            Refused,
+        ),
         ("balance  = \"integer\"", "balance = { type = \"integer\", optional = true }", "columns.balance", Compatible),
         ("unknown = \"guest\"", "unknown = \"nobody\"", "columns.rider_id", OldDaysStay),
         ("balance  = \"integer\"", "balance = \"id\"", "columns.balance", Refused),

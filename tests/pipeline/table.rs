@@ -218,7 +218,11 @@ async fn a_log_that_cannot_be_written_holds_nothing_up() {
 async fn what_is_set_aside_comes_into_the_table_when_it_comes_back() {
     let scene = Scene::new("table-aside", &[]).await;
     let completes = |request: &crate::refusing::Request| {
-        request.method == "POST" && request.target.contains("/curated/report_date=2024-06-25/")
+        let target = &request.target;
+        request.method == "POST"
+            && target.contains("/curated/")
+            && target.contains("2024-06-25")
+            && target.contains("uploadId")
     };
     scene.s3.refuse(move |request| completes(request).then_some(Answer::S3(400, "InvalidPart")));
     let consumer = scene.consumer(&["--max-objects", "1", "--lease", "4s"]);
