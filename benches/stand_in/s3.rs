@@ -218,18 +218,20 @@ impl Bucket {
         let parameter = |name: &str| request.query.get(name).map(String::as_str);
         let prefix = parameter("prefix").unwrap_or_default();
         let after = parameter("continuation-token").or(parameter("start-after")).unwrap_or_default();
+        let is_encoded = parameter("encoding-type") == Some("url");
         let most = parameter("max-keys").and_then(|most| most.parse().ok()).unwrap_or(PAGE);
         let from = prefix.max(after).to_owned();
         let mut found = self.objects.range(from..).skip_while(|(key, _)| key.as_str() <= after && !after.is_empty());
         let page: Vec<_> = found.by_ref().take_while(|(key, _)| key.starts_with(prefix)).take(most).collect();
         let is_truncated = page.len() == most;
         let mut result = format!(
-            "<ListBucketResult><EncodingType>url</EncodingType><KeyCount>{}</KeyCount>\
-             <IsTruncated>{is_truncated}</IsTruncated>",
+            "<ListBucketResult>{}<KeyCount>{}</KeyCount><IsTruncated>{is_truncated}</IsTruncated>",
+            if is_encoded { "<EncodingType>url</EncodingType>" } else { "" },
             page.len()
         );
         for (key, object) in &page {
-            let (key, size) = (encoded(key), object.bytes.len());
+            let key = if is_encoded { encoded(key) } else { escaped(key) };
+            let size = object.bytes.len();
             let _ = write!(
                 result,
                 "<Contents><Key>{key}</Key><LastModified>{:.3}</LastModified><ETag>\"{}\"</ETag><Size>{size}</Size>\
