@@ -53,14 +53,24 @@ impl Lake {
     }
 
     /// Builds the compacted files of a day anew from the files of their batches, and adds the files of batches that the
-    /// table has passed without them.
-    pub async fn rewrite(&mut self, day: &str, compactor: &Compactor) -> Result<(), LakeError> {
-        let mut arrivals = self.files_of_day(day).await?;
+    /// table lacks, or has passed without them. The registry was read after the last file was replaced.
+    pub async fn rewrite(&mut self, day: &str, registry: &Registry, compactor: &Compactor) -> Result<(), LakeError> {
+        let rest = self.rewrite_compacted(day, compactor).await?;
+        // The rebuild may have brought files of batches that had none before.
+        self.without_files.clear();
+        self.advance(registry).await?;
+        self.include_all(&rest).await
+    }
+
+    /// Builds the compacted files of a day anew. Returns the files of all other batches.
+    async fn rewrite_compacted(&mut self, day: &str, compactor: &Compactor) -> Result<Vec<Arrival>, LakeError> {
         for _ in 0..ATTEMPTS {
             self.refresh().await?;
-            let Some((removed, batches)) = self.compacted(day) else { break };
+            // Listed after the log was read: every batch in it has published its files before.
+            let arrivals = self.files_of_day(day).await?;
+            let Some((removed, batches)) = self.compacted(day) else { return Ok(arrivals) };
             let (of_batches, rest): (Vec<_>, Vec<_>) =
-                arrivals.iter().cloned().partition(|arrival| batches.contains(&arrival.batch));
+                arrivals.into_iter().partition(|arrival| batches.contains(&arrival.batch));
             let columns = self.columns_with(&of_batches)?;
             let files = of_batches.into_iter().map(|arrival| inputs(&arrival)).collect();
             let merged = compactor.run(&Compaction::new(day, files, columns_in_files(&columns)?)).await?;
@@ -73,14 +83,10 @@ impl Lake {
             };
             match self.commit(of_columns).await {
                 Err(LakeError::Overtaken(overtaken)) => tracing::info!("the day was compacted meanwhile: {overtaken}"),
-                done => {
-                    done?;
-                    arrivals = rest;
-                    break;
-                }
+                done => return done.map(|_| rest),
             }
         }
-        self.include_all(&arrivals).await
+        Err(LakeError::Contended(ATTEMPTS))
     }
 
     /// Returns the compacted files of a day, and the batches whose rows they have; `None` if there are none.

@@ -195,6 +195,9 @@ impl Snapshot {
 
     /// Returns the entry that adds batches to the table, with every batch up to `through` finished for ever. `None` if
     /// the table has all of them. The registry from which `through` follows was read before the state of any batch.
+    ///
+    /// The watermark is never above the newest batch that has files: the number of one that left nothing behind could
+    /// be taken again after the ledger was lost, and the table would have passed it.
     pub fn advance(
         &self,
         through: BatchNumber,
@@ -202,8 +205,9 @@ impl Snapshot {
         now_ms: i64,
     ) -> Result<Option<Vec<Action>>, DeltaError> {
         let applied = self.applied();
-        let through = through.max(applied.through);
         let new: Vec<&Arrival> = arrivals.iter().filter(|arrival| !applied.contains(arrival.batch)).collect();
+        let newest = new.iter().map(|arrival| arrival.batch).fold(applied.newest(), u64::max);
+        let through = through.min(newest).max(applied.through);
         let adds: Vec<Action> =
             new.iter().flat_map(|arrival| &arrival.files).map(|file| added(file, None, true)).collect();
         if adds.is_empty() {
@@ -395,4 +399,33 @@ fn of_ranges(text: &str) -> Option<BTreeSet<BatchNumber>> {
         batches.extend(first..=last);
     }
     Some(batches)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_file_names_the_batches_whose_rows_it_has(batches in prop::collection::btree_set(0..40_u64, 0..30)) {
+            let file = DataFile {
+                path: layout::compacted_key("2024-06-25", "x"),
+                day: "2024-06-25".to_owned(),
+                bytes: 1,
+                modified_ms: 1,
+                stats: Stats::default(),
+            };
+            let Action::Add(add) = added(&file, Some(&batches), false) else { panic!("it is added") };
+            prop_assert_eq!(batches_of(&add), batches);
+            prop_assert_eq!(day_of(&add), Some("2024-06-25"));
+        }
+
+        #[test]
+        fn what_is_no_list_of_batches_names_none(text in "[0-9,-]{0,12}|.{0,12}") {
+            if let Some(batches) = of_ranges(&text) {
+                prop_assert_eq!(of_ranges(&ranges(&batches)), Some(batches));
+            }
+        }
+    }
 }

@@ -10,6 +10,9 @@
 //!
 //! Simplifications: an object is put again only while its claim lasts, as it would be new content afterwards; records
 //! do not expire; rows that are lost with an object are not counted; there is one operator.
+//!
+//! Top lists (`lists.rs`) and the table of the curated files (`table.rs`) have simulations of their own: random orders
+//! of steps, from seeds, and broken variants too.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
@@ -18,6 +21,7 @@ mod lists;
 #[path = "../support/random.rs"]
 mod random;
 mod steps;
+mod table;
 mod world;
 
 use std::collections::HashSet;

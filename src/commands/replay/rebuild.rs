@@ -92,7 +92,7 @@ impl Replay {
             }
             let (mut sums, last) = self.fold(day, through, only.as_ref(), is_first, &mut rebuilt.batches).await?;
             if is_first {
-                lake.rewrite(&date_text(day), &self.compactor()).await?;
+                lake.rewrite(&date_text(day), &self.ledger.registry().await?, &self.compactor()).await?;
             }
             let of = Replacement { through, last, now_ms: now_ms(), may_lower: true };
             self.progress.set_message(format!("{} writing", date_text(day)));
