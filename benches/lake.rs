@@ -1,7 +1,8 @@
 //! `make bench-table`, second part: the time and the bytes of each entry of the table's log, over thousands of batches.
 //!
-//! The batches are made up: each has a record, a manifest and one small file, written beforehand. The consumer's own code
-//! then brings them into the table one by one, as it does after each batch. The services are those of AWS_ENDPOINT_URL.
+//! The batches are made up: each has a record, a manifest and one small file, written beforehand. The consumer's own
+//! code then brings them into the table one by one, as it does after each batch. The services are those of
+//! AWS_ENDPOINT_URL.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 

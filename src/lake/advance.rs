@@ -4,7 +4,7 @@
 use crate::batch::manifest::Manifest;
 use crate::lake::arrivals::Look;
 use crate::lake::snapshot::Arrival;
-use crate::lake::{Lake, LakeError, now_ms};
+use crate::lake::{Lake, LakeError, Snapshot, now_ms};
 use crate::protocol::{BatchNumber, Registry, State};
 
 /// Batches that one entry adds, so that no entry is large.
@@ -81,10 +81,14 @@ impl Lake {
 
     /// Adds the files of batches that the table has passed without them.
     pub(super) async fn include_all(&mut self, arrivals: &[Arrival]) -> Result<(), LakeError> {
-        let days = arrivals.iter().flat_map(|arrival| &arrival.files).map(|file| file.day.as_str());
-        if let Some(add) = days.filter_map(|day| self.snapshot.foreign(day)).next() {
-            return Err(LakeError::Foreign(add.path.clone()));
-        }
-        self.commit(|snapshot| Ok::<_, LakeError>(snapshot.include(arrivals, now_ms())?)).await.map(drop)
+        let is_foreign = |snapshot: &Snapshot| {
+            let mut days = arrivals.iter().flat_map(|arrival| &arrival.files).map(|file| file.day.as_str());
+            days.find_map(|day| Some(snapshot.foreign(day)?.path.clone()))
+        };
+        let decide = |snapshot: &Snapshot| match is_foreign(snapshot) {
+            Some(path) => Err(LakeError::Foreign(path)),
+            None => Ok(snapshot.include(arrivals, now_ms())?),
+        };
+        self.commit(decide).await.map(drop)
     }
 }

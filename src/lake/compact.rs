@@ -1,7 +1,7 @@
 //! Compaction: small files of a day become a few large ones, sorted.
 //!
-//! A file of a batch has five minutes of rows, and a day 288 of them. Read one after another and sorted, their rows take
-//! a third of the bytes, and a query makes a few requests instead of hundreds. The new files are written under names of
+//! A file of a batch has five minutes of rows, and a day 288 of them. Read one after another and sorted, their rows
+//! take fewer bytes, and a query makes a few requests instead of hundreds. The new files are written under names of
 //! their own; one entry of the log puts them in the place of the others. It is decided on the very table that it
 //! replaces: each file is still there, the batches are the same, and so is the number of rows. Else it is dropped, and
 //! its files are removed later ([`crate::lake::Lake::vacuum`]).
@@ -189,8 +189,8 @@ struct Output {
 }
 
 impl Compactor {
-    /// Reads files one after another, and writes their rows to new ones, sorted. Nothing of it is in the table yet. When
-    /// the process is to stop, returns those that are finished.
+    /// Reads files one after another, and writes their rows to new ones, sorted. Nothing of it is in the table yet.
+    /// When the process is to stop, returns those that are finished.
     pub async fn run(&self, compaction: &Compaction) -> Result<Vec<Merged>, LakeError> {
         let (mut merged, mut output) = (Vec::new(), None);
         let mut merge = Merge::new(&compaction.columns);

@@ -43,8 +43,8 @@ impl Lake {
         Ok(self.snapshot.version.is_some())
     }
 
-    /// Writes the entry that `decide` wants to follow, and decides anew whenever somebody else was faster. Returns false
-    /// if there is nothing to write.
+    /// Writes the entry that `decide` wants to follow, and decides anew whenever somebody else was faster. Returns
+    /// false if there is nothing to write.
     pub(super) async fn commit<E: From<LakeError>>(
         &mut self,
         mut decide: impl FnMut(&Snapshot) -> Result<Option<Vec<Action>>, E>,

@@ -37,8 +37,8 @@ impl Lake {
         Err(LakeError::Contended(ATTEMPTS))
     }
 
-    /// Removes files of batches from the table that are gone. No reader can read the day with them; they come back by the
-    /// rebuild.
+    /// Removes files of batches from the table that are gone. No reader can read the day with them; they come back by
+    /// the rebuild.
     async fn drop_lost(&mut self, day: &str) -> Result<(), LakeError> {
         let there: BTreeSet<String> =
             self.bucket.list(&layout::curated_prefix(day)).await?.into_iter().map(|(key, _)| key).collect();

@@ -107,6 +107,7 @@ impl Flow {
             metrics().window_fill.record(self.window.fill(), &[]);
             let due_in = self.window.due_in(Instant::now());
             let is_due = due_in.is_some_and(|due_in| due_in.is_zero());
+            let is_for_window = is_idle && is_due && is_windows_turn;
             let idle_for = match self.idle_limit {
                 Some(limit) if is_idle && self.window.is_empty() => Some(limit.saturating_sub(last_activity.elapsed())),
                 _ => None,
@@ -114,7 +115,7 @@ impl Flow {
             slot = tokio::select! {
                 biased;
                 () = requested.cancelled() => break,
-                next = slot.next(&mut self.commissions), if !(is_idle && is_due && is_windows_turn) => match (next, slot) {
+                next = slot.next(&mut self.commissions), if !is_for_window => match (next, slot) {
                     (Next::Done(worker), _) => {
                         last_activity = Instant::now();
                         self.batch_ended.notify_one();

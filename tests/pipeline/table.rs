@@ -37,8 +37,8 @@ fn by_day(rows: &[Row]) -> BTreeMap<String, u64> {
     days
 }
 
-/// Asserts that every engine reads exactly these rows, also by a filter on a day, and that the log never had a row twice.
-/// Returns the digest of all rows.
+/// Asserts that every engine reads exactly these rows, also by a filter on a day, and that the log never had a row
+/// twice. Returns the digest of all rows.
 async fn assert_read(deployment: &Deployment, rows: &[Row]) -> String {
     eventually("the table has every batch", Duration::from_secs(60), async || state(deployment)["lag"] == 0).await;
     let engines = table(&["facts", &deployment.bucket]).pop().unwrap();

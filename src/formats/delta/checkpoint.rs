@@ -183,7 +183,11 @@ mod tests {
         }
 
         #[test]
-        fn no_damage_panics(actions in prop::collection::vec(actions(), 1..5), at in any::<usize>(), byte in any::<u8>()) {
+        fn no_damage_panics(
+            actions in prop::collection::vec(actions(), 1..5),
+            at in any::<usize>(),
+            byte in any::<u8>(),
+        ) {
             let mut file = to_parquet(&actions).unwrap();
             let at = at % file.len();
             file[at] = byte;
