@@ -110,7 +110,7 @@ fmt: ## format the code
 test: ## run the tests, on a LocalStack of their own
 	@# Those of the pipeline mostly wait, and the others compute: they run side by side.
 	cargo test --release --locked --no-run
-	@$(STACK) run $(MAKE) --no-print-directory --jobs 2 --output-sync=target test-pipeline test-others
+	@$(STACK) run $(MAKE) --no-print-directory --jobs 2 --output-sync=line test-pipeline test-others
 
 .PHONY: test-pipeline
 test-pipeline:
@@ -157,8 +157,19 @@ sim: ## take random walks through the protocol's model: make sim SEEDS=10000
 
 .PHONY: chaos
 chaos: ## kill, freeze and cut off consumers at random: make chaos SECONDS=120 SEED=1
-	@CHAOS_SECONDS=$(SECONDS) CHAOS_SEED=$(SEED) $(STACK) run \
-	    cargo test --release --locked --features failpoints --test chaos -- --nocapture --test-threads 1
+	$(CHAOS) --no-run
+	@# The random one freezes its stack, so the others have one of their own.
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line chaos-random chaos-others
+
+CHAOS := cargo test --release --locked --features failpoints --test chaos
+
+.PHONY: chaos-random
+chaos-random:
+	@CHAOS_SECONDS=$(SECONDS) CHAOS_SEED=$(SEED) $(STACK) run $(CHAOS) whatever -- --nocapture --test-threads 1
+
+.PHONY: chaos-others
+chaos-others:
+	@$(STACK) run $(CHAOS) -- --nocapture --test-threads 1 --skip whatever
 
 .PHONY: bench
 bench: ## run the benchmarks: make bench [SAVE=name] [COMPARE=name]
@@ -182,6 +193,13 @@ bench-events: build ## compare with DuckDB and Polars on events of other shapes:
 bench-stack:
 	@$(STACK) install
 	cargo build --release --locked --bin music-streams --bench stand_in
+
+# What LocalStack does not have: Glue and Athena.
+.PHONY: test-catalog
+test-catalog: ## test the template's catalog for analysts, on a ministack of its own
+	@$(STACK) install
+	@$(STACK) install-checks
+	@.tools/checks/bin/python tests/catalog.py
 
 .PHONY: test-stand-in
 test-stand-in: bench-stack ## compare the answers of the benchmarks' stand-in for AWS with dynoxide's
@@ -275,7 +293,8 @@ ci-stacks: build
 .PHONY: ci-ministack
 ci-ministack:
 	@# The longest tests use nothing of S3, SQS and DynamoDB that the others do not use.
-	@$(MAKE) --no-print-directory test-ministack TESTS='--skip refusals --skip replay --skip telemetry --skip health --skip reading'
+	@$(MAKE) --no-print-directory test-ministack TESTS='$(addprefix --skip ,refusals replay telemetry health reading table::a_ table::every table::what)'
+	@$(MAKE) --no-print-directory test-catalog
 
 .PHONY: ci-benches
 ci-benches:

@@ -146,7 +146,7 @@ async fn a_footer_tells_columns_and_bounds() {
     assert_eq!(bounds("track_id"), (Bound::Text("absent".into()), Bound::Text("known".into())));
     assert_eq!(bounds("user_id"), (Bound::Number(1), Bound::Number(4)));
     let midnight = 1_719_273_600_000_000;
-    assert_eq!(bounds("listen_time"), (Bound::Number(midnight), Bound::Number(midnight + 20)));
+    assert_eq!(bounds("listen_time"), (Bound::Number(midnight), Bound::Number(midnight + 29)));
     let stats = Stats::of(&summary, "source_key").to_text();
     assert!(stats.contains(r#""listen_time":"2024-06-25T00:00:00.001Z""#), "rounded up: {stats}");
     for not_enough in [footer - 1, 12, 8, 0] {

@@ -10,8 +10,12 @@
     table.py foreign BUCKET optimize      delta-rs replaces the files of the first day with more than one
                                           (each of the three prints the version then)
     table.py log BUCKET                   every version, replayed from the first, as JSON lines: {"version", "files",
-                                          "rows": {day: count}, "txn": {application: version}, "wrong": [what breaks the
-                                          rules of a log, or what a checkpoint of that version says otherwise]}
+                                          "rows": {day: count}, "txn": {application: version}, "wrong": [what
+                                          breaks the rules of a log, or what a checkpoint of that version
+                                          says otherwise]}
+
+    table.py documents BUCKET             runs the queries of docs/curated.md that need nothing of AWS: what each printed,
+                                          as JSON lines
 
 The S3 is that of AWS_ENDPOINT_URL, by plain HTTP. The engines are delta-rs, duckdb, polars and sail. `log`, which is in
 the facts too, is none: it is the JSON log, replayed from version 0 without a checkpoint, and its files as pyarrow reads
@@ -394,5 +398,35 @@ def log(bucket):
         print(json.dumps({**state, "wrong": replayed.wrong}))
 
 
+def documents(bucket):
+    """The code blocks of the guide, as they are there; only the bucket, keys and endpoint are those of the test."""
+    guide = (Path(__file__).parent.parent / "docs/curated.md").read_text()
+    guide = re.sub("s3a?://BUCKET", f"s3://{bucket}", guide)
+    os.environ |= {**OPTIONS, "AWS_DEFAULT_REGION": REGION}
+    for kind, block in re.findall(r"^```(sql|python)\n(.*?)^```", guide, re.M | re.S):
+        # Those that need AWS, or a version that there is not.
+        if "s3://" not in block or "deltaLake(" in block or "4711" in block:
+            continue
+        answer = sql_block if kind == "sql" else python_block
+        print(json.dumps({"block": block, "rows": answer(bucket, block)}, default=str))
+
+
+def sql_block(bucket, block):
+    duckdb = DuckDb(bucket)
+    query = re.sub(r"^(INSTALL|CREATE SECRET).*\n", "", block, flags=re.M).strip().rstrip(";")
+    return [list(row.values()) for row in duckdb.query([query])[0].to_pylist()]
+
+
+def python_block(bucket, block):
+    import polars
+
+    shown = []
+    if block.startswith("spark."):
+        with Sail(bucket) as sail:
+            return [list(row) for row in eval(block, {"spark": sail.spark}).collect()]
+    exec(block, {"print": lambda frame: shown.extend(polars.DataFrame(frame).rows())})
+    return shown
+
+
 if __name__ == "__main__":
-    {"facts": facts, "count": count, "foreign": foreign, "log": log}[sys.argv[1]](*sys.argv[2:])
+    {"facts": facts, "count": count, "foreign": foreign, "log": log, "documents": documents}[sys.argv[1]](*sys.argv[2:])

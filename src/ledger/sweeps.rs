@@ -1,4 +1,5 @@
-//! Turns: work that one consumer does for all; and the state of sweeps: the time of the last one and its result. Covered by `tests/pipeline` (`edges.rs`).
+//! Turns: work that one consumer does for all; and the state of sweeps: the time of the last one and its result.
+//! Covered by `tests/pipeline` (`edges.rs`).
 
 use std::time::Duration;
 

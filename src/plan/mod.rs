@@ -117,8 +117,8 @@ impl Plan {
         self.reports.iter().position(|report| report.name == name)
     }
 
-    /// Returns the columns of curated files by which rows of a day are sorted, so that equal values are neighbours: that
-    /// of the first report that has one, and the time.
+    /// Returns the columns of curated files by which rows of a day are sorted, so that equal values are neighbours:
+    /// that of the first report that has one, and the time.
     pub fn clustering(&self) -> Vec<String> {
         let code = self.reports.iter().find_map(|report| report.key).map(|key| match key {
             Coded::Column(code) => code,

@@ -2,18 +2,17 @@
 //!
 //! The tests are tests/pipeline and tests/chaos.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::LocalBoxFuture;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use crate::batch::Worker;
 use crate::intake::custody::Custody;
 use crate::intake::window::{Closed, Message, Window};
 use crate::lake::compact::Compactor;
 use crate::protocol::{BatchNumber, Entry};
-use crate::service::table::Commission;
+use crate::service::table::{Commission, OfTable};
 use crate::service::{Shutdown, unix_time};
 use crate::telemetry::metrics::metrics;
 
@@ -77,7 +76,7 @@ enum Next {
     Commission(Commission),
 }
 
-/// The window that fills, with its input and its output.
+/// The window that fills, with its input and its output. The table's keeper ends when it is dropped.
 pub(super) struct Flow {
     pub(super) window: Window,
     /// The offset of the windows that follow one with company; `None` if the offset never changes.
@@ -86,10 +85,7 @@ pub(super) struct Flow {
     /// The time without messages and batches after which the process stops.
     pub(super) idle_limit: Option<Duration>,
     pub(super) custody: Custody,
-    /// Compactions of the table's keeper.
-    pub(super) commissions: mpsc::Receiver<Commission>,
-    /// Tells the table's keeper of each batch that has ended.
-    pub(super) batch_ended: Arc<Notify>,
+    pub(super) table: OfTable,
     pub(super) shutdown: Shutdown,
 }
 
@@ -115,10 +111,10 @@ impl Flow {
             slot = tokio::select! {
                 biased;
                 () = requested.cancelled() => break,
-                next = slot.next(&mut self.commissions), if !is_for_window => match (next, slot) {
+                next = slot.next(&mut self.table.commissions), if !is_for_window => match (next, slot) {
                     (Next::Done(worker), _) => {
                         last_activity = Instant::now();
-                        self.batch_ended.notify_one();
+                        self.table.batch_ended.notify_one();
                         self.choose_offset(&worker);
                         Slot::Idle(worker)
                     }

@@ -74,7 +74,7 @@ use crate::service::receiver::Receiver;
 pub use crate::service::shutdown::Shutdown;
 use crate::service::start::Resources;
 use crate::service::sweep::Sweeper;
-use crate::service::table::TableKeeper;
+use crate::service::table::{OfTable, TableKeeper};
 use crate::telemetry::export::Telemetry;
 use crate::telemetry::progress::Progress;
 
@@ -131,17 +131,7 @@ pub async fn run(
     let watching = leases::watch_leases(resources.ledger.clone(), settings.lease, overdue_in, requested.clone());
     let watch = tasks::spawn_until(requested, "lease watch", watching);
 
-    let (batch_ended, drained) = (Arc::new(Notify::new()), CancellationToken::new());
-    let (commissions_in, commissions) = mpsc::channel(1);
-    let keeper = TableKeeper {
-        lake: Lake::new(resources.bucket.clone(), resources.ledger.clone()),
-        ledger: resources.ledger.clone(),
-        batch_ended: Arc::clone(&batch_ended),
-        interval: settings.lease / leases::LOOKS_PER_LEASE,
-        commissions: (settings.compact == Compact::Auto).then_some(commissions_in),
-        drained: drained.clone(),
-    };
-    let keeping = tasks::spawn_until(requested, "keeper of the table", keeper.run());
+    let (table, keeping) = start_keeper(settings, requested, &resources);
 
     let window = new_window(settings);
     let offset = window::offset(resources.ledger.owner(), settings.window);
@@ -162,12 +152,10 @@ pub async fn run(
         messages,
         idle_limit: settings.exit_when_idle,
         custody,
-        commissions,
-        batch_ended,
+        table,
         shutdown: shutdown.clone(),
     };
     flow.run(Box::new(worker)).await;
-    drained.cancel();
 
     let stopped = async {
         for source in sources {
@@ -218,6 +206,26 @@ fn start_sources(
         sources.push(tasks::spawn_until(requested, "sweep", sweeper.run()));
     }
     (messages, sources)
+}
+
+/// Starts the keeper of the table. Returns the flow's side of it, and the task.
+fn start_keeper(
+    settings: &Settings,
+    requested: &CancellationToken,
+    resources: &Resources,
+) -> (OfTable, JoinHandle<()>) {
+    let (commissions_in, commissions) = mpsc::channel(1);
+    let batch_ended = Arc::new(Notify::new());
+    let keeper = TableKeeper {
+        lake: Lake::new(resources.bucket.clone(), resources.ledger.clone()),
+        ledger: resources.ledger.clone(),
+        batch_ended: Arc::clone(&batch_ended),
+        interval: settings.lease / leases::LOOKS_PER_LEASE,
+        commissions: commissions_in,
+        compacts: settings.compact == Compact::Auto,
+    };
+    let keeping = tasks::spawn_until(requested, "keeper of the table", keeper.run());
+    (OfTable { commissions, batch_ended }, keeping)
 }
 
 fn new_window(settings: &Settings) -> Window {

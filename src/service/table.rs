@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use crate::lake::compact::{Compaction, Merged};
 use crate::lake::{Lake, LakeError};
@@ -32,6 +31,14 @@ pub(super) struct Commission {
     pub(super) done: oneshot::Sender<Result<Vec<Merged>, LakeError>>,
 }
 
+/// The flow's side of the keeper, which ends when this is dropped.
+pub(super) struct OfTable {
+    /// Compactions to carry out.
+    pub(super) commissions: mpsc::Receiver<Commission>,
+    /// Notified after each batch.
+    pub(super) batch_ended: Arc<Notify>,
+}
+
 /// The keeper of the table.
 pub(super) struct TableKeeper {
     pub(super) lake: Lake,
@@ -40,10 +47,10 @@ pub(super) struct TableKeeper {
     pub(super) batch_ended: Arc<Notify>,
     /// The longest time between two looks.
     pub(super) interval: Duration,
-    /// Takes compactions, unless they are switched off.
-    pub(super) commissions: Option<mpsc::Sender<Commission>>,
-    /// Cancelled when the last batch has ended.
-    pub(super) drained: CancellationToken,
+    /// Takes compactions, and is closed when the last batch has ended.
+    pub(super) commissions: mpsc::Sender<Commission>,
+    /// False if compaction is switched off, and vacuum with it.
+    pub(super) compacts: bool,
 }
 
 impl TableKeeper {
@@ -53,7 +60,7 @@ impl TableKeeper {
         let (mut logged_at, mut vacuumed_at): (Option<Instant>, Option<Instant>) = (None, None);
         loop {
             let merged = tokio::select! {
-                () = self.drained.cancelled() => return self.look(&mut logged_at).await,
+                () = self.commissions.closed() => return self.look(&mut logged_at).await,
                 () = self.batch_ended.notified() => None,
                 () = tokio::time::sleep(self.interval) => None,
                 merged = received(&mut merging) => Some(merged),
@@ -68,13 +75,13 @@ impl TableKeeper {
             }
             self.look(&mut logged_at).await;
             let is_due = |at: Option<Instant>| at.is_none_or(|at| at.elapsed() >= VACUUM_INTERVAL);
-            if self.commissions.is_some() && is_due(vacuumed_at) {
+            if self.compacts && is_due(vacuumed_at) {
                 vacuumed_at = Some(Instant::now());
                 if let Err(error) = self.vacuum().await {
                     tracing::warn!("the table was not vacuumed: {error}; trying again later");
                 }
             }
-            if merging.is_none() {
+            if self.compacts && merging.is_none() {
                 merging = self.commission().await.unwrap_or_else(|error| {
                     tracing::warn!("no file of the table was compacted: {error}; trying again later");
                     None
@@ -108,14 +115,13 @@ impl TableKeeper {
 
     /// Passes a compaction on to the flow, if there is one and it is this consumer's turn.
     async fn commission(&self) -> Result<Option<oneshot::Receiver<Result<Vec<Merged>, LakeError>>>, LakeError> {
-        let Some(commissions) = &self.commissions else { return Ok(None) };
         let Some(compaction) = self.lake.worth_compacting()? else { return Ok(None) };
         if !self.ledger.take_turn(COMPACTION_TURN.0, COMPACTION_TURN.1).await? {
             return Ok(None);
         }
         let (done, merging) = oneshot::channel();
         // There is room, as there is one at a time; else the flow has ended.
-        Ok(commissions.try_send(Commission { compaction, done }).is_ok().then_some(merging))
+        Ok(self.commissions.try_send(Commission { compaction, done }).is_ok().then_some(merging))
     }
 
     async fn replace(&mut self, merged: Result<Vec<Merged>, LakeError>) -> Result<(), LakeError> {

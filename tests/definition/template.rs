@@ -43,7 +43,7 @@ fn lines<'t>(template: &'t str, text: &str) -> Vec<&'t str> {
 fn tables_have_the_keys_of_their_reports() {
     let rides = template(Some(EXAMPLES[0].1));
     let names = ["bike_reports", "places", "tags", "totals", "top_lists", "music_streams_ledger"];
-    assert_eq!(lines(&rides, "TableName:"), names.map(|name| format!("TableName: !Sub ${{TablePrefix}}{name}")));
+    assert_eq!(lines(&rides, "TableName: !Sub"), names.map(|name| format!("TableName: !Sub ${{TablePrefix}}{name}")));
     let keys = ["bike_id", "place", "tags", "all"].map(|key| format!("- {{AttributeName: \"{key}\", KeyType: HASH}}"));
     assert_eq!(lines(&rides, "\", KeyType: HASH"), keys);
     let periods = ["report_date", "report_hour", "report_date", "report_date"];

@@ -129,6 +129,17 @@ async fn every_engine_reads_what_was_counted() {
         let first = expected.unwrap_or_else(|| *counts.values().next().unwrap() as usize);
         assert!(counts.values().all(|&count| count == first as u64), "{condition}: {counts:?}, not {first}");
     }
+    // The guide's queries, as they are there.
+    let of_day = all.iter().filter(|row| row.date == DAYS[1]).count() as u64;
+    let blocks = table(&["documents", &deployment.bucket]);
+    assert_eq!(blocks.len(), 5, "DuckDB, Polars, delta-rs, Spark, and the plain files: {blocks:#?}");
+    for block in blocks {
+        let text = block["block"].as_str().unwrap();
+        let numbers = block["rows"].as_array().unwrap().iter().map(|row| row.as_array().unwrap().last().unwrap());
+        let sum: u64 = numbers.map(|number| number.as_u64().unwrap()).sum();
+        let is_right = if text.contains("LIMIT 3") { (3..of_day).contains(&sum) } else { sum == of_day };
+        assert!(is_right, "{of_day} rows of the day, but {block}");
+    }
     let state = state(&deployment);
     assert_eq!((&state["lag"], state["newest_batch"].as_u64().unwrap()), (&0.into(), deployment.batches().await));
 }

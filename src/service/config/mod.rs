@@ -202,9 +202,9 @@ pub struct Settings {
 
     /// Make large files of small ones in the table of the curated files
     ///
-    /// Happens between batches, once there are 24 small files of a day that are older than an hour, and takes about a
-    /// second for a million rows. Files that no reader needs any more are deleted after a week. With never, it is left to
-    /// the command compact.
+    /// Happens between batches, once there are 24 small files of a day that are older than an hour, and takes about two
+    /// seconds for a million rows. Files that no reader needs any more are deleted after a week. With never, both are
+    /// left to the command compact.
     #[arg(long, env = "MUSIC_STREAMS_COMPACT", value_enum, default_value_t = Compact::Auto, help_heading = "Table")]
     pub compact: Compact,
 

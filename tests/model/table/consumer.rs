@@ -23,6 +23,10 @@ impl Process {
             return;
         }
         pause().await;
+        // Another consumer may have opened the last one.
+        if self.world().batches_left == 0 {
+            return;
+        }
         let opening = self.world().registry.open(&self.owner, 0, MAX_UNFINISHED, &InForce::default());
         let Opening::To(batch, next) = opening else { return };
         self.world().batches_left -= 1;
