@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use sha2::{Digest, Sha256};
 
+use crate::calendar::parse_date;
 use crate::protocol::BatchNumber;
 
 /// The prefix of incoming files, the only ones that are counted.
@@ -61,10 +62,15 @@ pub fn compacted_key(day: &str, name: &str) -> String {
     format!("{COMPACTED}report_date={day}/{name}.parquet")
 }
 
-/// Returns the batch that wrote a curated file.
+/// Returns the batch that wrote a curated file, by its key, or by its place below the prefix. `None` for any other file.
 pub fn batch_of_curated(key: &str) -> Option<BatchNumber> {
-    let name = key.rsplit('/').next()?.strip_prefix("batch-")?.strip_suffix(".parquet")?;
-    name.split('-').next()?.parse().ok()
+    let place = key.strip_prefix(CURATED).unwrap_or(key);
+    let (day, name) = place.strip_prefix("report_date=")?.split_once('/')?;
+    let number = name.strip_prefix("batch-")?.strip_suffix(".parquet")?;
+    let (number, part) = number.split_once('-').unwrap_or((number, "1"));
+    let (batch, part) = (number.parse().ok()?, part.parse().ok()?);
+    let is_own = parse_date(day).is_some() && curated_key(day, batch, part).strip_prefix(CURATED) == Some(place);
+    is_own.then_some(batch)
 }
 
 /// Returns the key of a batch's rejected rows.
@@ -195,7 +201,17 @@ mod tests {
         assert_eq!(batch_of_curated(&curated_key("2026-01-02", 42, 3)), Some(42));
         assert_eq!(date_of_curated(&curated_key("2026-01-02", 42, 3)), Some("2026-01-02"));
         assert_eq!(date_of_curated(&rejected_rows_key("2026-01-02", 42)), None);
-        assert_eq!(batch_of_curated("curated/report_date=2026-01-02/part-0.parquet"), None);
+        assert_eq!(batch_of_curated("report_date=2026-01-02/batch-000000000042.parquet"), Some(42));
+        for other in [
+            "curated/report_date=2026-01-02/part-0.parquet",
+            "curated/report_date=2026-01-02/batch-000000000042-copy.parquet",
+            "curated/report_date=2026-01-02/batch-42.parquet",
+            "curated/report_date=2026-01-02/old/batch-000000000042.parquet",
+            "curated/report_date=2026-13-02/batch-000000000042.parquet",
+            "compacted/report_date=2026-01-02/from-000000000042-0.parquet",
+        ] {
+            assert_eq!(batch_of_curated(other), None, "{other}");
+        }
         assert_eq!(batch_of_folder(&manifest_key(42), 1), Some(42));
         assert_eq!(batch_of_folder("archive/2026-01-02/batch-000000000042/batch-7/x", 2), Some(42));
         assert!(deltas_key(42, 9) < key_after_batch(42) && key_after_batch(42) < deltas_key(43, 1));

@@ -268,11 +268,13 @@ impl Retry<'_> {
     async fn publish(&self, upload: &Upload, entry: &Aside) -> Result<(), ReplayError> {
         // A lost curated file is written again. A lost list of rejected rows is not: the archived files still have the
         // rows.
-        if matches!(self.roll_forward.bucket.complete_upload(upload).await, Ok(true)) {
+        let is_curated = layout::date_of_curated(&upload.key).is_some();
+        let is_published = matches!(self.roll_forward.bucket.complete_upload(upload).await, Ok(true));
+        if is_published && is_curated {
             let RollForward { bucket, ledger, .. } = &self.roll_forward;
             let mut lake = Lake::new(bucket.clone(), ledger.clone());
             lake.include(entry.batch, &ledger.registry().await?).await?;
-        } else if let Some(day) = layout::date_of_curated(&upload.key).and_then(parse_date) {
+        } else if !is_published && let Some(day) = layout::date_of_curated(&upload.key).and_then(parse_date) {
             self.replay(BTreeSet::from([entry.batch])).await?.rebuild(day).await?;
         }
         Ok(self.roll_forward.ledger.unlist_aside(entry).await?)

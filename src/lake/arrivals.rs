@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use futures::{FutureExt, StreamExt, TryStreamExt};
 
-use crate::aws::s3::Written;
+use crate::aws::error::AwsError;
+use crate::aws::s3::{Bucket, Written};
 use crate::batch::manifest::{CuratedFile, Manifest};
 use crate::formats::delta::schema::Column;
 use crate::formats::delta::stats::Stats;
@@ -17,8 +18,10 @@ use crate::protocol::{BatchNumber, Registry, State};
 
 /// Batches, and files of a batch, that are looked at together.
 const CONCURRENT_LOOKS: usize = 16;
-/// The sizes of a file's end that are read for its footer: one that nearly always suffices, and one that always does.
-const END_BYTES: [usize; 2] = [64 << 10, 64 << 20];
+/// Bytes of a file's end that are read for its footer, which nearly always suffice.
+const END_BYTES: usize = 64 << 10;
+/// Bytes of the largest footer that is read.
+const MAX_FOOTER_BYTES: usize = 16 << 20;
 
 /// A batch, as far as the table is concerned.
 #[derive(Debug)]
@@ -28,57 +31,81 @@ pub(super) enum Look {
     /// It has nothing for the table, and never will.
     Nothing(BatchNumber),
     /// It is not finished.
-    Later,
-    /// Its manifest is gone: a listing shows its files.
-    Listed(BatchNumber),
+    Later(BatchNumber),
+    /// One of its files cannot be read.
+    Damaged(BatchNumber, LakeError),
+}
+
+/// The files of all batches, listed once when they are needed.
+#[derive(Debug, Default)]
+pub(super) struct Listing(Option<BTreeMap<BatchNumber, Vec<Written>>>);
+
+impl Listing {
+    pub(super) async fn read(&mut self, bucket: &Bucket) -> Result<&BTreeMap<BatchNumber, Vec<Written>>, AwsError> {
+        let files = match self.0.take() {
+            Some(files) => files,
+            None => {
+                let mut files: BTreeMap<BatchNumber, Vec<Written>> = BTreeMap::new();
+                for written in bucket.list_written(layout::CURATED_DAYS).await? {
+                    if let Some(batch) = layout::batch_of_curated(&written.key) {
+                        files.entry(batch).or_default().push(written);
+                    }
+                }
+                files
+            }
+        };
+        Ok(self.0.insert(files))
+    }
 }
 
 impl Lake {
-    /// Looks at batches that the table lacks. The registry is as it was when `through` was known.
-    pub(super) async fn look_at(&self, batches: &[BatchNumber], registry: &Registry) -> Result<Vec<Look>, LakeError> {
+    /// Looks at batches that the table lacks. The registry is as it was when the watermark was known.
+    pub(super) async fn look_at(
+        &self,
+        batches: &[BatchNumber],
+        registry: &Registry,
+        listing: &mut Listing,
+    ) -> Result<Vec<Look>, LakeError> {
         // Collected, as the compiler cannot tell that a stream of closures may change threads.
         let looks: Vec<_> = batches.iter().map(|&batch| self.look(batch, registry).boxed()).collect();
-        let mut looks: Vec<Look> = futures::stream::iter(looks).buffered(CONCURRENT_LOOKS).try_collect().await?;
-        let listed: Vec<BatchNumber> = looks
-            .iter()
-            .filter_map(|look| match look {
-                Look::Listed(batch) => Some(*batch),
-                Look::In(_) | Look::Nothing(_) | Look::Later => None,
-            })
-            .collect();
-        if !listed.is_empty() {
-            looks.retain(|look| !matches!(look, Look::Listed(_)));
-            looks.extend(self.listed(&listed).await?);
+        let looks: Vec<Option<Look>> = futures::stream::iter(looks).buffered(CONCURRENT_LOOKS).try_collect().await?;
+        let mut found = Vec::with_capacity(looks.len());
+        for (look, &batch) in looks.into_iter().zip(batches) {
+            found.push(match look {
+                Some(look) => look,
+                None => look_of(batch, self.of_listing(batch, listing).await)?,
+            });
         }
-        Ok(looks)
+        Ok(found)
     }
 
-    async fn look(&self, batch: BatchNumber, registry: &Registry) -> Result<Look, LakeError> {
+    /// Looks at a batch. `None` if its manifest is gone, so that a listing must show its files.
+    async fn look(&self, batch: BatchNumber, registry: &Registry) -> Result<Option<Look>, LakeError> {
         let state = match registry.batches.get(&batch) {
             Some(entry) => Some(entry.state),
             None => self.ledger.recorded_state(batch).await?,
         };
         match state {
-            Some(State::Open) => return Ok(Look::Later),
+            Some(State::Open) => return Ok(Some(Look::Later(batch))),
             // One that is set aside is included when it comes back.
-            Some(State::Abandoned | State::Lost | State::Aside) => return Ok(Look::Nothing(batch)),
+            Some(State::Abandoned | State::Lost | State::Aside) => return Ok(Some(Look::Nothing(batch))),
             // A record is kept for as long as the manifest.
-            None => return Ok(Look::Listed(batch)),
+            None => return Ok(None),
             Some(State::Committed | State::Done) => {}
         }
         let is_done = state == Some(State::Done);
         let Some(manifest) = Manifest::find(&self.bucket, batch).await? else {
-            return Ok(if is_done { Look::Listed(batch) } else { Look::Later });
+            return Ok((!is_done).then_some(Look::Later(batch)));
         };
-        let arrival = self.of_manifest(&manifest).await?;
+        let look = look_of(batch, self.of_manifest(&manifest).await)?;
         // A log must not name a file that is not there. Those that could not be published are included when they come
         // back.
-        let is_whole = arrival.files.len() == curated_keys(&manifest).count();
-        Ok(match arrival {
-            _ if !is_done && !is_whole => Look::Later,
-            arrival if arrival.files.is_empty() => Look::Nothing(batch),
-            arrival => Look::In(arrival),
-        })
+        let is_whole = |arrival: &Arrival| is_done || arrival.files.len() == curated_keys(&manifest).count();
+        Ok(Some(match look {
+            Look::In(arrival) if !is_whole(&arrival) => Look::Later(batch),
+            Look::Nothing(_) if !is_done && curated_keys(&manifest).next().is_some() => Look::Later(batch),
+            look => look,
+        }))
     }
 
     /// Returns the files of a batch that are there, by its manifest.
@@ -90,8 +117,7 @@ impl Lake {
         while let Some((place, written)) = files.next().await {
             let Some(written) = written? else { continue };
             let is_same = |file: &&CuratedFile| file.key == keys[place] && file.bytes == written.bytes;
-            let described = manifest.curated.iter().find(is_same);
-            match described {
+            match manifest.curated.iter().find(is_same) {
                 Some(CuratedFile { stats, .. }) => {
                     add_columns(&mut arrival, manifest.columns.iter().cloned());
                     arrival.files.extend(data_file(&written, stats.clone()));
@@ -103,27 +129,13 @@ impl Lake {
         Ok(arrival)
     }
 
-    /// Returns the arrivals of batches by a listing of all files.
-    async fn listed(&self, batches: &[BatchNumber]) -> Result<Vec<Look>, LakeError> {
-        let mut files: BTreeMap<BatchNumber, Vec<Written>> = batches.iter().map(|&batch| (batch, Vec::new())).collect();
-        for written in self.bucket.list_written(layout::CURATED_DAYS).await? {
-            if let Some(of_batch) = layout::batch_of_curated(&written.key).and_then(|batch| files.get_mut(&batch)) {
-                of_batch.push(written);
-            }
-        }
-        let looks: Vec<_> = files.into_iter().map(|(batch, files)| self.by_footers(batch, files).boxed()).collect();
-        futures::stream::iter(looks).buffered(CONCURRENT_LOOKS).try_collect().await
-    }
-
-    async fn by_footers(&self, batch: BatchNumber, files: Vec<Written>) -> Result<Look, LakeError> {
-        if files.is_empty() {
-            return Ok(Look::Nothing(batch));
-        }
+    /// Returns the files of a batch that are there, by a listing of all.
+    pub(super) async fn of_listing(&self, batch: BatchNumber, listing: &mut Listing) -> Result<Arrival, LakeError> {
         let mut arrival = Arrival { batch, columns: Vec::new(), files: Vec::new() };
-        for written in files {
-            self.add_by_footer(&mut arrival, &written).await?;
+        for written in listing.read(&self.bucket).await?.get(&batch).into_iter().flatten() {
+            self.add_by_footer(&mut arrival, written).await?;
         }
-        Ok(Look::In(arrival))
+        Ok(arrival)
     }
 
     /// Returns the batches' files of a day, as they are by now.
@@ -139,18 +151,25 @@ impl Lake {
 
     /// Adds a file to an arrival by what its footer says.
     async fn add_by_footer(&self, arrival: &mut Arrival, written: &Written) -> Result<(), LakeError> {
-        let fault = |error| LakeError::File { key: written.key.clone(), error };
-        for bytes in END_BYTES {
-            let end = self.bucket.read_end(&written.key, bytes).await?;
-            if parquet::footer_bytes(&end).is_some_and(|footer| footer > end.len()) && bytes != END_BYTES[1] {
-                continue;
-            }
-            let summary = parquet::summary(&end).map_err(fault)?;
-            add_columns(arrival, summary.columns.iter().map(Column::of));
-            arrival.files.extend(data_file(written, Stats::of(&summary, SOURCE_COLUMN)));
-            break;
+        let mut end = self.bucket.read_end(&written.key, END_BYTES).await?;
+        if let Some(footer) = parquet::footer_bytes(&end).filter(|&footer| footer > end.len()) {
+            end = self.bucket.read_end(&written.key, footer.min(MAX_FOOTER_BYTES)).await?;
         }
+        let summary = parquet::summary(&end);
+        let summary = summary.map_err(|error| LakeError::File { key: written.key.clone(), error })?;
+        add_columns(arrival, summary.columns.iter().map(Column::of));
+        arrival.files.extend(data_file(written, Stats::of(&summary, SOURCE_COLUMN)));
         Ok(())
+    }
+}
+
+/// Returns the look at a batch whose files were looked for. One that cannot be read is the batch's own fault.
+fn look_of(batch: BatchNumber, arrival: Result<Arrival, LakeError>) -> Result<Look, LakeError> {
+    match arrival {
+        Ok(arrival) if arrival.files.is_empty() => Ok(Look::Nothing(batch)),
+        Ok(arrival) => Ok(Look::In(arrival)),
+        Err(error @ LakeError::File { .. }) => Ok(Look::Damaged(batch, error)),
+        Err(error) => Err(error),
     }
 }
 

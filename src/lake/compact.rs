@@ -24,7 +24,8 @@ use crate::formats::delta::schema::Column;
 use crate::formats::delta::stats::Stats;
 use crate::formats::parquet::{self, ParquetError, ParquetFile};
 use crate::lake::arrivals::data_file;
-use crate::lake::snapshot::{DataFile, Overtaken, Replacement, Snapshot, batches_of, day_of};
+use crate::lake::batches::batches_of;
+use crate::lake::snapshot::{DataFile, KEPT_MS, Overtaken, Replacement, Snapshot, day_of};
 use crate::lake::{Lake, LakeError, now_ms};
 use crate::layout;
 use crate::memory::Memory;
@@ -56,6 +57,18 @@ impl Compaction {
     pub fn new(day: &str, files: Vec<Vec<Input>>, columns: Vec<parquet::Column>) -> Self {
         Compaction { day: day.to_owned(), files, columns }
     }
+
+    /// Leaves files to the next time, so that this one takes no longer than some twenty seconds: windows wait for it.
+    fn shorten(&mut self) {
+        let mut bytes = 0;
+        let of = |files: &Vec<Input>| files.iter().map(|file| file.bytes).sum::<u64>();
+        let most = self.files.iter().take_while(|files| {
+            bytes += of(files);
+            bytes <= TARGET_BYTES
+        });
+        let most = most.count();
+        self.files.truncate(most);
+    }
 }
 
 /// A file that is read.
@@ -83,19 +96,24 @@ pub struct Merged {
 }
 
 impl Lake {
-    /// Returns the files that are worth a compaction, of the day that has most of them.
-    pub fn worth_compacting(&self) -> Result<Option<Compaction>, LakeError> {
-        let settled = |add: &&Add| now_ms().saturating_sub(add.modification_time) >= settled_ms();
+    /// Returns the files that are worth a compaction, of the day that has most of them; of other days than `but`.
+    pub fn worth_compacting(&self, but: impl Fn(&str) -> bool) -> Result<Option<Compaction>, LakeError> {
+        let settled = |add: &Add| now_ms().saturating_sub(add.modification_time) >= settled_ms();
         let mut small_of: BTreeMap<&str, usize> = BTreeMap::new();
-        for add in self.snapshot.files().filter(settled).filter(|add| add.size < SMALL_BYTES) {
+        for add in self.snapshot.files().filter(|add| settled(add) && add.size < SMALL_BYTES) {
             *small_of.entry(day_of(add).unwrap_or_default()).or_default() += 1;
         }
-        let Some((day, _)) = small_of.into_iter().filter(|(_, files)| *files >= WORTHWHILE).max_by_key(|it| it.1)
-        else {
-            return Ok(None);
-        };
-        let compaction = self.compaction(day, |add| settled(&add))?;
-        Ok((compaction.files.len() >= WORTHWHILE).then_some(compaction))
+        let mut days: Vec<(usize, &str)> = small_of.into_iter().map(|(day, files)| (files, day)).collect();
+        days.retain(|(files, day)| *files >= WORTHWHILE && !but(day));
+        days.sort_unstable();
+        while let Some((_, day)) = days.pop() {
+            let mut compaction = self.compaction(day, settled)?;
+            if compaction.files.len() >= WORTHWHILE {
+                compaction.shorten();
+                return Ok(Some(compaction));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the small files of a day that may be compacted.
@@ -129,7 +147,9 @@ impl Lake {
 
     /// Puts files in the place of those that they were made of. Returns false if somebody else has replaced some.
     pub async fn replace(&mut self, merged: Vec<Merged>) -> Result<bool, LakeError> {
-        if merged.is_empty() {
+        // A process that slept might name files that were deleted meanwhile.
+        let is_old = |merged: &Merged| now_ms().saturating_sub(merged.file.modified_ms) > KEPT_MS / 7;
+        if merged.is_empty() || merged.iter().any(is_old) {
             return Ok(false);
         }
         let removed = merged.iter().flat_map(|merged| merged.of.iter().cloned()).collect();
@@ -192,31 +212,39 @@ impl Compactor {
     /// Reads files one after another, and writes their rows to new ones, sorted. Nothing of it is in the table yet.
     /// When the process is to stop, returns those that are finished.
     pub async fn run(&self, compaction: &Compaction) -> Result<Vec<Merged>, LakeError> {
-        let (mut merged, mut output) = (Vec::new(), None);
+        let mut output = None;
+        let merged = self.merge(compaction, &mut output).await;
+        if let (Err(_), Some(Output { key, .. })) = (&merged, &output) {
+            // An error here would hide the one that matters; the bucket aborts it at last.
+            let _ = self.bucket.abort_uploads(key, |_| true).await;
+        }
+        merged
+    }
+
+    async fn merge(&self, compaction: &Compaction, output: &mut Option<Output>) -> Result<Vec<Merged>, LakeError> {
+        let mut merged = Vec::new();
         let mut merge = Merge::new(&compaction.columns);
         for files in &compaction.files {
             // What was not finished is nowhere yet.
             if self.shutdown.is_cancelled() {
                 return Ok(merged);
             }
-            let mut writing = match output.take() {
+            let writing = match output {
                 Some(output) => output,
-                None => self.begin(&compaction.day, files, &compaction.columns)?,
+                None => output.insert(self.begin(&compaction.day, files, &compaction.columns)?),
             };
             for input in files {
-                merge = self.read(input, merge, &mut writing).await?;
+                merge = self.read(input, merge, writing).await?;
             }
             writing.inputs.extend(files.iter().cloned());
             if writing.bytes >= TARGET_BYTES {
-                merge = self.flush(merge, &mut writing).await?;
-                merged.push(self.finish(writing).await?);
-            } else {
-                output = Some(writing);
+                merge = self.flush(merge, writing).await?;
+                merged.push(self.finish(output).await?);
             }
         }
-        if let Some(mut writing) = output {
-            self.flush(merge, &mut writing).await?;
-            merged.push(self.finish(writing).await?);
+        if let Some(writing) = output {
+            self.flush(merge, writing).await?;
+            merged.push(self.finish(output).await?);
         }
         Ok(merged)
     }
@@ -235,22 +263,30 @@ impl Compactor {
     async fn read(&self, input: &Input, mut merge: Merge, output: &mut Output) -> Result<Merge, LakeError> {
         let key = format!("{}{}", layout::CURATED, input.path);
         let mut source = self.open(&key, input.bytes).await?;
-        let mut row_group = 0;
+        let (mut row_group, mut rows) = (0, 0);
         loop {
+            let before = merge.rows();
             let added = compute::apart(move || {
                 let row_groups = merge.add(&mut source, row_group);
                 (merge, source, row_groups)
             });
             let row_groups: Result<usize, ParquetError>;
             (merge, source, row_groups) = added.await?;
-            let row_groups = row_groups.map_err(|error| LakeError::File { key: key.clone(), error })?;
+            let fault = |error| LakeError::File { key: key.clone(), error };
+            let row_groups = row_groups.map_err(fault)?;
+            rows += (merge.rows() - before) as u64;
             if merge.rows() >= ROW_GROUP_ROWS || merge.bytes() >= self.memory.compaction() {
                 merge = self.flush(merge, output).await?;
             }
             row_group += 1;
-            if row_group >= row_groups {
-                return Ok(merge);
+            if row_group < row_groups {
+                continue;
             }
+            let expected = input.stats.num_records;
+            return match rows == expected {
+                true => Ok(merge),
+                false => Err(fault(ParquetError::Decode(format!("it has {rows} rows, and had {expected}")))),
+            };
         }
     }
 
@@ -290,7 +326,10 @@ impl Compactor {
         Ok(merge)
     }
 
-    async fn finish(&self, output: Output) -> Result<Merged, LakeError> {
+    async fn finish(&self, output: &mut Option<Output>) -> Result<Merged, LakeError> {
+        let gone = || ParquetError::Encode("no file is being written".into());
+        let output =
+            output.take().ok_or_else(|| LakeError::File { key: layout::COMPACTED.to_owned(), error: gone() })?;
         let Output { key, parquet, mut upload, rows, inputs, .. } = output;
         let gone = |problem: &str| LakeError::File { key: key.clone(), error: ParquetError::Decode(problem.into()) };
         let end = parquet.finish().map_err(|error| LakeError::File { key: key.clone(), error })?;

@@ -19,6 +19,8 @@ const ENTRIES_PER_CHECKPOINT: u64 = 100;
 const ATTEMPTS: usize = 30;
 /// The age of a snapshot up to which an entry may follow it without another look at the log.
 const FRESH_MS: i64 = 60_000;
+/// Parts of another writer's checkpoint that are read.
+const MAX_PARTS: u32 = 1000;
 const JSON: &str = "application/json";
 
 impl Lake {
@@ -37,9 +39,8 @@ impl Lake {
             let version = self.snapshot.next_version();
             self.snapshot.apply(version, entry)?;
         }
+        self.snapshot.forget(now);
         self.refreshed_ms = Some(now);
-        let through = self.snapshot.applied().through;
-        self.without_files.retain(|&batch| batch > through);
         Ok(self.snapshot.version.is_some())
     }
 
@@ -64,9 +65,9 @@ impl Lake {
                 self.checkpoint_if_due(version).await;
                 return Ok(true);
             }
+            backoff.pause_uncancelled().await;
             // Also our own entry, if the answer to it was lost.
             self.refresh().await?;
-            backoff.pause_uncancelled().await;
         }
         Err(LakeError::Contended(ATTEMPTS).into())
     }
@@ -107,31 +108,33 @@ impl Lake {
 
     /// Reads the last checkpoint that can be read, or nothing if the log is to be read from its beginning.
     async fn last_checkpoint(&self) -> Result<Snapshot, LakeError> {
-        let Some(json) = self.find(&last_checkpoint_key()).await? else { return Ok(Snapshot::default()) };
-        let last = serde_json::from_slice::<LastCheckpoint>(&json);
-        let read = match &last {
-            Ok(last) => self.read_checkpoint(last).await,
-            Err(error) => Err(unreadable(error.to_string())),
+        let hint = match self.find(&last_checkpoint_key()).await? {
+            None if self.find(&entry_key(0)).await?.is_some() => return Ok(Snapshot::default()),
+            None => None,
+            Some(json) => match serde_json::from_slice::<LastCheckpoint>(&json) {
+                Ok(last) => match self.read_checkpoint(&last).await {
+                    Err(LakeError::Delta(error)) => {
+                        tracing::warn!("the table's last checkpoint cannot be used: {error}; trying others");
+                        Some(last.version)
+                    }
+                    read => return read,
+                },
+                Err(_) => None,
+            },
         };
-        let problem = match read {
-            Ok(snapshot) => return Ok(snapshot),
-            Err(LakeError::Delta(error)) => error,
-            Err(error) => return Err(error),
-        };
-        tracing::warn!("the last checkpoint of the table cannot be used ({problem}); trying those before");
-        let mut versions: Vec<u64> =
-            self.bucket.list(CURATED_LOG).await?.iter().filter_map(|(key, _)| version_of_checkpoint(key)).collect();
-        versions.retain(|version| last.as_ref().is_ok_and(|last| *version < last.version) || last.is_err());
-        for version in versions.into_iter().rev() {
+        let log = self.bucket.list(CURATED_LOG).await?;
+        let versions = log.iter().filter_map(|(key, _)| version_of_checkpoint(key));
+        for version in versions.filter(|version| Some(*version) != hint).collect::<Vec<_>>().into_iter().rev() {
             match self.read_checkpoint(&LastCheckpoint { version, size: 0, parts: None }).await {
                 Err(LakeError::Delta(error)) => tracing::warn!(version, "{error}"),
                 read => return read,
             }
         }
-        // Without an entry 0, the table cannot be known.
-        match self.read_entry(0).await? {
-            Some(_) => Ok(Snapshot::default()),
-            None => Err(problem.into()),
+        let entries: Vec<u64> = log.iter().filter_map(|(key, _)| version_of_entry(key)).collect();
+        match entries.first() {
+            // There is none, or it is whole.
+            None | Some(0) => Ok(Snapshot::default()),
+            Some(first) => Err(unreadable(format!("no checkpoint can be read, and the log begins with entry {first}"))),
         }
     }
 
@@ -156,7 +159,7 @@ impl Lake {
 impl LastCheckpoint {
     /// The keys of its parts.
     fn keys(&self) -> Vec<String> {
-        match self.parts {
+        match self.parts.filter(|parts| *parts <= MAX_PARTS) {
             None => vec![checkpoint_key(self.version)],
             Some(parts) => (1..=parts)
                 .map(|part| format!("{CURATED_LOG}{:020}.checkpoint.{part:010}.{parts:010}.parquet", self.version))

@@ -12,6 +12,7 @@
 //! | `log.rs` | the log in the bucket: entries and checkpoints, read and written |
 //! | `advance.rs` | from finished batches to an entry |
 //! | `arrivals.rs` | the files that a batch has |
+//! | [`batches`] | the batches whose rows a file has |
 //! | [`compact`] | files of a day that become one |
 //! | `rebuild.rs` | files of batches that are replaced in place |
 //! | `vacuum.rs` | what no reader needs any more |
@@ -20,6 +21,7 @@
 
 mod advance;
 mod arrivals;
+pub mod batches;
 pub mod compact;
 mod log;
 mod rebuild;
@@ -85,15 +87,26 @@ pub struct Lake {
     /// The time at which the snapshot was the last one, in milliseconds since the Unix epoch; `None` before it was
     /// loaded.
     refreshed_ms: Option<i64>,
-    /// Batches above the watermark that have nothing in the table, and never will.
+    /// The number up to which every batch was looked at, and is in the table or will not be.
+    settled: BatchNumber,
+    /// Batches above it that have nothing for the table, and never will.
     without_files: BTreeSet<BatchNumber>,
+    /// Batches that are left out, as was said.
+    left_out: BTreeSet<BatchNumber>,
 }
 
 impl Lake {
     /// Names the table of a pipeline. Nothing is read yet.
     pub fn new(bucket: Bucket, ledger: Ledger) -> Self {
-        let (snapshot, without_files) = (Snapshot::default(), BTreeSet::new());
-        Lake { bucket, ledger, snapshot, refreshed_ms: None, without_files }
+        Lake {
+            bucket,
+            ledger,
+            snapshot: Snapshot::default(),
+            refreshed_ms: None,
+            settled: 0,
+            without_files: BTreeSet::new(),
+            left_out: BTreeSet::new(),
+        }
     }
 
     /// The table, as far as it was read.

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::formats::delta::action::Add;
 use crate::formats::delta::schema::Column;
+use crate::lake::batches::batches_of;
 use crate::lake::compact::{Compaction, Compactor, Input, columns_in_files, replaced};
-use crate::lake::snapshot::{Arrival, DataFile, Replacement, Snapshot, batches_of};
+use crate::lake::snapshot::{Arrival, DataFile, Overtaken, Replacement, Snapshot};
 use crate::lake::{Lake, LakeError, now_ms};
 use crate::layout;
 use crate::protocol::{BatchNumber, Registry};
@@ -23,33 +24,55 @@ impl Lake {
     /// table before.
     pub async fn detach(&mut self, day: &str, registry: &Registry, compactor: &Compactor) -> Result<(), LakeError> {
         self.advance(registry).await?;
-        for _ in 0..ATTEMPTS {
+        let mut contended = 0;
+        while contended < ATTEMPTS {
             self.refresh().await?;
             if let Some(add) = self.snapshot.foreign(day) {
                 return Err(LakeError::Foreign(add.path.clone()));
             }
             self.drop_lost(day).await?;
             let compaction = self.all_of(day, |add| layout::batch_of_curated(&add.path).is_some())?;
-            if compaction.files.is_empty() || self.replace(compactor.run(&compaction).await?).await? {
+            if compaction.files.is_empty() {
                 return Ok(());
+            }
+            match compactor.run(&compaction).await {
+                Ok(merged) => match self.replace(merged).await? {
+                    true => return Ok(()),
+                    false => contended += 1,
+                },
+                // One file less at each turn.
+                Err(LakeError::File { key, error }) if layout::batch_of_curated(&key).is_some() => {
+                    tracing::warn!(key, "the file leaves the table until its day is rebuilt: {error}");
+                    let path = key.strip_prefix(layout::CURATED).unwrap_or(&key).to_owned();
+                    self.drop_files(BTreeSet::from([path])).await?;
+                }
+                Err(error) => return Err(error),
             }
         }
         Err(LakeError::Contended(ATTEMPTS))
     }
 
-    /// Removes files of batches from the table that are gone. No reader can read the day with them; they come back by
-    /// the rebuild.
+    /// Removes files of batches from the table that are gone, or have another size than they had. No reader can read
+    /// the day with them; they come back by the rebuild.
     async fn drop_lost(&mut self, day: &str) -> Result<(), LakeError> {
-        let there: BTreeSet<String> =
-            self.bucket.list(&layout::curated_prefix(day)).await?.into_iter().map(|(key, _)| key).collect();
-        let is_lost = |add: &&Add| add.tags.is_none() && !there.contains(&format!("{}{}", layout::CURATED, add.path));
-        let removed: BTreeSet<String> =
-            self.snapshot.files_of(day).filter(is_lost).map(|add| add.path.clone()).collect();
+        let there: BTreeMap<String, u64> = self.bucket.list(&layout::curated_prefix(day)).await?.into_iter().collect();
+        let is_lost = |add: &&Add| {
+            add.tags.is_none() && there.get(&format!("{}{}", layout::CURATED, add.path)) != Some(&add.size)
+        };
+        let lost = self.snapshot.files_of(day).filter(is_lost).map(|add| add.path.clone()).collect();
+        self.drop_files(lost).await
+    }
+
+    async fn drop_files(&mut self, removed: BTreeSet<String>) -> Result<(), LakeError> {
         if removed.is_empty() {
             return Ok(());
         }
         let replacement = Replacement { removed, added: Vec::new(), changes_rows: true };
-        self.commit(|snapshot| replaced(snapshot, &replacement)).await.map(drop)
+        match self.commit(|snapshot| replaced(snapshot, &replacement)).await {
+            // Also by our own entry, if the answer to it was lost.
+            Ok(_) | Err(LakeError::Overtaken(Overtaken::Gone(_))) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Builds the compacted files of a day anew from the files of their batches, and adds the files of batches that the
@@ -57,7 +80,7 @@ impl Lake {
     pub async fn rewrite(&mut self, day: &str, registry: &Registry, compactor: &Compactor) -> Result<(), LakeError> {
         let rest = self.rewrite_compacted(day, compactor).await?;
         // The rebuild may have brought files of batches that had none before.
-        self.without_files.clear();
+        self.look_again();
         self.advance(registry).await?;
         self.include_all(&rest).await
     }

@@ -15,6 +15,7 @@ use crate::formats::delta::action::{
 };
 use crate::formats::delta::schema::{self, Column};
 use crate::formats::delta::stats::Stats;
+use crate::lake::batches::{batches_of, ranges, tag_of};
 use crate::layout;
 use crate::protocol::{Applied, BatchNumber};
 
@@ -22,8 +23,6 @@ use crate::protocol::{Applied, BatchNumber};
 pub const PARTITION: &str = "report_date";
 /// The name by which the log knows this program.
 const APPLICATION: &str = "music-streams";
-/// The tag of a compacted file: the batches whose rows it has.
-const BATCHES_TAG: &str = "music-streams.batches";
 /// The time for which a removed file is remembered, and left to readers of an older version.
 pub const KEPT_MS: i64 = 7 * 86_400_000;
 
@@ -140,11 +139,16 @@ impl Snapshot {
                 Action::Txn(Transaction { app_id: app_id.clone(), version, last_updated: None })
             });
         let files = self.files.values().map(|add| Action::Add(Add { data_change: false, ..add.clone() }));
-        let is_remembered = |it: &&Remove| it.deletion_timestamp.is_some_and(|at| now_ms.saturating_sub(at) < KEPT_MS);
-        let removed = self.removed.values().filter(is_remembered).cloned();
+        let removed = self.removed.values().filter(|remove| is_late(remove, now_ms)).cloned();
         let removed = removed.map(|remove| Action::Remove(Remove { data_change: false, ..remove }));
         let head = [self.protocol.clone().map(Action::Protocol), self.metadata.clone().map(Action::MetaData)];
         head.into_iter().flatten().chain(transactions).chain(files).chain(removed).collect()
+    }
+
+    /// Returns true if the table contains a batch, or has passed it.
+    pub fn contains(&self, batch: BatchNumber) -> bool {
+        let through = self.transactions.get(APPLICATION).and_then(|&version| u64::try_from(version).ok()).unwrap_or(0);
+        batch <= through || self.transactions.contains_key(&format!("{APPLICATION}/{batch}"))
     }
 
     /// Returns the batches that the table contains.
@@ -176,8 +180,14 @@ impl Snapshot {
 
     /// Returns true if a file is in the table, or was removed so lately that readers of older versions may need it.
     pub fn needs(&self, path: &str, now_ms: i64) -> bool {
-        let is_late = |it: &Remove| it.deletion_timestamp.is_none_or(|at| now_ms.saturating_sub(at) < KEPT_MS);
-        self.files.contains_key(path) || self.removed.get(path).is_some_and(is_late)
+        self.files.contains_key(path) || self.removed.get(path).is_some_and(|remove| is_late(remove, now_ms))
+    }
+
+    /// Forgets what a checkpoint at this time would leave out.
+    pub fn forget(&mut self, now_ms: i64) {
+        let through = self.applied().through;
+        self.removed.retain(|_, remove| is_late(remove, now_ms));
+        self.transactions.retain(|name, _| batch_of_application(name).is_none_or(|batch| batch > through));
     }
 
     /// Returns a setting of the table that is a number.
@@ -205,9 +215,13 @@ impl Snapshot {
         now_ms: i64,
     ) -> Result<Option<Vec<Action>>, DeltaError> {
         let applied = self.applied();
-        let new: Vec<&Arrival> = arrivals.iter().filter(|arrival| !applied.contains(arrival.batch)).collect();
+        let (new, conflicts): (Vec<&Arrival>, Vec<&Arrival>) = arrivals
+            .iter()
+            .filter(|arrival| !applied.contains(arrival.batch))
+            .partition(|arrival| self.conflict(arrival).is_none());
         let newest = new.iter().map(|arrival| arrival.batch).fold(applied.newest(), u64::max);
-        let through = through.min(newest).max(applied.through);
+        let before_conflicts = conflicts.iter().map(|arrival| arrival.batch - 1).fold(through, u64::min);
+        let through = before_conflicts.min(newest).max(applied.through);
         let adds: Vec<Action> =
             new.iter().flat_map(|arrival| &arrival.files).map(|file| added(file, None, true)).collect();
         if adds.is_empty() {
@@ -284,30 +298,44 @@ impl Snapshot {
         files: impl Iterator<Item = &'a Vec<Column>>,
         now_ms: i64,
     ) -> Result<Vec<Action>, DeltaError> {
-        let mut columns = self.columns()?;
-        let before = columns.len();
+        let known = self.columns()?;
+        let mut new: Vec<Column> = Vec::new();
         for column in files.flatten() {
-            match columns.iter().find(|known| known.name == column.name) {
-                None => columns.push(column.clone()),
-                Some(known) if known.type_ == column.type_ => {}
-                Some(known) => {
-                    return Err(DeltaError::Unreadable {
-                        what: "a curated file",
-                        problem: format!("{} is {} in it, and {} in the table", column.name, column.type_, known.type_),
-                    });
-                }
+            match known.iter().chain(&new).find(|it| it.name == column.name) {
+                None => new.push(column.clone()),
+                Some(it) if it.type_ == column.type_ => {}
+                Some(it) => return Err(other_type(column, it)),
             }
         }
-        if columns.len() == before {
+        if new.is_empty() {
             return Ok(Vec::new());
         }
-        columns.push(Column { name: PARTITION.to_owned(), type_: "date".to_owned() });
-        let schema_string = schema::to_text(&columns);
         Ok(match &self.metadata {
-            Some(metadata) => vec![Action::MetaData(MetaData { schema_string, ..metadata.clone() })],
-            None => vec![Action::Protocol(VERSIONS), Action::MetaData(new_metadata(schema_string, now_ms))],
+            Some(metadata) => {
+                let schema_string = schema::extended(&metadata.schema_string, &new)?;
+                vec![Action::MetaData(MetaData { schema_string, ..metadata.clone() })]
+            }
+            None => {
+                new.push(Column { name: PARTITION.to_owned(), type_: "date".to_owned() });
+                let metadata = new_metadata(schema::to_text(&new), now_ms);
+                vec![Action::Protocol(VERSIONS), Action::MetaData(metadata)]
+            }
         })
     }
+
+    /// Returns the fault of a batch whose columns are of other types than the table's.
+    pub fn conflict(&self, arrival: &Arrival) -> Option<DeltaError> {
+        let known = self.columns().ok()?;
+        let other = |column: &Column| {
+            let known = known.iter().find(|it| it.name == column.name && it.type_ != column.type_)?;
+            Some(other_type(column, known))
+        };
+        arrival.columns.iter().find_map(other)
+    }
+}
+
+fn other_type(column: &Column, known: &Column) -> DeltaError {
+    DeltaError::OtherType { column: column.name.clone(), type_: column.type_.clone(), known: known.type_.clone() }
 }
 
 fn new_metadata(schema_string: String, now_ms: i64) -> MetaData {
@@ -348,8 +376,13 @@ fn added(file: &DataFile, batches: Option<&BTreeSet<BatchNumber>>, data_change: 
         modification_time: file.modified_ms,
         data_change,
         stats: Some(file.stats.to_text()),
-        tags: batches.map(|batches| Named::from([(BATCHES_TAG.to_owned(), Some(ranges(batches)))])),
+        tags: batches.map(tag_of),
     })
+}
+
+/// Returns true for a file that was removed so lately that readers of older versions may need it.
+fn is_late(remove: &Remove, now_ms: i64) -> bool {
+    remove.deletion_timestamp.is_some_and(|at| now_ms.saturating_sub(at) < KEPT_MS)
 }
 
 /// Returns the day of a file in the table.
@@ -357,75 +390,6 @@ pub fn day_of(add: &Add) -> Option<&str> {
     add.partition_values.get(PARTITION)?.as_deref()
 }
 
-/// Returns the batches whose rows a file in the table has; none for a file of another writer.
-pub fn batches_of(add: &Add) -> BTreeSet<BatchNumber> {
-    match add.tags.as_ref().and_then(|tags| tags.get(BATCHES_TAG)) {
-        Some(tag) => tag.as_deref().and_then(of_ranges).unwrap_or_default(),
-        None => layout::batch_of_curated(&add.path).into_iter().collect(),
-    }
-}
-
 fn batch_of_application(name: &str) -> Option<BatchNumber> {
     name.strip_prefix(APPLICATION)?.strip_prefix('/')?.parse().ok()
-}
-
-/// Writes numbers in order, with neighbours as a range: `1-5,7`.
-pub fn ranges(batches: &BTreeSet<BatchNumber>) -> String {
-    let mut ranges: Vec<(BatchNumber, BatchNumber)> = Vec::new();
-    for &batch in batches {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == batch => *last = batch,
-            _ => ranges.push((batch, batch)),
-        }
-    }
-    let text = |(first, last): (BatchNumber, BatchNumber)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
-    };
-    ranges.into_iter().map(text).collect::<Vec<_>>().join(",")
-}
-
-/// Numbers of the largest range that is read: more than batches of a day are.
-const MAX_RANGE: u64 = 1 << 20;
-
-fn of_ranges(text: &str) -> Option<BTreeSet<BatchNumber>> {
-    let mut batches = BTreeSet::new();
-    for range in text.split(',').filter(|range| !range.is_empty()) {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (BatchNumber, BatchNumber) = (first.parse().ok()?, last.parse().ok()?);
-        if last.checked_sub(first)? > MAX_RANGE {
-            return None;
-        }
-        batches.extend(first..=last);
-    }
-    Some(batches)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn a_file_names_the_batches_whose_rows_it_has(batches in prop::collection::btree_set(0..40_u64, 0..30)) {
-            let file = DataFile {
-                path: layout::compacted_key("2024-06-25", "x"),
-                day: "2024-06-25".to_owned(),
-                bytes: 1,
-                modified_ms: 1,
-                stats: Stats::default(),
-            };
-            let Action::Add(add) = added(&file, Some(&batches), false) else { panic!("it is added") };
-            prop_assert_eq!(batches_of(&add), batches);
-            prop_assert_eq!(day_of(&add), Some("2024-06-25"));
-        }
-
-        #[test]
-        fn what_is_no_list_of_batches_names_none(text in "[0-9,-]{0,12}|.{0,12}") {
-            if let Some(batches) = of_ranges(&text) {
-                prop_assert_eq!(of_ranges(&ranges(&batches)), Some(batches));
-            }
-        }
-    }
 }

@@ -9,6 +9,9 @@ use crate::layout::{COMPACTED, CURATED, CURATED_LOG};
 /// The time for which entries of the log are kept behind a checkpoint.
 const ENTRIES_KEPT_MS: i64 = 30 * 86_400_000;
 
+/// Objects that are deleted at a time: the rest is left to the next time.
+const MOST_DELETIONS: usize = 2000;
+
 /// The numbers of objects that were deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Vacuumed {
@@ -31,7 +34,7 @@ impl Lake {
         let now = now_ms();
         for object in written.iter().filter(|object| now.saturating_sub(object.at_ms) >= KEPT_MS) {
             let path = object.key.strip_prefix(CURATED).unwrap_or(&object.key);
-            if !self.snapshot.needs(path, now) {
+            if vacuumed.files < MOST_DELETIONS && !self.snapshot.needs(path, now) {
                 self.bucket.delete(&object.key).await?;
                 vacuumed.files += 1;
             }
@@ -49,7 +52,8 @@ impl Lake {
         let Some(kept_from) = kept_from.max() else { return Ok(vacuumed) };
         for object in &log {
             let version = version_of_entry(&object.key).or_else(|| version_of_checkpoint(&object.key));
-            if version.is_some_and(|version| version < kept_from) && is_old(object.at_ms) {
+            let is_behind = version.is_some_and(|version| version < kept_from);
+            if is_behind && is_old(object.at_ms) && vacuumed.entries < MOST_DELETIONS {
                 self.bucket.delete(&object.key).await?;
                 vacuumed.entries += 1;
             }

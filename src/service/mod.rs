@@ -43,6 +43,7 @@ mod start;
 pub mod sweep;
 mod table;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -223,6 +224,7 @@ fn start_keeper(
         interval: settings.lease / leases::LOOKS_PER_LEASE,
         commissions: commissions_in,
         compacts: settings.compact == Compact::Auto,
+        tried: BTreeMap::new(),
     };
     let keeping = tasks::spawn_until(requested, "keeper of the table", keeper.run());
     (OfTable { commissions, batch_ended }, keeping)

@@ -7,6 +7,7 @@
 //!
 //! The tests are tests/pipeline/table.rs and tests/chaos.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ const COMPACTION_TURN: (&str, Duration) = ("compaction", Duration::from_secs(60)
 const VACUUM_TURN: (&str, Duration) = ("vacuum", Duration::from_secs(86_400));
 /// The interval at which a consumer asks whether the vacuum is due.
 const VACUUM_INTERVAL: Duration = Duration::from_secs(3600);
+/// The time for which a day is left alone whose compaction has failed.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(3600);
 /// Interval at which the state of the table is logged, for alarms.
 const STATE_INTERVAL: Duration = Duration::from_secs(300);
 
@@ -51,6 +54,8 @@ pub(super) struct TableKeeper {
     pub(super) commissions: mpsc::Sender<Commission>,
     /// False if compaction is switched off, and vacuum with it.
     pub(super) compacts: bool,
+    /// Days whose compaction has begun, or has failed: another day comes first.
+    pub(super) tried: BTreeMap<String, Instant>,
 }
 
 impl TableKeeper {
@@ -114,11 +119,17 @@ impl TableKeeper {
     }
 
     /// Passes a compaction on to the flow, if there is one and it is this consumer's turn.
-    async fn commission(&self) -> Result<Option<oneshot::Receiver<Result<Vec<Merged>, LakeError>>>, LakeError> {
-        let Some(compaction) = self.lake.worth_compacting()? else { return Ok(None) };
-        if !self.ledger.take_turn(COMPACTION_TURN.0, COMPACTION_TURN.1).await? {
+    async fn commission(&mut self) -> Result<Option<oneshot::Receiver<Result<Vec<Merged>, LakeError>>>, LakeError> {
+        self.tried.retain(|_, at| at.elapsed() < PAUSE_AFTER_FAILURE);
+        let is_worth = self.lake.worth_compacting(|day| self.tried.contains_key(day))?.is_some();
+        if !is_worth || !self.ledger.take_turn(COMPACTION_TURN.0, COMPACTION_TURN.1).await? {
             return Ok(None);
         }
+        // Another consumer may have done it.
+        self.lake.refresh().await?;
+        let compaction = self.lake.worth_compacting(|day| self.tried.contains_key(day))?;
+        let Some(compaction) = compaction else { return Ok(None) };
+        self.tried.insert(compaction.day.clone(), Instant::now());
         let (done, merging) = oneshot::channel();
         // There is room, as there is one at a time; else the flow has ended.
         Ok(self.commissions.try_send(Commission { compaction, done }).is_ok().then_some(merging))
@@ -126,6 +137,9 @@ impl TableKeeper {
 
     async fn replace(&mut self, merged: Result<Vec<Merged>, LakeError>) -> Result<(), LakeError> {
         let merged = merged?;
+        for merged in &merged {
+            self.tried.remove(&merged.file.day);
+        }
         let files: usize = merged.iter().map(|merged| merged.of.len()).sum();
         let (into, bytes) = (merged.len(), merged.iter().map(|merged| merged.file.bytes).sum::<u64>());
         if self.lake.replace(merged).await? {

@@ -8,7 +8,7 @@ use super::{Auditor, VerifyError};
 use crate::calendar::date_text;
 use crate::formats::delta::action::Add;
 use crate::formats::delta::stats::Stats;
-use crate::lake::snapshot::{batches_of, ranges};
+use crate::lake::batches::{batches_of, ranges};
 use crate::layout;
 use crate::protocol::{BatchNumber, Registry};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::formats::delta::DeltaError;
@@ -57,7 +57,7 @@ pub struct MetaData {
     /// The columns whose values are in the log and not in the files.
     pub partition_columns: Vec<String>,
     /// Its settings.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub configuration: BTreeMap<String, String>,
     /// The time at which it was created, in milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,7 +70,7 @@ pub struct Format {
     /// Its name: `parquet`.
     pub provider: String,
     /// Its options.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub options: BTreeMap<String, String>,
 }
 
@@ -139,14 +139,16 @@ pub struct Remove {
 #[serde(rename_all = "camelCase")]
 pub struct CommitInfo {
     /// The time of it, in milliseconds since the Unix epoch.
-    #[serde(default)]
     pub timestamp: i64,
     /// The operation.
-    #[serde(default)]
     pub operation: String,
     /// The program that wrote it.
-    #[serde(default)]
     pub engine_info: String,
+}
+
+/// Takes null for the value of nothing.
+fn or_default<'d, T: Default + Deserialize<'d>, D: Deserializer<'d>>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 /// Writes an entry of the log.
@@ -160,7 +162,7 @@ pub fn to_lines(actions: &[Action]) -> Vec<u8> {
     lines
 }
 
-/// Reads an entry of the log. Actions of other kinds are passed over; a table whose rows depend on them needs a higher
+/// Reads an entry of the log. Actions of other kinds, and words for people, are passed over; a table whose rows depend on them needs a higher
 /// version of readers or writers ([`Protocol::check`]).
 pub fn of_lines(lines: &[u8]) -> Result<Vec<Action>, DeltaError> {
     let unreadable = |problem: serde_json::Error| DeltaError::Unreadable {
@@ -177,7 +179,8 @@ pub fn of_lines(lines: &[u8]) -> Result<Vec<Action>, DeltaError> {
 
 /// Reads an action; `None` if it is of another kind.
 pub fn of_value(value: Value) -> Result<Option<Action>, serde_json::Error> {
-    const KINDS: [&str; 6] = ["protocol", "metaData", "txn", "add", "remove", "commitInfo"];
+    // What others say about their entries has no fixed form, and changes nothing.
+    const KINDS: [&str; 5] = ["protocol", "metaData", "txn", "add", "remove"];
     let Value::Object(fields) = value else { return Ok(None) };
     let known = fields.into_iter().find(|(name, value)| KINDS.contains(&name.as_str()) && !value.is_null());
     known.map(|(name, value)| serde_json::from_value(serde_json::json!({ name: value }))).transpose()
@@ -203,7 +206,9 @@ mod tests {
     #[test]
     fn an_entry_of_another_writer_is_read() {
         // As delta-rs writes them, shortened.
-        let lines = r#"{"commitInfo":{"timestamp":1,"operation":"WRITE","operationParameters":{"mode":"Append"}}}
+        let lines = r#"{"commitInfo":{"timestamp":null,"operation":{"of":1},"operationParameters":{"mode":"Append"}}}
+            {"metaData":{"id":"x","name":null,"format":{"provider":"parquet","options":null},"schemaString":"{}",
+                "partitionColumns":[],"configuration":null,"createdTime":null}}
             {"cdc":{"path":"x","partitionValues":{},"size":1,"dataChange":false}}
             {"add":{"path":"report_date=2024-06-25/part-1.parquet","partitionValues":{"report_date":"2024-06-25"},
                 "size":7,"modificationTime":5,"dataChange":true,"stats":"{\"numRecords\":3}","tags":null,

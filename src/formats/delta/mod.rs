@@ -30,7 +30,20 @@ pub enum DeltaError {
     /// It needs features that this program does not have.
     #[error(
         "the table was changed by another writer, and needs {0}; this program writes tables of reader version 1 and \
-         writer version 2 only"
+         writer version 2 only. Stop the consumers, delete the log, and start them: they make the table anew"
     )]
     Unsupported(String),
+    /// A column is of another type than the table's.
+    #[error(
+        "{column} is {type_} in its files, and {known} in the table; give the column another name in the definition, \
+         and rebuild the day"
+    )]
+    OtherType {
+        /// The column.
+        column: String,
+        /// Its type in files.
+        type_: String,
+        /// Its type in the table.
+        known: String,
+    },
 }

@@ -54,9 +54,20 @@ impl Column {
 
 /// Writes the columns of a table. All may be null: files of before a column came do not have it.
 pub fn to_text(columns: &[Column]) -> String {
-    let field =
-        |column: &Column| json!({ "name": column.name, "type": column.type_, "nullable": true, "metadata": {} });
     json!({ "type": "struct", "fields": columns.iter().map(field).collect::<Vec<_>>() }).to_string()
+}
+
+/// Adds columns to those of a table, whose other fields stay as they are.
+pub fn extended(text: &str, columns: &[Column]) -> Result<String, DeltaError> {
+    let unreadable = |problem: String| DeltaError::Unreadable { what: "the schema of the table", problem };
+    let mut schema: Value = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+    let fields = schema.get_mut("fields").and_then(Value::as_array_mut);
+    fields.ok_or_else(|| unreadable("it has no fields".to_owned()))?.extend(columns.iter().map(field));
+    Ok(schema.to_string())
+}
+
+fn field(column: &Column) -> Value {
+    json!({ "name": column.name, "type": column.type_, "nullable": true, "metadata": {} })
 }
 
 /// Reads the columns of a table. The type of a nested column is its JSON.
@@ -94,5 +105,10 @@ mod tests {
             assert_eq!(Column { name: "x".into(), type_: other.into() }.in_files(), None);
         }
         of_text("{}").unwrap_err();
+        let foreign = r#"{"type":"struct","fields":[{"name":"n","type":{"type":"struct"},"metadata":{"a":1}}]}"#;
+        let more = extended(foreign, &of_table[..1]).unwrap();
+        let [before, after] = [foreign, &more].map(|text| serde_json::from_str::<Value>(text).unwrap());
+        assert_eq!((&after["fields"][0], &of_text(&more).unwrap()[1]), (&before["fields"][0], &of_table[0]));
+        extended("{}", &of_table).unwrap_err();
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use music_streams::formats::delta::action::Add;
-use music_streams::lake::snapshot::{Arrival, DataFile, Replacement, Snapshot, batches_of};
+use music_streams::lake::batches::batches_of;
+use music_streams::lake::snapshot::{Arrival, DataFile, Replacement, Snapshot};
 use music_streams::layout;
 use music_streams::protocol::{BatchNumber, Registry, State};
 

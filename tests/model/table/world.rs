@@ -8,7 +8,8 @@ use music_streams::formats::delta::action::{Action, Add, Named, Transaction};
 use music_streams::formats::delta::checkpoint;
 use music_streams::formats::delta::schema::Column;
 use music_streams::formats::delta::stats::Stats;
-use music_streams::lake::snapshot::{Arrival, DataFile, PARTITION, Snapshot, batches_of, day_of};
+use music_streams::lake::batches::batches_of;
+use music_streams::lake::snapshot::{Arrival, DataFile, PARTITION, Snapshot, day_of};
 use music_streams::layout;
 use music_streams::protocol::{Applied, BatchNumber, Change, Registry, State};
 
