@@ -62,7 +62,8 @@ pub fn compacted_key(day: &str, name: &str) -> String {
     format!("{COMPACTED}report_date={day}/{name}.parquet")
 }
 
-/// Returns the batch that wrote a curated file, by its key, or by its place below the prefix. `None` for any other file.
+/// Returns the batch that wrote a curated file, by its key, or by its place below the prefix. `None` for any other
+/// file.
 pub fn batch_of_curated(key: &str) -> Option<BatchNumber> {
     let place = key.strip_prefix(CURATED).unwrap_or(key);
     let (day, name) = place.strip_prefix("report_date=")?.split_once('/')?;

@@ -9,8 +9,8 @@ use crate::protocol::{BatchNumber, Registry, State};
 
 /// Batches that are looked at for one entry.
 const BATCHES_PER_ENTRY: usize = 500;
-/// Lacking batches from which on a listing says which of them have files. So many are lacking at a first start, and when
-/// numbers were skipped.
+/// Lacking batches from which on a listing says which of them have files. So many are lacking at a first start, and
+/// when numbers were skipped.
 const MANY: usize = 5000;
 
 impl Lake {

@@ -162,8 +162,8 @@ pub fn to_lines(actions: &[Action]) -> Vec<u8> {
     lines
 }
 
-/// Reads an entry of the log. Actions of other kinds, and words for people, are passed over; a table whose rows depend on them needs a higher
-/// version of readers or writers ([`Protocol::check`]).
+/// Reads an entry of the log. Actions of other kinds, and words for people, are passed over; a table whose rows depend
+/// on them needs a higher version of readers or writers ([`Protocol::check`]).
 pub fn of_lines(lines: &[u8]) -> Result<Vec<Action>, DeltaError> {
     let unreadable = |problem: serde_json::Error| DeltaError::Unreadable {
         what: "an entry of the table's log",
