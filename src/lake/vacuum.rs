@@ -1,5 +1,7 @@
 //! Vacuum: deleting what no reader needs any more. Files of batches are not deleted: `verify` and `replay` read them.
 
+use fail::fail_point;
+
 use crate::formats::delta::checkpoint::LastCheckpoint;
 use crate::lake::log::{last_checkpoint_key, version_of_checkpoint, version_of_entry};
 use crate::lake::snapshot::KEPT_MS;
@@ -21,6 +23,12 @@ pub struct Vacuumed {
     pub entries: usize,
 }
 
+/// The time for which something is kept; tests do not wait for so long.
+fn unless_at_once(kept_ms: i64) -> i64 {
+    fail_point!("vacuum at once", |_| 0);
+    kept_ms
+}
+
 impl Lake {
     /// Deletes compacted files a week after they have left the table, or were written and never came into it, and
     /// entries of the log a month after a checkpoint that has them.
@@ -31,8 +39,8 @@ impl Lake {
         if !self.refresh().await? {
             return Ok(vacuumed);
         }
-        let now = now_ms();
-        for object in written.iter().filter(|object| now.saturating_sub(object.at_ms) >= KEPT_MS) {
+        let (now, kept_ms, entries_kept_ms) = (now_ms(), unless_at_once(KEPT_MS), unless_at_once(ENTRIES_KEPT_MS));
+        for object in written.iter().filter(|object| now.saturating_sub(object.at_ms) >= kept_ms) {
             let path = object.key.strip_prefix(CURATED).unwrap_or(&object.key);
             if vacuumed.files < MOST_DELETIONS && !self.snapshot.needs(path, now) {
                 self.bucket.delete(&object.key).await?;
@@ -44,7 +52,7 @@ impl Lake {
             Err(_) => return Ok(vacuumed),
         };
         let log = self.bucket.list_written(CURATED_LOG).await?;
-        let is_old = |at_ms: i64| now.saturating_sub(at_ms) >= ENTRIES_KEPT_MS;
+        let is_old = |at_ms: i64| now.saturating_sub(at_ms) >= entries_kept_ms;
         let checkpoints = log.iter().filter_map(|object| Some((version_of_checkpoint(&object.key)?, object.at_ms)));
         // The newest checkpoint that is old enough for all before it. A reader that begins with the last one, or with
         // any of the last month, finds every entry after it.

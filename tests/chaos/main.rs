@@ -38,6 +38,10 @@ use support::*;
 
 /// The places in the program at which it can be made to crash.
 const STEPS: [&str; 26] = [
+    "table decided",
+    "table entry written",
+    "table checkpoint written",
+    "compacted",
     "opened",
     "claims written",
     "claimed",
@@ -60,10 +64,6 @@ const STEPS: [&str; 26] = [
     "adopted",
     "swept",
     "given up",
-    "table decided",
-    "table entry written",
-    "table checkpoint written",
-    "compacted",
 ];
 /// Files are compacted as soon as there are enough of a day, and checkpoints are made often.
 const HASTE: &str = "settled at once=return;checkpoint every fourth=return";

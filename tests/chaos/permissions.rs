@@ -83,8 +83,16 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
         let s3 = &deployment.clients.s3;
         s3.delete_object().bucket(&deployment.bucket).key("incoming/gone.csv").send().await.unwrap();
         deployment.send(announcements(&deployment, "incoming/gone.csv", &etag)[0].clone()).await;
-        let consumer =
-            deployment.consumer_in(&["--window", "1s", "--sweep-age", "1s", "--sweep-interval", "2s"], &ways);
+        // Something for the table's vacuum: a compacted file that never came into the table, and entries of the log that
+        // a checkpoint has.
+        let orphan = "curated/compacted/report_date=2024-06-25/from-000000000001-0.parquet";
+        deployment.put(orphan, "x").await;
+        for number in 0..6 {
+            deployment.put(&format!("incoming/more-{number}.csv"), csv_of(&rows(2 + number, 10))).await;
+        }
+        let hasty = ("FAILPOINTS", "vacuum at once=return;checkpoint every fourth=return");
+        let flags = ["--window", "1s", "--sweep-age", "1s", "--sweep-interval", "2s", "--max-objects", "1"];
+        let consumer = deployment.consumer_in(&flags, &[ways[0], ways[1], hasty]);
         consumer.logged("after recovery").await;
         // The unreadable message remains.
         eventually("one message is left", std::time::Duration::from_secs(120), async || {
@@ -92,6 +100,11 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
         })
         .await;
         deployment.registry_is_empty().await;
+        eventually("the table is vacuumed", std::time::Duration::from_secs(60), async || {
+            let first = "curated/_delta_log/00000000000000000000.json";
+            !deployment.keys("curated/").await.iter().any(|key| key == orphan || key == first)
+        })
+        .await;
         consumer.stop();
         consumed.extend(generalized(calls.take(), &deployment, first.as_ref()));
 
