@@ -83,8 +83,8 @@ async fn the_policies_allow_what_is_called_and_nothing_else() {
         let s3 = &deployment.clients.s3;
         s3.delete_object().bucket(&deployment.bucket).key("incoming/gone.csv").send().await.unwrap();
         deployment.send(announcements(&deployment, "incoming/gone.csv", &etag)[0].clone()).await;
-        // Something for the table's vacuum: a compacted file that never came into the table, and entries of the log that
-        // a checkpoint has.
+        // Something for the table's vacuum: a compacted file that never came into the table, and entries of the log
+        // that a checkpoint has.
         let orphan = "curated/compacted/report_date=2024-06-25/from-000000000001-0.parquet";
         deployment.put(orphan, "x").await;
         for number in 0..6 {
