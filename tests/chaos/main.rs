@@ -278,7 +278,11 @@ fn assert_table(deployment: &Deployment, rows: &[Row]) {
         assert_eq!(facts["digest"], engines["log"]["digest"], "{engine}");
     }
     let files = versions.last().unwrap()["files"].as_u64().unwrap();
-    println!("{} versions of the table, the last one of {files} files: each batch once", versions.len());
+    let compacted = versions.windows(2).filter(|two| two[1]["files"].as_u64() < two[0]["files"].as_u64()).count();
+    println!(
+        "{} versions of the table, {compacted} of them by compactions, the last one of {files} files: each batch once",
+        versions.len()
+    );
 }
 
 /// Repairs what was refused, and brings back what was set aside, as an operator would.
